@@ -1,0 +1,148 @@
+//! The pool's key and what is derived from it. See `docs/formats/pool-header.md`.
+//!
+//! Holds secrets: nothing here prints them. Every key has one purpose.
+
+use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
+
+use crate::error::{Error, Result};
+use crate::ids::{Kind, Name};
+
+/// Length of an AES-GCM tag: what sealing adds to a body.
+pub const TAG_LEN: usize = 16;
+
+/// All sub-keys of a pool.
+#[derive(Clone)]
+pub struct PoolKeys {
+    names: [[u8; 32]; 3],
+    gear: [u8; 32],
+    pack: [u8; 32],
+    index: [u8; 32],
+    object: [u8; 32],
+    header: [u8; 32],
+}
+
+impl PoolKeys {
+    pub fn derive(pool_key: &[u8; 32]) -> Self {
+        let sub =
+            |purpose: &str| blake3::derive_key(&format!("holdfast pool v1: {purpose}"), pool_key);
+        PoolKeys {
+            names: [sub("name data chunk"), sub("name tree chunk"), sub("name list chunk")],
+            gear: sub("chunker gear"),
+            pack: sub("pack"),
+            index: sub("index"),
+            object: sub("object"),
+            header: sub("header"),
+        }
+    }
+
+    /// The name of a chunk of this kind.
+    pub fn name(&self, kind: Kind, plain: &[u8]) -> Name {
+        Name(*blake3::keyed_hash(&self.names[kind as usize], plain).as_bytes())
+    }
+
+    /// The chunker's table of 256 random words.
+    pub fn gear(&self) -> Box<[u64; 256]> {
+        let mut bytes = [0; 2048];
+        blake3::Hasher::new_keyed(&self.gear).finalize_xof().fill(&mut bytes);
+        let mut gear = Box::new([0; 256]);
+        for (word, raw) in gear.iter_mut().zip(bytes.chunks_exact(8)) {
+            *word = u64::from_le_bytes([
+                raw[0], raw[1], raw[2], raw[3], raw[4], raw[5], raw[6], raw[7],
+            ]);
+        }
+        gear
+    }
+
+    /// The key that seals the pack with this salt.
+    pub fn pack(&self, salt: &[u8; 32]) -> Result<SealKey> {
+        SealKey::new(blake3::keyed_hash(&self.pack, salt).as_bytes())
+    }
+
+    /// The key that seals the small object (image, job, mark) with this salt.
+    pub fn object(&self, salt: &[u8; 32]) -> Result<SealKey> {
+        SealKey::new(blake3::keyed_hash(&self.object, salt).as_bytes())
+    }
+
+    /// Authenticates an index segment.
+    pub fn index_mac(&self) -> blake3::Hasher {
+        blake3::Hasher::new_keyed(&self.index)
+    }
+
+    /// Authenticates the pool header.
+    pub fn header_mac(&self, bytes: &[u8]) -> blake3::Hash {
+        blake3::keyed_hash(&self.header, bytes)
+    }
+}
+
+/// AES-256-GCM under a key that seals one pack or one object only, so that a counter is a nonce.
+pub struct SealKey(LessSafeKey);
+
+impl SealKey {
+    fn new(bytes: &[u8; 32]) -> Result<Self> {
+        UnboundKey::new(&AES_256_GCM, bytes)
+            .map(|key| SealKey(LessSafeKey::new(key)))
+            .map_err(|_| Error::Unsupported("AES-256-GCM on this machine".into()))
+    }
+
+    fn nonce(place: u32) -> Nonce {
+        let mut nonce = [0; NONCE_LEN];
+        nonce[..4].copy_from_slice(&place.to_le_bytes());
+        Nonce::assume_unique_for_key(nonce)
+    }
+
+    /// Seals `body[from..]` in place and appends the tag.
+    pub fn seal(&self, place: u32, aad: &[u8], body: &mut Vec<u8>, from: usize) -> Result<()> {
+        let failed = || Error::Invalid("sealing failed".into());
+        let tag = self
+            .0
+            .seal_in_place_separate_tag(
+                Self::nonce(place),
+                Aad::from(aad),
+                body.get_mut(from..).ok_or_else(failed)?,
+            )
+            .map_err(|_| failed())?;
+        body.extend_from_slice(tag.as_ref());
+        Ok(())
+    }
+
+    /// Opens `sealed` in place; the plain bytes are its front. `None` if it is not authentic.
+    pub fn open<'a>(&self, place: u32, aad: &[u8], sealed: &'a mut [u8]) -> Option<&'a mut [u8]> {
+        self.0.open_in_place(Self::nonce(place), Aad::from(aad), sealed).ok()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+
+    #[test]
+    fn the_same_bytes_have_another_name_for_each_kind_and_pool() {
+        let (a, b) = (PoolKeys::derive(&[1; 32]), PoolKeys::derive(&[2; 32]));
+        let names = [
+            a.name(Kind::Data, b"x"),
+            a.name(Kind::Tree, b"x"),
+            a.name(Kind::List, b"x"),
+            b.name(Kind::Data, b"x"),
+        ];
+        for (index, name) in names.iter().enumerate() {
+            assert!(!names[..index].contains(name));
+        }
+        assert_eq!(a.name(Kind::Data, b"x"), names[0]);
+    }
+
+    #[test]
+    fn a_seal_opens_only_at_its_place_with_its_context() {
+        let key = PoolKeys::derive(&[1; 32]).pack(&[3; 32]).unwrap();
+        let mut sealed = b"..body".to_vec();
+        key.seal(5, b"context", &mut sealed, 2).unwrap();
+        assert_eq!(sealed.len(), 6 + TAG_LEN);
+        let open = |place, aad: &[u8]| {
+            let mut copy = sealed[2..].to_vec();
+            key.open(place, aad, &mut copy).map(|plain| plain.to_vec())
+        };
+        assert_eq!(open(5, b"context").as_deref(), Some(&b"body"[..]));
+        assert_eq!(open(6, b"context"), None);
+        assert_eq!(open(5, b"other"), None);
+    }
+}

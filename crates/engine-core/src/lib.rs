@@ -1,0 +1,14 @@
+//! The Holdfast data engine: everything that touches each byte or each file.
+//!
+//! It holds no policy and knows no network: a [`store::Store`] is the seam to disks and object
+//! stores. Every verb runs in its own threads, reports through [`counters::Counters`], stops
+//! promptly through [`cancel::Cancel`], and leaves a pool sound wherever it is stopped.
+
+pub mod cancel;
+pub mod counters;
+pub mod error;
+pub mod finding;
+pub mod ids;
+pub mod keys;
+pub mod store;
+pub mod tree;
