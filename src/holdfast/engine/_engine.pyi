@@ -1,20 +1,10 @@
 """The Rust data engine (private; import from holdfast.engine). Working contract."""
 from collections.abc import Iterator
-from typing import Protocol, final
+from typing import Generic, TypeVar, final
 
-class Store(Protocol):
-    """What the engine asks of a Python-side object store. Thread-safe; methods raise
-    FileNotFoundError when the key is absent, FileExistsError from put_if_absent is NOT raised: it returns False;
-    OSError otherwise."""
-    def get(self, key: str) -> bytes: ...
-    def get_range(self, key: str, offset: int, length: int) -> bytes: ...   # exactly length bytes, or OSError
-    def put(self, key: str, data: bytes) -> None: ...                       # atomic, durable on return, overwrites
-    def put_if_absent(self, key: str, data: bytes) -> bool: ...             # atomic; False if it was there
-    def size(self, key: str) -> int | None: ...
-    def list(self, prefix: str) -> Iterator[list[tuple[str, int]]]: ...     # pages of (key, size); prefix ends with '/'
-    def delete(self, key: str) -> None: ...                                 # absent is fine
+from holdfast.engine.store import StoreSpec
 
-StoreSpec = str | Store       # a str is a directory path: native POSIX store
+T = TypeVar("T")
 
 @final
 class PoolConfig:             # defaults as in the format page
@@ -51,7 +41,7 @@ class Image:                  # a manifest
     started_ns: int; finished_ns: int; parent: str | None; status: str
     stats: dict[str, int]; findings: list[Finding]; findings_total: int; software: str
 
-class Run[T]:                 # (spelled Generic[T] in 3.11) a verb at work in engine threads
+class Run(Generic[T]):         # a verb at work in engine threads
     def counters(self) -> Counters: ...
     def cancel(self) -> None: ...                       # prompt; result() then raises Cancelled
     def wait(self, timeout_s: float) -> bool: ...       # True when finished; GIL released

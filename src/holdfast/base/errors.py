@@ -1,0 +1,319 @@
+"""Every error that Holdfast tells a person about, and the table from code to class.
+
+::
+
+    HoldfastError                       code                exit  retry
+    ├── UsageError                      usage                 64  never
+    │   ├── Invalid                     invalid               64  never
+    │   └── ImageAmbiguous              image-ambiguous       64  never
+    ├── SiteError                       site                   2  never
+    │   ├── SiteMissing                 site-missing           2  never
+    │   ├── SiteExists                  site-exists            2  never
+    │   └── ConfigInvalid               config-invalid         2  never
+    ├── PoolError                       pool                   2  never
+    │   ├── NotAPool                    not-a-pool             2  never
+    │   ├── PoolExists                  pool-exists            2  never
+    │   ├── NewerFormat                 newer-format           2  never
+    │   ├── WrongKey                    wrong-key              2  never
+    │   └── SecretMissing               secret-missing         2  never
+    ├── IntegrityError                  integrity              2  other target
+    │   └── ChunkMissing                chunk-missing          2  other target
+    ├── NotFound                        not-found              2  never
+    │   ├── ImageMissing                image-missing          2  never
+    │   ├── PathMissing                 path-missing           2  never
+    │   └── ObjectMissing               object-missing         2  other target
+    ├── CatalogError                    catalog                2  never
+    │   └── CatalogDamaged              catalog-damaged        2  never
+    ├── StorageError                    storage                2  same target
+    │   ├── InputOutput                 io                     2  same target
+    │   ├── NoSpace                     no-space               2  other target
+    │   ├── NoPermission                no-permission          2  never
+    │   └── ObjectExists                object-exists          2  never
+    ├── TargetNotEmpty                  target-not-empty       2  never
+    ├── Fenced                          fenced                 2  same target
+    ├── Busy                            busy                   2  same target
+    ├── Unsupported                     unsupported            2  never
+    ├── Cancelled                       cancelled            130  same target
+    └── InternalError                   internal               2  never
+
+A code is never reused for another meaning. The engine raises through `from_code`; a test holds
+the table against the codes the engine says it can raise. A message names the object and the
+numbers; advice goes into ``hint``. Never a secret in either.
+"""
+
+from __future__ import annotations
+
+import enum
+from typing import TYPE_CHECKING, ClassVar
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+EXIT_OK = 0
+EXIT_FINDINGS = 1
+EXIT_FAILED = 2
+EXIT_USAGE = 64
+EXIT_INTERRUPTED = 130
+
+
+class Retry(enum.Enum):
+    """Whether doing the same again may help."""
+
+    NEVER = "never"
+    SAME_TARGET = "same target"
+    OTHER_TARGET = "other target"
+
+
+class HoldfastError(Exception):
+    """A promise that could not be kept, in words for a person.
+
+    Attributes:
+        code: Stable name of this kind of error, for programs.
+        exit_status: What a command ends with when it fails of this.
+        retry: Whether doing the same again may help.
+        message: One sentence that names the object and the numbers.
+        hint: What the person can do about it, or None.
+    """
+
+    code: ClassVar[str] = "error"
+    exit_status: ClassVar[int] = EXIT_FAILED
+    retry: ClassVar[Retry] = Retry.NEVER
+
+    def __init__(self, message: str, hint: str | None = None) -> None:
+        super().__init__(message)
+        self.message = message
+        self.hint = hint
+
+    def __reduce__(self) -> tuple[type[HoldfastError], tuple[str, str | None]]:
+        return type(self), (self.message, self.hint)
+
+
+class UsageError(HoldfastError):
+    """The command was given words it does not understand."""
+
+    code = "usage"
+    exit_status = EXIT_USAGE
+
+
+class Invalid(UsageError):
+    """A value is outside of what it may be."""
+
+    code = "invalid"
+
+
+class ImageAmbiguous(UsageError):
+    """A prefix names more than one image."""
+
+    code = "image-ambiguous"
+
+
+class SiteError(HoldfastError):
+    """The embedded site's home directory is not as it must be."""
+
+    code = "site"
+
+
+class SiteMissing(SiteError):
+    """There is no site at this home directory yet."""
+
+    code = "site-missing"
+
+
+class SiteExists(SiteError):
+    """There is a site at this home directory already."""
+
+    code = "site-exists"
+
+
+class ConfigInvalid(SiteError):
+    """The site's configuration can't be read or makes no sense."""
+
+    code = "config-invalid"
+
+
+class PoolError(HoldfastError):
+    """The pool can't be made or opened."""
+
+    code = "pool"
+
+
+class NotAPool(PoolError):
+    """What the URL names holds no Holdfast pool."""
+
+    code = "not-a-pool"
+
+
+class PoolExists(PoolError):
+    """A pool is there already, and is left as it is."""
+
+    code = "pool-exists"
+
+
+class NewerFormat(PoolError):
+    """The pool was written by a newer Holdfast."""
+
+    code = "newer-format"
+
+
+class WrongKey(PoolError):
+    """The passphrase or key does not open this pool."""
+
+    code = "wrong-key"
+
+
+class SecretMissing(PoolError):
+    """No passphrase and no key was given, and nobody can be asked."""
+
+    code = "secret-missing"
+
+
+class IntegrityError(HoldfastError):
+    """Stored bytes are not what was written. Never downgraded to a warning."""
+
+    code = "integrity"
+    retry = Retry.OTHER_TARGET
+
+
+class ChunkMissing(IntegrityError):
+    """An image names a chunk that the pool does not hold."""
+
+    code = "chunk-missing"
+
+
+class NotFound(HoldfastError):
+    """What was asked for is not there."""
+
+    code = "not-found"
+
+
+class ImageMissing(NotFound):
+    """No such image in the pool or the catalog."""
+
+    code = "image-missing"
+
+
+class PathMissing(NotFound):
+    """No such path in an image, or on this machine."""
+
+    code = "path-missing"
+
+
+class ObjectMissing(NotFound):
+    """The store has no object of this key."""
+
+    code = "object-missing"
+    retry = Retry.OTHER_TARGET
+
+
+class CatalogError(HoldfastError):
+    """The catalog can't answer."""
+
+    code = "catalog"
+
+
+class CatalogDamaged(CatalogError):
+    """The catalog's database is not readable; it can be rebuilt from the pool."""
+
+    code = "catalog-damaged"
+
+
+class StorageError(HoldfastError):
+    """The place where data goes, or comes from, failed."""
+
+    code = "storage"
+    retry = Retry.SAME_TARGET
+
+
+class InputOutput(StorageError):
+    """The operating system or the network failed to read or write."""
+
+    code = "io"
+
+
+class NoSpace(StorageError):
+    """The target is full."""
+
+    code = "no-space"
+    retry = Retry.OTHER_TARGET
+
+
+class NoPermission(StorageError):
+    """This user may not do that."""
+
+    code = "no-permission"
+    retry = Retry.NEVER
+
+
+class ObjectExists(StorageError):
+    """The store has an object of this key already."""
+
+    code = "object-exists"
+    retry = Retry.NEVER
+
+
+class TargetNotEmpty(HoldfastError):
+    """A restore would mix with what is in its target already."""
+
+    code = "target-not-empty"
+
+
+class Fenced(HoldfastError):
+    """This job was declared dead while it worked, and may commit nothing."""
+
+    code = "fenced"
+    retry = Retry.SAME_TARGET
+
+
+class Busy(HoldfastError):
+    """Something else is at work on the same thing."""
+
+    code = "busy"
+    retry = Retry.SAME_TARGET
+
+
+class Unsupported(HoldfastError):
+    """This machine, store or build can't do that."""
+
+    code = "unsupported"
+
+
+class Cancelled(HoldfastError):
+    """Stopped because somebody asked for it."""
+
+    code = "cancelled"
+    exit_status = EXIT_INTERRUPTED
+    retry = Retry.SAME_TARGET
+
+
+class InternalError(HoldfastError):
+    """A defect in Holdfast itself."""
+
+    code = "internal"
+
+
+def _tree(root: type[HoldfastError]) -> Iterator[type[HoldfastError]]:
+    yield root
+    for child in root.__subclasses__():
+        yield from _tree(child)
+
+
+BY_CODE: dict[str, type[HoldfastError]] = {cls.code: cls for cls in _tree(HoldfastError)}
+"""The one table from stable code to class."""
+
+
+def from_code(code: str, message: str, hint: str | None = None) -> HoldfastError:
+    """Make the error that a stable code names; the engine raises through this.
+
+    Args:
+        code: One of the codes drawn at the top of this module.
+        message: One sentence for a person.
+        hint: Advice, or None.
+
+    Returns:
+        The error, not yet raised. An unknown code becomes an `InternalError` that names it, so
+        that nothing the engine says is ever lost.
+    """
+    cls = BY_CODE.get(code)
+    if cls is None:
+        return InternalError(f"{message} (unknown error code '{code}')", hint)
+    return cls(message, hint)

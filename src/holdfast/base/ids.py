@@ -1,0 +1,132 @@
+"""Identifiers as types of their own, and how people write them.
+
+Must not look anything up: resolving a prefix needs a catalog. Invariant: a value of one of
+these types has been through its parser, so it is well formed.
+"""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import NewType
+
+from holdfast.base.errors import Invalid
+
+ImageId = NewType("ImageId", str)
+"""One backup's result: 32 lower-case hexadecimal digits."""
+
+CopyId = NewType("CopyId", str)
+"""One stored instance of an image: 32 lower-case hexadecimal digits."""
+
+PoolId = NewType("PoolId", str)
+"""A pool: 32 lower-case hexadecimal digits."""
+
+ClientName = NewType("ClientName", str)
+"""The name of a protected machine."""
+
+SourceName = NewType("SourceName", str)
+"""What an image is of: ``client:path1,path2``; its images follow each other."""
+
+LATEST = "latest"
+"""The word that names the newest image."""
+
+_HEX_32 = re.compile(r"[0-9a-f]{32}")
+_HEX_PREFIX = re.compile(r"[0-9a-f]{1,32}")
+
+
+def image_id(text: str) -> ImageId:
+    """Parse a full image id.
+
+    Raises:
+        Invalid: It is not 32 hexadecimal digits.
+    """
+    return ImageId(_hex_32(text, "image id"))
+
+
+def copy_id(text: str) -> CopyId:
+    """Parse a full copy id.
+
+    Raises:
+        Invalid: It is not 32 hexadecimal digits.
+    """
+    return CopyId(_hex_32(text, "copy id"))
+
+
+def pool_id(value: bytes) -> PoolId:
+    """Name a pool by the 16 bytes of its header.
+
+    Raises:
+        Invalid: It is not 16 bytes long.
+    """
+    if len(value) != 16:
+        raise Invalid(f"a pool id has 16 bytes, not {len(value)}")
+    return PoolId(value.hex())
+
+
+def client_name(text: str) -> ClientName:
+    """Parse the name of a protected machine.
+
+    Raises:
+        Invalid: It is empty, or has white space, ``:`` or ``,`` in it.
+    """
+    if not text or re.search(r"[\s:,]", text):
+        raise Invalid(
+            f"'{text}' can't be the name of a client",
+            "use a host name: no white space, no ':' and no ','",
+        )
+    return ClientName(text)
+
+
+def is_image_prefix(text: str) -> bool:
+    """Tell whether a text can be the beginning of an image id."""
+    return _HEX_PREFIX.fullmatch(text.lower()) is not None
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePath:
+    """What a person wrote as ``IMAGE[:PATH]``, taken apart and not yet looked up.
+
+    Attributes:
+        image: An id, a prefix of one, or `LATEST`.
+        path: Absolute path inside the image, as bytes; ``b"/"`` for the root.
+    """
+
+    image: str
+    path: bytes
+
+
+def parse_image_path(text: str) -> ImagePath:
+    """Take ``IMAGE`` or ``IMAGE:PATH`` apart.
+
+    The path is made absolute and lexically clean: ``latest:etc//hosts/`` names ``/etc/hosts``.
+
+    Raises:
+        Invalid: There is no image before the colon, or the path climbs with ``..``.
+    """
+    image, _, path = text.partition(":")
+    if not image:
+        raise Invalid(
+            f"'{text}' names no image",
+            "write IMAGE or IMAGE:PATH, for example latest:/etc/hosts",
+        )
+    return ImagePath(image, clean_path(path.encode("utf-8", "surrogateescape")))
+
+
+def clean_path(path: bytes) -> bytes:
+    """Make a path inside an image absolute, with single slashes and none at the end.
+
+    Raises:
+        Invalid: It climbs with ``..`` or holds a NUL byte.
+    """
+    parts = [part for part in path.split(b"/") if part not in (b"", b".")]
+    if b".." in parts or b"\0" in path:
+        shown = path.decode("utf-8", "backslashreplace")
+        raise Invalid(f"'{shown}' is not a path inside an image", "write it without '..'")
+    return b"/" + b"/".join(parts)
+
+
+def _hex_32(text: str, what: str) -> str:
+    lowered = text.lower()
+    if _HEX_32.fullmatch(lowered) is None:
+        raise Invalid(f"'{text}' is not an {what}: it has 32 hexadecimal digits")
+    return lowered

@@ -1,0 +1,48 @@
+"""Front door of the Rust data engine.
+
+Everything above imports from here, never from ``holdfast.engine._engine``. The engine has no
+policy and no network in it; its errors are classes of `holdfast.base.errors`.
+"""
+
+from holdfast.engine._engine import (
+    ChangeBatch,
+    Counters,
+    Entry,
+    FileReader,
+    Finding,
+    GarbageResult,
+    Image,
+    Mount,
+    Pool,
+    PoolConfig,
+    PoolStats,
+    RestoreResult,
+    Run,
+    StageCounters,
+    VerifyResult,
+    engine_version,
+    error_codes,
+)
+from holdfast.engine.store import Store, StoreSpec
+
+__all__ = [
+    "ChangeBatch",
+    "Counters",
+    "Entry",
+    "FileReader",
+    "Finding",
+    "GarbageResult",
+    "Image",
+    "Mount",
+    "Pool",
+    "PoolConfig",
+    "PoolStats",
+    "RestoreResult",
+    "Run",
+    "StageCounters",
+    "Store",
+    "StoreSpec",
+    "VerifyResult",
+    "engine_version",
+    "error_codes",
+]
