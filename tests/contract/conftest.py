@@ -1,0 +1,60 @@
+"""Every kind of store, behind one fixture."""
+
+from __future__ import annotations
+
+import itertools
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.kit.s3_server import S3Server, server_binary
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from holdfast.engine import Store
+
+_buckets = (f"bucket-{number}" for number in itertools.count())
+
+
+@pytest.fixture(scope="session")
+def s3_server() -> Iterator[S3Server]:
+    """A real S3 server process."""
+    program = server_binary()
+    if program is None:
+        pytest.skip("no Go tool chain to build the S3 server with")
+    server = S3Server(program)
+    server.start()
+    yield server
+    server.stop()
+
+
+@pytest.fixture
+def s3_bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
+    """URL of an empty bucket, with credentials for it in the environment."""
+    for name, value in s3_server.environment().items():
+        monkeypatch.setenv(name, value)
+    return s3_server.make_bucket(next(_buckets))
+
+
+@pytest.fixture(params=["directory", "obstore-memory", "obstore-local", "s3", "s3-prefix"])
+def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
+    """An empty store of each kind."""
+    from obstore.store import LocalStore, MemoryStore
+
+    from holdfast.vault.backends.directory import DirectoryStore
+    from holdfast.vault.backends.object import ObjectStore
+
+    match request.param:
+        case "directory":
+            return DirectoryStore(tmp_path / "not" / "there" / "yet")
+        case "obstore-memory":
+            return ObjectStore(MemoryStore(), "memory://test")
+        case "obstore-local":
+            return ObjectStore(LocalStore(tmp_path / "local", mkdir=True), "local test")
+    url: str = request.getfixturevalue("s3_bucket")
+    if request.param == "s3-prefix":
+        bucket, query = url.split("?")
+        url = f"{bucket}/some/prefix/?{query}"
+    return ObjectStore.from_url(url)
