@@ -6,6 +6,7 @@ import pickle
 import re
 
 import pytest
+
 from holdfast.base import errors
 
 CODES_OF_THE_ENGINE = {

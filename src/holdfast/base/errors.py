@@ -72,17 +72,18 @@ class HoldfastError(Exception):
         exit_status: What a command ends with when it fails of this.
         retry: Whether doing the same again may help.
         message: One sentence that names the object and the numbers.
-        hint: What the person can do about it, or None.
+        hint: What the person can do about it: the one given, else the `advice` of the class.
     """
 
     code: ClassVar[str] = "error"
     exit_status: ClassVar[int] = EXIT_FAILED
     retry: ClassVar[Retry] = Retry.NEVER
+    advice: ClassVar[str | None] = None
 
     def __init__(self, message: str, hint: str | None = None) -> None:
         super().__init__(message)
         self.message = message
-        self.hint = hint
+        self.hint = hint or self.advice
 
     def __reduce__(self) -> tuple[type[HoldfastError], tuple[str, str | None]]:
         return type(self), (self.message, self.hint)
@@ -141,24 +142,28 @@ class NotAPool(PoolError):
     """What the URL names holds no Holdfast pool."""
 
     code = "not-a-pool"
+    advice = "name the directory or bucket that 'holdfast init' made, or make a pool there"
 
 
 class PoolExists(PoolError):
     """A pool is there already, and is left as it is."""
 
     code = "pool-exists"
+    advice = "choose another place, or join it with 'holdfast init --existing'"
 
 
 class NewerFormat(PoolError):
     """The pool was written by a newer Holdfast."""
 
     code = "newer-format"
+    advice = "use a Holdfast at least as new as the one that wrote it"
 
 
 class WrongKey(PoolError):
     """The passphrase or key does not open this pool."""
 
     code = "wrong-key"
+    advice = "give the passphrase or key file of this pool, or use its recovery kit"
 
 
 class SecretMissing(PoolError):
@@ -172,6 +177,7 @@ class IntegrityError(HoldfastError):
 
     code = "integrity"
     retry = Retry.OTHER_TARGET
+    advice = "see what is affected with 'holdfast verify --read-data'; nothing wrong is restored"
 
 
 class ChunkMissing(IntegrityError):
@@ -190,12 +196,14 @@ class ImageMissing(NotFound):
     """No such image in the pool or the catalog."""
 
     code = "image-missing"
+    advice = "'holdfast images' lists what there is"
 
 
 class PathMissing(NotFound):
     """No such path in an image, or on this machine."""
 
     code = "path-missing"
+    advice = "'holdfast ls IMAGE:PATH' and 'holdfast find' show what there is"
 
 
 class ObjectMissing(NotFound):
@@ -215,6 +223,7 @@ class CatalogDamaged(CatalogError):
     """The catalog's database is not readable; it can be rebuilt from the pool."""
 
     code = "catalog-damaged"
+    advice = "make it anew from the pool with 'holdfast catalog rebuild'"
 
 
 class StorageError(HoldfastError):
@@ -235,6 +244,7 @@ class NoSpace(StorageError):
 
     code = "no-space"
     retry = Retry.OTHER_TARGET
+    advice = "free some space there, or choose another place"
 
 
 class NoPermission(StorageError):
@@ -242,6 +252,7 @@ class NoPermission(StorageError):
 
     code = "no-permission"
     retry = Retry.NEVER
+    advice = "run as a user who may, or choose another place"
 
 
 class ObjectExists(StorageError):
@@ -262,6 +273,7 @@ class Fenced(HoldfastError):
 
     code = "fenced"
     retry = Retry.SAME_TARGET
+    advice = "run the same command again"
 
 
 class Busy(HoldfastError):
@@ -269,6 +281,7 @@ class Busy(HoldfastError):
 
     code = "busy"
     retry = Retry.SAME_TARGET
+    advice = "wait until that is done, then run the same command again"
 
 
 class Unsupported(HoldfastError):
@@ -283,12 +296,14 @@ class Cancelled(HoldfastError):
     code = "cancelled"
     exit_status = EXIT_INTERRUPTED
     retry = Retry.SAME_TARGET
+    advice = "run the same command again to go on"
 
 
 class InternalError(HoldfastError):
     """A defect in Holdfast itself."""
 
     code = "internal"
+    advice = "this is a defect: please report it with what you did"
 
 
 def _tree(root: type[HoldfastError]) -> Iterator[type[HoldfastError]]:

@@ -1,0 +1,130 @@
+"""Back up paths of this machine into a pool.
+
+Must not touch the catalog: the image that comes back is for the caller to record. Invariant:
+images of one source share a source name, whatever order its paths were given in.
+"""
+
+from __future__ import annotations
+
+import os
+import stat
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from holdfast import __version__
+from holdfast.base.errors import Invalid, NoPermission, PathMissing
+from holdfast.base.ids import ClientName, SourceName
+from holdfast.movers.drive import drive
+
+if TYPE_CHECKING:
+    from holdfast.base.clock import Clock
+    from holdfast.engine import Image, Pool
+    from holdfast.movers.drive import Reporter
+
+COMPRESSION_LEVELS = range(1, 20)
+DEFAULT_COMPRESSION = 3
+
+
+@dataclass(frozen=True, slots=True)
+class BackupOrder:
+    """What to back up, and how.
+
+    Attributes:
+        client: The machine's name, the first part of the source name.
+        paths: Absolute paths as bytes; see `absolute_paths`.
+        exclude: Rules in gitignore syntax.
+        one_file_system: Stay on the file system that each path is on.
+        compression: zstd level, 1 to 19.
+    """
+
+    client: ClientName
+    paths: tuple[bytes, ...]
+    exclude: tuple[str, ...] = field(default=())
+    one_file_system: bool = False
+    compression: int = DEFAULT_COMPRESSION
+
+    @property
+    def source(self) -> SourceName:
+        """The name under which this order's images follow each other."""
+        listed = ",".join(path.decode("utf-8", "backslashreplace") for path in self.paths)
+        return SourceName(f"{self.client}:{listed}")
+
+
+def absolute_paths(given: list[bytes], working_directory: bytes) -> tuple[bytes, ...]:
+    """Make what a person named absolute, sorted, without repetition or nesting.
+
+    Symbolic links in a path are left alone: what is backed up is what was named.
+
+    Args:
+        given: Absolute paths, or paths relative to the working directory.
+        working_directory: Absolute.
+
+    Raises:
+        Invalid: Nothing was named, or an empty path was.
+        PathMissing: Something is not there.
+        NoPermission: Something may not be looked at.
+    """
+    if not given:
+        raise Invalid("there is nothing to back up", "name at least one path")
+    wanted: set[bytes] = set()
+    for path in given:
+        if not path:
+            raise Invalid("an empty path names nothing", "name a file or directory")
+        absolute = os.path.normpath(os.path.join(working_directory, path))
+        # POSIX lets a leading "//" mean something else; Linux does not.
+        absolute = b"/" + absolute.lstrip(b"/")
+        _require(absolute)
+        wanted.add(absolute)
+    return tuple(
+        path for path in sorted(wanted) if not any(_inside(path, other) for other in wanted)
+    )
+
+
+def run_backup(
+    pool: Pool, order: BackupOrder, clock: Clock, report: Reporter | None = None
+) -> Image:
+    """Back up, and wait for it.
+
+    Returns:
+        The committed image. Its findings name the single files that could not be taken as they
+        are.
+
+    Raises:
+        Cancelled: Interrupted; a second run sends nothing twice.
+        HoldfastError: The backup failed; the pool is as sound as before.
+    """
+    if order.compression not in COMPRESSION_LEVELS:
+        raise Invalid(
+            f"compression level {order.compression} does not exist",
+            f"say {COMPRESSION_LEVELS[0]} (quick) to {COMPRESSION_LEVELS[-1]} (small)",
+        )
+    run = pool.backup(
+        paths=list(order.paths),
+        source=order.source,
+        host=order.client,
+        started_ns=clock.now_ns(),
+        exclude=list(order.exclude),
+        one_file_system=order.one_file_system,
+        compression=order.compression,
+        software=f"holdfast {__version__}",
+    )
+    return drive(run, report)
+
+
+def _require(path: bytes) -> None:
+    shown = path.decode("utf-8", "backslashreplace")
+    try:
+        mode = os.lstat(path).st_mode
+        readable = not stat.S_ISDIR(mode) or os.access(path, os.R_OK | os.X_OK)
+    except (FileNotFoundError, NotADirectoryError) as error:
+        raise PathMissing(f"there is no '{shown}' on this machine", "check the spelling") from error
+    except PermissionError as error:
+        raise NoPermission(f"may not look at '{shown}'", "run as a user who may read it") from error
+    except OSError as error:
+        raise PathMissing(f"can't look at '{shown}': {error.strerror}") from error
+    if not readable:
+        raise NoPermission(f"may not read '{shown}'", "run as a user who may read it")
+
+
+def _inside(path: bytes, other: bytes) -> bool:
+    return path != other and path.startswith(other.rstrip(b"/") + b"/")
