@@ -5,10 +5,14 @@
 //! promptly through [`cancel::Cancel`], and leaves a pool sound wherever it is stopped.
 
 pub mod cancel;
+pub mod chunker;
+pub mod codec;
 pub mod counters;
 pub mod error;
 pub mod finding;
 pub mod ids;
 pub mod keys;
+pub mod pack;
+pub mod pool;
 pub mod store;
 pub mod tree;
