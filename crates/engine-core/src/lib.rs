@@ -11,6 +11,7 @@ pub mod counters;
 pub mod error;
 pub mod finding;
 pub mod ids;
+pub mod index;
 pub mod keys;
 pub mod pack;
 pub mod pool;
