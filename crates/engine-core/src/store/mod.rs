@@ -2,16 +2,24 @@
 //! place where tests inject faults.
 //!
 //! Contract (one suite runs on every implementation):
-//! - a key is ASCII, of parts joined by '/', no part empty, "." or "..";
+//! - a key is as [`key::check`] has it, and no key is a folder of another;
 //! - `put` and `Upload::finish` are atomic and durable: once they return, the object survives a
 //!   crash whole; until then a reader sees the old state or the new, never a part;
+//! - once `delete` returns, the object stays away: deletes keep their order over a crash;
 //! - `put_if_absent` lets exactly one of several racing writers win;
 //! - what was put is listed and readable at once by every reader;
 //! - everything may be called from many threads at a time.
 
-use std::path::PathBuf;
+pub mod disk;
+pub mod key;
+pub mod memory;
+pub mod posix;
+mod temporary;
 
-use crate::error::Result;
+use std::path::PathBuf;
+use std::sync::Arc;
+
+use crate::error::{Error, Result};
 
 /// See the module's contract.
 pub trait Store: Send + Sync {
@@ -32,8 +40,9 @@ pub trait Store: Send + Sync {
     /// Bytes of the object, `None` when it is not there.
     fn size(&self, key: &str) -> Result<Option<u64>>;
 
-    /// Calls `visit` with every key under `prefix` (which ends with '/') and its size, in no
-    /// particular order, without holding them all in memory.
+    /// Calls `visit` with every key under `prefix` (which ends with '/', or is "" for all) and
+    /// its size, in no particular order, without holding them all in memory. `visit` may use the
+    /// store. An object that comes or goes meanwhile may be visited or not.
     fn list(&self, prefix: &str, visit: &mut dyn FnMut(&str, u64) -> Result<()>) -> Result<()>;
 
     /// Removes the object; one that is not there is fine.
@@ -77,6 +86,64 @@ impl Upload for BufferedUpload<'_> {
     fn finish(self: Box<Self>, key: &str) -> Result<()> {
         self.store.put(key, &self.data)
     }
+}
+
+/// A store that several owners share is a store.
+impl<S: Store + ?Sized> Store for Arc<S> {
+    fn place(&self) -> String {
+        (**self).place()
+    }
+
+    fn get(&self, key: &str) -> Result<Vec<u8>> {
+        (**self).get(key)
+    }
+
+    fn get_range(&self, key: &str, offset: u64, length: usize) -> Result<Vec<u8>> {
+        (**self).get_range(key, offset, length)
+    }
+
+    fn put(&self, key: &str, data: &[u8]) -> Result<()> {
+        (**self).put(key, data)
+    }
+
+    fn put_if_absent(&self, key: &str, data: &[u8]) -> Result<bool> {
+        (**self).put_if_absent(key, data)
+    }
+
+    fn size(&self, key: &str) -> Result<Option<u64>> {
+        (**self).size(key)
+    }
+
+    fn list(&self, prefix: &str, visit: &mut dyn FnMut(&str, u64) -> Result<()>) -> Result<()> {
+        (**self).list(prefix, visit)
+    }
+
+    fn delete(&self, key: &str) -> Result<()> {
+        (**self).delete(key)
+    }
+
+    fn upload(&self) -> Result<Box<dyn Upload + '_>> {
+        (**self).upload()
+    }
+
+    fn local_path(&self, key: &str) -> Option<PathBuf> {
+        (**self).local_path(key)
+    }
+}
+
+/// The error of a read beyond the `size` bytes of an object.
+pub fn too_short(key: &str, offset: u64, length: usize, size: u64) -> Error {
+    let reason = format!("{length} bytes wanted at {offset}, but it ends at {size}");
+    Error::integrity(key, reason)
+}
+
+/// [`Store::get_range`] of an object that is in memory.
+pub fn range_of(key: &str, data: &[u8], offset: u64, length: usize) -> Result<Vec<u8>> {
+    usize::try_from(offset)
+        .ok()
+        .and_then(|from| data.get(from..from.checked_add(length)?))
+        .map(<[u8]>::to_vec)
+        .ok_or_else(|| too_short(key, offset, length, data.len() as u64))
 }
 
 /// All keys under `prefix`, sorted. For prefixes that hold few objects.
