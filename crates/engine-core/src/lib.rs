@@ -15,5 +15,8 @@ pub mod index;
 pub mod keys;
 pub mod pack;
 pub mod pool;
+pub mod scan;
 pub mod store;
+#[cfg(feature = "testing")]
+pub mod testing;
 pub mod tree;

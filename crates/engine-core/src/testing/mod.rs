@@ -1,0 +1,3 @@
+//! What tests of this crate and of others share. Never part of the product.
+
+pub mod compare;
