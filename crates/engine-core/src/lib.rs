@@ -5,6 +5,7 @@
 //! promptly through [`cancel::Cancel`], and leaves a pool sound wherever it is stopped.
 
 pub mod cancel;
+pub mod cbor;
 pub mod chunker;
 pub mod codec;
 pub mod counters;
@@ -13,9 +14,11 @@ pub mod finding;
 pub mod ids;
 pub mod index;
 pub mod keys;
+pub mod manifest;
 pub mod pack;
 pub mod pool;
 pub mod scan;
+pub mod sealed;
 pub mod store;
 #[cfg(feature = "testing")]
 pub mod testing;

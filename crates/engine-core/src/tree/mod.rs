@@ -1,3 +1,30 @@
 //! Trees: what an image says about each file and directory. See `docs/formats/tree.md`.
+//!
+//! Trees are made of chunks and know nothing of packs: they are written through a [`ChunkSink`]
+//! and read through a [`ChunkSource`].
 
+pub mod build;
+pub mod codec;
 pub mod entry;
+pub mod extents;
+pub mod lists;
+#[cfg(any(test, feature = "testing"))]
+pub mod memory;
+
+#[cfg(test)]
+mod tests;
+
+use crate::error::Result;
+use crate::ids::{Kind, Ref};
+
+/// Where chunks go: a writing session of the pool. Called from many threads.
+pub trait ChunkSink: Send + Sync {
+    /// Stores the bytes unless the pool has them. At most 16 MiB - 1.
+    fn store(&self, kind: Kind, plain: &[u8]) -> Result<Ref>;
+}
+
+/// Where chunks come from. Called from many threads.
+pub trait ChunkSource: Send + Sync {
+    /// The chunk's plain bytes, checked against its name and length.
+    fn fetch(&self, kind: Kind, reference: &Ref) -> Result<Vec<u8>>;
+}
