@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use parking_lot::Mutex;
 
-use super::disk::{Disk, Found};
+use super::disk::{Disk, Found, Space};
 use super::temporary::Writer;
 
 /// The grain in which unsynced bytes are kept or lost.
@@ -450,6 +450,17 @@ impl Disk for SimDisk {
             }
         }
         Ok(())
+    }
+
+    /// Known once it is limited: a full disk is as large as what it holds.
+    fn space(&self) -> Option<Space> {
+        let state = self.state.lock();
+        state.full_after?;
+        let size = |node: &Node| match node {
+            Node::File { now, .. } => now.len() as u64,
+            Node::Folder { .. } => 0,
+        };
+        Some(Space { free: 0, total: state.nodes.iter().map(size).sum() })
     }
 }
 
