@@ -93,6 +93,41 @@ macro_rules! totals {
                     stages: (0..Stage::COUNT).map(|at| self.stages[at].snapshot()).collect(),
                 }
             }
+
+            /// Adds what a thread gathered on its own and empties it.
+            pub fn absorb(&self, tally: &mut Tally) {
+                $(if tally.$name > 0 {
+                    self.$name.fetch_add(tally.$name, Ordering::Relaxed);
+                })+
+                for (stage, own) in self.stages.iter().zip(&tally.stages) {
+                    if own.items > 0 || own.busy_ns > 0 {
+                        stage.items.fetch_add(own.items, Ordering::Relaxed);
+                        stage.bytes.fetch_add(own.bytes, Ordering::Relaxed);
+                        stage.busy_ns.fetch_add(own.busy_ns, Ordering::Relaxed);
+                    }
+                }
+                *tally = Tally::default();
+            }
+        }
+
+        /// What one thread adds up by itself between two visits to the shared [`Counters`], so
+        /// that small files do not fight over them.
+        #[derive(Debug, Default)]
+        pub struct Tally {
+            $(pub $name: u64,)+
+            stages: [StageSnapshot; Stage::COUNT],
+        }
+
+        impl Tally {
+            /// As [`Counters::busy`].
+            pub fn busy(&mut self, stage: Stage, bytes: u64, since: Instant) -> Instant {
+                let now = Instant::now();
+                let own = &mut self.stages[stage as usize];
+                own.items += 1;
+                own.bytes += bytes;
+                own.busy_ns += elapsed_ns(since, now);
+                now
+            }
         }
 
         impl Snapshot {

@@ -4,6 +4,7 @@
 //! stores. Every verb runs in its own threads, reports through [`counters::Counters`], stops
 //! promptly through [`cancel::Cancel`], and leaves a pool sound wherever it is stopped.
 
+pub mod backup;
 pub mod cancel;
 pub mod cbor;
 pub mod chunker;
@@ -13,6 +14,7 @@ pub mod error;
 pub mod finding;
 pub mod ids;
 pub mod index;
+pub mod ingest;
 pub mod keys;
 pub mod manifest;
 pub mod pack;

@@ -46,6 +46,14 @@ pub struct NameList {
 }
 
 impl NameList {
+    /// The names that are asked for by name.
+    pub fn of<'n>(names: impl Iterator<Item = &'n [u8]>) -> Self {
+        let mut list = NameList::default();
+        names.for_each(|name| list.push(name, 0, None));
+        list.settle();
+        list
+    }
+
     pub fn len(&self) -> usize {
         self.items.len()
     }

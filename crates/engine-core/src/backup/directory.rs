@@ -1,0 +1,484 @@
+//! One directory of a running backup: listed, split into batches, and written as a tree object
+//! when the last thing below it is done.
+
+use std::collections::BTreeMap;
+use std::io;
+use std::ops::Range;
+use std::os::fd::AsFd;
+use std::sync::Arc;
+use std::sync::OnceLock;
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use crate::counters::Stage;
+use crate::error::{Error, Result};
+use crate::ids::Ref;
+use crate::scan::attrs::{self, Stat};
+use crate::scan::handle::DirHandle;
+use crate::scan::list::{self, NameList};
+use crate::scan::problem::{self, Problem};
+use crate::scan::rules::{self, Rules};
+use crate::tree::build;
+use crate::tree::codec::{self, Peek, RawContent, RawEntry};
+use crate::tree::entry::{Entry, EntryKind};
+
+use super::file::Miss;
+use super::previous::PreviousDir;
+use super::queue::Work;
+use super::worker::Worker;
+
+/// Names that one worker takes at a time.
+const BATCH: usize = 64;
+
+/// Which names of a directory belong to the backup.
+pub enum Selection {
+    /// All that the rules leave.
+    All(Arc<Scope>),
+    /// The way down to what was asked for: these names only.
+    Only(BTreeMap<Vec<u8>, Selection>),
+}
+
+/// What holds for everything below one path that was asked for.
+pub struct Scope {
+    pub rules: Rules,
+    /// Stay on this device, if one is given.
+    pub device: OnceLock<u64>,
+    pub one_file_system: bool,
+}
+
+/// A directory at work.
+pub struct DirNode {
+    /// Above it, and its place among the names there. `None`: the image's root.
+    parent: Option<(Arc<DirNode>, usize)>,
+    name: Vec<u8>,
+    pub handle: Arc<DirHandle>,
+    /// The path below the root of its scope; kept only where rules ask for it.
+    below: Vec<u8>,
+    selection: Selection,
+    previous_ref: Option<Ref>,
+    listing: OnceLock<Listing>,
+    entries: Mutex<Entries>,
+    /// Batches and directories that are still to end.
+    pending: AtomicUsize,
+    changed: AtomicBool,
+}
+
+struct Listing {
+    names: NameList,
+    order: Vec<u32>,
+    previous: Option<PreviousDir>,
+}
+
+/// Encoded entries, by place among the sorted names.
+#[derive(Default)]
+struct Entries {
+    arena: Vec<u8>,
+    places: Vec<Range<usize>>,
+}
+
+impl Entries {
+    fn put(&mut self, place: usize, raw: &[u8]) {
+        let start = self.arena.len();
+        self.arena.extend_from_slice(raw);
+        if let Some(range) = self.places.get_mut(place) {
+            *range = start..self.arena.len();
+        }
+    }
+}
+
+impl DirNode {
+    pub fn root(
+        handle: Arc<DirHandle>,
+        selection: Selection,
+        previous_ref: Option<Ref>,
+    ) -> Arc<Self> {
+        Arc::new(DirNode {
+            parent: None,
+            name: b"/".to_vec(),
+            handle,
+            below: Vec::new(),
+            selection,
+            previous_ref,
+            listing: OnceLock::new(),
+            entries: Mutex::default(),
+            pending: AtomicUsize::new(0),
+            changed: AtomicBool::new(false),
+        })
+    }
+
+    fn previous(&self) -> Option<&PreviousDir> {
+        self.listing.get().and_then(|listing| listing.previous.as_ref())
+    }
+}
+
+impl Drop for DirNode {
+    /// Drops the way up without recursion: a path may be ten thousand directories deep.
+    fn drop(&mut self) {
+        let mut above = self.parent.take();
+        while let Some((node, _)) = above {
+            above = Arc::into_inner(node).and_then(|mut node| node.parent.take());
+        }
+    }
+}
+
+impl Worker<'_> {
+    /// Lists a directory and queues its names.
+    pub fn directory(&mut self, node: &Arc<DirNode>) -> Result<()> {
+        let started = Instant::now();
+        let listing = self.list(node)?;
+        let count = listing.names.len();
+        node.entries.lock().places.resize(count, 0..0);
+        let previous_count = listing.previous.as_ref().map(PreviousDir::len);
+        if previous_count != Some(count) {
+            node.changed.store(true, Ordering::Relaxed);
+        }
+        let _ = node.listing.set(listing);
+        self.tally.busy(Stage::Find, 0, started);
+        // One for the listing itself, so that the directory does not end before it is queued.
+        node.pending.store(1 + count.div_ceil(BATCH), Ordering::Release);
+        if count > BATCH {
+            let starts = (0..count).step_by(BATCH).skip(1).rev();
+            self.job.queue.push(starts.map(|from| Work::Batch {
+                node: Arc::clone(node),
+                from,
+                to: count.min(from + BATCH),
+            }));
+        }
+        if count > 0 {
+            self.batch(node, 0..count.min(BATCH))?;
+        }
+        self.one_ended(node)
+    }
+
+    /// Reads names, what the previous image knows, and whether the directory asks to be left out.
+    fn list(&mut self, node: &Arc<DirNode>) -> Result<Listing> {
+        let mut names = match &node.selection {
+            Selection::Only(wanted) => NameList::of(wanted.keys().map(Vec::as_slice)),
+            Selection::All(_) => list::read_names(&node.handle).unwrap_or_else(|error| {
+                problem::explain(&error, "list the directory")
+                    .report(self.job.findings, &node.handle.path());
+                NameList::default()
+            }),
+        };
+        if let (Selection::All(_), Ok(fd)) = (&node.selection, node.handle.fd())
+            && let Some(mark) = rules::mark(fd.as_fd(), &names)
+        {
+            names = NameList::of([mark.file_name()].into_iter());
+        }
+        let previous = match node.previous_ref {
+            None => None,
+            Some(reference) => {
+                match PreviousDir::load(self.ingest.pool(), &reference, self.job.counters) {
+                    Ok(previous) => Some(previous),
+                    Err(error) => {
+                        self.job.findings.warning(
+                            &node.handle.path(),
+                            "previous-unreadable",
+                            format!(
+                                "the previous image's directory cannot be read, so every file \
+                                 in it is read again: {error}"
+                            ),
+                        );
+                        None
+                    }
+                }
+            }
+        };
+        let order = names.by_inode();
+        Ok(Listing { names, order, previous })
+    }
+
+    /// Looks at some names and backs up what they stand for.
+    pub fn batch(&mut self, node: &Arc<DirNode>, range: Range<usize>) -> Result<()> {
+        let Some(listing) = node.listing.get() else {
+            return Err(Error::Invalid("a batch of a directory that was not listed".into()));
+        };
+        let mut own = Entries { arena: Vec::new(), places: Vec::new() };
+        let mut done: Vec<(usize, Range<usize>)> = Vec::with_capacity(range.len());
+        let mut below = Vec::new();
+        for place in listing.order.get(range).unwrap_or_default() {
+            let place = *place as usize;
+            let Some(raw_name) = listing.names.get(place) else { continue };
+            self.ingest.check()?;
+            let start = own.arena.len();
+            match self.name(node, place, raw_name.name, &mut own.arena)? {
+                Outcome::Entry => done.push((place, start..own.arena.len())),
+                Outcome::Below(child) => below.push(child),
+                Outcome::LeftOut => {
+                    own.arena.truncate(start);
+                    if node.previous().is_some_and(|dir| dir.find(raw_name.name).is_some()) {
+                        node.changed.store(true, Ordering::Relaxed);
+                    }
+                }
+            }
+        }
+        {
+            let mut entries = node.entries.lock();
+            let base = entries.arena.len();
+            entries.arena.extend_from_slice(&own.arena);
+            for (place, range) in done {
+                if let Some(slot) = entries.places.get_mut(place) {
+                    *slot = base + range.start..base + range.end;
+                }
+            }
+        }
+        self.job.counters.absorb(&mut self.tally);
+        if !below.is_empty() {
+            node.pending.fetch_add(below.len(), Ordering::AcqRel);
+            self.job.queue.push(below.into_iter().rev().map(Work::Directory));
+        }
+        self.one_ended(node)
+    }
+
+    /// One name: its entry is appended to `out`, or its directory is to be visited.
+    fn name(
+        &mut self,
+        node: &Arc<DirNode>,
+        place: usize,
+        name: &[u8],
+        out: &mut Vec<u8>,
+    ) -> Result<Outcome> {
+        let started = Instant::now();
+        let dir = match node.handle.fd() {
+            Ok(dir) => dir,
+            Err(error) => return Ok(self.missed(node, name, &error, "open its directory")),
+        };
+        let stat = match Stat::of_name(dir.as_fd(), name) {
+            Ok(stat) => stat,
+            Err(error) => return Ok(self.missed(node, name, &error, "look at it")),
+        };
+        self.tally.busy(Stage::Find, 0, started);
+        if self.is_excluded(node, name, stat.kind == EntryKind::Dir) {
+            return Ok(Outcome::LeftOut);
+        }
+        match stat.kind {
+            EntryKind::Dir => return Ok(self.below(node, place, name, &stat)),
+            EntryKind::File => {
+                self.tally.files += 1;
+                self.tally.bytes_found += stat.size;
+            }
+            _ => self.tally.others += 1,
+        }
+        if let Some((raw, seen)) = node.previous().and_then(|dir| dir.peek(name))
+            && self.is_unchanged(&stat, &seen)
+        {
+            if stat.kind == EntryKind::File {
+                self.tally.files_unchanged += 1;
+            }
+            out.extend_from_slice(raw.raw);
+            return Ok(Outcome::Entry);
+        }
+        node.changed.store(true, Ordering::Relaxed);
+        let entry = if stat.kind == EntryKind::File {
+            self.tally.files_changed += 1;
+            match self.file(node, name) {
+                Ok(entry) => entry,
+                Err(Miss::Fatal(error)) => return Err(error),
+                Err(Miss::Skipped(error, doing)) => {
+                    return Ok(self.missed(node, name, &error, doing));
+                }
+            }
+        } else {
+            match attrs::entry_of(dir.as_fd(), name, &stat, &self.job.names) {
+                Ok(mut entry) => {
+                    let found = self.job.xattrs.of_name(dir.as_fd(), name, stat.kind, stat.device);
+                    entry.xattrs = found.pairs;
+                    self.report(node, name, found.problems);
+                    entry
+                }
+                Err(error) => return Ok(self.missed(node, name, &error, "read it")),
+            }
+        };
+        codec::encode_entry(&entry, out)?;
+        Ok(Outcome::Entry)
+    }
+
+    fn report(&self, node: &DirNode, name: &[u8], problems: Vec<Problem>) {
+        for problem in problems {
+            problem.report(self.job.findings, &node.handle.path_of(name));
+        }
+    }
+
+    fn missed(&self, node: &DirNode, name: &[u8], error: &io::Error, doing: &str) -> Outcome {
+        problem::explain(error, doing).report(self.job.findings, &node.handle.path_of(name));
+        Outcome::LeftOut
+    }
+
+    fn is_excluded(&self, node: &DirNode, name: &[u8], is_dir: bool) -> bool {
+        let Selection::All(scope) = &node.selection else { return false };
+        !scope.rules.is_empty() && scope.rules.excluded(&joined(&node.below, name), is_dir)
+    }
+
+    /// Size, mtime, ctime and inode as before, and the last change old enough that a later one
+    /// must have another ctime.
+    fn is_unchanged(&self, stat: &Stat, seen: &Peek<'_>) -> bool {
+        stat.kind == seen.kind
+            && (stat.kind != EntryKind::File || stat.size == seen.size)
+            && stat.mtime == seen.mtime
+            && stat.ctime == seen.ctime
+            && stat.inode == seen.inode
+            && stat.ctime < self.job.trusted_before
+            && (self.ingest.may_reuse() || self.is_held(seen))
+    }
+
+    /// Whether the pool holds all chunks of an entry outside of packs that are to go.
+    fn is_held(&self, seen: &Peek<'_>) -> bool {
+        match seen.content {
+            RawContent::Empty => true,
+            RawContent::Direct(refs) => Ref::iter(refs)
+                .is_some_and(|mut refs| refs.all(|reference| self.ingest.holds(&reference.name))),
+            // Reading it again costs less than walking its lists.
+            RawContent::Listed { .. } => false,
+        }
+    }
+
+    /// A directory below this one: to be visited, or kept empty where it may not be entered.
+    fn below(&mut self, node: &Arc<DirNode>, place: usize, name: &[u8], stat: &Stat) -> Outcome {
+        let (selection, below) = match &node.selection {
+            Selection::All(scope) => {
+                let below =
+                    if scope.rules.is_empty() { Vec::new() } else { joined(&node.below, name) };
+                (Selection::All(Arc::clone(scope)), below)
+            }
+            Selection::Only(wanted) => (
+                wanted.get(name).map_or_else(|| Selection::Only(BTreeMap::new()), Selection::share),
+                Vec::new(),
+            ),
+        };
+        let selection = match selection {
+            Selection::All(scope) if scope.one_file_system => {
+                if *scope.device.get_or_init(|| stat.device) == stat.device {
+                    Selection::All(scope)
+                } else {
+                    Selection::Only(BTreeMap::new())
+                }
+            }
+            other => other,
+        };
+        let handle = match node.handle.child(name) {
+            Ok(handle) => handle,
+            Err(error) => return self.missed(node, name, &error, "open the directory"),
+        };
+        let previous_ref =
+            node.previous().and_then(|dir| dir.peek(name)).and_then(|(_, seen)| seen.subtree);
+        Outcome::Below(Arc::new(DirNode {
+            parent: Some((Arc::clone(node), place)),
+            name: name.to_vec(),
+            handle,
+            below,
+            selection,
+            previous_ref,
+            listing: OnceLock::new(),
+            entries: Mutex::default(),
+            pending: AtomicUsize::new(0),
+            changed: AtomicBool::new(false),
+        }))
+    }
+
+    /// Counts one thing below `node` as ended; ends the directory with its last, and so upwards.
+    fn one_ended(&mut self, node: &Arc<DirNode>) -> Result<()> {
+        let mut node = Arc::clone(node);
+        loop {
+            if node.pending.fetch_sub(1, Ordering::AcqRel) != 1 {
+                return Ok(());
+            }
+            let Some(above) = self.end(&node)? else { return Ok(()) };
+            node = above;
+        }
+    }
+
+    /// Writes a directory whose last thing has ended. Returns the one above it.
+    fn end(&mut self, node: &Arc<DirNode>) -> Result<Option<Arc<DirNode>>> {
+        let started = Instant::now();
+        self.tally.dirs += 1;
+        let entries = std::mem::take(&mut *node.entries.lock());
+        let reusable = node
+            .previous_ref
+            .filter(|_| !node.changed.load(Ordering::Relaxed))
+            .filter(|_| self.ingest.may_reuse());
+        let subtree = match (reusable, node.listing.get()) {
+            (Some(same), _) => same,
+            (None, Some(listing)) => build::write_directory(
+                self.ingest,
+                entries
+                    .places
+                    .iter()
+                    .enumerate()
+                    .filter(|(_, range)| !range.is_empty())
+                    .filter_map(|(place, range)| {
+                        let name = listing.names.get(place)?.name;
+                        Some(RawEntry { name, raw: entries.arena.get(range.clone())? })
+                    }),
+            )?,
+            (None, None) => {
+                return Err(Error::Invalid("a directory ended before it was listed".into()));
+            }
+        };
+        let stat = node.handle.stat();
+        let mut entry = stat.entry(&node.name, &self.job.names);
+        entry.nlink = 1;
+        entry.subtree = Some(subtree);
+        match node.handle.fd() {
+            Ok(fd) => {
+                let found = self.job.xattrs.of_fd(fd.as_fd(), stat.device);
+                entry.xattrs = found.pairs;
+                self.report(node, b".", found.problems);
+            }
+            Err(error) => problem::explain(&error, "read its attributes")
+                .report(self.job.findings, &node.handle.path()),
+        }
+        self.tally.busy(Stage::Find, 0, started);
+        match &node.parent {
+            None => {
+                self.job.set_root(entry);
+                Ok(None)
+            }
+            Some((above, place)) => {
+                self.hand_up(above, *place, &entry)?;
+                Ok(Some(Arc::clone(above)))
+            }
+        }
+    }
+
+    /// Gives a finished directory's entry to the one above.
+    fn hand_up(&mut self, above: &DirNode, place: usize, entry: &Entry) -> Result<()> {
+        let mut raw = Vec::new();
+        codec::encode_entry(entry, &mut raw)?;
+        if above.previous().and_then(|dir| dir.find(&entry.name)).map(|old| old.raw) != Some(&raw) {
+            above.changed.store(true, Ordering::Relaxed);
+        }
+        above.entries.lock().put(place, &raw);
+        Ok(())
+    }
+}
+
+/// What became of a name.
+enum Outcome {
+    Entry,
+    Below(Arc<DirNode>),
+    LeftOut,
+}
+
+impl Selection {
+    /// The same selection for a node of its own.
+    fn share(&self) -> Selection {
+        match self {
+            Selection::All(scope) => Selection::All(Arc::clone(scope)),
+            Selection::Only(wanted) => Selection::Only(
+                wanted.iter().map(|(name, below)| (name.clone(), below.share())).collect(),
+            ),
+        }
+    }
+}
+
+fn joined(below: &[u8], name: &[u8]) -> Vec<u8> {
+    let mut path = Vec::with_capacity(below.len() + 1 + name.len());
+    path.extend_from_slice(below);
+    if !below.is_empty() {
+        path.push(b'/');
+    }
+    path.extend_from_slice(name);
+    path
+}

@@ -1,0 +1,185 @@
+//! Backs up files: walks what was asked for, takes over what did not change since the previous
+//! image, stores what is new, and commits a manifest.
+//!
+//! A problem with one file is a finding; the image is then "completed with errors". Nothing of an
+//! image is visible before its manifest is, and the manifest comes after everything it names is
+//! durable.
+
+mod directory;
+mod file;
+mod job;
+mod previous;
+mod queue;
+mod roots;
+mod worker;
+
+use std::collections::{BTreeMap, HashSet};
+use std::time::Instant;
+
+use crate::cancel::Cancel;
+use crate::counters::Counters;
+use crate::error::{Error, Result};
+use crate::finding::Findings;
+use crate::ids::Id;
+use crate::ingest::{self, Ingest};
+use crate::manifest::{Manifest, Source, Status};
+use crate::pool::Pool;
+use crate::scan::handle::DirHandle;
+use crate::tree::entry::{Entry, Time};
+
+use directory::{DirNode, Selection};
+use job::Job;
+use queue::Work;
+use worker::Worker;
+
+/// What to back up, and how.
+#[derive(Clone, Debug)]
+pub struct Request {
+    /// Absolute paths.
+    pub paths: Vec<Vec<u8>>,
+    /// What relates this image to those before it.
+    pub source: String,
+    pub host: String,
+    pub started_ns: i64,
+    /// gitignore syntax, relative to each path.
+    pub exclude: Vec<String>,
+    pub one_file_system: bool,
+    /// zstd level; 0 stores.
+    pub level: i32,
+    /// 0: as many as suit the machine.
+    pub workers: usize,
+    /// The image to compare with; `None`: the newest of the same source.
+    pub parent: Option<Id>,
+    pub software: String,
+}
+
+/// Clocks that stamp files may be this coarse.
+const STAMP_GRAIN_NS: i64 = 50_000_000;
+
+/// Runs a backup and returns the manifest that it committed.
+pub fn run(
+    pool: &Pool,
+    request: &Request,
+    counters: &Counters,
+    findings: &Findings,
+    cancel: &Cancel,
+) -> Result<Manifest> {
+    let clock = Instant::now();
+    let selection = roots::select(&request.paths, &request.exclude, request.one_file_system)?;
+    let root = DirHandle::open_root(b"/").map_err(|error| Error::io("opening '/'", error))?;
+    let (root, parent, number) =
+        back_up(pool, request, selection, root, counters, findings, cancel)?;
+    cancel.check()?;
+    let elapsed = i64::try_from(clock.elapsed().as_nanos()).unwrap_or(i64::MAX);
+    let manifest = Manifest {
+        id: Id::random()?,
+        number,
+        source: Source {
+            host: request.host.clone(),
+            name: request.source.clone(),
+            paths: request.paths.clone(),
+        },
+        started_ns: request.started_ns,
+        finished_ns: request.started_ns.saturating_add(elapsed),
+        root,
+        parent,
+        status: if findings.errors() > 0 { Status::CompletedWithErrors } else { Status::Completed },
+        stats: stats(counters, findings),
+        findings: findings.kept(),
+        findings_total: findings.total(),
+        options: options(request),
+        software: request.software.clone(),
+    };
+    pool.commit_image(&manifest)?;
+    Ok(manifest)
+}
+
+/// Everything but the commit: the root, the parent and the number of the new image.
+fn back_up(
+    pool: &Pool,
+    request: &Request,
+    selection: Selection,
+    root: std::sync::Arc<DirHandle>,
+    counters: &Counters,
+    findings: &Findings,
+    cancel: &Cancel,
+) -> Result<(Entry, Option<Id>, u64)> {
+    let images = pool.readable_images()?;
+    let number = images.iter().map(|image| image.number).max().unwrap_or(0) + 1;
+    let parent = match &request.parent {
+        Some(id) => images.iter().find(|image| image.id == *id),
+        None => images.iter().rfind(|image| image.source.name == request.source),
+    };
+    let trusted_before = parent.map_or(Time { sec: i64::MIN, nsec: 0 }, |image| {
+        let ns = image.started_ns.saturating_sub(STAMP_GRAIN_NS);
+        Time { sec: ns.div_euclid(1_000_000_000), nsec: ns.rem_euclid(1_000_000_000) as u32 }
+    });
+    let previous = parent.and_then(|image| image.root.subtree);
+    let parent_id = parent.map(|image| image.id);
+    let job = Job::new(counters, findings, trusted_before);
+    job.queue.push([Work::Directory(DirNode::root(root, selection, previous))]);
+    let options =
+        ingest::Options { counters, cancel, level: request.level, marked: HashSet::new() };
+    ingest::run(pool, options, |ingest| walk(&job, ingest, worker_count(request.workers)))?;
+    let root = job.take_root().ok_or(Error::Cancelled)?;
+    Ok((root, parent_id, number))
+}
+
+fn walk(job: &Job<'_>, ingest: &Ingest<'_>, workers: usize) -> Result<()> {
+    std::thread::scope(|scope| {
+        let running: Vec<_> = (0..workers)
+            .map(|_| {
+                scope.spawn(|| {
+                    let outcome = Worker::new(job, ingest).and_then(|mut worker| worker.run());
+                    if outcome.is_err() {
+                        job.queue.abandon();
+                    }
+                    outcome
+                })
+            })
+            .collect();
+        let mut outcome = Ok(());
+        for worker in running {
+            let ended = worker
+                .join()
+                .unwrap_or_else(|_| Err(Error::Invalid("a worker of the backup died".into())));
+            // A fault explains the cancellations that follow from it.
+            if matches!(outcome, Ok(()) | Err(Error::Cancelled)) && ended.is_err() {
+                outcome = ended;
+            }
+        }
+        outcome
+    })
+}
+
+/// Threads that read and compress: some more than processors, since some of them wait for disks.
+pub fn worker_count(wanted: usize) -> usize {
+    if wanted > 0 {
+        return wanted.min(256);
+    }
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    (cores + 2).min(64)
+}
+
+fn stats(counters: &Counters, findings: &Findings) -> BTreeMap<String, u64> {
+    let mut stats: BTreeMap<String, u64> = counters
+        .snapshot()
+        .totals()
+        .into_iter()
+        .map(|(name, value)| (name.to_owned(), value))
+        .collect();
+    stats.insert("findings".into(), findings.total());
+    stats.insert("errors".into(), findings.errors());
+    stats
+}
+
+fn options(request: &Request) -> BTreeMap<String, String> {
+    let mut options = BTreeMap::from([
+        ("compression".to_owned(), request.level.to_string()),
+        ("one_file_system".to_owned(), request.one_file_system.to_string()),
+    ]);
+    if !request.exclude.is_empty() {
+        options.insert("exclude".to_owned(), request.exclude.join("\n"));
+    }
+    options
+}

@@ -1,0 +1,86 @@
+//! A directory as the previous image has it, for recognising what did not change.
+
+use std::ops::Range;
+
+use crate::counters::Counters;
+use crate::error::{Error, Result};
+use crate::ids::{Kind, Ref};
+use crate::pool::{ChunkBytes, Pool};
+use crate::tree::codec::{self, Peek, RawEntry, TreeObject};
+
+/// All entries of one directory, sorted by name. Keeps the stored bytes; entries point into them.
+pub struct PreviousDir {
+    objects: Vec<ChunkBytes>,
+    items: Vec<Item>,
+}
+
+struct Item {
+    object: u32,
+    name: Range<u32>,
+    raw: Range<u32>,
+}
+
+impl PreviousDir {
+    pub fn load(pool: &Pool, root: &Ref, counters: &Counters) -> Result<Self> {
+        let mut dir = PreviousDir { objects: Vec::new(), items: Vec::new() };
+        let mut open = vec![*root];
+        while let Some(reference) = open.pop() {
+            let bytes = pool.chunk(Kind::Tree, &reference, counters)?;
+            match codec::decode_object(&bytes)? {
+                TreeObject::Leaf(entries) => {
+                    let object = dir.objects.len() as u32;
+                    dir.items.extend(entries.iter().map(|entry| Item {
+                        object,
+                        name: range_in(&bytes, entry.name),
+                        raw: range_in(&bytes, entry.raw),
+                    }));
+                    dir.objects.push(bytes.clone());
+                }
+                TreeObject::Node { level, items } => {
+                    if usize::from(level) > 16 || open.len() > 1 << 20 {
+                        return Err(Error::integrity(
+                            format!("tree {}", reference.name),
+                            "its levels do not end",
+                        ));
+                    }
+                    // The last pushed is read first.
+                    open.extend(items.iter().rev().map(|(_, child)| *child));
+                }
+            }
+        }
+        Ok(dir)
+    }
+
+    pub fn len(&self) -> usize {
+        self.items.len()
+    }
+
+    /// The entry of this name.
+    pub fn find(&self, name: &[u8]) -> Option<RawEntry<'_>> {
+        let at = self.items.binary_search_by(|item| self.bytes(item.object, &item.name).cmp(name));
+        let item = self.items.get(at.ok()?)?;
+        Some(RawEntry {
+            name: self.bytes(item.object, &item.name),
+            raw: self.bytes(item.object, &item.raw),
+        })
+    }
+
+    /// The entry of this name, if it can be read.
+    pub fn peek(&self, name: &[u8]) -> Option<(RawEntry<'_>, Peek<'_>)> {
+        let entry = self.find(name)?;
+        entry.peek().ok().map(|seen| (entry, seen))
+    }
+
+    fn bytes(&self, object: u32, range: &Range<u32>) -> &[u8] {
+        self.objects
+            .get(object as usize)
+            .and_then(|bytes| bytes.get(range.start as usize..range.end as usize))
+            .unwrap_or_default()
+    }
+}
+
+/// Where `part`, which is a slice of `whole`, lies in it.
+fn range_in(whole: &[u8], part: &[u8]) -> Range<u32> {
+    let start = (part.as_ptr() as usize).wrapping_sub(whole.as_ptr() as usize) as u32;
+    start..start.wrapping_add(part.len() as u32)
+}

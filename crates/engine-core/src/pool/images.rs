@@ -1,0 +1,91 @@
+//! Images of a pool: their manifests, read and committed.
+
+use crate::error::{Error, Result};
+use crate::ids::Id;
+use crate::manifest::Manifest;
+use crate::sealed::{ObjectType, open_object, seal_object};
+
+use super::Pool;
+
+const PREFIX: &str = "images/";
+
+impl Pool {
+    /// Ids of all images, in no particular order.
+    pub fn image_ids(&self) -> Result<Vec<Id>> {
+        let mut ids = Vec::new();
+        self.store().list(PREFIX, &mut |key, _| {
+            ids.extend(key.strip_prefix(PREFIX).and_then(Id::parse));
+            Ok(())
+        })?;
+        Ok(ids)
+    }
+
+    /// One image's manifest. `ImageMissing` when the pool has none of that id.
+    pub fn image(&self, id: &Id) -> Result<Manifest> {
+        let key = Manifest::key(id);
+        let bytes = match self.store().get(&key) {
+            Err(Error::ObjectMissing { .. }) => {
+                return Err(Error::ImageMissing { image: id.to_string() });
+            }
+            other => other?,
+        };
+        let manifest =
+            Manifest::decode(&open_object(self.keys(), ObjectType::Image, &key, &bytes)?)?;
+        if manifest.id == *id {
+            Ok(manifest)
+        } else {
+            Err(Error::integrity(format!("object '{key}'"), "it is the manifest of another image"))
+        }
+    }
+
+    /// All images by number. Fails on the first that cannot be read.
+    pub fn images(&self) -> Result<Vec<Manifest>> {
+        self.images_with(&mut |_, error| Err(error))
+    }
+
+    /// All images that can be read, by number: one damaged manifest must not keep a backup from
+    /// running. Checks use [`Pool::images`].
+    pub fn readable_images(&self) -> Result<Vec<Manifest>> {
+        self.images_with(&mut |_, error| match error {
+            Error::Integrity { .. } | Error::NewerFormat { .. } => Ok(()),
+            other => Err(other),
+        })
+    }
+
+    /// All images by number; `trouble` is told of each that cannot be read and says whether to go
+    /// on. One that is expired meanwhile is left out.
+    pub fn images_with(
+        &self,
+        trouble: &mut dyn FnMut(&Id, Error) -> Result<()>,
+    ) -> Result<Vec<Manifest>> {
+        let mut images = Vec::new();
+        for id in self.image_ids()? {
+            match self.image(&id) {
+                Ok(manifest) => images.push(manifest),
+                Err(Error::ImageMissing { .. }) => {}
+                Err(error) => trouble(&id, error)?,
+            }
+        }
+        images.sort_by_key(|image| (image.number, image.started_ns, image.id));
+        Ok(images)
+    }
+
+    /// Makes an image visible. Everything that it names is durable by now.
+    pub fn commit_image(&self, manifest: &Manifest) -> Result<()> {
+        let key = Manifest::key(&manifest.id);
+        let sealed = seal_object(self.keys(), ObjectType::Image, &key, &manifest.encode()?)?;
+        if !self.store().put_if_absent(&key, &sealed)? {
+            return Err(Error::ObjectExists { key });
+        }
+        Ok(())
+    }
+
+    /// Takes an image out of the pool; its space returns with the next garbage collection.
+    pub fn expire(&self, id: &Id) -> Result<()> {
+        let key = Manifest::key(id);
+        if self.store().size(&key)?.is_none() {
+            return Err(Error::ImageMissing { image: id.to_string() });
+        }
+        self.store().delete(&key)
+    }
+}
