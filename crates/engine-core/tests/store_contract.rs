@@ -7,8 +7,10 @@ use std::sync::Barrier;
 use std::thread;
 
 use holdfast_engine_core::error::{Error, Result};
+use holdfast_engine_core::store::faulty::FaultyStore;
 use holdfast_engine_core::store::memory::MemoryStore;
 use holdfast_engine_core::store::posix::PosixStore;
+use holdfast_engine_core::store::simdisk::SimDisk;
 use holdfast_engine_core::store::{Store, list_sorted};
 
 /// A store to ask, and what has to stay alive for it.
@@ -28,6 +30,18 @@ fn posix() -> Subject {
     let folder = tempfile::tempdir().unwrap();
     let open = || Arc::new(PosixStore::open(folder.path()).unwrap());
     Subject { store: open(), other: open(), _keep: Some(folder) }
+}
+
+fn simulated() -> Subject {
+    let disk = SimDisk::new();
+    let open = || Arc::new(PosixStore::on(disk.clone()));
+    Subject { store: open(), other: open(), _keep: None }
+}
+
+/// The faulty store without a rule.
+fn faultless() -> Subject {
+    let store: Arc<dyn Store> = Arc::new(FaultyStore::new(MemoryStore::new()));
+    Subject { other: store.clone(), store, _keep: None }
 }
 
 fn collect(store: &dyn Store, prefix: &str) -> BTreeMap<String, u64> {
@@ -347,4 +361,4 @@ macro_rules! on_every {
     };
 }
 
-on_every! { memory posix }
+on_every! { memory posix simulated faultless }

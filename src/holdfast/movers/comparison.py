@@ -10,6 +10,10 @@ import errno
 import os
 import stat
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
 
 _PIECE_BYTES = 1 << 20
 _KEPT_DIFFERENCES = 100
@@ -37,6 +41,8 @@ class Comparison:
         files: Regular files compared byte by byte.
         bytes_compared: How many bytes those had.
         skipped: Names left out because the caller said so.
+        changed_meanwhile: Differences that come from a change on the left after the moment the
+            caller named; not counted as differences.
         differences: The first hundred.
         differences_total: How many there were.
     """
@@ -45,6 +51,7 @@ class Comparison:
     files: int = 0
     bytes_compared: int = 0
     skipped: int = 0
+    changed_meanwhile: int = 0
     differences: list[Difference] = field(default_factory=list)
     differences_total: int = 0
 
@@ -56,7 +63,13 @@ class Comparison:
 
 
 def compare_trees(
-    left: bytes, right: bytes, *, owners: bool = True, skip: frozenset[bytes] = frozenset()
+    left: bytes,
+    right: bytes,
+    *,
+    owners: bool = True,
+    skip: frozenset[bytes] = frozenset(),
+    leave_out: Callable[[bytes], bool] | None = None,
+    since_ns: int | None = None,
 ) -> Comparison:
     """Compare two trees.
 
@@ -69,6 +82,8 @@ def compare_trees(
         right: Root of the other.
         owners: Compare owner and group; only root can restore those of others.
         skip: Relative paths to leave out, with all that is below them.
+        leave_out: Is asked of each directory on the left whether what is in it is left out.
+        since_ns: What changed on the left from this moment on (by its ctime) is no difference.
 
     Returns:
         The counts and differences; equal trees have none.
@@ -82,23 +97,66 @@ def compare_trees(
             result.skipped += 1
             continue
         left_path, right_path = _join(left, path), _join(right, path)
-        try:
-            left_state, right_state = os.lstat(left_path), os.lstat(right_path)
-        except OSError as error:
-            result.differ(path, f"can't look at it: {error.strerror}")
-            continue
-        result.entries += 1
-        _compare_attributes(result, path, left_state, right_state, owners)
-        _compare_xattrs(result, path, left_path, right_path)
-        if stat.S_IFMT(left_state.st_mode) != stat.S_IFMT(right_state.st_mode):
-            continue
-        if stat.S_ISDIR(left_state.st_mode):
-            pending.extend(_compare_names(result, path, left_path, right_path, skip))
-            continue
-        if left_state.st_nlink > 1:
-            _compare_links(result, path, left_state, right_state, links)
-        _compare_content(result, path, left_path, right_path, left_state)
+        here = Comparison()
+        is_directory = _compare_one(here, path, left_path, right_path, owners, links)
+        if is_directory and leave_out is not None and leave_out(left_path):
+            here.skipped += 1
+        elif is_directory:
+            pending.extend(_compare_names(here, path, left_path, right_path, skip))
+        _add(result, here, left_path, since_ns)
     return result
+
+
+def _compare_one(
+    result: Comparison,
+    path: bytes,
+    left_path: bytes,
+    right_path: bytes,
+    owners: bool,
+    links: dict[tuple[int, int], tuple[int, int]],
+) -> bool:
+    """Compare one name; tell whether it is a directory on both sides."""
+    try:
+        left_state, right_state = os.lstat(left_path), os.lstat(right_path)
+    except OSError as error:
+        result.differ(path, f"can't look at it: {error.strerror}")
+        return False
+    result.entries += 1
+    _compare_attributes(result, path, left_state, right_state, owners)
+    _compare_xattrs(result, path, left_path, right_path)
+    if stat.S_IFMT(left_state.st_mode) != stat.S_IFMT(right_state.st_mode):
+        return False
+    if stat.S_ISDIR(left_state.st_mode):
+        return True
+    if left_state.st_nlink > 1:
+        _compare_links(result, path, left_state, right_state, links)
+    _compare_content(result, path, left_path, right_path, left_state)
+    return False
+
+
+def _add(result: Comparison, here: Comparison, left_path: bytes, since_ns: int | None) -> None:
+    result.entries += here.entries
+    result.files += here.files
+    result.bytes_compared += here.bytes_compared
+    result.skipped += here.skipped
+    for one in here.differences:
+        # What is only right was deleted on the left, which changed the directory.
+        if since_ns is not None and _changed_since(left_path, one.path, since_ns):
+            result.changed_meanwhile += 1
+        else:
+            result.differ(one.path, one.words)
+
+
+def _changed_since(left_path: bytes, path: bytes, since_ns: int) -> bool:
+    try:
+        if os.lstat(left_path).st_ctime_ns >= since_ns:
+            return True
+        child = os.path.join(left_path, os.path.basename(path))
+        return os.lstat(child).st_ctime_ns >= since_ns
+    except FileNotFoundError:
+        return os.lstat(os.path.dirname(left_path)).st_ctime_ns >= since_ns
+    except OSError:
+        return False
 
 
 def _join(root: bytes, path: bytes) -> bytes:

@@ -11,10 +11,14 @@
 //! - everything may be called from many threads at a time.
 
 pub mod disk;
+#[cfg(any(test, feature = "testing"))]
+pub mod faulty;
 pub mod key;
 pub mod memory;
 pub mod posix;
-mod temporary;
+#[cfg(any(test, feature = "testing"))]
+pub mod simdisk;
+pub mod temporary;
 
 use std::path::PathBuf;
 use std::sync::Arc;

@@ -1,0 +1,56 @@
+"""``holdfast catalog``: the catalog itself."""
+
+from __future__ import annotations
+
+import typer
+
+from holdfast.base.errors import EXIT_FAILED, EXIT_OK
+from holdfast.base.units import format_count
+from holdfast.faces.cli import options
+from holdfast.faces.cli.progress import counting
+from holdfast.faces.cli.screen import Screen
+from holdfast.faces.cli.words import add_command
+
+catalog_app = typer.Typer(name="catalog", help="The catalog itself.", rich_markup_mode="rich")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    add_command(catalog_app, "rebuild", rebuild, ("holdfast catalog rebuild",))
+    app.add_typer(catalog_app)
+
+
+@catalog_app.callback()
+def group() -> None:
+    """The catalog itself."""
+
+
+def rebuild(as_json: options.JsonFlag = False) -> int:
+    """Make the catalog anew from the pool alone; it gives the same answers then."""
+    screen = Screen(as_json=as_json)
+    with options.open_site() as site:
+        _ = site.pool
+        with counting(screen, "catalog: rows") as rows:
+            result = site.rebuild_catalog(rows)
+    if as_json:
+        screen.json(
+            {
+                "sources": result.sources,
+                "images": result.images,
+                "rows": result.rows,
+                "dropped": result.dropped,
+                "failed": dict(result.failed),
+            }
+        )
+    else:
+        screen.facts(
+            [
+                ("sources", format_count(result.sources)),
+                ("images", format_count(result.images)),
+                ("rows", format_count(result.rows)),
+                ("gone from the pool", format_count(result.dropped)),
+            ]
+        )
+        for image, reason in result.failed.items():
+            screen.warn(f"image {image} could not be read: {reason}")
+    return EXIT_FAILED if result.failed else EXIT_OK

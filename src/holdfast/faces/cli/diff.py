@@ -1,0 +1,72 @@
+"""``holdfast diff``: what changed between two images, found by walking only what differs."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from holdfast.base.errors import EXIT_OK
+from holdfast.faces.cli import options
+from holdfast.faces.cli.screen import Screen, path_json, path_text, printable
+from holdfast.faces.cli.words import add_command
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from holdfast.base.ids import ImageId
+    from holdfast.engine import Pool
+
+EXAMPLES = (
+    "holdfast diff 3f2a latest",
+    "holdfast diff 3f2a 9c01 --json",
+)
+
+SIGNS = {1: "+", 2: "-", 3: "M"}
+_WORDS = {1: "added", 2: "removed", 3: "changed"}
+_KINDS = ("file", "dir", "symlink", "fifo", "socket", "char", "block")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    add_command(app, "diff", diff, EXAMPLES)
+
+
+def diff(
+    old: Annotated[str, typer.Argument(metavar="IMAGE", help="The older one.")],
+    new: Annotated[str, typer.Argument(metavar="IMAGE", help="The newer one.")],
+    as_json: options.JsonFlag = False,
+) -> int:
+    """Tell two images apart: + was added, - was removed, M has other content or attributes."""
+    screen = Screen(as_json=as_json)
+    counts = dict.fromkeys(SIGNS, 0)
+    with options.open_site() as site:
+        first, second = site.catalog.resolve(old), site.catalog.resolve(new)
+        for path, change, kind, size_bytes, mtime_ns in differences(site.pool, first, second):
+            counts[change] += 1
+            if as_json:
+                screen.json(
+                    {
+                        **path_json(path),
+                        "change": _WORDS[change],
+                        "kind": _KINDS[kind],
+                        "size": size_bytes,
+                        "mtime_ns": mtime_ns,
+                    }
+                )
+                continue
+            name = path_text(path) + ("/" if _KINDS[kind] == "dir" and path != b"/" else "")
+            screen.line(f"{SIGNS[change]} {printable(name) if screen.data_is_terminal else name}")
+    if not as_json:
+        told = ", ".join(f"{count:,} {_WORDS[change]}" for change, count in counts.items())
+        screen.say(told)
+    return EXIT_OK
+
+
+def differences(
+    pool: Pool, old: ImageId | None, new: ImageId | None
+) -> Iterator[tuple[bytes, int, int, int, int]]:
+    """Tell (path, change, kind, size in bytes, mtime in ns) of each name that differs."""
+    for batch in pool.changes(old, new):
+        for at, name, change, kind, size_bytes, mtime_ns, *_ in batch.rows:
+            yield batch.dirs[at].rstrip(b"/") + b"/" + name, change, kind, size_bytes, mtime_ns

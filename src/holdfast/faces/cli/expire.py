@@ -1,0 +1,44 @@
+"""``holdfast expire``: let go of images."""
+
+from __future__ import annotations
+
+from typing import Annotated
+
+import typer
+
+from holdfast.base.errors import EXIT_OK
+from holdfast.faces.cli import options
+from holdfast.faces.cli.screen import Screen
+from holdfast.faces.cli.words import add_command
+
+EXAMPLES = (
+    "holdfast expire 3f2a 9c01",
+    "holdfast gc",
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    add_command(app, "expire", expire, EXAMPLES)
+
+
+def expire(
+    images: Annotated[
+        list[str],
+        typer.Argument(metavar="IMAGE", help="Ids, unique prefixes of them, or 'latest'."),
+    ],
+    as_json: options.JsonFlag = False,
+) -> int:
+    """Let go of images for good. Their space returns with 'holdfast gc'."""
+    screen = Screen(as_json=as_json)
+    with options.open_site() as site:
+        # All names are understood before anything goes.
+        chosen = list(dict.fromkeys(site.catalog.resolve(text) for text in images))
+        for image in chosen:
+            site.expire(image)
+            if as_json:
+                screen.json({"expired": image})
+            else:
+                screen.line(f"expired {image}")
+    screen.say("next: 'holdfast gc' gives the space back")
+    return EXIT_OK

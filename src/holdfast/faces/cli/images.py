@@ -1,0 +1,72 @@
+"""``holdfast images``: what the catalog knows, newest last."""
+
+from __future__ import annotations
+
+import dataclasses
+from typing import TYPE_CHECKING
+
+from holdfast.base.errors import EXIT_OK
+from holdfast.base.units import format_count, format_size
+from holdfast.faces.cli import describe, options
+from holdfast.faces.cli.screen import Column, Screen
+from holdfast.faces.cli.words import add_command
+
+if TYPE_CHECKING:
+    import typer
+
+    from holdfast.control.catalog import ImageRow
+
+EXAMPLES = (
+    "holdfast images",
+    "holdfast images --json | jq -r .id",
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    add_command(app, "images", images, EXAMPLES)
+
+
+def images(source: options.SourceOption = None, as_json: options.JsonFlag = False) -> int:
+    """List the images, newest last."""
+    screen = Screen(as_json=as_json)
+    with options.open_site() as site:
+        rows = site.catalog.images(source)
+    if as_json:
+        for row in rows:
+            screen.json(_object(row))
+        return EXIT_OK
+    if not rows:
+        screen.say("no images yet: 'holdfast backup PATH' makes one")
+        return EXIT_OK
+    columns: list[Column] = [
+        ("id", "left"),
+        ("source", "left"),
+        ("time", "left"),
+        ("files", "right"),
+        ("size", "right"),
+        ("new", "right"),
+        ("status", "left"),
+    ]
+    screen.table(columns, [_cells(row) for row in rows])
+    return EXIT_OK
+
+
+def _cells(row: ImageRow) -> list[str]:
+    status = "completed" if not row.findings else f"findings: {format_count(row.findings)}"
+    return [
+        row.id[: describe.SHORT_ID],
+        row.source,
+        describe.local_time(row.started_at),
+        format_count(row.files),
+        format_size(row.size_bytes),
+        format_size(row.new_bytes),
+        status,
+    ]
+
+
+def _object(row: ImageRow) -> dict[str, object]:
+    return dataclasses.asdict(row) | {
+        "started_at": describe.iso_time(row.started_at),
+        "finished_at": describe.iso_time(row.finished_at),
+    }

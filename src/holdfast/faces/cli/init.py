@@ -1,0 +1,124 @@
+"""``holdfast init``: make the embedded site and its pool, or join a pool that exists."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from holdfast.base.clock import SystemClock
+from holdfast.base.errors import EXIT_OK, PathMissing, UsageError
+from holdfast.faces.cli import options
+from holdfast.faces.cli.screen import Screen
+from holdfast.faces.cli.words import add_command
+
+if TYPE_CHECKING:
+    from holdfast.site.secrets import SecretSource
+    from holdfast.site.site import Site
+
+EXAMPLES = (
+    "holdfast init",
+    "holdfast init --pool /mnt/backup --ask-passphrase",
+    "holdfast init --pool s3://bucket/prefix --passphrase-file /root/passphrase",
+    "holdfast init --existing --pool /mnt/backup --recovery-kit kit.txt",
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    add_command(app, "init", init, EXAMPLES)
+
+
+def init(
+    pool: Annotated[
+        str | None,
+        typer.Option("--pool", metavar="URL", help="A directory, or a URL such as s3://bucket/x."),
+    ] = None,
+    passphrase_file: Annotated[
+        Path | None,
+        typer.Option(metavar="F", help="Protect the pool with the first line of this file."),
+    ] = None,
+    ask_passphrase: Annotated[
+        bool, typer.Option("--ask-passphrase", help="Protect it with a passphrase you type.")
+    ] = False,
+    existing: Annotated[
+        bool, typer.Option("--existing", help="Join a pool that is there already.")
+    ] = False,
+    recovery_kit: Annotated[
+        Path | None,
+        typer.Option(metavar="F", help="With --existing: open it with the text of its kit."),
+    ] = None,
+    as_json: options.JsonFlag = False,
+) -> int:
+    """Make a site in HOLDFAST_HOME, with a pool and a catalog.
+
+    Without a passphrase, a key file is made in the site's directory: whoever can read it can
+    read the pool.
+    """
+    from holdfast.site.site import Site
+
+    screen = Screen(as_json=as_json)
+    if recovery_kit is not None and not existing:
+        raise UsageError("--recovery-kit opens a pool that exists", "add --existing")
+    if ask_passphrase and not options.can_ask():
+        raise UsageError(
+            "--ask-passphrase needs a terminal", "use --passphrase-file where there is none"
+        )
+    home, clock = options.home(), SystemClock()
+    source = _source(passphrase_file, ask=ask_passphrase or (existing and recovery_kit is None))
+    if existing:
+        kit_text = _read_kit(recovery_kit) if recovery_kit is not None else None
+        site = Site.join(home, pool, source, clock, kit_text)
+    else:
+        site = Site.create(home, pool, source, clock)
+    with site:
+        _ = site.catalog
+        _tell(screen, site, joined=existing)
+    return EXIT_OK
+
+
+def _source(passphrase_file: Path | None, *, ask: bool) -> SecretSource:
+    from dataclasses import replace
+
+    source = options.secret_source(passphrase_file)
+    return source if ask else replace(source, ask=None)
+
+
+def _read_kit(path: Path) -> str:
+    try:
+        return path.read_text(encoding="utf-8")
+    except FileNotFoundError as error:
+        raise PathMissing(f"there is no recovery kit {path}", "check the spelling") from error
+    except UnicodeDecodeError as error:
+        raise PathMissing(f"{path} is not the text of a recovery kit") from error
+
+
+def _tell(screen: Screen, site: Site, *, joined: bool) -> None:
+    config = site.config
+    if screen.as_json:
+        screen.json(
+            {
+                "home": str(site.home),
+                "pool": config.pool_url,
+                "pool_id": config.pool_id,
+                "key": config.key_source,
+                "key_path": str(config.key_path) if config.key_path else None,
+                "joined": joined,
+            }
+        )
+        return
+    key = f"{config.key_source} {config.key_path or ''}".strip()
+    screen.facts(
+        [
+            ("site", str(site.home)),
+            ("pool", config.pool_url),
+            ("pool id", config.pool_id),
+            ("key", key),
+        ]
+    )
+    if joined:
+        screen.say("next: 'holdfast catalog rebuild' lists what the pool holds")
+        return
+    screen.say("next: 'holdfast pool recovery-kit' writes the paper that opens the pool when")
+    screen.say("      all else is lost; 'holdfast backup PATH' makes the first image")

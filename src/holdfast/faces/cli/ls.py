@@ -1,0 +1,98 @@
+"""``holdfast ls``: what is in an image, read from the image's own tree."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from holdfast.base.clock import from_ns
+from holdfast.base.errors import EXIT_OK
+from holdfast.base.ids import parse_image_path
+from holdfast.faces.cli import describe, options
+from holdfast.faces.cli.screen import Screen, path_text, printable
+from holdfast.faces.cli.words import add_command
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from holdfast.base.ids import ImageId
+    from holdfast.engine import Entry, Pool
+
+EXAMPLES = (
+    "holdfast ls latest",
+    "holdfast ls latest:/etc --long",
+    "holdfast ls 3f2a:/home --recursive --json",
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    add_command(app, "ls", list_entries, EXAMPLES)
+
+
+def list_entries(
+    place: Annotated[
+        str,
+        typer.Argument(
+            metavar="IMAGE[:PATH]",
+            help="IMAGE is an id, a unique prefix of one, or 'latest'.",
+        ),
+    ],
+    long: Annotated[
+        bool, typer.Option("--long", "-l", help="Mode, owner, size and time as well.")
+    ] = False,
+    recursive: Annotated[
+        bool, typer.Option("--recursive", "-R", help="Everything below, not one directory.")
+    ] = False,
+    as_json: options.JsonFlag = False,
+) -> int:
+    """List a directory, or one file, of an image."""
+    screen = Screen(as_json=as_json)
+    wanted = parse_image_path(place)
+    with options.open_site() as site:
+        image = site.catalog.resolve(wanted.image)
+        for path, entry in walk(site.pool, image, wanted.path, recursive=recursive):
+            _tell(screen, path, entry, long=long)
+    return EXIT_OK
+
+
+def walk(
+    pool: Pool, image: ImageId, path: bytes, *, recursive: bool
+) -> Iterator[tuple[bytes, Entry]]:
+    """The entries of a directory, or the one entry of anything else, with whole paths."""
+    first = pool.entry(image, path)
+    if first.kind != "dir":
+        yield path, first
+        return
+    # Depth first, with one list of entries a level: bounded by depth times directory size.
+    levels = [(path, iter(pool.list_dir(image, path)))]
+    while levels:
+        parent, entries = levels[-1]
+        entry = next(entries, None)
+        if entry is None:
+            levels.pop()
+            continue
+        child = parent.rstrip(b"/") + b"/" + entry.name
+        yield child, entry
+        if recursive and entry.kind == "dir":
+            levels.append((child, iter(pool.list_dir(image, child))))
+
+
+def _tell(screen: Screen, path: bytes, entry: Entry, *, long: bool) -> None:
+    if screen.as_json:
+        screen.json(describe.entry_json(path, entry))
+        return
+    name = path_text(path)
+    if screen.data_is_terminal:
+        name = printable(name)
+    if not long:
+        screen.line(name + ("/" if entry.kind == "dir" else ""))
+        return
+    owner = f"{entry.user or entry.uid} {entry.group or entry.gid}"
+    size = ",".join(map(str, entry.rdev)) if entry.rdev else str(entry.size)
+    time = describe.local_time(from_ns(entry.mtime_ns))
+    arrow = f" -> {path_text(entry.target)}" if entry.target is not None else ""
+    if screen.data_is_terminal:
+        arrow = printable(arrow)
+    screen.line(f"{describe.entry_mode(entry)} {owner:<17} {size:>12} {time} {name}{arrow}")

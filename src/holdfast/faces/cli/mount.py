@@ -1,0 +1,64 @@
+"""``holdfast mount``: an image as a read-only directory, until it is unmounted."""
+
+from __future__ import annotations
+
+import os
+from typing import Annotated
+
+import typer
+
+from holdfast.base.errors import EXIT_OK
+from holdfast.faces.cli import options
+from holdfast.faces.cli.screen import Screen
+from holdfast.faces.cli.words import add_command
+from holdfast.movers.restore_run import require_empty
+
+EXAMPLES = (
+    "holdfast mount latest /mnt",
+    "diff -r /mnt/etc /etc",
+)
+
+_POLL_S = 0.5
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    add_command(app, "mount", mount, EXAMPLES)
+
+
+def mount(
+    image: options.ImageArgument,
+    directory: Annotated[
+        str, typer.Argument(metavar="DIR", help="An empty directory to mount it on.")
+    ],
+    allow_other: Annotated[
+        bool, typer.Option("--allow-other", help="Let other users look at it as well.")
+    ] = False,
+    as_json: options.JsonFlag = False,
+) -> int:
+    """Mount an image, read-only, and stay until Ctrl-C or 'fusermount3 -u DIR'.
+
+    Either way of ending is exit status 0.
+    """
+    screen = Screen(as_json=as_json)
+    at = os.path.abspath(directory)
+    with options.open_site() as site:
+        chosen = site.catalog.resolve(image)
+        os.stat(at)
+        require_empty(os.fsencode(at))
+        mounted = site.pool.mount(chosen, at, allow_other)
+        try:
+            if as_json:
+                screen.json({"image": chosen, "mounted_at": at})
+                screen.flush()
+            else:
+                screen.say(f"image {chosen} is at {at}; Ctrl-C unmounts it")
+            while not mounted.wait(_POLL_S):
+                pass
+        except KeyboardInterrupt:
+            mounted.unmount()
+        except BaseException:
+            mounted.unmount()
+            raise
+    screen.say("unmounted")
+    return EXIT_OK

@@ -1,0 +1,80 @@
+"""Words that several commands share: options, arguments, and opening the site.
+
+Must not print data. Invariant: a person is asked for a passphrase only on a terminal.
+"""
+
+from __future__ import annotations
+
+import getpass
+import os
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from holdfast.base.clock import SystemClock
+from holdfast.base.config import default_home
+from holdfast.faces.cli.progress import counting
+
+if TYPE_CHECKING:
+    from holdfast.faces.cli.screen import Screen
+    from holdfast.site.secrets import SecretSource
+    from holdfast.site.site import Site
+
+JsonFlag = Annotated[
+    bool, typer.Option("--json", help="Write JSON to stdout: an object, or one object a line.")
+]
+ImageArgument = Annotated[
+    str,
+    typer.Argument(metavar="IMAGE", help="An image: its id, a unique prefix of one, or 'latest'."),
+]
+SourceOption = Annotated[
+    str | None,
+    typer.Option("--source", metavar="S", help="Only this source, as 'holdfast images' shows it."),
+]
+
+
+def home() -> Path:
+    """The home directory of the embedded site of this process."""
+    return default_home(os.environ, os.geteuid(), Path.home())
+
+
+def secret_source(passphrase_file: Path | None = None) -> SecretSource:
+    """Where a passphrase may come from, with a prompt if this is a terminal."""
+    from holdfast.site.secrets import SecretSource
+
+    ask = ask_passphrase if can_ask() else None
+    return SecretSource.from_environment(os.environ, passphrase_file, ask)
+
+
+def open_site() -> Site:
+    """Open the embedded site of this process."""
+    from holdfast.site.site import Site
+
+    return Site.open(home(), secret_source(), SystemClock())
+
+
+def catch_up(screen: Screen, site: Site) -> None:
+    """Feed the catalog what an interrupted command left for later, and say so."""
+    pending = len(site.catalog.pending())
+    if not pending:
+        return
+    screen.say(f"the catalog catches up with {pending} image(s)")
+    with counting(screen, "catalog: rows") as rows:
+        site.catch_up(rows)
+
+
+def can_ask() -> bool:
+    """Tell whether there is a person at a terminal."""
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def ask_passphrase(what: str) -> str:
+    """Ask for a passphrase on the terminal, without showing it; a new one is asked twice."""
+    first = getpass.getpass(f"{what}: ")
+    if what.startswith("new "):
+        while getpass.getpass("the same again: ") != first:
+            sys.stderr.write("these were not the same; once more\n")
+            first = getpass.getpass(f"{what}: ")
+    return first

@@ -1,0 +1,150 @@
+"""``holdfast pool``: statistics, check, a new index, the recovery kit."""
+
+from __future__ import annotations
+
+import os
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from holdfast.base.errors import EXIT_FAILED, EXIT_OK, InputOutput, UsageError
+from holdfast.base.units import format_count, format_ratio, format_size
+from holdfast.faces.cli import options
+from holdfast.faces.cli.progress import reporting
+from holdfast.faces.cli.screen import Screen
+from holdfast.faces.cli.verify import tell_verified
+from holdfast.faces.cli.words import add_command
+from holdfast.movers.pool_runs import run_check, run_rebuild_index
+
+if TYPE_CHECKING:
+    from holdfast.engine import PoolStats
+
+pool_app = typer.Typer(name="pool", help="The pool itself.", rich_markup_mode="rich")
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands."""
+    add_command(pool_app, "stats", stats, ("holdfast pool stats --json",))
+    add_command(pool_app, "check", check, ("holdfast pool check --read-data",))
+    add_command(pool_app, "rebuild-index", rebuild_index, ("holdfast pool rebuild-index",))
+    add_command(
+        pool_app, "recovery-kit", recovery_kit, ("holdfast pool recovery-kit --html kit.html",)
+    )
+    app.add_typer(pool_app)
+
+
+def stats(as_json: options.JsonFlag = False) -> int:
+    """Say what the pool holds and what it costs."""
+    screen = Screen(as_json=as_json)
+    with options.open_site() as site:
+        _tell_stats(screen, site.pool.stats(), site.config.pool_url, site.config.pool_id)
+    return EXIT_OK
+
+
+def check(
+    read_data: Annotated[
+        bool, typer.Option("--read-data", help="Also read every pack and compare every name.")
+    ] = False,
+    as_json: options.JsonFlag = False,
+) -> int:
+    """Check packs, index and manifests against each other. Exit status 2 if anything is wrong."""
+    screen = Screen(as_json=as_json)
+    with options.open_site() as site:
+        pool = site.pool
+        started = time.monotonic()
+        with reporting(screen, "check") as (_, report):
+            result = run_check(pool, read_data=read_data, report=report)
+        elapsed = time.monotonic() - started
+    tell_verified(screen, result, elapsed, read_data=read_data)
+    return EXIT_FAILED if result.problems_total else EXIT_OK
+
+
+def rebuild_index(as_json: options.JsonFlag = False) -> int:
+    """Make the index anew from the packs."""
+    screen = Screen(as_json=as_json)
+    with options.open_site() as site:
+        pool = site.pool
+        with reporting(screen, "rebuild") as (_, report):
+            result = run_rebuild_index(pool, report)
+        _tell_stats(screen, result, site.config.pool_url, site.config.pool_id)
+    return EXIT_OK
+
+
+def recovery_kit(
+    html: Annotated[
+        Path | None, typer.Option(metavar="F", help="Write a page to print, with a QR code.")
+    ] = None,
+    text: Annotated[
+        Path | None, typer.Option(metavar="F", help="Write the text to a file, not to stdout.")
+    ] = None,
+    as_json: options.JsonFlag = False,
+) -> int:
+    """Write the paper that opens the pool when all else is lost.
+
+    Whoever has it can read every backup: print it, lock it away, delete the file.
+    """
+    screen = Screen(as_json=as_json)
+    if html is not None and html == text:
+        raise UsageError("--html and --text name the same file")
+    with options.open_site() as site:
+        kit = site.recovery_kit()
+    written = []
+    for path, content in ((html, kit.html), (text, kit.text)):
+        if path is not None:
+            _write_secret(path, content)
+            written.append(str(path))
+    if as_json:
+        screen.json({"written": written} if written else {"text": kit.text})
+    elif written:
+        for name in written:
+            screen.line(name)
+    else:
+        screen.line(kit.text.rstrip("\n"))
+    screen.say("this opens every backup of the pool: keep it offline, away from this machine")
+    return EXIT_OK
+
+
+def _write_secret(path: Path, content: str) -> None:
+    """Write a file that its owner alone may read, and never over another."""
+    try:
+        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
+    except FileExistsError as error:
+        raise InputOutput(f"'{path}' is there already", "choose another name") from error
+    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
+        file.write(content)
+
+
+def _tell_stats(screen: Screen, stats: PoolStats, url: str, pool_id: str) -> None:
+    if screen.as_json:
+        screen.json(
+            {
+                "pool": url,
+                "pool_id": pool_id,
+                "images": stats.images,
+                "packs": stats.packs,
+                "pack_bytes": stats.pack_bytes,
+                "chunks": stats.chunks,
+                "chunk_bytes": stats.chunk_bytes,
+                "index_segments": stats.index_segments,
+                "index_bytes": stats.index_bytes,
+            }
+        )
+        return
+    per_chunk = stats.index_bytes / stats.chunks if stats.chunks else 0
+    index = (
+        f"{format_size(stats.index_bytes)} in {format_count(stats.index_segments)} segments, "
+        f"{per_chunk:.0f} bytes a chunk"
+    )
+    ratio = format_ratio(stats.chunk_bytes, stats.pack_bytes)
+    screen.facts(
+        [
+            ("pool", url),
+            ("pool id", pool_id),
+            ("images", format_count(stats.images)),
+            ("packs", f"{format_count(stats.packs)}, {format_size(stats.pack_bytes)}"),
+            ("chunks", f"{format_count(stats.chunks)}, {format_size(stats.chunk_bytes)} ({ratio})"),
+            ("index", index),
+        ]
+    )

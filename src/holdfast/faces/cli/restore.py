@@ -1,0 +1,129 @@
+"""``holdfast restore``: an image, or parts of it, back onto a disk."""
+
+from __future__ import annotations
+
+import enum
+import os
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from holdfast.base.errors import EXIT_FINDINGS, EXIT_OK
+from holdfast.base.ids import clean_path, parse_image_path
+from holdfast.base.units import format_count, format_duration, format_rate, format_size
+from holdfast.faces.cli import describe, options
+from holdfast.faces.cli.progress import reporting
+from holdfast.faces.cli.screen import Screen, path_json, path_text, tell_findings
+from holdfast.faces.cli.words import add_command
+from holdfast.movers.restore_run import RestoreOrder, run_restore
+
+if TYPE_CHECKING:
+    from holdfast.engine import Counters, RestoreResult
+
+EXAMPLES = (
+    "holdfast restore latest --to /tmp/back",
+    "holdfast restore latest /home/ann/thesis --to /tmp/back --strip-components 2",
+    "holdfast restore 3f2a:/etc/hosts --to /tmp/back --verify",
+)
+
+
+class Overwrite(enum.StrEnum):
+    """What becomes of names that are in the target already."""
+
+    NEVER = "never"
+    OLDER = "older"
+    ALWAYS = "always"
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    add_command(app, "restore", restore, EXAMPLES)
+
+
+def restore(
+    image: Annotated[
+        str,
+        typer.Argument(
+            metavar="IMAGE", help="An id, a unique prefix of one, or 'latest'; may have :PATH."
+        ),
+    ],
+    to: Annotated[str, typer.Option("--to", metavar="DIR", help="Restore into this directory.")],
+    paths: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="PATH", help="Only these paths of the image."),
+    ] = None,
+    overwrite: Annotated[
+        Overwrite | None,
+        typer.Option(help="What becomes of files that are in DIR; without it DIR must be empty."),
+    ] = None,
+    strip_components: Annotated[
+        int, typer.Option(metavar="N", help="Leave out N leading parts of each path.")
+    ] = 0,
+    verify: Annotated[
+        bool, typer.Option("--verify", help="Read back what was written and compare.")
+    ] = False,
+    as_json: options.JsonFlag = False,
+) -> int:
+    """Restore an image, or the paths of it that are named, below DIR."""
+    screen = Screen(as_json=as_json)
+    wanted = parse_image_path(image)
+    chosen = [clean_path(os.fsencode(path)) for path in paths or []]
+    if wanted.path != b"/":
+        chosen.append(wanted.path)
+    target = os.path.abspath(os.fsencode(to))
+    with options.open_site() as site:
+        order = RestoreOrder(
+            image=site.catalog.resolve(wanted.image),
+            paths=tuple(chosen),
+            target=target,
+            overwrite=overwrite.value if overwrite is not None else None,
+            strip_components=strip_components,
+            verify=verify,
+        )
+        pool = site.pool
+        started = time.monotonic()
+        with reporting(screen, "restore") as (meter, report):
+            result = run_restore(pool, order, report)
+        elapsed = time.monotonic() - started
+    _tell(screen, order, result, meter.last, elapsed)
+    return EXIT_FINDINGS if result.findings_total else EXIT_OK
+
+
+def _tell(
+    screen: Screen,
+    order: RestoreOrder,
+    result: RestoreResult,
+    counters: Counters | None,
+    elapsed_s: float,
+) -> None:
+    if screen.as_json:
+        screen.json(
+            {
+                "image": order.image,
+                **path_json(order.target, "to"),
+                "files": result.files,
+                "dirs": result.dirs,
+                "bytes": result.bytes,
+                "verified_files": result.verified_files if order.verify else None,
+                "findings_total": result.findings_total,
+                "findings": describe.findings_json(result.findings),
+                "elapsed_s": round(elapsed_s, 3),
+                "counters": describe.counters_json(counters) if counters else None,
+            }
+        )
+        return
+    findings = describe.finding_lines(result.findings)
+    tell_findings(screen, findings, result.findings_total, "findings on single files")
+    rate = format_rate(result.bytes / max(elapsed_s, 1e-3))
+    facts = [
+        ("image", order.image),
+        ("to", path_text(order.target)),
+        ("files", format_count(result.files)),
+        ("directories", format_count(result.dirs)),
+        ("size", format_size(result.bytes)),
+        ("time", f"{format_duration(elapsed_s)} ({rate})"),
+    ]
+    if order.verify:
+        facts.append(("verified", f"{format_count(result.verified_files)} files read back, equal"))
+    screen.facts(facts)

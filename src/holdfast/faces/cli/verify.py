@@ -1,0 +1,87 @@
+"""``holdfast verify``: prove that images can be restored."""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+
+from holdfast.base.errors import EXIT_FAILED, EXIT_OK
+from holdfast.base.units import format_count, format_duration, format_size
+from holdfast.faces.cli import describe, options
+from holdfast.faces.cli.progress import reporting
+from holdfast.faces.cli.screen import Screen, tell_findings
+from holdfast.faces.cli.words import add_command
+from holdfast.movers.pool_runs import run_verify
+
+if TYPE_CHECKING:
+    from holdfast.engine import VerifyResult
+
+EXAMPLES = (
+    "holdfast verify",
+    "holdfast verify latest --read-data",
+)
+
+
+def register(app: typer.Typer) -> None:
+    """Add the command."""
+    add_command(app, "verify", verify, EXAMPLES)
+
+
+def verify(
+    images: Annotated[
+        list[str] | None,
+        typer.Argument(metavar="IMAGE", help="Ids, unique prefixes, 'latest'; none: all."),
+    ] = None,
+    read_data: Annotated[
+        bool, typer.Option("--read-data", help="Also read every chunk and compare its name.")
+    ] = False,
+    as_json: options.JsonFlag = False,
+) -> int:
+    """Follow images down to their last chunk. Exit status 2 if anything is wrong."""
+    screen = Screen(as_json=as_json)
+    with options.open_site() as site:
+        chosen = [site.catalog.resolve(text) for text in images] if images else None
+        pool = site.pool
+        started = time.monotonic()
+        with reporting(screen, "verify") as (_, report):
+            result = run_verify(pool, chosen, read_data=read_data, report=report)
+        elapsed = time.monotonic() - started
+    tell_verified(screen, result, elapsed, read_data=read_data)
+    return EXIT_FAILED if result.problems_total else EXIT_OK
+
+
+def tell_verified(
+    screen: Screen, result: VerifyResult, elapsed_s: float, *, read_data: bool
+) -> None:
+    """Tell what a verification or a check found."""
+    if screen.as_json:
+        screen.json(
+            {
+                "images": result.images,
+                "packs": result.packs,
+                "chunks": result.chunks,
+                "bytes_read": result.bytes_read,
+                "read_data": read_data,
+                "problems_total": result.problems_total,
+                "problems": describe.findings_json(result.problems),
+                "elapsed_s": round(elapsed_s, 3),
+            }
+        )
+        return
+    problems = describe.finding_lines(result.problems)
+    tell_findings(screen, problems, result.problems_total, "problems")
+    verdict = (
+        f"{format_count(result.problems_total)} problems" if result.problems_total else "sound"
+    )
+    screen.facts(
+        [
+            ("images", format_count(result.images)),
+            ("packs", format_count(result.packs)),
+            ("chunks", format_count(result.chunks)),
+            ("read", format_size(result.bytes_read)),
+            ("time", format_duration(elapsed_s)),
+            ("verdict", verdict if read_data else f"{verdict} (content not read: --read-data)"),
+        ]
+    )

@@ -1,0 +1,258 @@
+"""The embedded site: a home directory with its configuration, pool and catalog.
+
+Must not print or prompt. Invariants: an image is in the pool before the catalog hears of it,
+and leaves the pool before the catalog forgets it; so the catalog can lag, never lie. The pool
+and the catalog are opened when first used, so that a command unlocks only what it needs.
+"""
+
+from __future__ import annotations
+
+import os
+from dataclasses import replace
+from functools import cached_property
+from typing import TYPE_CHECKING, Self
+
+from holdfast.base import config as site_config
+from holdfast.base.config import SiteConfig
+from holdfast.base.errors import InputOutput, NoPermission, SiteExists, WrongKey
+from holdfast.base.ids import ImageId, PoolId, pool_id
+from holdfast.control.catalog import Catalog
+from holdfast.movers.backup_run import run_backup
+from holdfast.site import places, secrets
+from holdfast.vault import PoolKey, add_slot, create_pool, open_pool, recovery_kit, unwrap
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+    from types import TracebackType
+
+    from holdfast.base.clock import Clock
+    from holdfast.control.catalog import RebuildResult
+    from holdfast.engine import Image, Pool
+    from holdfast.movers.backup_run import BackupOrder
+    from holdfast.movers.drive import Reporter
+    from holdfast.site.secrets import SecretSource
+    from holdfast.vault import Secret
+    from holdfast.vault.recovery_kit import Kit
+
+    RowsReporter = Callable[[int], None]
+
+
+class Site:
+    """One embedded site. Not thread-safe; close it, or use it in a ``with``.
+
+    Attributes:
+        home: Its directory.
+        config: What its configuration says.
+        clock: The clock by which it works.
+    """
+
+    def __init__(self, home: Path, config: SiteConfig, source: SecretSource, clock: Clock) -> None:
+        self.home = home
+        self.config = config
+        self.clock = clock
+        self._source = source
+        self._catalog: Catalog | None = None
+
+    @classmethod
+    def open(cls, home: Path, source: SecretSource, clock: Clock) -> Site:
+        """Open the site of a home directory.
+
+        Raises:
+            SiteMissing: There is none.
+            ConfigInvalid: Its configuration can't be understood.
+        """
+        return cls(home, site_config.load(home), source, clock)
+
+    @classmethod
+    def create(cls, home: Path, pool_url: str | None, source: SecretSource, clock: Clock) -> Site:
+        """Make a site and its pool.
+
+        Args:
+            home: Made if it is missing, for its owner alone.
+            pool_url: A directory or URL; None for a directory in the home.
+            source: Where a passphrase comes from; with none, a key file is made.
+            clock: The clock by which the site works.
+
+        Raises:
+            SiteExists: There is one.
+            PoolExists: There is a pool at the URL.
+            Invalid: The URL can't be understood, or names a directory with other files in it.
+            NoPermission: This user may not make it.
+        """
+        url = _prepare(home, pool_url)
+        places.require_room_for_pool(url)
+        chosen = secrets.choose(home, source)
+        pool = create_pool(url, secret=chosen.secret, clock=clock)
+        config = SiteConfig(url, pool_id(pool.id), chosen.source, chosen.path)
+        return cls._settle(home, config, source, clock)
+
+    @classmethod
+    def join(
+        cls,
+        home: Path,
+        pool_url: str | None,
+        source: SecretSource,
+        clock: Clock,
+        kit_text: str | None = None,
+    ) -> Site:
+        """Make a site for a pool that is there already.
+
+        Args:
+            home: Made if it is missing.
+            pool_url: A directory or URL; None for a directory in the home.
+            source: Where a passphrase comes from.
+            clock: The clock by which the site works.
+            kit_text: A recovery kit; then the passphrase, or a new key file, becomes another
+                way into the pool.
+
+        Raises:
+            SiteExists: There is one.
+            NotAPool: There is no pool at the URL.
+            WrongKey: The secret does not open it.
+        """
+        url = _prepare(home, pool_url)
+        if kit_text is not None:
+            key = recovery_kit.read(kit_text)
+            pool = open_pool(url, secret=PoolKey(key), cache_dir=None)
+            chosen = secrets.choose(home, source)
+            add_slot(url, key, chosen.secret)
+        else:
+            chosen = secrets.choose(home, source)
+            pool = open_pool(url, secret=chosen.secret, cache_dir=None)
+        config = SiteConfig(url, pool_id(pool.id), chosen.source, chosen.path)
+        return cls._settle(home, config, source, clock)
+
+    @classmethod
+    def _settle(cls, home: Path, config: SiteConfig, source: SecretSource, clock: Clock) -> Site:
+        try:
+            site_config.save(home, config)
+        except OSError as error:
+            raise InputOutput(f"can't write {home}: {error.strerror}") from error
+        return cls(home, config, source, clock)
+
+    @cached_property
+    def pool(self) -> Pool:
+        """The pool, opened on first use.
+
+        Raises:
+            NotAPool: It is gone.
+            WrongKey: The secret does not open it, or another pool is in its place.
+        """
+        pool = open_pool(self.config.pool_url, secret=self._secret, cache_dir=self.home / "cache")
+        found = pool_id(pool.id)
+        if found != self.config.pool_id:
+            raise WrongKey(
+                f"the pool at {self.config.pool_url} is {found}, not {self.config.pool_id}",
+                "another pool was put in its place: make a site of its own for it",
+            )
+        return pool
+
+    @property
+    def pool_id(self) -> PoolId:
+        """The id of the pool, known without opening it."""
+        return PoolId(self.config.pool_id)
+
+    @property
+    def catalog(self) -> Catalog:
+        """The catalog, opened and migrated on first use."""
+        if self._catalog is None:
+            self._catalog = Catalog.open(self.home / "catalog", self.clock)
+        return self._catalog
+
+    def commit(self, order: BackupOrder, report: Reporter | None = None) -> Image:
+        """Back up; the catalog knows the image when this returns, and its files after `catch_up`.
+
+        The pool itself is left out of what is backed up.
+
+        Args:
+            order: What to back up.
+            report: Is given the counters about ten times a second.
+
+        Raises:
+            Cancelled: Interrupted; nothing was committed.
+            HoldfastError: The backup failed.
+        """
+        own = places.own_directories(self.home, self.config.pool_url)
+        order = replace(order, exclude=order.exclude + places.rules_against(own, order.paths))
+        image = run_backup(self.pool, order, self.clock, report)
+        self.catalog.record_image(image, self.pool_id)
+        return image
+
+    def catch_up(self, rows: RowsReporter | None = None) -> int:
+        """Feed the catalog the files of images it only knows by name; count those images.
+
+        Args:
+            rows: Is given the number of rows fed so far, of one image.
+        """
+        pending = self.catalog.pending()
+        for image in pending:
+            self.catalog.ingest(self.pool, image, rows)
+        return len(pending)
+
+    def expire(self, image: ImageId) -> None:
+        """Let go of an image: first in the pool, then in the catalog.
+
+        Raises:
+            ImageMissing: There is no such image.
+        """
+        self.pool.expire(image)
+        self.catalog.expire(image)
+
+    def rebuild_catalog(self, rows: RowsReporter | None = None) -> RebuildResult:
+        """Make the catalog anew from the pool alone."""
+        return self.catalog.rebuild(self.pool, rows)
+
+    def recovery_kit(self) -> Kit:
+        """Make the paper with which the pool opens when all else is lost."""
+        return recovery_kit.make(
+            pool_id=self.pool.id,
+            pool_url=self.config.pool_url,
+            pool_key=unwrap(self.config.pool_url, self._secret),
+            created=self.clock.now(),
+        )
+
+    def close(self) -> None:
+        """Close what is open. More than once is fine."""
+        if self._catalog is not None:
+            self._catalog.close()
+            self._catalog = None
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    @cached_property
+    def _secret(self) -> Secret:
+        # Kept for the life of the command, so that a person is asked once.
+        return secrets.unlock(self.config, self._source)
+
+
+def _prepare(home: Path, pool_url: str | None) -> str:
+    if (home / site_config.CONFIG_NAME).exists():
+        raise SiteExists(
+            f"there is a Holdfast site at {home} already",
+            "use it as it is, or set HOLDFAST_HOME to another directory",
+        )
+    try:
+        home.mkdir(mode=0o700, parents=True, exist_ok=True)
+    except PermissionError as error:
+        raise NoPermission(
+            f"may not make the directory {home}", "set HOLDFAST_HOME to a directory of yours"
+        ) from error
+    except FileExistsError as error:
+        raise NoPermission(
+            f"{home} is not a directory", "set HOLDFAST_HOME to a directory of yours"
+        ) from error
+    except OSError as error:
+        raise InputOutput(f"can't make the directory {home}: {error.strerror}") from error
+    if not os.access(home, os.W_OK | os.X_OK):
+        raise NoPermission(f"may not write in {home}", "set HOLDFAST_HOME to a directory of yours")
+    return places.pool_place(pool_url) if pool_url is not None else str(home / "pool")
