@@ -389,7 +389,10 @@ impl Layout {
         if magic[..7] != MAGIC {
             return Err(damaged("it is not an index segment"));
         }
-        if magic[7] != VERSION {
+        if magic[7] == 0 {
+            return Err(damaged("unknown format version"));
+        }
+        if magic[7] > VERSION {
             return Err(Error::NewerFormat {
                 object: key.to_owned(),
                 found: u64::from(magic[7]),

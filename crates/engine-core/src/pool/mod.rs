@@ -3,6 +3,9 @@
 
 pub mod header;
 mod images;
+pub mod jobs;
+pub mod marks;
+pub mod process;
 mod read;
 
 use std::path::Path;
