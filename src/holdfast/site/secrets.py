@@ -1,18 +1,16 @@
 """What unlocks the site's pool: a passphrase, a passphrase file or a key file.
 
-Must not prompt: asking is the face's part, handed in. Never keeps or logs a secret. Invariant: a
-key file that is made here is readable by its owner alone before a byte is in it.
+Must not prompt: asking is the face's part, handed in. Invariant: no secret is ever written
+anywhere but into a new key file of the vault's making.
 """
 
 from __future__ import annotations
 
-import os
-import secrets
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holdfast.base.errors import Invalid, NoPermission, PathMissing, SecretMissing
+from holdfast.base.errors import InputOutput, Invalid, NoPermission, SecretMissing
 from holdfast.vault import KeyFile, Passphrase
 
 if TYPE_CHECKING:
@@ -23,8 +21,6 @@ if TYPE_CHECKING:
 
 PASSPHRASE_FILE_VARIABLE = "HOLDFAST_PASSPHRASE_FILE"  # noqa: S105 - a name, no secret
 KEY_FILE_NAME = "pool.key"
-_KEY_FILE_BYTES = 32
-_LONGEST_PASSPHRASE_BYTES = 4096
 
 
 @dataclass(frozen=True, slots=True)
@@ -62,7 +58,7 @@ class ChosenSecret:
     path: Path | None
 
 
-def choose(home: Path, source: SecretSource) -> ChosenSecret:
+def choose(home: Path, source: SecretSource, *, new: bool) -> ChosenSecret:
     """Choose how a new site unlocks its pool.
 
     A passphrase file that was named, else a person's passphrase if one can be asked, else a key
@@ -75,13 +71,21 @@ def choose(home: Path, source: SecretSource) -> ChosenSecret:
     """
     if source.passphrase_file is not None:
         path = source.passphrase_file.absolute()
-        return ChosenSecret(Passphrase(read_passphrase(path)), "passphrase-file", path)
+        return ChosenSecret(_read_passphrase(path), "passphrase-file", path)
     if source.ask is not None:
-        text = source.ask("new passphrase of the pool")
-        return ChosenSecret(Passphrase(_checked(text, "the passphrase")), "passphrase", None)
-    path = home / KEY_FILE_NAME
-    _make_key_file(path)
-    return ChosenSecret(KeyFile(path), "key-file", path)
+        what = "new passphrase of the pool" if new else "passphrase of the pool"
+        return ChosenSecret(_asked(source.ask, what), "passphrase", None)
+    key_file = KeyFile(home / KEY_FILE_NAME)
+    # One that an earlier attempt left behind is as good as a new one.
+    if new and not key_file.path.exists():
+        key_file.make()
+    if not key_file.path.exists():
+        raise SecretMissing(
+            "nothing was given that opens the pool",
+            "give --passphrase-file or --recovery-kit, or put the pool's key file at "
+            f"{key_file.path}",
+        )
+    return ChosenSecret(key_file, "key-file", key_file.path)
 
 
 def unlock(config: SiteConfig, source: SecretSource) -> Secret:
@@ -96,7 +100,7 @@ def unlock(config: SiteConfig, source: SecretSource) -> Secret:
         NoPermission: It may not be read.
     """
     if source.passphrase_file is not None:
-        return Passphrase(read_passphrase(source.passphrase_file))
+        return _read_passphrase(source.passphrase_file)
     if config.key_source == "key-file" and config.key_path is not None:
         if not config.key_path.exists():
             raise SecretMissing(
@@ -105,57 +109,26 @@ def unlock(config: SiteConfig, source: SecretSource) -> Secret:
             )
         return KeyFile(config.key_path)
     if config.key_source == "passphrase-file" and config.key_path is not None:
-        return Passphrase(read_passphrase(config.key_path))
+        return _read_passphrase(config.key_path)
     if source.ask is None:
         raise SecretMissing(
             "the pool wants a passphrase, and there is no terminal to ask on",
             f"set {PASSPHRASE_FILE_VARIABLE} to a file that holds it",
         )
-    return Passphrase(_checked(source.ask("passphrase of the pool"), "the passphrase"))
+    return _asked(source.ask, "passphrase of the pool")
 
 
-def read_passphrase(path: Path) -> str:
-    """Read the first line of a passphrase file.
-
-    Raises:
-        PathMissing: It is not there.
-        NoPermission: It may not be read.
-        Invalid: It is empty, too long or not text.
-    """
+def _read_passphrase(path: Path) -> Passphrase:
     try:
-        with path.open("rb") as file:
-            content = file.read(_LONGEST_PASSPHRASE_BYTES + 2)
-    except (FileNotFoundError, NotADirectoryError) as error:
-        raise PathMissing(
-            f"there is no passphrase file {path}", "check the spelling, or make it"
-        ) from error
+        return Passphrase.read(path)
     except PermissionError as error:
-        raise NoPermission(f"may not read the passphrase file {path}") from error
+        raise NoPermission(f"may not read the passphrase file '{path}'") from error
     except OSError as error:
-        raise Invalid(f"can't read the passphrase file {path}: {error.strerror}") from error
-    line = content.split(b"\n", 1)[0].rstrip(b"\r")
-    try:
-        text = line.decode("utf-8")
-    except UnicodeDecodeError as error:
-        raise Invalid(f"the passphrase file {path} is not UTF-8 text") from error
-    return _checked(text, f"the passphrase file {path}")
+        raise InputOutput(f"can't read '{path}': {error.strerror}") from error
 
 
-def _checked(text: str, what: str) -> str:
+def _asked(ask: Callable[[str], str], what: str) -> Passphrase:
+    text = ask(what)
     if not text:
-        raise Invalid(f"{what} is empty", "a passphrase has at least one character")
-    if len(text.encode("utf-8", "surrogateescape")) > _LONGEST_PASSPHRASE_BYTES:
-        raise Invalid(f"{what} is longer than {_LONGEST_PASSPHRASE_BYTES} bytes")
-    return text
-
-
-def _make_key_file(path: Path) -> None:
-    """Make a key file unless an earlier attempt made one; durable on return."""
-    try:
-        descriptor = os.open(path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)
-    except FileExistsError:
-        return
-    with os.fdopen(descriptor, "wb") as file:
-        file.write(secrets.token_hex(_KEY_FILE_BYTES).encode("ascii") + b"\n")
-        file.flush()
-        os.fsync(file.fileno())
+        raise Invalid("the passphrase is empty", "it has at least one character")
+    return Passphrase(text)

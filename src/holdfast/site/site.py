@@ -82,7 +82,7 @@ class Site:
         """
         url = _prepare(home, pool_url)
         places.require_room_for_pool(url)
-        chosen = secrets.choose(home, source)
+        chosen = secrets.choose(home, source, new=True)
         pool = create_pool(url, secret=chosen.secret, clock=clock)
         config = SiteConfig(url, pool_id(pool.id), chosen.source, chosen.path)
         return cls._settle(home, config, source, clock)
@@ -115,10 +115,10 @@ class Site:
         if kit_text is not None:
             key = recovery_kit.read(kit_text)
             pool = open_pool(url, secret=PoolKey(key), cache_dir=None)
-            chosen = secrets.choose(home, source)
+            chosen = secrets.choose(home, source, new=True)
             add_slot(url, key, chosen.secret)
         else:
-            chosen = secrets.choose(home, source)
+            chosen = secrets.choose(home, source, new=False)
             pool = open_pool(url, secret=chosen.secret, cache_dir=None)
         config = SiteConfig(url, pool_id(pool.id), chosen.source, chosen.path)
         return cls._settle(home, config, source, clock)

@@ -37,7 +37,7 @@ def init(
     ] = None,
     passphrase_file: Annotated[
         Path | None,
-        typer.Option(metavar="F", help="Protect the pool with the first line of this file."),
+        typer.Option(metavar="F", help="Protect the pool with the passphrase in this file."),
     ] = None,
     ask_passphrase: Annotated[
         bool, typer.Option("--ask-passphrase", help="Protect it with a passphrase you type.")

@@ -1,0 +1,44 @@
+"""How people name a pool, and which directories are Holdfast's own."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from holdfast.base.errors import Invalid
+from holdfast.site import places
+
+
+def test_a_directory_becomes_absolute(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    assert places.pool_place("here/pool") == str(tmp_path / "here/pool")
+    assert places.pool_place(f"file://{tmp_path}/with%20space") == str(tmp_path / "with space")
+
+
+def test_an_object_store_stays_a_url() -> None:
+    assert places.pool_place("s3://bucket/prefix") == "s3://bucket/prefix"
+    assert not places.is_directory_place("s3://bucket/prefix")
+
+
+@pytest.mark.parametrize("text", ["", "file://server/share"])
+def test_what_names_no_place_is_refused(text: str) -> None:
+    with pytest.raises(Invalid):
+        places.pool_place(text)
+
+
+def test_a_pool_is_not_made_among_other_files(tmp_path: Path) -> None:
+    places.require_room_for_pool(str(tmp_path))
+    places.require_room_for_pool(str(tmp_path / "new"))
+    (tmp_path / "letter").touch()
+    with pytest.raises(Invalid, match="other files"):
+        places.require_room_for_pool(str(tmp_path))
+    with pytest.raises(Invalid, match="not a directory"):
+        places.require_room_for_pool(str(tmp_path / "letter"))
+
+
+def test_only_own_directories_inside_the_selection_are_excluded() -> None:
+    own = places.own_directories(Path("/var/lib/holdfast"), "/mnt/my pool[1]")
+    assert places.rules_against(own, [b"/home"]) == ()
+    assert places.rules_against(own, [b"/mnt"]) == ("/mnt/my\\ pool\\[1\\]/",)
+    assert len(places.rules_against(own, [b"/"])) == 2
