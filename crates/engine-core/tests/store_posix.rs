@@ -7,6 +7,7 @@ use std::os::unix::fs::{PermissionsExt, symlink};
 use std::path::Path;
 
 use holdfast_engine_core::error::{Error, Result};
+use holdfast_engine_core::store::disk::Disk;
 use holdfast_engine_core::store::posix::PosixStore;
 use holdfast_engine_core::store::simdisk::{Loss, SimDisk};
 use holdfast_engine_core::store::temporary::Writer;
@@ -272,7 +273,7 @@ fn after_a_power_cut_at_any_operation_every_finished_step_is_there_and_none_is_h
             assert_eq!(contents(&store), states[STEPS.len()]);
             store.sweep_stale().unwrap();
             let mut left = Vec::new();
-            holdfast_engine_core::store::disk::Disk::list(&disk, "tmp", &mut |name, _| {
+            disk.list("tmp", &mut |name, _| {
                 left.push(name.to_owned());
                 std::ops::ControlFlow::Continue(())
             })
@@ -285,6 +286,21 @@ fn after_a_power_cut_at_any_operation_every_finished_step_is_there_and_none_is_h
             }
         }
     }
+}
+
+#[test]
+fn the_loser_of_a_race_may_rely_on_the_winners_object() {
+    let disk = SimDisk::new();
+    disk.mkdir("images").unwrap();
+    disk.sync_dir("").unwrap();
+    let mut file = disk.create("images/1").unwrap();
+    disk.write(&mut file, b"winner").unwrap();
+    disk.sync_file(&file).unwrap();
+    // The winner has not come to syncing the name.
+    let store = PosixStore::on(disk.clone());
+    assert!(!store.put_if_absent("images/1", b"loser").unwrap());
+    disk.crash(Loss::AllUnsynced);
+    assert_eq!(store.get("images/1").unwrap(), b"winner");
 }
 
 #[test]
