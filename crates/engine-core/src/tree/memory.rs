@@ -1,10 +1,13 @@
-//! Chunks in memory, for tests.
+//! Chunks and trees in memory, for tests.
 
-use std::collections::{HashMap, HashSet};
+use std::collections::{BTreeMap, HashMap, HashSet};
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
 
+use super::build::DirectoryBuilder;
+use super::codec::{self, RawEntry};
+use super::entry::{Entry, EntryKind};
 use super::{ChunkSink, ChunkSource};
 use crate::error::{Error, Result};
 use crate::ids::{Kind, Ref};
@@ -79,5 +82,56 @@ impl ChunkSource for MemoryChunks {
         found
             .filter(|_| !self.lost.lock().contains(reference))
             .ok_or_else(|| Error::ChunkMissing { name: reference.name.to_string() })
+    }
+}
+
+/// Stores a tree of the entries at these paths ("a/b"); names are set from the paths, and parents
+/// that are not given are plain directories. The root entry.
+pub fn plant(sink: &dyn ChunkSink, entries: &BTreeMap<Vec<u8>, Entry>) -> Result<Entry> {
+    let mut open: BTreeMap<Vec<u8>, BTreeMap<Vec<u8>, Entry>> = BTreeMap::new();
+    open.insert(Vec::new(), BTreeMap::new());
+    for (path, entry) in entries {
+        let (mut parent, mut name) = split(path);
+        let kept = Entry { name: name.to_vec(), ..entry.clone() };
+        if kept.kind == EntryKind::Dir {
+            open.entry(path.clone()).or_default();
+        }
+        open.entry(parent.to_vec()).or_default().insert(name.to_vec(), kept);
+        while !parent.is_empty() {
+            (parent, name) = split(parent);
+            let mut made = Entry::new(name, EntryKind::Dir);
+            made.mode = 0o755;
+            open.entry(parent.to_vec()).or_default().entry(name.to_vec()).or_insert(made);
+        }
+    }
+    // A directory's path comes before all below it, so the last one is complete.
+    loop {
+        let Some((path, mut children)) = open.pop_last() else {
+            return Err(Error::Invalid("a tree without a root".into()));
+        };
+        let mut builder = DirectoryBuilder::new(sink);
+        for (name, entry) in &mut children {
+            let mut raw = Vec::new();
+            codec::encode_entry(entry, &mut raw)?;
+            builder.push(RawEntry { name, raw: &raw })?;
+        }
+        let subtree = Some(builder.finish()?);
+        if path.is_empty() {
+            let mut root = Entry::new(b"/", EntryKind::Dir);
+            root.mode = 0o755;
+            root.subtree = subtree;
+            return Ok(root);
+        }
+        let (parent, name) = split(&path);
+        if let Some(entry) = open.get_mut(parent).and_then(|siblings| siblings.get_mut(name)) {
+            entry.subtree = subtree;
+        }
+    }
+}
+
+fn split(path: &[u8]) -> (&[u8], &[u8]) {
+    match path.iter().rposition(|byte| *byte == b'/') {
+        Some(at) => (&path[..at], &path[at + 1..]),
+        None => (&[], path),
     }
 }

@@ -4,12 +4,14 @@
 //! and read through a [`ChunkSource`].
 
 pub mod build;
+pub mod changes;
 pub mod codec;
 pub mod entry;
 pub mod extents;
 pub mod lists;
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;
+pub mod walk;
 
 #[cfg(test)]
 mod tests;

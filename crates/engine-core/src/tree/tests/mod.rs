@@ -1,17 +1,19 @@
 //! Round trips and hostile bytes of entries, tree objects and lists.
 #![allow(clippy::unwrap_used, clippy::panic)]
 
+mod walk;
+
 use proptest::collection::{btree_map, vec};
 use proptest::option;
 use proptest::prelude::*;
 
-use super::build::{self, DirectoryBuilder, write_directory};
-use super::codec::{self, RawContent, RawEntry, TreeObject};
-use super::entry::{Content, Entry, EntryKind, Extent, Time};
-use super::lists;
-use super::memory::MemoryChunks;
-use super::{ChunkSink, ChunkSource};
 use crate::ids::{Kind, Name, Ref};
+use crate::tree::build::{self, DirectoryBuilder, write_directory};
+use crate::tree::codec::{self, RawContent, RawEntry, TreeObject};
+use crate::tree::entry::{Content, Entry, EntryKind, Extent, Time};
+use crate::tree::lists;
+use crate::tree::memory::MemoryChunks;
+use crate::tree::{ChunkSink, ChunkSource};
 
 fn reference(seed: u64) -> Ref {
     let name = *blake3::hash(&seed.to_le_bytes()).as_bytes();

@@ -1,0 +1,186 @@
+//! Entries to bytes. Refuses what decoding would refuse.
+
+use super::*;
+use crate::cbor;
+use crate::error::{Error, Result};
+use crate::ids::Ref;
+use crate::tree::entry::{Content, Entry, EntryKind};
+use crate::tree::extents;
+
+/// Appends the entry's bytes. An entry that could not be read back is refused (and `out` left as
+/// it was): an illegal name, content that does not cover the file, a field of another kind.
+pub fn encode_entry(entry: &Entry, out: &mut Vec<u8>) -> Result<()> {
+    if !is_legal_name(&entry.name) {
+        return Err(unlawful(entry, "its name"));
+    }
+    encode_any(entry, out)
+}
+
+/// As [`encode_entry`] for the root of an image, whose name is "/".
+pub fn encode_root(entry: &Entry, out: &mut Vec<u8>) -> Result<()> {
+    if entry.name != b"/" || entry.kind != EntryKind::Dir {
+        return Err(unlawful(entry, "its place at the root"));
+    }
+    encode_any(entry, out)
+}
+
+fn encode_any(entry: &Entry, out: &mut Vec<u8>) -> Result<()> {
+    let start = out.len();
+    let result = write_entry(entry, out).and_then(|()| {
+        let length = out.len() - start;
+        if length > MAX_ENTRY_BYTES {
+            return Err(Error::Invalid(format!(
+                "what describes '{}' takes {length} bytes; at most {MAX_ENTRY_BYTES} can be stored",
+                entry.name.escape_ascii()
+            )));
+        }
+        Ok(())
+    });
+    if result.is_err() {
+        out.truncate(start);
+    }
+    result
+}
+
+fn unlawful(entry: &Entry, what: &str) -> Error {
+    let (kind, name) = (entry.kind.as_str(), entry.name.escape_ascii());
+    Error::Invalid(format!("the {kind} '{name}' cannot be stored: {what} is not lawful"))
+}
+
+fn write_entry(entry: &Entry, out: &mut Vec<u8>) -> Result<()> {
+    check_lawful(entry)?;
+    let kind = entry.kind;
+    let file = kind == EntryKind::File;
+    let linked = entry.nlink > 1 && kind != EntryKind::Dir;
+    let pairs = 9
+        + usize::from(entry.user.is_some())
+        + usize::from(entry.group.is_some())
+        + usize::from(linked)
+        + usize::from(file)
+        + usize::from(entry.content != Content::Empty)
+        + usize::from(entry.extents.is_some())
+        + usize::from(entry.subtree.is_some())
+        + usize::from(entry.target.is_some())
+        + usize::from(entry.rdev.is_some())
+        + usize::from(!entry.xattrs.is_empty());
+    cbor::write_map(out, pairs);
+    cbor::write_uint(out, NAME);
+    cbor::write_bytes(out, &entry.name);
+    for (key, value) in [
+        (KIND, kind as u64),
+        (MODE, u64::from(entry.mode)),
+        (UID, u64::from(entry.uid)),
+        (GID, u64::from(entry.gid)),
+    ] {
+        cbor::write_uint(out, key);
+        cbor::write_uint(out, value);
+    }
+    for (key, text) in [(USER, &entry.user), (GROUP, &entry.group)] {
+        if let Some(text) = text {
+            cbor::write_uint(out, key);
+            cbor::write_text(out, text);
+        }
+    }
+    for (key, time) in [(MTIME, entry.mtime), (CTIME, entry.ctime)] {
+        cbor::write_uint(out, key);
+        cbor::write_array(out, 2);
+        cbor::write_int(out, time.sec);
+        cbor::write_uint(out, u64::from(time.nsec));
+    }
+    for (key, value, present) in [
+        (INODE, entry.inode, true),
+        (DEVICE, entry.device, true),
+        (NLINK, entry.nlink, linked),
+        (SIZE, entry.size, file),
+    ] {
+        if present {
+            cbor::write_uint(out, key);
+            cbor::write_uint(out, value);
+        }
+    }
+    write_content(entry, out)?;
+    if let Some(subtree) = entry.subtree {
+        cbor::write_uint(out, SUBTREE);
+        cbor::write_bytes(out, &subtree.to_bytes());
+    }
+    if let Some(target) = &entry.target {
+        cbor::write_uint(out, TARGET);
+        cbor::write_bytes(out, target);
+    }
+    if let Some((major, minor)) = entry.rdev {
+        cbor::write_uint(out, RDEV);
+        cbor::write_array(out, 2);
+        cbor::write_uint(out, u64::from(major));
+        cbor::write_uint(out, u64::from(minor));
+    }
+    if !entry.xattrs.is_empty() {
+        cbor::write_uint(out, XATTRS);
+        cbor::write_map(out, entry.xattrs.len());
+        for (name, value) in &entry.xattrs {
+            cbor::write_bytes(out, name);
+            cbor::write_bytes(out, value);
+        }
+    }
+    Ok(())
+}
+
+fn write_content(entry: &Entry, out: &mut Vec<u8>) -> Result<()> {
+    match &entry.content {
+        Content::Empty => {}
+        Content::Direct(refs) => {
+            cbor::write_uint(out, CONTENT);
+            cbor::write_bytes_head(out, refs.len() * Ref::SIZE);
+            for reference in refs {
+                out.extend_from_slice(&reference.to_bytes());
+            }
+        }
+        Content::Listed { depth, list } => {
+            cbor::write_uint(out, CONTENT_LIST);
+            cbor::write_array(out, 2);
+            cbor::write_uint(out, u64::from(*depth));
+            cbor::write_bytes(out, &list.to_bytes());
+        }
+    }
+    if let Some(list) = &entry.extents {
+        let mut encoded = Vec::with_capacity(list.len() * 6);
+        extents::encode(list, entry.size, &mut encoded)?;
+        cbor::write_uint(out, EXTENTS);
+        cbor::write_bytes(out, &encoded);
+    }
+    Ok(())
+}
+
+/// What `Peek::lawful` and `decode_entry` will ask.
+fn check_lawful(entry: &Entry) -> Result<()> {
+    let refuse = |what: &str| Err(unlawful(entry, what));
+    let kind = entry.kind;
+    if entry.mode > 0o7777 {
+        return refuse("its mode");
+    }
+    if entry.mtime.nsec >= 1_000_000_000 || entry.ctime.nsec >= 1_000_000_000 {
+        return refuse("one of its times");
+    }
+    if kind != EntryKind::File && (entry.content != Content::Empty || entry.extents.is_some()) {
+        return refuse("content");
+    }
+    if kind != EntryKind::Dir && entry.subtree.is_some() {
+        return refuse("a subtree");
+    }
+    let target = entry.target.as_ref().is_some_and(|target| is_legal_target(target));
+    if target != (kind == EntryKind::Symlink) || entry.target.is_some() != target {
+        return refuse("its target");
+    }
+    let is_device = matches!(kind, EntryKind::Char | EntryKind::Block);
+    if entry.rdev.is_some() != is_device {
+        return refuse("its device number");
+    }
+    if !entry.xattrs.iter().all(|(name, _)| is_legal_xattr_name(name))
+        || !entry.xattrs.is_sorted_by(|before, after| before.0 < after.0)
+    {
+        return refuse("the order or a name of its extended attributes");
+    }
+    if kind == EntryKind::File && !covers(&entry.content, data_bytes(entry)) {
+        return refuse("content that does not cover its size");
+    }
+    Ok(())
+}

@@ -1,0 +1,145 @@
+//! Bytes of entries and tree objects. See `docs/formats/tree.md`.
+//!
+//! One entry has one spelling, so an unchanged entry is recognised and copied as bytes. Decoding
+//! refuses whatever encoding would not have written; it allocates only in proportion to its
+//! input. [`peek`] allocates nothing: it runs for every file of every backup.
+
+mod decode;
+mod encode;
+mod object;
+
+pub use decode::{decode_entry, decode_root, peek};
+pub use encode::{encode_entry, encode_root};
+pub use object::{TreeObject, decode_object};
+pub(in crate::tree) use object::{write_node_item, write_object_head};
+
+use crate::error::Result;
+use crate::ids::Ref;
+use crate::tree::entry::{Content, Entry, EntryKind, Time};
+use crate::tree::extents;
+
+/// The most bytes of one encoded entry. Far above what a file system gives, except for a file
+/// with megabytes of extended attributes.
+pub const MAX_ENTRY_BYTES: usize = 8 << 20;
+/// The longest name.
+pub const MAX_NAME_BYTES: usize = 4096;
+/// The most references that stand in the entry itself.
+pub const MAX_DIRECT_REFS: usize = 32;
+/// The deepest list of references.
+pub const MAX_LIST_DEPTH: u8 = 8;
+/// The highest node of one directory.
+pub const MAX_NODE_LEVEL: u8 = 16;
+
+const NAME: u64 = 1;
+const KIND: u64 = 2;
+const MODE: u64 = 3;
+const UID: u64 = 4;
+const GID: u64 = 5;
+const USER: u64 = 6;
+const GROUP: u64 = 7;
+const MTIME: u64 = 8;
+const CTIME: u64 = 9;
+const INODE: u64 = 10;
+const DEVICE: u64 = 11;
+const NLINK: u64 = 12;
+const SIZE: u64 = 13;
+const CONTENT: u64 = 14;
+const CONTENT_LIST: u64 = 15;
+const EXTENTS: u64 = 16;
+const SUBTREE: u64 = 17;
+const TARGET: u64 = 18;
+const RDEV: u64 = 19;
+const XATTRS: u64 = 20;
+
+/// What stands where a file's content is described, as stored.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
+pub enum RawContent<'a> {
+    #[default]
+    Empty,
+    /// References laid end to end, for [`Ref::iter`].
+    Direct(&'a [u8]),
+    Listed {
+        depth: u8,
+        list: Ref,
+    },
+}
+
+/// An entry seen without copying. What it borrows is checked in form only: extents and extended
+/// attributes are read by [`decode_entry`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Peek<'a> {
+    pub name: &'a [u8],
+    pub kind: EntryKind,
+    pub mode: u32,
+    pub uid: u32,
+    pub gid: u32,
+    pub user: Option<&'a str>,
+    pub group: Option<&'a str>,
+    pub mtime: Time,
+    pub ctime: Time,
+    pub inode: u64,
+    pub device: u64,
+    pub nlink: u64,
+    pub size: u64,
+    pub content: RawContent<'a>,
+    /// Encoded extents; see [`extents::decode`].
+    pub extents: Option<&'a [u8]>,
+    pub subtree: Option<Ref>,
+    pub target: Option<&'a [u8]>,
+    pub rdev: Option<(u32, u32)>,
+    /// The encoded map of extended attributes.
+    pub xattrs: Option<&'a [u8]>,
+}
+
+/// One entry of a leaf: its name, and all its bytes for [`peek`] or [`decode_entry`].
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct RawEntry<'a> {
+    pub name: &'a [u8],
+    pub raw: &'a [u8],
+}
+
+impl<'a> RawEntry<'a> {
+    pub fn peek(&self) -> Result<Peek<'a>> {
+        peek(self.raw)
+    }
+
+    pub fn decode(&self) -> Result<Entry> {
+        decode_entry(self.raw)
+    }
+}
+
+/// Whether a directory may hold this name.
+pub fn is_legal_name(name: &[u8]) -> bool {
+    !name.is_empty()
+        && name.len() <= MAX_NAME_BYTES
+        && name != b"."
+        && name != b".."
+        && !name.iter().any(|byte| *byte == b'/' || *byte == 0)
+}
+
+fn is_legal_target(target: &[u8]) -> bool {
+    !target.is_empty() && !target.contains(&0)
+}
+
+fn is_legal_xattr_name(name: &[u8]) -> bool {
+    !name.is_empty() && !name.contains(&0)
+}
+
+/// Bytes that the content of a file must yield.
+pub fn data_bytes(entry: &Entry) -> u64 {
+    entry.extents.as_ref().map_or(entry.size, |list| extents::data_bytes(list))
+}
+
+fn covers(content: &Content, data: u64) -> bool {
+    match content {
+        Content::Empty => data == 0,
+        Content::Direct(refs) => {
+            !refs.is_empty()
+                && refs.len() <= MAX_DIRECT_REFS
+                && refs.iter().all(|reference| reference.length > 0)
+                && refs.iter().map(|reference| u64::from(reference.length)).sum::<u64>() == data
+        }
+        // Whether it yields as much is known to those who read the lists.
+        Content::Listed { depth, .. } => (1..=MAX_LIST_DEPTH).contains(depth) && data > 0,
+    }
+}
