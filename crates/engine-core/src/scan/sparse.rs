@@ -7,13 +7,15 @@ use rustix::fs::SeekFrom;
 use rustix::io::Errno;
 
 use crate::tree::entry::Extent;
+use crate::tree::extents::{MAX_EXTENTS, simplify};
 
-/// More stretches than this are not told apart: the rest counts as data, which costs space but
+/// More stretches than this are not looked for: the rest counts as data, which costs space but
 /// loses nothing.
-pub const EXTENTS_MAX: usize = 1 << 20;
+const FOUND_MAX: usize = 1 << 20;
 
 /// The stretches of data below `size`, in order; `None` for a file without holes. An empty list
-/// is a file of nothing but holes.
+/// is a file of nothing but holes. What comes out can be stored as it is: the smallest holes of a
+/// file with very many count as data.
 ///
 /// Asks with one call where the first hole is, since the block count cannot tell: attributes
 /// and preallocation beyond the end count there, inline data does not.
@@ -41,7 +43,7 @@ pub fn data_extents(file: impl AsFd, size: u64) -> io::Result<Option<Vec<Extent>
             Ok(_) | Err(Errno::NXIO) => break,
             Err(error) => return Err(error.into()),
         };
-        let end = if extents.len() + 1 == EXTENTS_MAX {
+        let end = if extents.len() + 1 == FOUND_MAX {
             size
         } else {
             match rustix::fs::seek(file, SeekFrom::Hole(data)) {
@@ -59,5 +61,6 @@ pub fn data_extents(file: impl AsFd, size: u64) -> io::Result<Option<Vec<Extent>
         extents.push(Extent { offset: data, length: end - data });
         hole = end;
     }
+    simplify(&mut extents, MAX_EXTENTS);
     Ok(Some(extents))
 }

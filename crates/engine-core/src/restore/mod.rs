@@ -1,0 +1,3 @@
+//! Bringing files back.
+
+pub mod target;

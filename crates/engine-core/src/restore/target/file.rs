@@ -1,0 +1,196 @@
+//! A regular file on its way: written in any order by any thread, and in its place only when
+//! whole.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use rustix::fs::{Mode, OFlags};
+
+use super::metadata::On;
+use super::place::{Placed, remove, rename_over};
+use super::{Attempt, Failure, Target, TargetDir, plain_name};
+use crate::error::Result;
+use crate::scan::attrs::Stat;
+use crate::scan::problem::Problem;
+use crate::tree::entry::Entry;
+
+/// A file that is being written. Dropping it unfinished removes it.
+#[derive(Debug)]
+pub struct FileTarget {
+    file: File,
+    dir: Arc<TargetDir>,
+    name: Vec<u8>,
+    temporary: Option<Vec<u8>>,
+    /// Sparse files: where each stretch begins in the content, in the file, and its length.
+    stretches: Option<Vec<Stretch>>,
+    size: u64,
+    /// Bytes of content expected and written so far, and the end of the furthest.
+    expected: u64,
+    written: AtomicU64,
+    furthest: AtomicU64,
+    is_done: bool,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Stretch {
+    content: u64,
+    offset: u64,
+    length: u64,
+}
+
+impl Target {
+    /// Makes the file of an entry, empty and readable by nobody else. `None` where an existing
+    /// file is kept, or where a finding says why not.
+    pub fn create_file(&self, dir: &Arc<TargetDir>, entry: &Entry) -> Result<Option<FileTarget>> {
+        let attempt = self.try_create_file(dir, entry);
+        self.settle(&|| dir.path_of(&entry.name), "restore the file", attempt)
+    }
+
+    fn try_create_file(&self, dir: &Arc<TargetDir>, entry: &Entry) -> Attempt<FileTarget> {
+        plain_name(&entry.name)?;
+        let (stretches, expected) = stretches_of(entry)?;
+        let fd = dir.handle().fd()?;
+        let flags =
+            OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
+        let create = |name: &[u8]| rustix::fs::openat(&fd, name, flags, Mode::RUSR | Mode::WUSR);
+        Ok(self.make(fd.as_fd(), entry, create)?.map(|made| FileTarget {
+            file: File::from(made.what),
+            dir: Arc::clone(dir),
+            name: entry.name.clone(),
+            temporary: made.temporary,
+            stretches,
+            size: entry.size,
+            expected,
+            written: AtomicU64::new(0),
+            furthest: AtomicU64::new(0),
+            is_done: false,
+        }))
+    }
+
+    /// Gives a file whose content is written its size and attributes, and then its name. Whether
+    /// it is in its place now; if not, a finding says why.
+    pub fn finish_file(&self, file: FileTarget, entry: &Entry) -> Result<bool> {
+        let dir = Arc::clone(&file.dir);
+        let attempt = self.try_finish_file(file, entry);
+        Ok(self.settle(&|| dir.path_of(&entry.name), "restore the file", attempt)?.is_some())
+    }
+
+    fn try_finish_file(&self, mut file: FileTarget, entry: &Entry) -> Attempt<()> {
+        let written = file.written.load(Ordering::Acquire);
+        if written != file.expected {
+            return Err(Problem::error(
+                "incomplete",
+                format!(
+                    "could not restore the file: only {written} of {} bytes were there",
+                    file.expected
+                ),
+            )
+            .into());
+        }
+        if file.furthest.load(Ordering::Acquire) < file.size {
+            rustix::fs::ftruncate(&file.file, file.size)?;
+        }
+        let path = || file.path();
+        self.apply(&On::Open(file.file.as_fd()), entry, false, file.dir.gives_acl(), &path)?;
+        if file.temporary.is_some() {
+            let dir = file.dir.handle().fd()?;
+            rename_over(&dir, file.temporary.as_deref(), &file.name)?;
+        }
+        file.is_done = true;
+        Ok(Some(()))
+    }
+
+    /// Gives up a file that cannot be written or whose content cannot be had: a finding tells,
+    /// unless the error ends the job.
+    pub fn abandon_file(&self, file: FileTarget, error: io::Error) -> Result<()> {
+        let (dir, name) = (Arc::clone(&file.dir), file.name.clone());
+        drop(file);
+        let attempt: Attempt<()> = Err(Failure::Io(error));
+        self.settle(&|| dir.path_of(&name), "restore the file", attempt).map(|_| ())
+    }
+}
+
+impl FileTarget {
+    /// Writes content: for sparse files `offset` counts the bytes of data only, since stored
+    /// content is the data laid end to end. Each byte must be written once, in any order.
+    pub fn write_content_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        let end = offset.checked_add(bytes.len() as u64).filter(|end| *end <= self.expected);
+        if end.is_none() {
+            return Err(io::Error::new(
+                io::ErrorKind::InvalidData,
+                "the image holds more bytes for it than it has",
+            ));
+        }
+        let Some(stretches) = &self.stretches else {
+            return self.write_at(offset, bytes);
+        };
+        let mut at =
+            stretches.partition_point(|stretch| stretch.content + stretch.length <= offset);
+        let (mut offset, mut rest) = (offset, bytes);
+        while let Some(stretch) = stretches.get(at).filter(|_| !rest.is_empty()) {
+            let within = offset - stretch.content;
+            let room = usize::try_from(stretch.length - within).unwrap_or(usize::MAX);
+            let (part, after) = rest.split_at(room.min(rest.len()));
+            self.write_at(stretch.offset + within, part)?;
+            offset += part.len() as u64;
+            rest = after;
+            at += 1;
+        }
+        Ok(())
+    }
+
+    /// Writes bytes at their place in the file.
+    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        self.file.write_all_at(bytes, offset)?;
+        let length = bytes.len() as u64;
+        self.furthest.fetch_max(offset.saturating_add(length), Ordering::AcqRel);
+        self.written.fetch_add(length, Ordering::AcqRel);
+        Ok(())
+    }
+
+    /// Bytes of content still missing.
+    pub fn missing(&self) -> u64 {
+        self.expected.saturating_sub(self.written.load(Ordering::Acquire))
+    }
+
+    /// What [`Target::make_link`] needs to give this file further names.
+    pub fn placed(&self) -> io::Result<Placed> {
+        Ok(Placed::of(&Stat::of_fd(&self.file)?))
+    }
+
+    /// The full path that it will have.
+    pub fn path(&self) -> Vec<u8> {
+        self.dir.path_of(&self.name)
+    }
+}
+
+impl Drop for FileTarget {
+    fn drop(&mut self) {
+        if !self.is_done
+            && let Ok(dir) = self.dir.handle().fd()
+        {
+            remove(&dir, self.temporary.as_deref().unwrap_or(&self.name));
+        }
+    }
+}
+
+/// Where the content goes, and its length. Refuses extents that make no sense.
+fn stretches_of(entry: &Entry) -> std::result::Result<(Option<Vec<Stretch>>, u64), Problem> {
+    let Some(extents) = &entry.extents else { return Ok((None, entry.size)) };
+    let mut content = 0_u64;
+    let mut stretches = Vec::with_capacity(extents.len());
+    for extent in extents {
+        let end = extent.offset.checked_add(extent.length);
+        let after = content.checked_add(extent.length);
+        let (Some(_), Some(after)) = (end.filter(|end| *end <= entry.size), after) else {
+            return Err(Problem::error("damaged", "the image says data lies beyond its end"));
+        };
+        stretches.push(Stretch { content, offset: extent.offset, length: extent.length });
+        content = after;
+    }
+    Ok((Some(stretches), content))
+}
