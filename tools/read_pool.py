@@ -393,7 +393,7 @@ class Extractor:
             name, kind = entry[1], entry[2]
             where = path + b"/" + name
             if kind == DIR:
-                os.mkdir(name, 0o700)  # noqa: PTH102
+                os.mkdir(name, 0o700)
                 os.chdir(name)
                 if 17 in entry:
                     self.directory(entry[17], where)
@@ -429,7 +429,7 @@ class Extractor:
         if kind == FILE:
             self._file(name, entry)
         elif kind == SYMLINK:
-            os.symlink(entry[18], name)  # noqa: PTH211
+            os.symlink(entry[18], name)
         elif kind == FIFO:
             os.mkfifo(name, 0o600)
         else:
@@ -438,7 +438,7 @@ class Extractor:
 
     def _file(self, name: bytes, entry: dict[int, Any]) -> None:
         chunks, rest = self.pool.content(entry), b""
-        with open(name, "xb") as file:  # noqa: PTH123
+        with open(name, "xb") as file:
             for offset, length in extents(entry):
                 file.seek(offset)
                 while length:
@@ -460,7 +460,7 @@ class Extractor:
             except OSError as error:
                 self.warnings.append(f"{where!r}: {attribute!r} not set: {error.strerror}")
         if entry[2] != SYMLINK:
-            os.chmod(name, entry[3])  # noqa: PTH101
+            os.chmod(name, entry[3])
         seconds, nanoseconds = entry[8]
         moment = seconds * 1_000_000_000 + nanoseconds
         os.utime(name, ns=(moment, moment), follow_symlinks=False)
