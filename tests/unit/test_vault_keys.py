@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from holdfast.base.errors import (
+    InputOutput,
     IntegrityError,
     Invalid,
     NewerFormat,
@@ -239,6 +240,13 @@ def test_a_foreign_file_is_no_key_file(tmp_path: Path, raw: bytes) -> None:
 def test_a_missing_key_file_is_a_missing_secret(tmp_path: Path) -> None:
     with pytest.raises(SecretMissing, match="no key file"):
         KeyFile(tmp_path / "key").read()
+
+
+def test_a_directory_is_no_key_file_and_no_passphrase_file(tmp_path: Path) -> None:
+    with pytest.raises(InputOutput, match="key file"):
+        KeyFile(tmp_path).read()
+    with pytest.raises(InputOutput, match="passphrase file"):
+        Passphrase.read(tmp_path)
 
 
 @pytest.mark.parametrize(

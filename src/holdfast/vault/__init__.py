@@ -3,6 +3,24 @@
 Must not know what gets backed up (sources) nor who asked for it (control).
 """
 
+from holdfast.vault import recovery_kit
 from holdfast.vault.backends import open_store, python_store
+from holdfast.vault.keys import Slot
+from holdfast.vault.pool import add_slot, create_pool, list_slots, open_pool, unwrap
+from holdfast.vault.secrets import KeyFile, Passphrase, PoolKey, Secret
 
-__all__ = ["open_store", "python_store"]
+__all__ = [
+    "KeyFile",
+    "Passphrase",
+    "PoolKey",
+    "Secret",
+    "Slot",
+    "add_slot",
+    "create_pool",
+    "list_slots",
+    "open_pool",
+    "open_store",
+    "python_store",
+    "recovery_kit",
+    "unwrap",
+]

@@ -182,7 +182,10 @@ def unwrap(store: Store, pool_id: bytes, secret: Secret) -> bytes:
             f"the pool can't be opened by a {what}: it has {others} key slot(s) of other kinds",
             "use a key file" if kind == "passphrase" else "use the passphrase",
         )
-    raise WrongKey("the pool has no key slots", "open it with its recovery kit")
+    raise WrongKey(
+        "the pool has no key slots",
+        "open it with its recovery kit; if its making was cut short, remove it and make it anew",
+    )
 
 
 def wrap(

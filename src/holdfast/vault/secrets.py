@@ -12,7 +12,7 @@ import unicodedata
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from holdfast.base.errors import Invalid, PathMissing, SecretMissing
+from holdfast.base.errors import InputOutput, Invalid, NoPermission, PathMissing, SecretMissing
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -40,6 +40,8 @@ class Passphrase:
 
         Raises:
             PathMissing: There is no such file.
+            NoPermission: It may not be read.
+            InputOutput: It can't be read.
             Invalid: It is empty, larger than 4 KiB or not UTF-8.
         """
         raw = _small_file(path, "passphrase file")
@@ -105,6 +107,8 @@ class KeyFile:
 
         Raises:
             SecretMissing: There is no such file.
+            NoPermission: It may not be read.
+            InputOutput: It can't be read.
             Invalid: It is not a key file.
         """
         try:
@@ -149,6 +153,10 @@ def _small_file(path: Path, what: str) -> bytes:
             raw = file.read(_MAX_FILE_BYTES + 1)
     except FileNotFoundError as error:
         raise PathMissing(f"there is no {what} '{path}'") from error
+    except PermissionError as error:
+        raise NoPermission(f"may not read the {what} '{path}'") from error
+    except OSError as error:
+        raise InputOutput(f"can't read the {what} '{path}': {error.strerror}") from error
     if len(raw) > _MAX_FILE_BYTES:
         raise Invalid(f"{what} '{path}' is larger than {_MAX_FILE_BYTES} bytes")
     return raw
