@@ -23,6 +23,7 @@ pub mod restore;
 pub mod scan;
 pub mod sealed;
 pub mod store;
+pub mod tasks;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod tree;

@@ -1,9 +1,43 @@
 //! Python face of the data engine: conversions, release of the interpreter lock, one error table.
+//! No logic of its own. The Python side's types are in `src/holdfast/engine/_engine.pyi`.
 
+mod changes;
+mod errors;
+mod files;
+mod pool;
+mod run;
+mod store;
+mod types;
+
+use holdfast_engine_core::error::Error;
 use pyo3::prelude::*;
 
+/// Every code that an engine error can carry.
+#[pyfunction]
+fn error_codes() -> Vec<&'static str> {
+    Error::CODES.to_vec()
+}
+
+#[pyfunction]
+fn engine_version() -> &'static str {
+    env!("CARGO_PKG_VERSION")
+}
+
 #[pymodule]
-fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
-    module.add("__version__", env!("CARGO_PKG_VERSION"))?;
-    Ok(())
+mod _engine {
+    #[pymodule_export]
+    use super::changes::{ChangeBatch, Changes};
+    #[pymodule_export]
+    use super::files::{FileReader, Mount};
+    #[pymodule_export]
+    use super::pool::Pool;
+    #[pymodule_export]
+    use super::run::Run;
+    #[pymodule_export]
+    use super::types::{
+        Counters, Entry, Finding, GarbageResult, Image, PoolConfig, PoolStats, RestoreResult,
+        StageCounters, VerifyResult,
+    };
+    #[pymodule_export]
+    use super::{engine_version, error_codes};
 }

@@ -14,16 +14,17 @@ mod roots;
 mod worker;
 
 use std::collections::{BTreeMap, HashSet};
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::cancel::Cancel;
 use crate::counters::Counters;
 use crate::error::{Error, Result};
 use crate::finding::Findings;
-use crate::ids::Id;
+use crate::ids::{Id, PackId};
 use crate::ingest::{self, Ingest};
 use crate::manifest::{Manifest, Source, Status};
-use crate::pool::Pool;
+use crate::pool::{Pool, jobs, marks};
 use crate::scan::handle::DirHandle;
 use crate::tree::entry::{Entry, Time};
 
@@ -67,10 +68,23 @@ pub fn run(
     let clock = Instant::now();
     let selection = roots::select(&request.paths, &request.exclude, request.one_file_system)?;
     let root = DirHandle::open_root(b"/").map_err(|error| Error::io("opening '/'", error))?;
-    let (root, parent, number) =
-        back_up(pool, request, selection, root, counters, findings, cancel)?;
+    // The record comes first, marks and index after it: a collector that does not see the record
+    // has a mark that is seen here.
+    let record = jobs::Job::begin(
+        pool.shared_store(),
+        pool.keys(),
+        jobs::JobKind::Backup,
+        request.started_ns,
+    )?;
+    let marked = marks::read(pool.store(), pool.keys())?;
+    pool.index().refresh()?;
+    let now = || {
+        let elapsed = i64::try_from(clock.elapsed().as_nanos()).unwrap_or(i64::MAX);
+        request.started_ns.saturating_add(elapsed)
+    };
+    let work = || back_up(pool, request, selection, root, marked.packs, counters, findings, cancel);
+    let (root, parent, number) = record.keep_alive(now, work)?;
     cancel.check()?;
-    let elapsed = i64::try_from(clock.elapsed().as_nanos()).unwrap_or(i64::MAX);
     let manifest = Manifest {
         id: Id::random()?,
         number,
@@ -80,7 +94,7 @@ pub fn run(
             paths: request.paths.clone(),
         },
         started_ns: request.started_ns,
-        finished_ns: request.started_ns.saturating_add(elapsed),
+        finished_ns: now(),
         root,
         parent,
         status: if findings.errors() > 0 { Status::CompletedWithErrors } else { Status::Completed },
@@ -90,16 +104,19 @@ pub fn run(
         options: options(request),
         software: request.software.clone(),
     };
-    pool.commit_image(&manifest)?;
+    pool.commit_image(&manifest, &record)?;
+    record.end()?;
     Ok(manifest)
 }
 
 /// Everything but the commit: the root, the parent and the number of the new image.
+#[allow(clippy::too_many_arguments)]
 fn back_up(
     pool: &Pool,
     request: &Request,
     selection: Selection,
-    root: std::sync::Arc<DirHandle>,
+    root: Arc<DirHandle>,
+    marked: HashSet<PackId>,
     counters: &Counters,
     findings: &Findings,
     cancel: &Cancel,
@@ -118,8 +135,7 @@ fn back_up(
     let parent_id = parent.map(|image| image.id);
     let job = Job::new(counters, findings, trusted_before);
     job.queue.push([Work::Directory(DirNode::root(root, selection, previous))]);
-    let options =
-        ingest::Options { counters, cancel, level: request.level, marked: HashSet::new() };
+    let options = ingest::Options { counters, cancel, level: request.level, marked };
     ingest::run(pool, options, |ingest| walk(&job, ingest, worker_count(request.workers)))?;
     let root = job.take_root().ok_or(Error::Cancelled)?;
     Ok((root, parent_id, number))

@@ -6,6 +6,7 @@ use crate::manifest::Manifest;
 use crate::sealed::{ObjectType, open_object, seal_object};
 
 use super::Pool;
+use super::jobs::Job;
 
 const PREFIX: &str = "images/";
 
@@ -70,12 +71,20 @@ impl Pool {
         Ok(images)
     }
 
-    /// Makes an image visible. Everything that it names is durable by now.
-    pub fn commit_image(&self, manifest: &Manifest) -> Result<()> {
+    /// Makes an image visible, unless its job was declared dead meanwhile: then what it relies on
+    /// may be gone, and `Fenced` is the answer. Everything that it names is durable by now.
+    pub fn commit_image(&self, manifest: &Manifest, job: &Job) -> Result<()> {
         let key = Manifest::key(&manifest.id);
         let sealed = seal_object(self.keys(), ObjectType::Image, &key, &manifest.encode()?)?;
+        job.check()?;
         if !self.store().put_if_absent(&key, &sealed)? {
             return Err(Error::ObjectExists { key });
+        }
+        // A collector removes a dead job's record first and reads the manifests after that: it
+        // has seen this manifest, or this sees that the record is gone.
+        if let Err(error) = job.check() {
+            self.store().delete(&key)?;
+            return Err(error);
         }
         Ok(())
     }

@@ -8,7 +8,9 @@
 
 use std::collections::{HashMap, HashSet};
 use std::sync::{Arc, LazyLock};
+use std::time::Duration;
 
+use crossbeam_channel::{RecvTimeoutError, bounded};
 use parking_lot::Mutex;
 
 use crate::cbor::{self, Parsed, Reader};
@@ -24,6 +26,9 @@ pub const KEYS: &str = "jobs/";
 const VERSION: u64 = 1;
 /// A job that gave no sign of life for so long counts as dead.
 pub const DEFAULT_LEASE_S: u64 = 24 * 60 * 60;
+
+/// How often a running job gives a sign of life; a lease is many times as long.
+const SIGN_EVERY: Duration = Duration::from_secs(600);
 
 /// Jobs that run in this process: for them no lease is asked.
 static RUNNING: LazyLock<Mutex<HashSet<Id>>> = LazyLock::new(Mutex::default);
@@ -146,6 +151,23 @@ impl Job {
         *signed = true;
         let record = Record { seen_ns: now_ns, ..self.record.clone() };
         record.put(&*self.store, &self.keys, &self.signs)
+    }
+
+    /// Does the work while a thread of its own gives signs of life with the time from `now_ns`.
+    /// One that cannot be given is tried again at the next turn.
+    pub fn keep_alive<T>(&self, now_ns: impl Fn() -> i64 + Sync, work: impl FnOnce() -> T) -> T {
+        std::thread::scope(|scope| {
+            let (working, ended) = bounded::<()>(0);
+            let now_ns = &now_ns;
+            scope.spawn(move || {
+                while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(SIGN_EVERY) {
+                    let _ = self.renew(now_ns());
+                }
+            });
+            let outcome = work();
+            drop(working);
+            outcome
+        })
     }
 
     /// `Fenced` once a collection has declared the job dead. To be asked *after* what commits the

@@ -1,3 +1,134 @@
-//! Bringing files back.
+//! Brings files back: directories first, files in the order in which they were stored, links
+//! when their first name is there, attributes of directories last.
+//!
+//! A file that cannot be restored whole is not left behind: it is a finding. What is written was
+//! unsealed and has the name under which it was stored.
 
+mod file;
+mod links;
+mod selection;
 pub mod target;
+mod worker;
+
+use std::sync::Arc;
+
+use crate::cancel::Cancel;
+use crate::counters::Counters;
+use crate::error::{Error, Result};
+use crate::finding::Findings;
+use crate::ids::Id;
+use crate::pool::Pool;
+use crate::tasks::Tasks;
+
+use links::Links;
+use selection::Selection;
+use target::{Options, Overwrite, Target};
+use worker::{Node, Task, Worker};
+
+/// What to restore, and where.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub image: Id,
+    /// Absolute paths in the image; none for everything.
+    pub paths: Vec<Vec<u8>>,
+    /// An absolute directory; made where it is missing.
+    pub to: Vec<u8>,
+    pub overwrite: Overwrite,
+    /// Leading components of each path that are left away.
+    pub strip_components: usize,
+    /// Read each restored file again and compare it with the image.
+    pub verify: bool,
+    /// 0: as many as suit the machine.
+    pub workers: usize,
+}
+
+/// What was restored.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
+pub struct Outcome {
+    pub files: u64,
+    pub dirs: u64,
+    pub bytes: u64,
+    pub verified_files: u64,
+    /// Files that were there and were kept.
+    pub kept: u64,
+}
+
+/// What the workers of one restore share.
+pub(crate) struct Job<'a> {
+    pub pool: &'a Pool,
+    pub target: Target,
+    pub tasks: Tasks<Task>,
+    pub links: Links,
+    pub counters: &'a Counters,
+    pub findings: &'a Arc<Findings>,
+    pub cancel: &'a Cancel,
+    pub strip: usize,
+    pub verify: bool,
+}
+
+/// Runs a restore.
+pub fn run(
+    pool: &Pool,
+    request: &Request,
+    counters: &Counters,
+    findings: &Arc<Findings>,
+    cancel: &Cancel,
+) -> Result<Outcome> {
+    let image = pool.image(&request.image)?;
+    let selection = Selection::new(pool, &image.root, &request.paths)?;
+    if request.paths.is_empty() {
+        let goal = |name: &str| image.stats.get(name).copied().unwrap_or(0);
+        crate::counters::add(&counters.bytes_total, goal("bytes_found"));
+        crate::counters::add(&counters.files_total, goal("files"));
+    }
+    let options = Options { overwrite: request.overwrite, numeric_owners: false };
+    let target = Target::open(&request.to, options, Arc::clone(findings))?;
+    let node = Node::root(Arc::clone(target.root()));
+    let first = Task::Directory { node, entry: Box::new(image.root), selection, depth: 0 };
+    let job = Job {
+        pool,
+        target,
+        tasks: Tasks::new(first),
+        links: Links::default(),
+        counters,
+        findings,
+        cancel,
+        strip: request.strip_components,
+        verify: request.verify,
+    };
+    work(&job, crate::backup::worker_count(request.workers))?;
+    let seen = counters.snapshot();
+    Ok(Outcome {
+        files: seen.files,
+        dirs: seen.dirs,
+        bytes: seen.bytes_read,
+        verified_files: seen.files_unchanged,
+        kept: job.target.kept(),
+    })
+}
+
+fn work(job: &Job<'_>, workers: usize) -> Result<()> {
+    std::thread::scope(|scope| {
+        let running: Vec<_> = (0..workers)
+            .map(|_| {
+                scope.spawn(|| {
+                    let outcome = Worker::new(job).run();
+                    if outcome.is_err() {
+                        job.tasks.abandon();
+                    }
+                    outcome
+                })
+            })
+            .collect();
+        let mut outcome = Ok(());
+        for worker in running {
+            let ended = worker
+                .join()
+                .unwrap_or_else(|_| Err(Error::Invalid("a worker of the restore died".into())));
+            if matches!(outcome, Ok(()) | Err(Error::Cancelled)) && ended.is_err() {
+                outcome = ended;
+            }
+        }
+        outcome
+    })
+}

@@ -8,7 +8,6 @@ sees a traceback, unless HOLDFAST_DEBUG is set.
 from __future__ import annotations
 
 import errno
-import functools
 import os
 import signal
 import sys
@@ -50,9 +49,7 @@ def root(
     return errors.EXIT_OK
 
 
-@functools.cache
-def register_all() -> None:
-    """Add every command to the application, once."""
+def _register() -> None:
     from holdfast.faces.cli import (
         backup,
         catalog,
@@ -87,7 +84,7 @@ def run(arguments: Sequence[str]) -> int:
     """
     as_json = "--json" in arguments
     try:
-        register_all()
+        _register()
         status = app(args=list(arguments), prog_name="holdfast", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:

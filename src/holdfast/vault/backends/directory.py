@@ -2,8 +2,8 @@
 
 Must not carry a backup's data: the engine has a native store for that, with the same layout, and
 both may work on one directory at a time. An object is visible only when its bytes are durable:
-temporary file, fsync, rename or link, fsync of the directory. Files
-whose path can't be a key are no objects: names that begin with a dot are files on their way.
+temporary file, fsync, rename or link, fsync of the directory. Names that begin with a dot are
+files on their way and are no objects.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holdfast.vault.backends.names import checked_key, checked_prefix, is_key
+from holdfast.vault.backends.names import checked_key, checked_prefix
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,14 +98,11 @@ class DirectoryStore:
         try:
             os.link(staged, path)
         except FileExistsError:
-            created = False
-        else:
-            created = True
+            return False
         finally:
             staged.unlink(missing_ok=True)
-        # Also for the loser, who may rely on the winner's object before the winner has synced.
         _sync_directory(path.parent)
-        return created
+        return True
 
     def size(self, key: str) -> int | None:
         """Tell an object's size in bytes, or None when there is none of this key.
@@ -119,9 +116,7 @@ class DirectoryStore:
             return None
 
     def list(self, prefix: str) -> Iterator[list[tuple[str, int]]]:
-        """Yield pages of (key, size in bytes) of the objects under a prefix.
-
-        A prefix ends with '/'; the empty one is for all objects.
+        """Yield pages of (key, size in bytes) of the objects under a prefix that ends with '/'.
 
         Objects put or deleted while the pages are taken may or may not be in them.
 
@@ -160,9 +155,9 @@ class DirectoryStore:
         except FileNotFoundError:
             return
         for entry in found:
-            key = f"{prefix}/{entry.name}" if prefix else entry.name
-            if not is_key(key):
+            if entry.name.startswith("."):
                 continue
+            key = f"{prefix}/{entry.name}"
             if entry.is_dir(follow_symlinks=False):
                 yield from self._walk(directory / entry.name, key)
             else:

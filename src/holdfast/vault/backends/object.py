@@ -213,9 +213,7 @@ class ObjectStore:
             return None
 
     def list(self, prefix: str) -> Iterator[list[tuple[str, int]]]:
-        """Yield pages of (key, size in bytes) of the objects under a prefix.
-
-        A prefix ends with '/'; the empty one is for all objects.
+        """Yield pages of (key, size in bytes) of the objects under a prefix that ends with '/'.
 
         Objects put or deleted while the pages are taken may or may not be in them.
 
@@ -223,7 +221,7 @@ class ObjectStore:
             PermissionError: The credentials don't allow it.
             OSError: The service failed, after retries; safe to retry from the beginning.
         """
-        top = checked_prefix(prefix) or None
+        top = checked_prefix(prefix)
         with self._translated("list", prefix):
             pages = iter(obstore.list(self._backend, top, chunk_size=_PAGE))
         while True:

@@ -1,0 +1,220 @@
+//! One regular file: its chunks are fetched and written, then it gets its attributes and name.
+
+use std::fs::File;
+use std::io;
+use std::os::fd::AsFd;
+use std::os::unix::fs::FileExt;
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+
+use crate::counters::Stage;
+use crate::error::{Error, Result};
+use crate::ids::{Kind, Ref};
+use crate::scan::open;
+use crate::tree::codec;
+use crate::tree::entry::{Content, Entry, Extent};
+use crate::tree::lists::Refs;
+
+use super::target::{FileTarget, Placed};
+use super::worker::{Node, Task, Worker};
+
+/// Content that is fetched and written at a time.
+const SEGMENT_BYTES: u64 = 8 << 20;
+
+/// A file of which several threads may write parts. Whoever lets go of it last finishes it.
+pub struct OpenFile {
+    node: Arc<Node>,
+    entry: Entry,
+    target: FileTarget,
+    linked: bool,
+    failure: Mutex<Option<Failure>>,
+}
+
+enum Failure {
+    Writing(io::Error),
+    Reading(Error),
+}
+
+impl Worker<'_> {
+    /// Restores a file; a large one in parts that others may take.
+    pub fn file(&mut self, node: &Arc<Node>, entry: Entry, linked: bool) -> Result<()> {
+        let started = Instant::now();
+        let target = self.job.target.create_file(&node.dir, &entry)?;
+        self.tally.busy(Stage::Finish, 0, started);
+        let Some(target) = target else {
+            return if linked { self.tell(&node.dir, &entry, None) } else { Ok(()) };
+        };
+        node.begin();
+        let content = entry.content.clone();
+        let node = Arc::clone(node);
+        let file = Arc::new(OpenFile { node, entry, target, linked, failure: Mutex::new(None) });
+        match content {
+            Content::Empty => self.close(file),
+            Content::Direct(refs) => self.segment(file, 0, &refs),
+            Content::Listed { .. } => self.listed(file, &content),
+        }
+    }
+
+    /// A file with a long list of chunks, in segments.
+    fn listed(&mut self, file: Arc<OpenFile>, content: &Content) -> Result<()> {
+        let mut refs = Vec::new();
+        let (mut offset, mut length) = (0, 0);
+        for reference in Refs::new(self.job.pool, content) {
+            match reference {
+                Ok(reference) => {
+                    length += u64::from(reference.length);
+                    refs.push(reference);
+                }
+                Err(error) => {
+                    file.failure.lock().get_or_insert(Failure::Reading(error));
+                    break;
+                }
+            }
+            if length >= SEGMENT_BYTES {
+                let refs = std::mem::take(&mut refs);
+                self.give(Task::Segment { file: Arc::clone(&file), offset, refs })?;
+                offset += length;
+                length = 0;
+                self.job.cancel.check()?;
+            }
+        }
+        self.segment(file, offset, &refs)
+    }
+
+    /// Writes chunks from `offset` in the content on.
+    pub fn segment(&mut self, file: Arc<OpenFile>, offset: u64, refs: &[Ref]) -> Result<()> {
+        if refs.len() > 1 {
+            self.job.pool.prefetch(refs, self.job.counters);
+        }
+        let mut at = offset;
+        for reference in refs {
+            self.job.cancel.check()?;
+            if file.failure.lock().is_some() {
+                break;
+            }
+            match self.job.pool.chunk(Kind::Data, reference, self.job.counters) {
+                Err(error) => {
+                    file.failure.lock().get_or_insert(Failure::Reading(error));
+                }
+                Ok(bytes) => {
+                    let started = Instant::now();
+                    if let Err(error) = file.target.write_content_at(at, &bytes) {
+                        file.failure.lock().get_or_insert(Failure::Writing(error));
+                    }
+                    at += bytes.len() as u64;
+                    self.tally.busy(Stage::Write, bytes.len() as u64, started);
+                    self.tally.bytes_read += bytes.len() as u64;
+                }
+            }
+        }
+        self.close(file)
+    }
+
+    /// Lets go of the file; the last to do so gives it its attributes.
+    fn close(&mut self, file: Arc<OpenFile>) -> Result<()> {
+        let Some(OpenFile { node, entry, target, linked, failure }) = Arc::into_inner(file) else {
+            return Ok(());
+        };
+        let path = node.dir.path_of(&entry.name);
+        let placed = match failure.into_inner() {
+            Some(Failure::Writing(error)) => {
+                self.job.target.abandon_file(target, error)?;
+                None
+            }
+            Some(Failure::Reading(error)) => {
+                drop(target);
+                self.damaged(&path, "restore the file", error)?;
+                None
+            }
+            None => self.finish(&node, &entry, target, &path)?,
+        };
+        if linked {
+            self.tell(&node.dir, &entry, placed)?;
+        }
+        self.ended(node)
+    }
+
+    fn finish(
+        &mut self,
+        node: &Node,
+        entry: &Entry,
+        target: FileTarget,
+        path: &[u8],
+    ) -> Result<Option<Placed>> {
+        let started = Instant::now();
+        let placed = target.placed();
+        let done = self.job.target.finish_file(target, entry)?;
+        self.tally.busy(Stage::Finish, 0, started);
+        if !done {
+            return Ok(None);
+        }
+        self.tally.files += 1;
+        if self.job.verify {
+            match self.compare(node, entry) {
+                Ok(None) => self.tally.files_unchanged += 1,
+                Ok(Some(difference)) => self.job.findings.error(path, "verify", difference),
+                Err(error) => self.damaged(path, "compare it with the image", error)?,
+            }
+        }
+        Ok(placed.ok())
+    }
+
+    /// Reads a restored file again; what differs from the image, in words.
+    fn compare(&self, node: &Node, entry: &Entry) -> Result<Option<String>> {
+        let again =
+            node.dir.handle().fd().and_then(|dir| open::open_file(dir.as_fd(), &entry.name));
+        let (file, stat) = match again {
+            Ok(opened) => opened,
+            Err(error) => return Ok(Some(format!("cannot be read again: {error}"))),
+        };
+        if stat.size != entry.size {
+            return Ok(Some(format!("has {} bytes, the image {}", stat.size, entry.size)));
+        }
+        let whole = [Extent { offset: 0, length: codec::data_bytes(entry) }];
+        let mut places = Places { extents: entry.extents.as_deref().unwrap_or(&whole), used: 0 };
+        let mut bytes = Vec::new();
+        let mut at = 0;
+        for reference in Refs::new(self.job.pool, &entry.content) {
+            self.job.cancel.check()?;
+            let reference = reference?;
+            bytes.resize(reference.length as usize, 0);
+            if let Err(error) = places.read(&file, &mut bytes) {
+                return Ok(Some(format!("cannot be read again: {error}")));
+            }
+            if self.job.pool.keys().name(Kind::Data, &bytes) != reference.name {
+                return Ok(Some(format!("differs from the image at byte {at} of its data")));
+            }
+            at += u64::from(reference.length);
+        }
+        Ok(None)
+    }
+}
+
+/// Where the next bytes of content lie in a file with holes.
+struct Places<'a> {
+    extents: &'a [Extent],
+    used: u64,
+}
+
+impl Places<'_> {
+    fn read(&mut self, file: &File, mut buffer: &mut [u8]) -> io::Result<()> {
+        while !buffer.is_empty() {
+            let Some(extent) = self.extents.first() else {
+                return Err(io::ErrorKind::UnexpectedEof.into());
+            };
+            let left = extent.length - self.used;
+            let take = usize::try_from(left).unwrap_or(buffer.len()).min(buffer.len());
+            let (now, later) = buffer.split_at_mut(take);
+            file.read_exact_at(now, extent.offset + self.used)?;
+            buffer = later;
+            self.used += take as u64;
+            if self.used == extent.length {
+                self.extents = self.extents.get(1..).unwrap_or_default();
+                self.used = 0;
+            }
+        }
+        Ok(())
+    }
+}
