@@ -19,6 +19,7 @@ pub mod keys;
 pub mod manifest;
 pub mod pack;
 pub mod pool;
+pub mod reader;
 pub mod restore;
 pub mod scan;
 pub mod sealed;

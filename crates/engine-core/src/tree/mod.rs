@@ -16,8 +16,11 @@ pub mod walk;
 #[cfg(test)]
 mod tests;
 
+use std::sync::Arc;
+
 use crate::error::Result;
 use crate::ids::{Kind, Ref};
+use crate::tree::walk::LoadedObject;
 
 /// Where chunks go: a writing session of the pool. Called from many threads.
 pub trait ChunkSink: Send + Sync {
@@ -29,4 +32,11 @@ pub trait ChunkSink: Send + Sync {
 pub trait ChunkSource: Send + Sync {
     /// The chunk's plain bytes, checked against its name and length.
     fn fetch(&self, kind: Kind, reference: &Ref) -> Result<Vec<u8>>;
+
+    /// A part of a directory. A source that is asked for the same ones again and again may keep
+    /// them.
+    fn tree(&self, reference: &Ref) -> Result<Arc<LoadedObject>> {
+        let bytes = self.fetch(Kind::Tree, reference)?;
+        Ok(Arc::new(LoadedObject::parse(reference, bytes)?))
+    }
 }

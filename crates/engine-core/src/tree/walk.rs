@@ -11,7 +11,7 @@ use super::ChunkSource;
 use super::codec::{self, RawEntry, TreeObject};
 use super::entry::{Entry, EntryKind};
 use crate::error::{Error, Result};
-use crate::ids::{Kind, Ref};
+use crate::ids::Ref;
 
 /// A tree object in memory: its bytes and where each item lies in them.
 pub struct LoadedObject {
@@ -29,9 +29,9 @@ struct Item {
 }
 
 impl LoadedObject {
-    /// Reads and checks the object.
-    pub fn load(source: &dyn ChunkSource, reference: &Ref) -> Result<Self> {
-        Self::parse(source.fetch(Kind::Tree, reference)?).map_err(|error| match error {
+    /// Checks the bytes of the object that `reference` names.
+    pub fn parse(reference: &Ref, bytes: Vec<u8>) -> Result<Self> {
+        Self::parse_unnamed(bytes).map_err(|error| match error {
             Error::Integrity { object, reason } => Error::integrity(
                 format!("tree chunk {}", reference.name),
                 format!("{object}: {reason}"),
@@ -40,7 +40,7 @@ impl LoadedObject {
         })
     }
 
-    fn parse(bytes: Vec<u8>) -> Result<Self> {
+    fn parse_unnamed(bytes: Vec<u8>) -> Result<Self> {
         let range = |part: &[u8]| range_within(&bytes, part);
         let (level, items) = match codec::decode_object(&bytes)? {
             TreeObject::Leaf(entries) => {
@@ -120,11 +120,11 @@ fn load_child(
     parent: &LoadedObject,
     index: usize,
     bound: Option<&[u8]>,
-) -> Result<LoadedObject> {
+) -> Result<Arc<LoadedObject>> {
     let Some(reference) = parent.child(index) else {
         return Err(Error::Invalid("a leaf has no objects below it".into()));
     };
-    let child = LoadedObject::load(source, &reference)?;
+    let child = source.tree(&reference)?;
     let last = child.len().saturating_sub(1);
     let reason = if child.level.checked_add(1) != Some(parent.level) {
         "it is of another level than the node above says"
@@ -148,7 +148,7 @@ pub struct Directory<'a> {
 
 impl<'a> Directory<'a> {
     pub fn open(source: &'a dyn ChunkSource, root: Ref) -> Result<Self> {
-        let root = Some(Arc::new(LoadedObject::load(source, &root)?));
+        let root = Some(source.tree(&root)?);
         Ok(Directory { source, root })
     }
 
@@ -182,8 +182,13 @@ impl<'a> Directory<'a> {
 
     /// All entries as bytes, and the objects that hold them.
     pub fn cursor(&self) -> Cursor<'a> {
+        Cursor { source: self.source, place: self.start() }
+    }
+
+    /// The place before the first entry.
+    pub fn start(&self) -> Place {
         let open = self.root.iter().map(|root| Open { object: root.clone(), at: 0 }).collect();
-        Cursor { source: self.source, open }
+        Place { open }
     }
 }
 
@@ -207,9 +212,41 @@ impl Iterator for Entries<'_> {
     }
 }
 
-/// A place in a directory: before an entry, or before an object not opened yet.
+/// A [`Place`] and the source that its directory comes from.
 pub struct Cursor<'a> {
     source: &'a dyn ChunkSource,
+    place: Place,
+}
+
+impl Cursor<'_> {
+    /// See [`Place::peek`].
+    pub fn peek(&self) -> Next<'_> {
+        self.place.peek()
+    }
+
+    /// See [`Place::advance`].
+    pub fn advance(&mut self) {
+        self.place.advance();
+    }
+
+    /// See [`Place::expand`].
+    pub fn expand(&mut self) -> Result<()> {
+        self.place.expand(self.source)
+    }
+
+    /// See [`Place::entry`].
+    pub fn entry(&mut self) -> Result<Option<RawEntry<'_>>> {
+        self.place.entry(self.source)
+    }
+
+    /// See [`Place::seek`].
+    pub fn seek(&mut self, name: &[u8]) -> Result<()> {
+        self.place.seek(self.source, name)
+    }
+}
+
+/// A place in a directory: before an entry, or before an object not opened yet.
+pub struct Place {
     /// The objects that lead to the place, the highest first. Each is past the one after it.
     open: Vec<Open>,
 }
@@ -219,7 +256,7 @@ struct Open {
     at: usize,
 }
 
-/// What comes next at a [`Cursor`].
+/// What comes next at a [`Place`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Next<'c> {
     Entry(RawEntry<'c>),
@@ -232,7 +269,7 @@ pub enum Next<'c> {
     End,
 }
 
-impl Cursor<'_> {
+impl Place {
     /// What comes next, without reading anything.
     pub fn peek(&self) -> Next<'_> {
         let Some(Open { object, at }) = self.open.iter().rev().find(|open| !open.is_done()) else {
@@ -258,7 +295,7 @@ impl Cursor<'_> {
 
     /// Reads the object that comes next; does nothing before an entry or at the end. One that
     /// cannot be read is stepped past, so that a caller may go on after the error.
-    pub fn expand(&mut self) -> Result<()> {
+    pub fn expand(&mut self, source: &dyn ChunkSource) -> Result<()> {
         self.close_done();
         let Some(last) = self.open.last_mut() else { return Ok(()) };
         if last.object.child(last.at).is_none() {
@@ -268,15 +305,15 @@ impl Cursor<'_> {
         let (parent, index) = (last.object.clone(), last.at - 1);
         let after = self.open.iter().rev().find(|open| !open.is_done());
         let bound = after.map(|open| open.object.name(open.at));
-        let child = load_child(self.source, &parent, index, bound)?;
-        self.open.push(Open { object: Arc::new(child), at: 0 });
+        let child = load_child(source, &parent, index, bound)?;
+        self.open.push(Open { object: child, at: 0 });
         Ok(())
     }
 
     /// The entry that comes next, reading objects as needed.
-    pub fn entry(&mut self) -> Result<Option<RawEntry<'_>>> {
+    pub fn entry(&mut self, source: &dyn ChunkSource) -> Result<Option<RawEntry<'_>>> {
         while let Next::Object { .. } = self.peek() {
-            self.expand()?;
+            self.expand(source)?;
         }
         Ok(match self.peek() {
             Next::Entry(entry) => Some(entry),
@@ -286,7 +323,7 @@ impl Cursor<'_> {
 
     /// Steps to the first entry whose name is `name` or comes after it; only ever forward. Skips
     /// objects unread where it can.
-    pub fn seek(&mut self, name: &[u8]) -> Result<()> {
+    pub fn seek(&mut self, source: &dyn ChunkSource, name: &[u8]) -> Result<()> {
         loop {
             self.close_done();
             let Some(last) = self.open.last_mut() else { return Ok(()) };
@@ -302,7 +339,7 @@ impl Cursor<'_> {
                 if beyond {
                     return Ok(());
                 }
-                self.expand()?;
+                self.expand(source)?;
             }
         }
     }

@@ -350,3 +350,47 @@ fn bytes_that_are_no_list_are_refused() {
         assert_eq!(lists::read_refs(&sink, &content).unwrap_err().code(), "integrity");
     }
 }
+
+/// `cargo test --release -p holdfast-engine-core --lib -- --ignored --nocapture speed`
+#[test]
+#[ignore = "a measurement"]
+fn speed_of_entries() {
+    let mut entry = file(b"some-file-name.txt", vec![reference(1), reference(2)]);
+    entry.user = Some("somebody".into());
+    entry.group = Some("people".into());
+    entry.mtime = Time { sec: 1_700_000_000, nsec: 123_456_789 };
+    entry.ctime = entry.mtime;
+    entry.inode = 123_456_789;
+    entry.device = 2049;
+    let raw = encoded(&entry);
+    let count = 1_000_000;
+    let per_second = |start: std::time::Instant| f64::from(count) / start.elapsed().as_secs_f64();
+    let start = std::time::Instant::now();
+    let mut out = Vec::new();
+    for _ in 0..count {
+        out.clear();
+        codec::encode_entry(std::hint::black_box(&entry), &mut out).unwrap();
+    }
+    println!("encode: {:.0}/s of {} bytes", per_second(start), raw.len());
+    let start = std::time::Instant::now();
+    for _ in 0..count {
+        std::hint::black_box(codec::peek(std::hint::black_box(&raw)).unwrap());
+    }
+    println!("peek: {:.0}/s", per_second(start));
+    let start = std::time::Instant::now();
+    for _ in 0..count {
+        std::hint::black_box(codec::decode_entry(std::hint::black_box(&raw)).unwrap());
+    }
+    println!("decode: {:.0}/s", per_second(start));
+    let (names, raws) = directory(count as usize);
+    let sink = MemoryChunks::new();
+    let start = std::time::Instant::now();
+    let root = write_directory(&sink, raw_entries(&names, &raws)).unwrap();
+    println!("write a directory: {:.0}/s", per_second(start));
+    let start = std::time::Instant::now();
+    let mut cursor = crate::tree::walk::Directory::open(&sink, root).unwrap().cursor();
+    while cursor.entry().unwrap().is_some() {
+        cursor.advance();
+    }
+    println!("walk a directory: {:.0}/s", per_second(start));
+}
