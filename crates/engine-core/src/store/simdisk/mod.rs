@@ -4,7 +4,9 @@
 //! not save the bytes, names in one folder come and go independently of each other and of those
 //! in other folders. What survives here survives anywhere.
 
-use std::collections::BTreeMap;
+mod loss;
+mod state;
+
 use std::io::{self, ErrorKind};
 use std::ops::ControlFlow;
 use std::sync::Arc;
@@ -13,9 +15,8 @@ use parking_lot::Mutex;
 
 use super::disk::{Disk, Found, Space};
 use super::temporary::Writer;
-
-/// The grain in which unsynced bytes are kept or lost.
-const SECTOR_BYTES: usize = 512;
+use loss::{Random, lose_some_bytes, lose_some_names};
+use state::{Node, State};
 
 /// What a power cut takes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -28,30 +29,6 @@ pub enum Loss {
     Some(u64),
     /// Nothing: a process died, the system did not.
     Nothing,
-}
-
-#[derive(Clone, Debug)]
-enum Node {
-    File { now: Vec<u8>, durable: Vec<u8> },
-    Folder { now: BTreeMap<String, usize>, durable: BTreeMap<String, usize> },
-}
-
-impl Node {
-    fn folder() -> Self {
-        Node::Folder { now: BTreeMap::new(), durable: BTreeMap::new() }
-    }
-}
-
-#[derive(Clone, Debug)]
-struct State {
-    /// Node 0 is the top. Nodes without a name stay: they are few.
-    nodes: Vec<Node>,
-    /// Times the power came on: files opened earlier are closed.
-    boot: u64,
-    /// Operations that change the disk, asked for since it was made or [`SimDisk::crash`]ed.
-    log: Vec<String>,
-    power_off_after: Option<usize>,
-    full_after: Option<usize>,
 }
 
 /// See the module. Clones share one disk.
@@ -179,139 +156,6 @@ impl SimDisk {
         }
         state.log.push(words);
         act(&mut state)
-    }
-}
-
-impl State {
-    fn is_off(&self) -> bool {
-        self.power_off_after.is_some_and(|after| self.log.len() >= after)
-    }
-
-    fn powered(&self) -> io::Result<()> {
-        if self.is_off() { Err(io::Error::other("the power is off")) } else { Ok(()) }
-    }
-
-    fn folder(&self, at: usize) -> io::Result<&BTreeMap<String, usize>> {
-        match self.nodes.get(at) {
-            Some(Node::Folder { now, .. }) => Ok(now),
-            _ => Err(ErrorKind::NotADirectory.into()),
-        }
-    }
-
-    fn find(&self, path: &str) -> io::Result<usize> {
-        let mut at = 0;
-        for name in path.split('/').filter(|name| !name.is_empty()) {
-            at = *self.folder(at)?.get(name).ok_or(ErrorKind::NotFound)?;
-        }
-        Ok(at)
-    }
-
-    /// The names of the folder that holds `path`, and the name in it.
-    fn place<'a>(&mut self, path: &'a str) -> io::Result<(&mut BTreeMap<String, usize>, &'a str)> {
-        let (folder, name) = path.rsplit_once('/').unwrap_or(("", path));
-        let at = self.find(folder)?;
-        match self.nodes.get_mut(at) {
-            Some(Node::Folder { now, .. }) => Ok((now, name)),
-            _ => Err(ErrorKind::NotADirectory.into()),
-        }
-    }
-
-    fn add(&mut self, path: &str, node: Node) -> io::Result<usize> {
-        let at = self.nodes.len();
-        let (names, name) = self.place(path)?;
-        if names.contains_key(name) {
-            return Err(ErrorKind::AlreadyExists.into());
-        }
-        names.insert(name.to_owned(), at);
-        self.nodes.push(node);
-        Ok(at)
-    }
-
-    fn opened(&mut self, file: &SimFile) -> io::Result<(&mut Vec<u8>, &mut Vec<u8>)> {
-        match self.nodes.get_mut(file.node) {
-            Some(Node::File { now, durable }) if file.boot == self.boot => Ok((now, durable)),
-            _ => Err(io::Error::other("the file was open when the power went off")),
-        }
-    }
-
-    fn rename(&mut self, from: &str, to: &str, replace: bool) -> io::Result<()> {
-        let at = self.find(from)?;
-        if matches!(self.nodes.get(at), Some(Node::Folder { .. })) {
-            return Err(ErrorKind::IsADirectory.into());
-        }
-        if let Ok(taken) = self.find(to) {
-            match self.nodes.get(taken) {
-                _ if !replace => return Err(ErrorKind::AlreadyExists.into()),
-                Some(Node::Folder { .. }) => return Err(ErrorKind::IsADirectory.into()),
-                _ => {}
-            }
-        }
-        let (names, name) = self.place(to)?;
-        names.insert(name.to_owned(), at);
-        let (names, name) = self.place(from)?;
-        names.remove(name);
-        Ok(())
-    }
-}
-
-/// SplitMix64 (Steele, Lea, Flood 2014): enough for choosing what is lost.
-struct Random(u64);
-
-impl Random {
-    fn next(&mut self) -> u64 {
-        self.0 = self.0.wrapping_add(0x9e37_79b9_7f4a_7c15);
-        let mut word = self.0;
-        word = (word ^ (word >> 30)).wrapping_mul(0xbf58_476d_1ce4_e5b9);
-        word = (word ^ (word >> 27)).wrapping_mul(0x94d0_49bb_1331_11eb);
-        word ^ (word >> 31)
-    }
-
-    fn coin(&mut self) -> bool {
-        self.next() & 1 == 1
-    }
-}
-
-/// The length is the old, the new, or between; of the bytes each sector is the new, or the old
-/// (zero where there was none).
-fn lose_some_bytes(now: &mut Vec<u8>, durable: &[u8], random: &mut Random) {
-    if now == durable {
-        return;
-    }
-    let (old, new) = (durable.len(), now.len());
-    let length = match random.next() % 4 {
-        0 => old,
-        1 => old.min(new) + random.next() as usize % (old.abs_diff(new) + 1),
-        _ => new,
-    };
-    now.resize(length, 0);
-    for (at, sector) in now.chunks_mut(SECTOR_BYTES).enumerate() {
-        if random.coin() {
-            let before = durable.get(at * SECTOR_BYTES..).unwrap_or_default();
-            for (place, byte) in sector.iter_mut().enumerate() {
-                *byte = before.get(place).copied().unwrap_or(0);
-            }
-        }
-    }
-}
-
-/// Each name that was changed is as it was or as it became.
-fn lose_some_names(
-    now: &mut BTreeMap<String, usize>,
-    durable: &BTreeMap<String, usize>,
-    random: &mut Random,
-) {
-    let mut names: Vec<String> = now.keys().chain(durable.keys()).cloned().collect();
-    names.sort();
-    names.dedup();
-    for name in names {
-        let before = durable.get(&name);
-        if now.get(&name) == before || random.coin() {
-            continue;
-        }
-        match before {
-            Some(node) => now.insert(name, *node),
-            None => now.remove(&name),
-        };
     }
 }
 
@@ -465,118 +309,4 @@ impl Disk for SimDisk {
 }
 
 #[cfg(test)]
-mod tests {
-    #![allow(clippy::unwrap_used)]
-    use super::*;
-
-    fn write(disk: &SimDisk, path: &str, data: &[u8]) -> SimFile {
-        let mut file = disk.create(path).unwrap();
-        disk.write(&mut file, data).unwrap();
-        file
-    }
-
-    fn read(disk: &SimDisk, path: &str) -> Option<Vec<u8>> {
-        let file = disk.open(path).ok()?;
-        let mut data = vec![0; disk.size_of(&file).unwrap() as usize];
-        disk.read_at(&file, &mut data, 0).unwrap();
-        Some(data)
-    }
-
-    #[test]
-    fn a_power_cut_takes_bytes_that_were_not_synced() {
-        let disk = SimDisk::new();
-        let mut file = write(&disk, "a", b"synced");
-        disk.sync_file(&file).unwrap();
-        disk.write(&mut file, b" and not").unwrap();
-        write(&disk, "b", b"never synced");
-        disk.sync_dir("").unwrap();
-        assert_eq!(read(&disk, "a").unwrap(), b"synced and not");
-        disk.crash(Loss::AllUnsynced);
-        assert_eq!(read(&disk, "a").unwrap(), b"synced");
-        assert_eq!(read(&disk, "b").unwrap(), b"");
-        assert!(disk.write(&mut file, b"late").is_err(), "a file stayed open over a power cut");
-    }
-
-    #[test]
-    fn a_power_cut_takes_names_that_were_not_synced_and_undoes_renames() {
-        let disk = SimDisk::new();
-        disk.sync_file(&write(&disk, "old", b"1")).unwrap();
-        disk.sync_dir("").unwrap();
-        disk.sync_file(&write(&disk, "new", b"2")).unwrap();
-        disk.rename("old", "moved").unwrap();
-        let (kept, lost) = (disk.copy(), disk);
-        lost.crash(Loss::AllUnsynced);
-        assert_eq!(read(&lost, "old").unwrap(), b"1");
-        assert_eq!((read(&lost, "new"), read(&lost, "moved")), (None, None));
-        kept.crash(Loss::UnsyncedBytes);
-        assert_eq!(read(&kept, "moved").unwrap(), b"1");
-        assert_eq!(read(&kept, "new").unwrap(), b"2");
-        assert_eq!(read(&kept, "old"), None);
-    }
-
-    #[test]
-    fn a_folder_that_was_not_synced_takes_its_files_with_it() {
-        let disk = SimDisk::new();
-        disk.mkdir("d").unwrap();
-        disk.sync_file(&write(&disk, "d/a", b"1")).unwrap();
-        disk.sync_dir("d").unwrap();
-        disk.crash(Loss::AllUnsynced);
-        assert_eq!(disk.stat("d").unwrap(), None);
-    }
-
-    #[test]
-    fn an_unlink_that_was_not_synced_is_undone() {
-        let disk = SimDisk::new();
-        disk.sync_file(&write(&disk, "a", b"1")).unwrap();
-        disk.sync_dir("").unwrap();
-        disk.unlink("a").unwrap();
-        disk.crash(Loss::AllUnsynced);
-        assert_eq!(read(&disk, "a").unwrap(), b"1");
-    }
-
-    #[test]
-    fn a_seed_chooses_what_is_lost_and_never_what_was_synced() {
-        let mut seen = std::collections::BTreeSet::new();
-        for seed in 0..64 {
-            let disk = SimDisk::new();
-            disk.sync_file(&write(&disk, "safe", b"safe")).unwrap();
-            disk.sync_dir("").unwrap();
-            write(&disk, "a", &[1; 2000]);
-            disk.unlink("safe").unwrap();
-            disk.sync_dir("").unwrap();
-            disk.sync_file(&write(&disk, "b", b"b")).unwrap();
-            disk.crash(Loss::Some(seed));
-            assert_eq!(read(&disk, "safe"), None);
-            assert!(read(&disk, "b").is_none_or(|data| data == b"b"));
-            seen.insert((read(&disk, "a"), read(&disk, "b")));
-        }
-        assert!(seen.len() > 16, "only {} outcomes", seen.len());
-    }
-
-    #[test]
-    fn after_the_power_goes_off_nothing_works_until_the_crash() {
-        let disk = SimDisk::new();
-        disk.power_off_after(1);
-        disk.mkdir("d").unwrap();
-        assert!(disk.is_off());
-        assert!(disk.mkdir("e").is_err() && disk.stat("d").is_err() && disk.open("d").is_err());
-        assert_eq!(disk.operations(), ["make the folder d"]);
-        disk.crash(Loss::Nothing);
-        assert_eq!(disk.stat("d").unwrap(), Some(Found::Folder));
-        assert_eq!(disk.stat("e").unwrap(), None);
-    }
-
-    #[test]
-    fn a_full_disk_takes_nothing_new_but_lets_go() {
-        let disk = SimDisk::new();
-        let mut file = write(&disk, "a", b"1");
-        disk.full_after(Some(0));
-        let full = |result: io::Result<()>| result.unwrap_err().kind() == ErrorKind::StorageFull;
-        assert!(full(disk.write(&mut file, b"2")));
-        assert!(full(disk.mkdir("d")));
-        assert!(full(disk.create("b").map(drop)));
-        disk.unlink("a").unwrap();
-        disk.full_after(None);
-        disk.mkdir("d").unwrap();
-    }
-}
+mod tests;
