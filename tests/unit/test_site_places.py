@@ -37,8 +37,19 @@ def test_a_pool_is_not_made_among_other_files(tmp_path: Path) -> None:
         places.require_room_for_pool(str(tmp_path / "letter"))
 
 
-def test_only_own_directories_inside_the_selection_are_excluded() -> None:
-    own = places.own_directories(Path("/var/lib/holdfast"), "/mnt/my pool[1]")
-    assert places.rules_against(own, [b"/home"]) == ()
-    assert places.rules_against(own, [b"/mnt"]) == ("/mnt/my\\ pool\\[1\\]/",)
-    assert len(places.rules_against(own, [b"/"])) == 2
+def test_only_a_pool_inside_the_selection_is_excluded() -> None:
+    pool = b"/mnt/my disk/my pool[1]"
+    assert places.rules_against(pool, [b"/home", b"/mn"]) == ()
+    assert places.rules_against(pool, [b"/"]) == ("/mnt/my\\ disk/my\\ pool\\[1\\]/",)
+    assert places.rules_against(pool, [b"/home", b"/mnt/my disk"]) == (
+        "/mnt/my disk/my\\ pool\\[1\\]/",
+    )
+    assert places.rules_against(b"/mnt/\xff/pool", [b"/"]) == ("/mnt/?/pool/",)
+    assert places.rules_against(b"/mnt/\xff/pool", [b"/mnt/\xff"]) == ("/pool/",)
+
+
+def test_a_cache_carries_its_mark(tmp_path: Path) -> None:
+    for _ in range(2):
+        places.mark_as_cache(tmp_path / "cache")
+    tag = (tmp_path / "cache" / "CACHEDIR.TAG").read_bytes()
+    assert tag.startswith(b"Signature: 8a477f597d28d172789f06886806bc55")

@@ -7,7 +7,6 @@ working directory any more.
 from __future__ import annotations
 
 import os
-from pathlib import Path
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
@@ -15,6 +14,7 @@ from holdfast.base.errors import Invalid, NoPermission
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
 
 POOL_HEADER = "pool"
 """The object that makes a directory a pool; see docs/formats."""
@@ -80,22 +80,51 @@ def require_room_for_pool(place: str) -> None:
         )
 
 
-def own_directories(home: Path, place: str) -> list[bytes]:
-    """Name the directories of a site that would only back up themselves."""
-    own = [os.fsencode(home / "cache")]
-    if is_directory_place(place):
-        own.append(os.fsencode(Path(place)))
-    return own
+def rules_against(directory: bytes, paths: Iterable[bytes]) -> tuple[str, ...]:
+    """Write exclusion rules for a directory, for each path that it lies inside of.
+
+    Args:
+        directory: Absolute.
+        paths: A backup selection: absolute.
+
+    Returns:
+        Rules in gitignore syntax. As the engine wants them: absolute, with the path of the
+        selection as it is and only what is below it escaped.
+    """
+    rules = []
+    for path in paths:
+        root = path.rstrip(b"/")
+        if directory.startswith(root + b"/"):
+            above = root.decode("utf-8", "ignore") if _is_text(root) else ""
+            rules.append(above + _escaped(directory[len(root) :]) + "/")
+    return tuple(rules)
 
 
-def rules_against(directories: Iterable[bytes], paths: Iterable[bytes]) -> tuple[str, ...]:
-    """Write exclusion rules, in gitignore syntax, for directories that lie inside of paths."""
-    roots = [path.rstrip(b"/") + b"/" for path in paths]
-    inside = [one for one in directories if any(one.startswith(root) for root in roots)]
-    return tuple(_rule(one) for one in inside)
+def mark_as_cache(directory: Path) -> None:
+    """Make a directory that backups leave out, by the Cache Directory Tagging Specification.
+
+    Raises:
+        OSError: It can't be made.
+    """
+    directory.mkdir(exist_ok=True)
+    tag = directory / "CACHEDIR.TAG"
+    if not tag.exists():
+        tag.write_text(
+            "Signature: 8a477f597d28d172789f06886806bc55\n"
+            "# Copies of what is in the pool. Holdfast makes them again when they are gone.\n"
+        )
 
 
-def _rule(directory: bytes) -> str:
-    text = directory.decode("utf-8", "surrogateescape")
-    escaped = "".join(f"\\{one}" if one in "\\*?[]!# " else one for one in text)
-    return f"{escaped}/"
+def _is_text(path: bytes) -> bool:
+    try:
+        path.decode("utf-8")
+    except UnicodeDecodeError:
+        return False
+    return True
+
+
+def _escaped(path: bytes) -> str:
+    # A byte that is not UTF-8 can't be written in a rule: any one byte stands for it.
+    text = path.decode("utf-8", "surrogateescape")
+    special = {one: f"\\{one}" for one in "\\*?[]!# "}
+    return "".join("?" if "\udc80" <= one <= "\udcff" else special.get(one, one) for one in text)

@@ -53,7 +53,7 @@ class SecretSource:
 class ChosenSecret:
     """A secret, and what the configuration is to say about it."""
 
-    secret: Secret
+    secret: Passphrase | KeyFile
     source: KeySource
     path: Path | None
 

@@ -139,7 +139,9 @@ class Site:
             NotAPool: It is gone.
             WrongKey: The secret does not open it, or another pool is in its place.
         """
-        pool = open_pool(self.config.pool_url, secret=self._secret, cache_dir=self.home / "cache")
+        cache = self.home / "cache"
+        places.mark_as_cache(cache)
+        pool = open_pool(self.config.pool_url, secret=self._secret, cache_dir=cache)
         found = pool_id(pool.id)
         if found != self.config.pool_id:
             raise WrongKey(
@@ -173,8 +175,9 @@ class Site:
             Cancelled: Interrupted; nothing was committed.
             HoldfastError: The backup failed.
         """
-        own = places.own_directories(self.home, self.config.pool_url)
-        order = replace(order, exclude=order.exclude + places.rules_against(own, order.paths))
+        if places.is_directory_place(self.config.pool_url):
+            own = places.rules_against(os.fsencode(self.config.pool_url), order.paths)
+            order = replace(order, exclude=order.exclude + own)
         image = run_backup(self.pool, order, self.clock, report)
         self.catalog.record_image(image, self.pool_id)
         return image
