@@ -51,7 +51,7 @@ MAX_BLOCK_BYTES = (1 << 24) - 1
 MAX_FOOTER_BYTES = 1 << 30
 MAX_SLOT_BYTES = 64 << 10
 MAX_MEMORY_KIB, MAX_PASSES, MAX_LANES = 1 << 20, 16, 16
-MAX_DEPTH = 8
+MAX_LIST_DEPTH, MAX_NODE_LEVEL = 8, 16
 REF_BYTES = 36
 DATA, TREE, LIST = 0, 1, 2
 KIND_PURPOSES = ("name data chunk", "name tree chunk", "name list chunk")
@@ -312,7 +312,7 @@ class Pool:
     def entries(self, tree: bytes) -> Iterator[dict[int, Any]]:
         """Yield the entries of the directory whose tree object this reference names."""
         last = b""
-        for entry in self._tree_entries(tree, MAX_DEPTH):
+        for entry in self._tree_entries(tree, MAX_NODE_LEVEL + 1):
             name = entry[1]
             sound = name not in {b"", b".", b".."} and b"/" not in name and b"\0" not in name
             require(sound and name > last, f"a directory has the wrong name {name!r}")
@@ -339,7 +339,7 @@ class Pool:
             yield self.chunk(DATA, ref)
 
     def _listed(self, depth: int, ref: bytes) -> Iterator[bytes]:
-        require(1 <= depth <= MAX_DEPTH, "a content list is too deep")
+        require(1 <= depth <= MAX_LIST_DEPTH, "a content list is too deep")
         for item in split_refs(self.chunk(LIST, ref)):
             if depth == 1:
                 yield item
@@ -497,7 +497,8 @@ def pool_key(arguments: argparse.Namespace, pool_id: bytes) -> bytes:
         return key_from_slots(
             arguments.pool, pool_id, "key-file", read_key_file(arguments.key_file)
         )
-    passphrase = arguments.passphrase_file.read_text("utf-8").removesuffix("\n")
+    passphrase = arguments.passphrase_file.read_bytes().decode("utf-8")
+    passphrase = passphrase.removesuffix("\n").removesuffix("\r")
     secret = unicodedata.normalize("NFC", passphrase).encode()
     return key_from_slots(arguments.pool, pool_id, "passphrase", secret)
 

@@ -220,7 +220,7 @@ def segment(packs: list[Pack], pool_id: bytes = POOL_ID) -> bytes:
 # Sealed objects
 
 
-def sealed_object(letter: bytes, salt: bytes, key: str, content: dict[str, Any]) -> bytes:
+def sealed_object(letter: bytes, salt: bytes, key: str, content: Any) -> bytes:
     front = b"HFOBJ\0" + letter + b"\x01" + salt
     return front + seal("object", salt, 0, cbor2.dumps(content), front + key.encode())
 

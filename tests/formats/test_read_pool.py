@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 import zstandard
 
-from tests.formats import golden
+from tests.formats import golden, pages
 
 if TYPE_CHECKING:
     from types import ModuleType
@@ -166,6 +166,21 @@ def test_the_index_is_not_needed(pool: Path, tmp_path: Path) -> None:
     for path in (pool / "index").iterdir():
         path.unlink()
     assert read(pool, *KEY, "extract", "latest", tmp_path / "out") == 1
+
+
+@pytest.mark.parametrize("kind", ["passphrase", "key-file"])
+def test_the_slots_of_the_page_open_a_pool_with_their_secret(
+    pool: Path, tmp_path: Path, kind: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    (pool / "keys").mkdir()
+    (pool / "keys" / "00.json").write_bytes(pages.vector("key-slots", f"{kind}-slot"))
+    secret = tmp_path / "secret"
+    secret.write_bytes(pages.vector("key-slots", kind) + b"\n")
+    assert read(pool, f"--{kind}" + "-file" * (kind == "passphrase"), secret, "images") == 0
+    assert "golden:/srv" in capsys.readouterr().out
+    secret.write_bytes(pages.vector("key-slots", kind).replace(b"4", b"5").replace(b"co", b"ho"))
+    assert read(pool, f"--{kind}" + "-file" * (kind == "passphrase"), secret, "images") == 2
+    assert "none of 1" in capsys.readouterr().err
 
 
 def read_everything(root: Path) -> int:
