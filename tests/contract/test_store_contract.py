@@ -170,6 +170,13 @@ def test_a_list_goes_by_whole_parts_of_keys(store: Store) -> None:
     assert sorted(listed(store, "packs/")) == [("packs/ab/one", 1), ("packs/abc/two", 2)]
 
 
+def test_a_list_of_everything_has_every_object(store: Store) -> None:
+    keys = ["pool", "packs/ab/one", "keys/a-b_c.json", "x/tmp", "a..b"]
+    for key in keys:
+        store.put(key, b"x")
+    assert sorted(listed(store, "")) == [(key, 1) for key in sorted(keys)]
+
+
 def test_a_list_of_nothing_is_empty(store: Store) -> None:
     assert listed(store, "marks/") == []
     store.put("images/one", b"x")
@@ -189,7 +196,27 @@ def test_a_deleted_object_is_gone_and_deleting_it_again_is_fine(store: Store) ->
 
 @pytest.mark.parametrize(
     "key",
-    ["", "/pool", "pool/", "a//b", "../pool", "a/../b", "a/./b", ".hidden", "a\0b", "ä", "a b"],
+    [
+        "",
+        "/",
+        "/pool",
+        "pool/",
+        "a//b",
+        "../pool",
+        "a/../b",
+        "a/./b",
+        ".hidden",
+        "a/.hidden",
+        "a\0b",
+        "a\\b",
+        "ä",
+        "a b",
+        "tmp",
+        "tmp/x",
+        "a" * 256,
+        "a/" * 600 + "a",
+    ],
+    ids=lambda key: repr(key[:20]),
 )
 def test_a_key_that_could_climb_or_needs_quoting_is_refused(store: Store, key: str) -> None:
     for refused in (
@@ -199,6 +226,7 @@ def test_a_key_that_could_climb_or_needs_quoting_is_refused(store: Store, key: s
         lambda: store.size(key),
         lambda: store.delete(key),
         lambda: list(store.list(f"{key}/")),
+        lambda: list(store.list(f"{key}x")),
     ):
-        with pytest.raises(ValueError, match="can't be the key"):
+        with pytest.raises(ValueError, match=r"can't be the key|is not a prefix"):
             refused()

@@ -190,7 +190,7 @@ SALTS = (
 def filter_blocks(names: Iterable[bytes], count: int) -> bytes:
     words = [0] * (8 * count)
     for chunk_name in names:
-        low, high = struct.unpack_from("<II", chunk_name)
+        high, low = struct.unpack_from(">II", chunk_name)
         block = high * count >> 32
         for word, salt in enumerate(SALTS):
             bit = (low * salt % (1 << 32)) >> 27
@@ -205,7 +205,7 @@ def segment(packs: list[Pack], pool_id: bytes = POOL_ID) -> bytes:
         for ordinal, each in enumerate(packs)
         for chunk_name, (block, offset, length) in each.places.items()
     )
-    blocks = max(1, -(-len(records) * 10 // 256))
+    blocks = -(-len(records) * 10 // 256)
     head = b"HFINDX\0\x01" + pool_id + struct.pack("<QII24x", len(records), len(packs), blocks)
     for each in packs:
         sizes = struct.pack("<QIB3x", len(each.raw), each.footer_sealed_len, each.kind)
@@ -320,7 +320,7 @@ def manifest(root: dict[int, Any]) -> dict[str, Any]:
         "root": root,
         "parent": None,
         "status": "completed with errors",
-        "stats": {"files": 9, "dirs": 4},
+        "stats": {"dirs": 4, "files": 9},
         "findings": [[b"/srv/locked", "no-permission", "permission denied", "error"]],
         "findings_total": 1,
         "options": {},

@@ -8,6 +8,7 @@ sees a traceback, unless HOLDFAST_DEBUG is set.
 from __future__ import annotations
 
 import errno
+import functools
 import os
 import signal
 import sys
@@ -49,7 +50,9 @@ def root(
     return errors.EXIT_OK
 
 
-def _register() -> None:
+@functools.cache
+def register_all() -> None:
+    """Add every command to the application, once."""
     from holdfast.faces.cli import (
         backup,
         catalog,
@@ -84,7 +87,7 @@ def run(arguments: Sequence[str]) -> int:
     """
     as_json = "--json" in arguments
     try:
-        _register()
+        register_all()
         status = app(args=list(arguments), prog_name="holdfast", standalone_mode=False)
         sys.stdout.flush()
     except BrokenPipeError:

@@ -2,8 +2,8 @@
 
 Must not carry a backup's data: the engine has a native store for that, with the same layout, and
 both may work on one directory at a time. An object is visible only when its bytes are durable:
-temporary file, fsync, rename or link, fsync of the directory. Names that begin with a dot are
-files on their way and are no objects.
+temporary file, fsync, rename or link, fsync of the directory. Files
+whose path can't be a key are no objects: names that begin with a dot are files on their way.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holdfast.vault.backends.names import checked_key, checked_prefix
+from holdfast.vault.backends.names import checked_key, checked_prefix, is_key
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -98,11 +98,14 @@ class DirectoryStore:
         try:
             os.link(staged, path)
         except FileExistsError:
-            return False
+            created = False
+        else:
+            created = True
         finally:
             staged.unlink(missing_ok=True)
+        # Also for the loser, who may rely on the winner's object before the winner has synced.
         _sync_directory(path.parent)
-        return True
+        return created
 
     def size(self, key: str) -> int | None:
         """Tell an object's size in bytes, or None when there is none of this key.
@@ -116,7 +119,9 @@ class DirectoryStore:
             return None
 
     def list(self, prefix: str) -> Iterator[list[tuple[str, int]]]:
-        """Yield pages of (key, size in bytes) of the objects under a prefix that ends with '/'.
+        """Yield pages of (key, size in bytes) of the objects under a prefix.
+
+        A prefix ends with '/'; the empty one is for all objects.
 
         Objects put or deleted while the pages are taken may or may not be in them.
 
@@ -155,9 +160,9 @@ class DirectoryStore:
         except FileNotFoundError:
             return
         for entry in found:
-            if entry.name.startswith("."):
+            key = f"{prefix}/{entry.name}" if prefix else entry.name
+            if not is_key(key):
                 continue
-            key = f"{prefix}/{entry.name}"
             if entry.is_dir(follow_symlinks=False):
                 yield from self._walk(directory / entry.name, key)
             else:

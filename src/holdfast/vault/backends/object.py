@@ -213,7 +213,9 @@ class ObjectStore:
             return None
 
     def list(self, prefix: str) -> Iterator[list[tuple[str, int]]]:
-        """Yield pages of (key, size in bytes) of the objects under a prefix that ends with '/'.
+        """Yield pages of (key, size in bytes) of the objects under a prefix.
+
+        A prefix ends with '/'; the empty one is for all objects.
 
         Objects put or deleted while the pages are taken may or may not be in them.
 
@@ -221,7 +223,7 @@ class ObjectStore:
             PermissionError: The credentials don't allow it.
             OSError: The service failed, after retries; safe to retry from the beginning.
         """
-        top = checked_prefix(prefix)
+        top = checked_prefix(prefix) or None
         with self._translated("list", prefix):
             pages = iter(obstore.list(self._backend, top, chunk_size=_PAGE))
         while True:

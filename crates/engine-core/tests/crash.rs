@@ -1,0 +1,140 @@
+//! The power goes off after the k-th disk operation, for every k: what was committed is intact,
+//! and the work can be done again.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod kit;
+
+use std::ops::ControlFlow;
+use std::sync::Arc;
+
+use holdfast_engine_core::cancel::Cancel;
+use holdfast_engine_core::error::Result;
+use holdfast_engine_core::index::merge::merge;
+use holdfast_engine_core::manifest::Manifest;
+use holdfast_engine_core::pool::Pool;
+use holdfast_engine_core::store::disk::Disk;
+use holdfast_engine_core::store::posix::PosixStore;
+use holdfast_engine_core::store::simdisk::{Loss, SimDisk};
+use kit::{State, Tree, back_up, read_image};
+
+/// Random losses tried for each operation, beside the worst.
+const SEEDS: u64 = 4;
+
+/// An image that was committed, and what it must hold.
+type Committed = (Manifest, State);
+
+fn open(disk: &SimDisk) -> Result<Pool> {
+    kit::open(Arc::new(PosixStore::on(disk.clone())))
+}
+
+/// A pool with an image of each of `rounds` states of the tree.
+fn pool_of(tree: &Tree, rounds: u64) -> (SimDisk, Vec<Committed>) {
+    let disk = SimDisk::new();
+    let pool = kit::create(Arc::new(PosixStore::on(disk.clone())));
+    let committed = (0..rounds).map(|round| {
+        tree.change(round);
+        (back_up(&pool, tree).unwrap(), tree.state())
+    });
+    let committed = committed.collect();
+    (disk, committed)
+}
+
+fn assert_intact(pool: &Pool, committed: &[Committed], when: &str) {
+    for (image, state) in committed {
+        let stored = pool.image(&image.id).unwrap_or_else(|error| panic!("{error} {when}"));
+        assert_eq!(stored, *image, "{when}");
+        let read = read_image(pool, &stored).unwrap_or_else(|error| panic!("{error} {when}"));
+        assert!(read == *state, "image {} holds something else {when}", image.number);
+    }
+}
+
+fn assert_no_temporary_files(disk: &SimDisk, when: &str) {
+    let mut left = Vec::new();
+    let listed = disk.list("tmp", &mut |name, _| {
+        left.push(name.to_owned());
+        ControlFlow::Continue(())
+    });
+    listed.unwrap();
+    assert!(left.is_empty(), "{left:?} {when}");
+}
+
+/// Runs `verb` on copies of `base`, each with a power cut after one operation more, until it runs
+/// through; `look` sees the pool after each cut, and says whether `verb` had ended well.
+fn for_every_operation<T>(
+    base: &SimDisk,
+    verb: impl Fn(&Pool) -> Result<T>,
+    look: impl Fn(&SimDisk, Option<T>, &str),
+) {
+    let mut cuts = 0;
+    for after in 0.. {
+        let mut off = false;
+        let seeds = (0..SEEDS).map(|seed| Loss::Some(after as u64 * SEEDS + seed));
+        for loss in [Loss::AllUnsynced, Loss::UnsyncedBytes].into_iter().chain(seeds) {
+            let disk = base.copy();
+            let pool = open(&disk).unwrap();
+            disk.reset_operations();
+            disk.power_off_after(after);
+            let done = verb(&pool).ok();
+            drop(pool);
+            off = disk.is_off();
+            let last = disk.operations().pop().unwrap_or_default();
+            disk.crash(loss);
+            let when = format!("after {after} operations (the last: {last}) and {loss:?}");
+            look(&disk, done, &when);
+        }
+        if !off {
+            break;
+        }
+        cuts += 1;
+    }
+    assert!(cuts > 10, "only {cuts} operations");
+}
+
+#[test]
+fn a_power_cut_at_any_operation_of_a_backup_loses_nothing_committed_and_the_next_one_succeeds() {
+    let tree = Tree::new();
+    let (disk, committed) = pool_of(&tree, 2);
+    tree.change(7);
+    let now = tree.state();
+    for_every_operation(
+        &disk,
+        |pool| back_up(pool, &tree),
+        |disk, done, when| {
+            let pool = open(disk).unwrap_or_else(|error| panic!("{error} {when}"));
+            assert_intact(&pool, &committed, when);
+            let images = pool.images().unwrap_or_else(|error| panic!("{error} {when}"));
+            let new: Vec<_> = images.iter().filter(|image| image.number == 3).collect();
+            assert_eq!(images.len(), committed.len() + new.len(), "{when}");
+            match &done {
+                Some(image) => assert_eq!(new, [image], "{when}"),
+                None => assert!(new.len() <= 1, "{when}"),
+            }
+            for image in new {
+                assert_intact(&pool, &[(image.clone(), now.clone())], when);
+            }
+            let again = back_up(&pool, &tree).unwrap_or_else(|error| panic!("{error} {when}"));
+            assert_intact(&pool, &[(again, now.clone())], when);
+            assert_intact(&pool, &committed, when);
+            assert_no_temporary_files(disk, when);
+        },
+    );
+}
+
+#[test]
+fn a_power_cut_at_any_operation_of_an_index_merge_loses_no_chunk_and_the_next_one_succeeds() {
+    let tree = Tree::new();
+    let (disk, committed) = pool_of(&tree, 4);
+    let merge_all = |pool: &Pool| {
+        let segments = pool.index().segments();
+        merge(pool.store(), pool.keys(), &pool.id(), &segments, &|_| false, &Cancel::new())
+    };
+    for_every_operation(&disk, merge_all, |disk, _, when| {
+        let pool = open(disk).unwrap_or_else(|error| panic!("{error} {when}"));
+        assert_intact(&pool, &committed, when);
+        merge_all(&pool).unwrap_or_else(|error| panic!("{error} {when}"));
+        let pool = open(disk).unwrap();
+        assert_eq!(pool.index().segments().len(), 1, "{when}");
+        assert_intact(&pool, &committed, when);
+        assert_no_temporary_files(disk, when);
+    });
+}

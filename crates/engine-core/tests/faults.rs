@@ -1,0 +1,315 @@
+//! Stores that fail, lie, or rot: every fault is told, and nothing wrong is taken for right.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod kit;
+
+use std::sync::Arc;
+
+use holdfast_engine_core::error::{Error, Result};
+use holdfast_engine_core::manifest::Manifest;
+use holdfast_engine_core::pool::Pool;
+use holdfast_engine_core::store::faulty::{Fault, FaultyStore, Gate, Operation, Rule};
+use holdfast_engine_core::store::memory::MemoryStore;
+use holdfast_engine_core::store::posix::PosixStore;
+use holdfast_engine_core::store::simdisk::SimDisk;
+use holdfast_engine_core::store::{Store, list_sorted};
+use kit::{State, Tree, back_up, read_image};
+
+type Faulty = Arc<FaultyStore<Arc<MemoryStore>>>;
+
+fn copy(store: &dyn Store) -> Arc<MemoryStore> {
+    let copy = MemoryStore::new();
+    for (key, _) in list_sorted(store, "").unwrap() {
+        copy.put(&key, &store.get(&key).unwrap()).unwrap();
+    }
+    Arc::new(copy)
+}
+
+fn faulty(store: &dyn Store) -> Faulty {
+    Arc::new(FaultyStore::new(copy(store)))
+}
+
+/// A pool with one image of the tree.
+struct Stored {
+    tree: Tree,
+    store: Arc<MemoryStore>,
+    image: Manifest,
+    state: State,
+}
+
+fn stored() -> Stored {
+    let tree = Tree::new();
+    let store = Arc::new(MemoryStore::new());
+    let image = back_up(&kit::create(store.clone()), &tree).unwrap();
+    Stored { state: tree.state(), tree, store, image }
+}
+
+/// Opens the pool and reads the image.
+fn read_all(store: Arc<dyn Store>, image: &Manifest) -> Result<State> {
+    let pool = kit::open(store)?;
+    let image = pool.image(&image.id)?;
+    read_image(&pool, &image)
+}
+
+/// An error that a person can act on: not a broken promise of the program itself.
+fn assert_told(error: &Error, codes: &[&str], when: &str) {
+    assert!(codes.contains(&error.code()), "{error} ({}) {when}", error.code());
+}
+
+#[test]
+fn a_flipped_bit_at_any_byte_is_told_and_never_restored_as_right() {
+    let Stored { store, image, state, tree: _tree } = stored();
+    for (key, size) in list_sorted(&*store, "").unwrap() {
+        let whole = store.get(&key).unwrap();
+        for at in 0..usize::try_from(size).unwrap() {
+            let mut bad = whole.clone();
+            bad[at] ^= 1 << (at % 8);
+            store.put(&key, &bad).unwrap();
+            match read_all(store.clone(), &image) {
+                Ok(_) => panic!("nothing was told of byte {at} of {key}"),
+                Err(error) => {
+                    let codes = ["integrity", "not-a-pool", "newer-format", "wrong-key"];
+                    assert_told(&error, &codes, &format!("with byte {at} of {key} damaged"));
+                    assert!(error.to_string().contains(&key), "{error} does not name {key}");
+                }
+            }
+        }
+        store.put(&key, &whole).unwrap();
+    }
+    assert_eq!(read_all(store, &image).unwrap(), state);
+}
+
+#[test]
+fn a_disk_that_fills_up_at_any_operation_of_a_backup_is_named_and_harms_no_image() {
+    let tree = Tree::new();
+    let base = SimDisk::new();
+    let first = back_up(&kit::create(Arc::new(PosixStore::on(base.clone()))), &tree).unwrap();
+    let state = tree.state();
+    tree.change(1);
+    for after in 0.. {
+        let disk = base.copy();
+        let pool = kit::open(Arc::new(PosixStore::on(disk.clone()))).unwrap();
+        disk.reset_operations();
+        disk.full_after(Some(after));
+        let outcome = back_up(&pool, &tree);
+        let when = format!("on a disk full after {after} operations");
+        match &outcome {
+            Ok(_) => {}
+            Err(error) => assert_told(error, &["no-space"], &when),
+        }
+        // The pool is usable as it is, and after room was made.
+        assert_eq!(read_image(&pool, &first).unwrap(), state, "{when}");
+        disk.full_after(None);
+        let second = back_up(&pool, &tree).unwrap_or_else(|error| panic!("{error} {when}"));
+        assert_eq!(read_image(&pool, &second).unwrap(), tree.state(), "{when}");
+        let pool = kit::open(Arc::new(PosixStore::on(disk))).unwrap();
+        assert_eq!(read_image(&pool, &first).unwrap(), state, "{when}");
+        if outcome.is_ok() {
+            assert!(after > 10, "only {after} operations");
+            break;
+        }
+    }
+}
+
+/// Runs `verb` on a copy of the store again and again, with the fault at the first call that it
+/// makes, at the second, and so on; `look` judges the outcome.
+fn at_every_call<T>(
+    store: &dyn Store,
+    fault: &Fault,
+    concerns: impl Fn(Operation) -> bool,
+    verb: impl Fn(&Faulty) -> Result<T>,
+    look: impl Fn(&Faulty, Result<T>, &str),
+) {
+    let sound = faulty(store);
+    verb(&sound).unwrap_or_else(|error| panic!("{error} without a fault"));
+    let calls = sound.calls();
+    assert!(calls.len() > 5, "only {} calls", calls.len());
+    for operation in calls.iter().map(|call| call.0).collect::<std::collections::BTreeSet<_>>() {
+        let count = calls.iter().filter(|call| call.0 == operation).count();
+        for skip in (0..count as u64).filter(|_| concerns(operation)) {
+            let store = faulty(store);
+            store.add(Rule::new(fault.clone()).on(operation).after(skip).times(1));
+            let outcome = verb(&store);
+            store.mend();
+            look(&store, outcome, &format!("with {fault:?} at {operation:?} number {skip}"));
+        }
+    }
+}
+
+#[test]
+fn an_error_at_any_call_of_a_restore_is_told_and_is_not_remembered() {
+    let Stored { store, image, state, tree: _tree } = stored();
+    for fault in [Fault::Io, Fault::AnswerLost] {
+        at_every_call(
+            &*store,
+            &fault,
+            |_| true,
+            |store| {
+                let pool = kit::open(store.clone())?;
+                let first = read_image(&pool, &image);
+                // What failed once is asked for anew.
+                store.mend();
+                assert_eq!(read_image(&pool, &pool.image(&image.id)?)?, state);
+                first
+            },
+            |_, outcome, when| match outcome {
+                Ok(read) => assert_eq!(read, state, "{when}"),
+                Err(error) => assert_told(&error, &["io"], when),
+            },
+        );
+    }
+}
+
+#[test]
+fn bytes_that_are_cut_or_changed_on_their_way_are_never_taken_for_right() {
+    let Stored { store, image, state, tree: _tree } = stored();
+    let flips = [0, 7, 50, 300].map(|offset| Fault::Flip { offset, bit: 5 });
+    let cuts = [0, 1, 16, 200].map(Fault::Short);
+    for fault in flips.into_iter().chain(cuts) {
+        at_every_call(
+            &*store,
+            &fault,
+            |operation| matches!(operation, Operation::Get | Operation::GetRange),
+            |store| {
+                let pool = kit::open(store.clone())?;
+                let first = read_image(&pool, &pool.image(&image.id)?);
+                store.mend();
+                let again = read_image(&pool, &pool.image(&image.id)?)?;
+                assert_eq!(again, state, "a wrong answer was remembered");
+                first
+            },
+            |_, outcome, when| match outcome {
+                Ok(read) => assert_eq!(read, state, "{when}"),
+                Err(error) => {
+                    let codes = ["integrity", "not-a-pool", "newer-format", "wrong-key"];
+                    assert_told(&error, &codes, when);
+                }
+            },
+        );
+    }
+}
+
+#[test]
+fn a_failure_at_any_call_of_a_backup_is_told_and_the_next_backup_succeeds() {
+    let Stored { tree, store, image, state } = stored();
+    tree.change(1);
+    let now = tree.state();
+    for (fault, codes) in [
+        (Fault::Io, &["io"][..]),
+        (Fault::NoSpace, &["no-space"]),
+        (Fault::AnswerLost, &["io", "fenced", "object-exists"]),
+    ] {
+        at_every_call(
+            &*store,
+            &fault,
+            |_| true,
+            |store| {
+                let pool = kit::open(store.clone())?;
+                let first = back_up(&pool, &tree);
+                store.mend();
+                // The same open pool goes on.
+                let again = back_up(&pool, &tree)?;
+                assert_eq!(read_image(&pool, &again)?, now);
+                first
+            },
+            |store, outcome, when| {
+                if let Err(error) = &outcome {
+                    assert_told(error, codes, when);
+                }
+                let pool = kit::open(store.clone()).unwrap();
+                assert_eq!(read_image(&pool, &image).unwrap(), state, "{when}");
+                for later in pool.images().unwrap().iter().filter(|seen| seen.id != image.id) {
+                    assert_eq!(read_image(&pool, later).unwrap(), now, "{when}");
+                }
+            },
+        );
+    }
+}
+
+#[test]
+fn bytes_that_a_store_writes_wrongly_are_noticed_when_they_are_read() {
+    let tree = Tree::new();
+    let empty = Arc::new(MemoryStore::new());
+    kit::create(empty.clone());
+    let state = tree.state();
+    for fault in [Fault::Flip { offset: 100, bit: 1 }, Fault::Short(100), Fault::Short(0)] {
+        at_every_call(
+            &*empty,
+            &fault,
+            Operation::changes,
+            |store| {
+                let pool = kit::open(store.clone())?;
+                back_up(&pool, &tree)
+            },
+            |store, outcome, when| {
+                let Ok(image) = outcome else { return };
+                match read_all(store.clone(), &image) {
+                    Ok(read) => assert_eq!(read, state, "{when}"),
+                    Err(error) => assert_told(&error, &["integrity"], when),
+                }
+            },
+        );
+    }
+}
+
+#[test]
+fn a_store_that_stops_at_any_change_of_a_backup_leaves_a_pool_that_goes_on() {
+    let Stored { tree, store, image, state } = stored();
+    tree.change(1);
+    for after in 0.. {
+        let stopping = faulty(&*store);
+        let pool = kit::open(stopping.clone()).unwrap();
+        stopping.stop_after(after);
+        let outcome = back_up(&pool, &tree);
+        drop(pool);
+        stopping.mend();
+        let pool = kit::open(stopping.clone()).unwrap();
+        let when = format!("after a stop at change {after}");
+        assert_eq!(read_image(&pool, &image).unwrap(), state, "{when}");
+        let again = back_up(&pool, &tree).unwrap_or_else(|error| panic!("{error} {when}"));
+        assert_eq!(read_image(&pool, &again).unwrap(), tree.state(), "{when}");
+        if outcome.is_ok() {
+            break;
+        }
+    }
+}
+
+#[test]
+fn an_image_is_not_seen_before_all_its_packs_are_stored_however_slow_the_store() {
+    let Stored { tree, store, image, .. } = stored();
+    tree.change(1);
+    let slow = faulty(&*store);
+    let pool = kit::open(slow.clone()).unwrap();
+    let gate = Gate::new();
+    slow.add(Rule::new(Fault::Hold(gate.clone())).on(Operation::Finish).under("packs/"));
+    std::thread::scope(|scope| {
+        let running = scope.spawn(|| back_up(&pool, &tree));
+        gate.wait_until_reached();
+        let seen = kit::open(slow.inner().clone()).unwrap().images().unwrap();
+        assert_eq!(seen, [image]);
+        gate.open();
+        let new = running.join().unwrap().unwrap();
+        assert_eq!(read_image(&pool, &new).unwrap(), tree.state());
+    });
+}
+
+#[test]
+fn reading_goes_on_with_the_same_pool_after_a_damaged_pack_was_put_right() {
+    let Stored { store, image, state, tree: _tree } = stored();
+    let pool: Pool = kit::open(store.clone()).unwrap();
+    for (key, _) in list_sorted(&*store, "packs/").unwrap() {
+        let whole = store.get(&key).unwrap();
+        store.put(&key, &whole[..whole.len() / 2]).unwrap();
+        pool.forget();
+        let error = read_image(&pool, &image).unwrap_err();
+        assert_told(&error, &["integrity"], &key);
+        assert!(error.to_string().contains(&key), "{error} does not name {key}");
+        store.delete(&key).unwrap();
+        pool.forget();
+        let error = read_image(&pool, &image).unwrap_err();
+        assert_told(&error, &["object-missing", "chunk-missing"], &key);
+        store.put(&key, &whole).unwrap();
+        pool.forget();
+        assert_eq!(read_image(&pool, &image).unwrap(), state);
+    }
+}
