@@ -1,0 +1,64 @@
+"""What reaches the screen."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from holdfast.faces.cli.screen import Screen, path_json, path_text, printable, tell_findings
+from holdfast.faces.cli.words import reflowed
+
+
+@given(st.binary(max_size=40))
+def test_a_path_survives_its_way_through_text_and_json(path: bytes) -> None:
+    assert path_text(path).encode("utf-8", "surrogateescape") == path
+    read = json.loads(json.dumps(path_json(path)))
+    assert read["path"].encode("utf-8", "surrogateescape") == path
+    assert ("path_base64" in read) == (path.decode("utf-8", "replace").encode() != path)
+
+
+@given(st.text(max_size=40))
+def test_nothing_unprintable_reaches_a_terminal(text: str) -> None:
+    assert printable(text).isprintable()
+
+
+def test_bytes_that_are_no_text_are_shown_escaped() -> None:
+    assert printable(path_text(b"a\xffb\x1b\n")) == "a\\xffb\\x1b\\n"
+
+
+def test_a_plain_table_is_never_cut(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    long = "x" * 200
+    Screen().table([("name", "left"), ("size", "right")], [[long, "1"], ["b", "22"]])
+    lines = capsysbinary.readouterr().out.decode().splitlines()
+    assert lines[0].split() == ["name", "size"]
+    assert lines[1].split() == [long, "1"]
+    assert lines[2].endswith("22")
+    assert len({len(line) for line in lines}) == 1
+
+
+def test_facts_are_aligned(capsysbinary: pytest.CaptureFixture[bytes]) -> None:
+    Screen().facts([("a", "1"), ("longer", "2")])
+    assert capsysbinary.readouterr().out == b"a       1\nlonger  2\n"
+
+
+def test_many_findings_are_counted_and_the_first_are_told(
+    capsys: pytest.CaptureFixture[str],
+) -> None:
+    findings = [(b"/%d" % at, "error", "vanished") for at in range(1000)]
+    tell_findings(Screen(), findings, 2500, "findings")
+    told = capsys.readouterr().err
+    assert "error: /19: vanished" in told
+    assert "/20:" not in told
+    assert "2,500 findings; the first 20 are shown" in told
+
+
+def test_no_findings_are_not_mentioned(capsys: pytest.CaptureFixture[str]) -> None:
+    tell_findings(Screen(), [], 0, "findings")
+    assert capsys.readouterr().err == ""
+
+
+def test_paragraphs_flow_and_brackets_are_text() -> None:
+    assert reflowed("One.\n\n    Two\n    lines [bold].\n") == "One.\n\nTwo lines \\[bold]."
