@@ -188,5 +188,5 @@ impl Target {
 
 fn has_default_acl(dir: impl AsFd) -> bool {
     // Any answer but a length says that there is none, or that there are no ACLs here at all.
-    rustix::fs::fgetxattr(dir, ACL_DEFAULT, &mut [0_u8; 0]).is_ok_and(|length| length > 0)
+    rustix::fs::fgetxattr_query(dir, ACL_DEFAULT).is_ok_and(|length| length > 0)
 }
