@@ -1,0 +1,35 @@
+"""The catalog: which images there are, where they lie, and every file in them.
+
+The front door; nothing outside imports the modules behind it. Must not move data.
+"""
+
+from holdfast.control.catalog.catalog import Catalog, set_aside
+from holdfast.control.catalog.rows import (
+    CatalogState,
+    ChangeRow,
+    ChangeRows,
+    CopyRow,
+    FileRow,
+    FileVersion,
+    FoundRow,
+    ImageRow,
+    Manifest,
+    PoolReader,
+    RebuildResult,
+)
+
+__all__ = [
+    "Catalog",
+    "CatalogState",
+    "ChangeRow",
+    "ChangeRows",
+    "CopyRow",
+    "FileRow",
+    "FileVersion",
+    "FoundRow",
+    "ImageRow",
+    "Manifest",
+    "PoolReader",
+    "RebuildResult",
+    "set_aside",
+]

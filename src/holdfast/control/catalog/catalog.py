@@ -1,0 +1,367 @@
+"""The catalog of a site: which images there are, where they are, and every file in them.
+
+A derived index with one exception: what a pool no longer has but another place does is known here
+only. Must not read or write backup data, and must not be needed by a restore.
+
+Invariants: an image is *pending* from the moment it is recorded until its files are fed, then
+*indexed*, or *failed* with the reason; feeding an image again changes nothing; a process killed
+at any point leaves a catalog that the next `Catalog.open` and `Catalog.ingest` complete.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from typing import TYPE_CHECKING
+
+from holdfast.base import clock as clocks
+from holdfast.base.errors import CatalogError, Invalid, PathMissing
+from holdfast.base.ids import ImageId, PoolId, SourceName, clean_path
+from holdfast.control.catalog import (
+    browse,
+    pattern,
+    registry,
+    search,
+)
+from holdfast.control.catalog.database import Database
+from holdfast.control.catalog.indexer import Indexer
+from holdfast.control.catalog.rows import CatalogState
+from holdfast.control.catalog.streams import Streams
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Iterator
+    from datetime import datetime
+    from pathlib import Path
+    from types import TracebackType
+    from typing import Self
+
+    from holdfast.base.clock import Clock
+    from holdfast.control.catalog.rows import (
+        CopyRow,
+        FileRow,
+        FileVersion,
+        FoundRow,
+        ImageRow,
+        Manifest,
+        PoolReader,
+        RebuildResult,
+    )
+
+DATABASE = "catalog.db"
+FILES = "files"
+
+
+class Catalog:
+    """One site's catalog. Thread-safe; several processes may have it open.
+
+    What it records is durable on return.
+    """
+
+    def __init__(self, database: Database, streams: Streams, clock: Clock) -> None:
+        self._database = database
+        self._streams = streams
+        self._clock = clock
+        self._indexer = Indexer(database, streams, clock)
+
+    @classmethod
+    def open(cls, directory: Path, clock: Clock) -> Catalog:
+        """Open the catalog in a directory; make one where there is none.
+
+        Raises:
+            CatalogError: It was written by a newer Holdfast.
+            CatalogDamaged: Its database is broken; see `set_aside`.
+        """
+        (directory / FILES).mkdir(mode=0o700, parents=True, exist_ok=True)
+        database = Database(directory / DATABASE)
+        catalog = cls(database, Streams(directory / FILES), clock)
+        try:
+            database.migrate()
+            catalog._indexer.finish_expiries()
+        except BaseException:
+            catalog.close()
+            raise
+        return catalog
+
+    def close(self) -> None:
+        """Close every file; the catalog is of no use afterwards."""
+        self._streams.close()
+        self._database.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self.close()
+
+    # -- images ---------------------------------------------------------------------------
+
+    def record_image(self, image: Manifest, pool_id: str) -> None:
+        """Note an image and its copy in a pool; its files are pending. Repeating is harmless."""
+        with self._database.write() as connection:
+            registry.record(connection, image, PoolId(pool_id), self._clock.now_ns())
+
+    def images(self, source: str | None = None) -> list[ImageRow]:
+        """Every image, or those of one source, newest last."""
+        with self._database.read() as connection:
+            return registry.list_images(connection, source)
+
+    def image(self, image_id: ImageId) -> ImageRow:
+        """One image.
+
+        Raises:
+            ImageMissing: The catalog does not have it.
+        """
+        with self._database.read() as connection:
+            return registry.one_image(connection, image_id)
+
+    def copies(self, image_id: ImageId) -> list[CopyRow]:
+        """Where an image is stored."""
+        with self._database.read() as connection:
+            return registry.list_copies(connection, image_id)
+
+    def sources(self) -> list[SourceName]:
+        """Every source that has, or had, images; by name."""
+        with self._database.read() as connection:
+            return [one.name for one in registry.list_sources(connection)]
+
+    def resolve(self, text: str, source: str | None = None) -> ImageId:
+        """The image that a person means by an id, a unique prefix of one, or ``latest``.
+
+        Raises:
+            ImageMissing: There is none.
+            ImageAmbiguous: A prefix names several.
+            Invalid: The text can't be the beginning of an id.
+        """
+        with self._database.read() as connection:
+            return registry.resolve(connection, text, source)
+
+    def as_of(self, source: str, moment: datetime) -> ImageId:
+        """The image that shows a source as it was at a moment: the newest begun by then.
+
+        Raises:
+            ImageMissing: The source has no image that old.
+        """
+        with self._database.read() as connection:
+            return registry.as_of(connection, source, clocks.to_ns(moment), moment)
+
+    # -- feeding --------------------------------------------------------------------------
+
+    def pending(self) -> list[ImageId]:
+        """Images whose files wait to be fed, oldest first."""
+        with self._database.read() as connection:
+            return registry.in_state(connection, CatalogState.PENDING)
+
+    def ingest(
+        self,
+        pool: PoolReader,
+        image_id: ImageId,
+        progress: Callable[[int], None] | None = None,
+    ) -> int:
+        """Feed the files of a recorded image from a pool that has it.
+
+        Args:
+            pool: The pool.
+            image_id: The image; it becomes indexed, or failed if its tree can't be read. After
+                an error that passes (a full disk, a lost store) it stays pending.
+            progress: Called with the rows fed so far; may raise to stop, the image then stays
+                as it was.
+
+        Returns:
+            Rows fed; 0 if it was indexed already.
+
+        Raises:
+            ImageMissing: The image is not recorded as being in this pool.
+            HoldfastError: Its tree can't be read, or the catalog can't be written.
+        """
+        return self._indexer.ingest(pool, image_id, progress)
+
+    # -- questions about files ------------------------------------------------------------
+
+    def list_directory(self, image_id: ImageId, path: bytes) -> list[FileRow]:
+        """Names in a directory as an image has it, sorted by their bytes.
+
+        Raises:
+            PathMissing: The image has no directory at this path.
+            CatalogError: The files of the image are not indexed.
+        """
+        cleaned = clean_path(path)
+        with self._at(image_id) as (connection, sequence):
+            found = browse.list_directory(connection, sequence, cleaned)
+            if found is None and browse.entry(connection, sequence, cleaned) is not None:
+                raise PathMissing(f"'{_shown(cleaned)}' in image {image_id} is not a directory")
+        if found is None:
+            raise _path_missing(image_id, cleaned)
+        return found
+
+    def entry(self, image_id: ImageId, path: bytes) -> FileRow:
+        """The name at a path, other than the root, as an image has it.
+
+        Raises:
+            PathMissing: The image has nothing at this path.
+            CatalogError: The files of the image are not indexed.
+        """
+        cleaned = clean_path(path)
+        if cleaned == b"/":
+            raise Invalid("the root has no entry of its own", "name something in it")
+        with self._at(image_id) as (connection, sequence):
+            found = browse.entry(connection, sequence, cleaned)
+        if found is None:
+            raise _path_missing(image_id, cleaned)
+        return found
+
+    def versions(self, source: str, path: bytes) -> list[FileVersion]:
+        """Every version of a path that an image shows, oldest first; none for an unknown path.
+
+        Raises:
+            NotFound: There is no such source.
+        """
+        with self._database.read() as connection:
+            (found,) = registry.list_sources(connection, source)
+        if not found.generation:
+            return []
+        with self._reading(found) as file:
+            return browse.versions(file, found.name, clean_path(path))
+
+    def find(
+        self,
+        pattern_text: str,
+        *,
+        source: str | None = None,
+        versions: bool = False,
+        limit: int | None = None,
+    ) -> Iterator[FoundRow]:
+        """Search names in every image of every source, without regard to case.
+
+        Args:
+            pattern_text: A glob over names if it has one of ``* ? [``, else a part of a name;
+                with a ``/`` in it about paths, see `pattern`.
+            source: Only in this source.
+            versions: Every version of what matches, oldest first, instead of its newest.
+            limit: Stop after so many.
+
+        Returns:
+            What was found, while it is being found; in no promised order.
+
+        Raises:
+            NotFound: There is no such source.
+            Invalid: The pattern can't match anything.
+        """
+        wanted = pattern.parse(pattern_text)
+        with self._database.read() as connection:
+            places = registry.list_sources(connection, source)
+        return itertools.islice(self._found(places, wanted, versions=versions), limit)
+
+    def _found(
+        self, places: list[registry.Source], wanted: pattern.Pattern, *, versions: bool
+    ) -> Iterator[FoundRow]:
+        for place in places:
+            if place.generation:
+                with self._reading(place) as file:
+                    yield from search.find(file, place.name, wanted, versions=versions)
+
+    # -- expiry ---------------------------------------------------------------------------
+
+    def expire(self, image_id: ImageId, pool_id: str | None = None) -> None:
+        """Forget the copy of an image in a pool, or all; with the last one goes the image.
+
+        The caller has the pool forget it first: the catalog never knows less than the pools.
+
+        Raises:
+            ImageMissing: The catalog does not have the image.
+        """
+        self._indexer.expire(image_id, pool_id)
+
+    # -- rebuilding -----------------------------------------------------------------------
+
+    def rebuild(
+        self, pool: PoolReader, progress: Callable[[int], None] | None = None
+    ) -> RebuildResult:
+        """Bring back everything about the images of a pool, from the pool alone.
+
+        Images that the pool no longer has lose their copy there. Each source's file is made
+        anew beside the old one and then takes its place, so searches go on meanwhile.
+
+        Args:
+            pool: The pool.
+            progress: Called with the rows fed so far; may raise to stop: sources that are done
+                stay done.
+
+        Returns:
+            What was brought back, and which images could not be read.
+        """
+        return self._indexer.rebuild(pool, progress)
+
+    # -- inside ---------------------------------------------------------------------------
+
+    @contextlib.contextmanager
+    def _at(self, image: ImageId) -> Iterator[tuple[sqlite3.Connection, int]]:
+        """The file of an image's source, and the image's sequence number in it."""
+        with self._database.read() as connection:
+            source = registry.source_of(connection, image)
+            row = registry.one_image(connection, image)
+        if not source.generation:
+            raise _not_indexed(row)
+        with self._reading(source) as file:
+            sequence = browse.sequence_of(file, image)
+            if sequence is None:
+                raise _not_indexed(row)
+            yield file, sequence
+
+    @contextlib.contextmanager
+    def _reading(self, source: registry.Source) -> Iterator[sqlite3.Connection]:
+        with contextlib.ExitStack() as stack:
+            try:
+                file = stack.enter_context(self._streams.reading(source.id, source.generation))
+            except CatalogError:
+                # A rebuild may have put another file in its place since.
+                with self._database.read() as connection:
+                    generation = registry.generation_of(connection, source.id)
+                if generation == source.generation:
+                    raise
+                file = stack.enter_context(self._streams.reading(source.id, generation))
+            yield file
+
+
+def set_aside(directory: Path, clock: Clock) -> Path:
+    """Move a catalog that can't be opened out of the way, to be rebuilt from the pools.
+
+    Returns:
+        Where it is now, beside the place of the new one.
+    """
+    stamp = clock.now().strftime("%Y%m%dT%H%M%S")
+    aside = directory / f"damaged-{stamp}"
+    for number in itertools.count(2):
+        try:
+            aside.mkdir(mode=0o700)
+            break
+        except FileExistsError:
+            aside = directory / f"damaged-{stamp}-{number}"
+    for name in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", FILES):
+        if (directory / name).exists():
+            (directory / name).rename(aside / name)
+    return aside
+
+
+def _shown(path: bytes) -> str:
+    return path.decode("utf-8", "backslashreplace")
+
+
+def _path_missing(image: ImageId, path: bytes) -> PathMissing:
+    return PathMissing(
+        f"image {image} has nothing at '{_shown(path)}'",
+        "look around with: holdfast ls IMAGE:PATH, or: holdfast find NAME",
+    )
+
+
+def _not_indexed(row: ImageRow) -> CatalogError:
+    why = f": {row.catalog_detail}" if row.catalog_detail else ""
+    return CatalogError(
+        f"the files of image {row.id} are not in the catalog ({row.catalog_state}{why})",
+        "it can be restored all the same; to index it: holdfast catalog rebuild",
+    )

@@ -1,0 +1,193 @@
+"""Bring what ``catalog.db`` knows and what the sources' files hold together.
+
+The only place that writes both. Must not answer questions. The order of writing makes it safe to
+be killed anywhere: a file is fed before its image is called indexed, and an image is called
+expiring before its file shrinks; both steps change nothing when they are done again.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from typing import TYPE_CHECKING
+
+from holdfast.base.errors import Busy, Cancelled, HoldfastError, NotFound, StorageError
+from holdfast.base.ids import ImageId, PoolId, pool_id
+from holdfast.control.catalog import registry, shrink, stream_file
+from holdfast.control.catalog.failures import translated
+from holdfast.control.catalog.ingest import RestorePoint, ingest, is_of_image, shifted
+from holdfast.control.catalog.rows import CatalogState, RebuildResult
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Callable, Iterator
+
+    from holdfast.base.clock import Clock
+    from holdfast.control.catalog.database import Database
+    from holdfast.control.catalog.rows import PoolReader
+    from holdfast.control.catalog.streams import Streams
+
+
+class Indexer:
+    """Feeds, expires and rebuilds. Thread-safe: sources are worked on one writer at a time."""
+
+    def __init__(self, database: Database, streams: Streams, clock: Clock) -> None:
+        self._database = database
+        self._streams = streams
+        self._clock = clock
+
+    def ingest(
+        self, pool: PoolReader, image: ImageId, progress: Callable[[int], None] | None
+    ) -> int:
+        """Feed an image; see `Catalog.ingest`."""
+        holder = pool_id(pool.id)
+        with self._database.read() as connection:
+            source = registry.source_of(connection, image)
+        with self._streams.locked(source.id):
+            with self._database.read() as connection:
+                source = registry.source_of(connection, image)
+                point = registry.restore_point(connection, image, holder)
+            try:
+                rows = self._feed(source, pool, point, progress)
+            except Cancelled:
+                raise
+            except Exception as error:
+                detail = error.message if isinstance(error, HoldfastError) else repr(error)
+                # A full disk or a lost store passes: the image goes on waiting, and says for what.
+                passing = isinstance(error, StorageError | Busy)
+                state = CatalogState.PENDING if passing else CatalogState.FAILED
+                with contextlib.suppress(HoldfastError), self._database.write() as connection:
+                    registry.set_state(connection, image, state, detail)
+                raise
+        return rows
+
+    def _feed(
+        self,
+        source: registry.Source,
+        pool: PoolReader,
+        point: RestorePoint,
+        progress: Callable[[int], None] | None,
+    ) -> int:
+        generation = source.generation
+        if generation:
+            with self._streams.writing(source.id, generation) as file:
+                rows = ingest(file, pool, point, progress)
+        else:
+            generation = 1
+            with self._built(source.id, generation) as file:
+                rows = ingest(file, pool, point, progress)
+        with self._database.write() as connection:
+            registry.set_generation(connection, source.id, generation)
+            registry.set_state(connection, point.image, CatalogState.INDEXED)
+        return rows
+
+    @contextlib.contextmanager
+    def _built(self, source: int, generation: int) -> Iterator[sqlite3.Connection]:
+        """Make a new file for a source; it is there under its name when the block has ended."""
+        building = self._streams.building(source)
+        connection = stream_file.create(building)
+        try:
+            with translated(building):
+                yield connection
+            stream_file.seal(connection, building, self._streams.file(source, generation))
+        except BaseException:
+            connection.close()
+            building.unlink(missing_ok=True)
+            raise
+
+    def expire(self, image: ImageId, pool: str | None) -> None:
+        """Drop copies of an image; see `Catalog.expire`."""
+        with self._database.write() as connection:
+            source = registry.source_of(connection, image)
+            going = registry.drop_copy(connection, image, pool)
+        if going:
+            self._finish_expiry(source.id, image)
+
+    def finish_expiries(self) -> None:
+        """Complete what was begun when a process was killed."""
+        with self._database.read() as connection:
+            left_over = registry.expiring(connection)
+        for source, image in left_over:
+            # a damaged file must not keep the catalog from being opened, and so rebuilt
+            with contextlib.suppress(HoldfastError):
+                self._finish_expiry(source, image)
+
+    def _finish_expiry(self, source: int, image: ImageId) -> None:
+        with self._streams.locked(source):
+            with self._database.read() as connection:
+                generation = registry.generation_of(connection, source)
+            if generation:
+                with self._streams.writing(source, generation) as file:
+                    shrink.expire(file, [image])
+            with self._database.write() as connection:
+                registry.forget(connection, image)
+
+    def rebuild(self, pool: PoolReader, progress: Callable[[int], None] | None) -> RebuildResult:
+        """Feed everything again; see `Catalog.rebuild`."""
+        holder = pool_id(pool.id)
+        manifests = list(pool.images())
+        with self._database.write() as connection:
+            for one in manifests:
+                registry.record(connection, one, holder, self._clock.now_ns())
+            believed = registry.copies_in(connection, holder)
+        vanished = believed.difference(ImageId(one.id) for one in manifests)
+        # a backup may have ended since the manifests were listed
+        vanished = {image for image in vanished if not _pool_has(pool, image)}
+        with self._database.write() as connection:
+            affected = registry.sources_with_copies(connection, holder)
+            dropped = [each for each in vanished if registry.drop_copy(connection, each, holder)]
+        rows = 0
+        failed: dict[ImageId, str] = {}
+        for source in affected:
+            report = shifted(progress, rows)
+            rows += self._rebuild_source(source, pool, holder, failed, report)
+        with self._database.write() as connection:
+            for image in dropped:
+                registry.forget(connection, image)
+        return RebuildResult(
+            sources=len({one.source for one in manifests}),
+            images=len(manifests) - len(failed),
+            rows=rows,
+            dropped=len(dropped),
+            failed=failed,
+        )
+
+    def _rebuild_source(
+        self,
+        source: int,
+        pool: PoolReader,
+        holder: PoolId,
+        failed: dict[ImageId, str],
+        progress: Callable[[int], None],
+    ) -> int:
+        rows = 0
+        indexed: list[ImageId] = []
+        broken: dict[ImageId, str] = {}
+        with self._streams.locked(source):
+            with self._database.read() as connection:
+                generation = registry.generation_of(connection, source)
+                points = registry.restore_points_in(connection, source, holder)
+            with self._built(source, generation + 1) as file:
+                for point in points:
+                    report = shifted(progress, rows)
+                    try:
+                        rows += ingest(file, pool, point, report)
+                    except HoldfastError as error:
+                        if not is_of_image(error):
+                            raise
+                        broken[point.image] = error.message
+                    else:
+                        indexed.append(point.image)
+            with self._database.write() as connection:
+                registry.replace_file(connection, source, generation + 1, indexed, broken)
+            if generation:
+                self._streams.remove(source, generation)
+        failed.update(broken)
+        return rows
+
+
+def _pool_has(pool: PoolReader, image: ImageId) -> bool:
+    try:
+        pool.image(image)
+    except NotFound:
+        return False
+    return True

@@ -1,0 +1,1 @@
+"""Alembic's revisions of ``catalog.db``, shipped inside the package and run at opening."""

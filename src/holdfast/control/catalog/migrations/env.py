@@ -1,0 +1,10 @@
+from alembic import context
+
+from holdfast.control.catalog.schema import metadata
+
+context.configure(
+    connection=context.config.attributes["connection"],
+    target_metadata=metadata,
+    render_as_batch=True,
+)
+context.run_migrations()

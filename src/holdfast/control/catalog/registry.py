@@ -1,0 +1,354 @@
+"""Clients, sources, images and copies: the rows of ``catalog.db``.
+
+Must not open transactions or file rows. Every function runs on the caller's connection. An image
+that is expiring is gone for every question; only the finishing of its expiry still sees it.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+from sqlalchemy.dialects import sqlite
+
+from holdfast.base.clock import from_ns
+from holdfast.base.errors import ImageAmbiguous, ImageMissing, Invalid, NotFound
+from holdfast.base.ids import LATEST, ImageId, PoolId, SourceName, is_image_prefix
+from holdfast.control.catalog.ingest import RestorePoint
+from holdfast.control.catalog.rows import CatalogState, CopyRow, ImageRow
+from holdfast.control.catalog.schema import clients, copies, images, sources
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from holdfast.control.catalog.rows import Manifest
+
+_AMBIGUOUS_SHOWN = 4
+
+_OLDEST_FIRST = (images.c.number, images.c.started_ns, images.c.id)
+_NEWEST_FIRST = tuple(column.desc() for column in _OLDEST_FIRST)
+_THERE = images.c.catalog_state != CatalogState.EXPIRING.value
+
+
+@dataclass(frozen=True, slots=True)
+class Source:
+    """A source and where its file rows are; generation 0 means that there are none yet."""
+
+    id: int
+    name: SourceName
+    generation: int
+
+
+def record(connection: sa.Connection, manifest: Manifest, pool: PoolId, now_ns: int) -> None:
+    """Note an image and its copy in a pool; a second time only the manifest's facts change."""
+    client = _id_of(connection, clients, {"name": manifest.host})
+    source = _id_of(connection, sources, {"name": manifest.source}, client_id=client)
+    stats = manifest.stats
+    facts: dict[str, Any] = {
+        "source_id": source,
+        "number": manifest.number,
+        "started_ns": manifest.started_ns,
+        "finished_ns": manifest.finished_ns,
+        "files": stats.get("files", 0),
+        "size_bytes": stats.get("bytes_found", 0),
+        "online_bytes": stats.get("bytes_online", 0),
+        "new_bytes": stats.get("bytes_new", 0),
+        "transmitted_bytes": stats.get("bytes_transmitted", 0),
+        "findings": manifest.findings_total,
+        "status": manifest.status,
+        "parent": manifest.parent,
+        "software": manifest.software,
+    }
+    connection.execute(
+        sqlite.insert(images)
+        .values(id=manifest.id, catalog_state=CatalogState.PENDING.value, **facts)
+        .on_conflict_do_update(index_elements=[images.c.id], set_=facts)
+    )
+    connection.execute(
+        sqlite.insert(copies)
+        .values(image_id=manifest.id, pool_id=pool, recorded_ns=now_ns)
+        .on_conflict_do_nothing()
+    )
+
+
+def _id_of(connection: sa.Connection, table: sa.Table, key: dict[str, str], **others: int) -> int:
+    statement = sqlite.insert(table).values(**key, **others).on_conflict_do_nothing()
+    connection.execute(statement)
+    condition = sa.and_(*(table.c[name] == value for name, value in key.items()))
+    return int(connection.execute(sa.select(table.c.id).where(condition)).scalar_one())
+
+
+def list_images(connection: sa.Connection, source: str | None) -> list[ImageRow]:
+    """Images, newest last."""
+    query = (
+        sa.select(images, sources.c.name.label("source"), clients.c.name.label("host"))
+        .join(sources, sources.c.id == images.c.source_id)
+        .join(clients, clients.c.id == sources.c.client_id)
+        .where(_THERE)
+        .order_by(*_OLDEST_FIRST)
+    )
+    if source is not None:
+        query = query.where(sources.c.name == source)
+    return [_image_row(row) for row in connection.execute(query).mappings()]
+
+
+def one_image(connection: sa.Connection, image: ImageId) -> ImageRow:
+    """One image; raises `ImageMissing`."""
+    query = (
+        sa.select(images, sources.c.name.label("source"), clients.c.name.label("host"))
+        .join(sources, sources.c.id == images.c.source_id)
+        .join(clients, clients.c.id == sources.c.client_id)
+        .where(images.c.id == image, _THERE)
+    )
+    row = connection.execute(query).mappings().first()
+    if row is None:
+        raise missing(image)
+    return _image_row(row)
+
+
+def _image_row(row: sa.RowMapping) -> ImageRow:
+    parent = row["parent"]
+    return ImageRow(
+        id=ImageId(row["id"]),
+        number=row["number"],
+        source=SourceName(row["source"]),
+        host=row["host"],
+        started_at=from_ns(row["started_ns"]),
+        finished_at=from_ns(row["finished_ns"]),
+        files=row["files"],
+        size_bytes=row["size_bytes"],
+        online_bytes=row["online_bytes"],
+        new_bytes=row["new_bytes"],
+        transmitted_bytes=row["transmitted_bytes"],
+        status=row["status"],
+        parent=None if parent is None else ImageId(parent),
+        findings=row["findings"],
+        catalog_state=CatalogState(row["catalog_state"]),
+        catalog_detail=row["catalog_detail"],
+    )
+
+
+def list_copies(connection: sa.Connection, image: ImageId) -> list[CopyRow]:
+    """Where an image is stored, oldest copy first."""
+    query = (
+        sa.select(copies)
+        .where(copies.c.image_id == image)
+        .order_by(copies.c.recorded_ns, copies.c.pool_id)
+    )
+    return [
+        CopyRow(ImageId(row.image_id), PoolId(row.pool_id), from_ns(row.recorded_ns))
+        for row in connection.execute(query)
+    ]
+
+
+def resolve(connection: sa.Connection, text: str, source: str | None) -> ImageId:
+    """The image that an id, a unique prefix of one, or ``latest`` names."""
+    query = sa.select(images.c.id).join(sources).where(_THERE)
+    if source is not None:
+        query = query.where(sources.c.name == source)
+    wanted = text.strip().lower()
+    where = "" if source is None else f" of source '{source}'"
+    if wanted == LATEST:
+        newest = connection.scalar(query.order_by(*_NEWEST_FIRST).limit(1))
+        if newest is None:
+            raise ImageMissing(
+                f"there is no image{where} yet", "make one with: holdfast backup PATH"
+            )
+        return ImageId(newest)
+    if not is_image_prefix(wanted):
+        raise Invalid(
+            f"'{text}' is not an image id",
+            "write an id, the beginning of one, or latest; list them with: holdfast images",
+        )
+    found = connection.scalars(
+        # the ids are hexadecimal: 'g' is the first character after any of theirs
+        query.where(images.c.id >= wanted, images.c.id < wanted + "g")
+        .order_by(*_NEWEST_FIRST)
+        .limit(_AMBIGUOUS_SHOWN)
+    ).all()
+    if not found:
+        raise ImageMissing(
+            f"no image{where} begins with '{text}'", "list them with: holdfast images"
+        )
+    if len(found) > 1 and found[0] != wanted:
+        shown = ", ".join(one[: len(wanted) + 4] for one in found[: _AMBIGUOUS_SHOWN - 1])
+        more = ", …" if len(found) == _AMBIGUOUS_SHOWN else ""
+        raise ImageAmbiguous(
+            f"several images{where} begin with '{text}': {shown}{more}", "write more of the id"
+        )
+    return ImageId(found[0])
+
+
+def as_of(connection: sa.Connection, source: str, moment_ns: int, moment: datetime) -> ImageId:
+    """The newest image of a source that had begun at a moment."""
+    newest = connection.scalar(
+        sa.select(images.c.id)
+        .join(sources)
+        .where(_THERE, sources.c.name == source, images.c.started_ns <= moment_ns)
+        .order_by(*_NEWEST_FIRST)
+        .limit(1)
+    )
+    if newest is None:
+        raise ImageMissing(
+            f"source '{source}' has no image as old as {moment.isoformat()}",
+            "list them with: holdfast images",
+        )
+    return ImageId(newest)
+
+
+def list_sources(connection: sa.Connection, name: str | None = None) -> list[Source]:
+    """Sources by name; one only, if it is named.
+
+    Raises:
+        NotFound: There is no source of this name.
+    """
+    query = sa.select(sources.c.id, sources.c.name, sources.c.generation).order_by(sources.c.name)
+    if name is not None:
+        query = query.where(sources.c.name == name)
+    found = [
+        Source(row.id, SourceName(row.name), row.generation) for row in connection.execute(query)
+    ]
+    if name is not None and not found:
+        raise NotFound(f"there is no source '{name}'", "list them with: holdfast images")
+    return found
+
+
+def source_of(connection: sa.Connection, image: ImageId) -> Source:
+    """The source of an image that is there; raises `ImageMissing`."""
+    row = connection.execute(
+        sa.select(sources.c.id, sources.c.name, sources.c.generation)
+        .join(images)
+        .where(images.c.id == image, _THERE)
+    ).first()
+    if row is None:
+        raise missing(image)
+    return Source(row.id, SourceName(row.name), row.generation)
+
+
+def restore_point(connection: sa.Connection, image: ImageId, pool: PoolId) -> RestorePoint:
+    """An image as its source's file is to know it; raises `ImageMissing`."""
+    row = connection.execute(
+        sa.select(images.c.number, images.c.started_ns)
+        .join(copies)
+        .where(images.c.id == image, copies.c.pool_id == pool, _THERE)
+    ).first()
+    if row is None:
+        raise missing(image)
+    return RestorePoint(row.number, row.started_ns, image, pool)
+
+
+def in_state(connection: sa.Connection, state: CatalogState) -> list[ImageId]:
+    """Images whose file rows are in a state, oldest first."""
+    query = sa.select(images.c.id).where(images.c.catalog_state == state.value)
+    return [ImageId(one) for one in connection.scalars(query.order_by(*_OLDEST_FIRST))]
+
+
+def expiring(connection: sa.Connection) -> list[tuple[int, ImageId]]:
+    """Images whose expiry was interrupted, with the ids of their sources."""
+    query = sa.select(images.c.source_id, images.c.id).where(~_THERE)
+    return [(row.source_id, ImageId(row.id)) for row in connection.execute(query)]
+
+
+def set_state(
+    connection: sa.Connection, image: ImageId, state: CatalogState, detail: str | None = None
+) -> None:
+    """Say how far the file rows of an image are; one that is expiring stays so."""
+    connection.execute(
+        sa.update(images)
+        .where(images.c.id == image, _THERE)
+        .values(catalog_state=state.value, catalog_detail=detail)
+    )
+
+
+def set_generation(connection: sa.Connection, source: int, generation: int) -> None:
+    """Say which file holds the rows of a source."""
+    connection.execute(
+        sa.update(sources).where(sources.c.id == source).values(generation=generation)
+    )
+
+
+def generation_of(connection: sa.Connection, source: int) -> int:
+    """Which file holds the rows of a source; 0 if there is none yet."""
+    query = sa.select(sources.c.generation).where(sources.c.id == source)
+    return int(connection.execute(query).scalar_one())
+
+
+def replace_file(
+    connection: sa.Connection,
+    source: int,
+    generation: int,
+    indexed: list[ImageId],
+    failed: dict[ImageId, str],
+) -> None:
+    """Name the new file of a source, and say what is in it; other images wait to be fed."""
+    set_generation(connection, source, generation)
+    connection.execute(
+        sa.update(images)
+        .where(images.c.source_id == source, _THERE)
+        .values(catalog_state=CatalogState.PENDING.value, catalog_detail=None)
+    )
+    for image in indexed:
+        set_state(connection, image, CatalogState.INDEXED)
+    for image, detail in failed.items():
+        set_state(connection, image, CatalogState.FAILED, detail)
+
+
+def drop_copy(connection: sa.Connection, image: ImageId, pool: str | None) -> bool:
+    """Forget a copy of an image, or all; with the last one the image begins to expire.
+
+    Returns:
+        Whether the image is to go.
+    """
+    condition = copies.c.image_id == image
+    if pool is not None:
+        condition = sa.and_(condition, copies.c.pool_id == pool)
+    connection.execute(sa.delete(copies).where(condition))
+    if connection.scalar(sa.select(copies.c.pool_id).where(copies.c.image_id == image).limit(1)):
+        return False
+    connection.execute(
+        sa.update(images)
+        .where(images.c.id == image)
+        .values(catalog_state=CatalogState.EXPIRING.value)
+    )
+    return True
+
+
+def forget(connection: sa.Connection, image: ImageId) -> None:
+    """Remove an expiring image; its source stays known."""
+    connection.execute(sa.delete(copies).where(copies.c.image_id == image))
+    connection.execute(sa.delete(images).where(images.c.id == image, ~_THERE))
+
+
+def copies_in(connection: sa.Connection, pool: PoolId) -> set[ImageId]:
+    """Images that the catalog believes to be in a pool."""
+    query = sa.select(copies.c.image_id).where(copies.c.pool_id == pool)
+    return {ImageId(one) for one in connection.scalars(query)}
+
+
+def sources_with_copies(connection: sa.Connection, pool: PoolId) -> list[int]:
+    """Sources that have, or had, an image in a pool; by id."""
+    query = sa.select(images.c.source_id).join(copies).where(copies.c.pool_id == pool)
+    return [int(one) for one in connection.scalars(query.distinct().order_by(images.c.source_id))]
+
+
+def restore_points_in(connection: sa.Connection, source: int, pool: PoolId) -> list[RestorePoint]:
+    """A source's images in a pool, as its file is to know them, oldest first."""
+    query = (
+        sa.select(images.c.number, images.c.started_ns, images.c.id)
+        .join(copies)
+        .where(images.c.source_id == source, copies.c.pool_id == pool, _THERE)
+        .order_by(*_OLDEST_FIRST)
+    )
+    return [
+        RestorePoint(row.number, row.started_ns, ImageId(row.id), pool)
+        for row in connection.execute(query)
+    ]
+
+
+def missing(image: str) -> ImageMissing:
+    """The error for an image that the catalog does not have."""
+    return ImageMissing(
+        f"the catalog has no image '{image}'",
+        "list them with: holdfast images; if the pool has it: holdfast catalog rebuild",
+    )

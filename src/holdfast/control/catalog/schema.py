@@ -1,0 +1,77 @@
+"""Tables of the catalog's main database, ``catalog.db``.
+
+Must not hold file rows: those are one file a source, see `stream_file`. Invariants: an image
+belongs to one source, a source to one client; an image without a copy does not exist.
+"""
+
+from __future__ import annotations
+
+from sqlalchemy import (
+    BigInteger,
+    Column,
+    ForeignKey,
+    Index,
+    Integer,
+    MetaData,
+    Table,
+    Text,
+)
+
+metadata = MetaData(
+    naming_convention={
+        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
+        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
+        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
+        "pk": "pk_%(table_name)s",
+    }
+)
+
+clients = Table(
+    "clients",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("name", Text, nullable=False, unique=True),
+)
+
+sources = Table(
+    "sources",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("client_id", Integer, ForeignKey("clients.id"), nullable=False),
+    Column("name", Text, nullable=False, unique=True),
+    # which file holds the rows: files/<id>.<generation>.db; 0 = none yet
+    Column("generation", Integer, nullable=False, server_default="0"),
+)
+
+images = Table(
+    "images",
+    metadata,
+    Column("id", Text, primary_key=True),
+    Column("source_id", Integer, ForeignKey("sources.id"), nullable=False),
+    Column("number", BigInteger, nullable=False),
+    Column("started_ns", BigInteger, nullable=False),
+    Column("finished_ns", BigInteger, nullable=False),
+    Column("files", BigInteger, nullable=False),
+    Column("size_bytes", BigInteger, nullable=False),
+    Column("online_bytes", BigInteger, nullable=False),
+    Column("new_bytes", BigInteger, nullable=False),
+    Column("transmitted_bytes", BigInteger, nullable=False),
+    Column("findings", BigInteger, nullable=False),
+    Column("status", Text, nullable=False),
+    Column("parent", Text),
+    Column("software", Text, nullable=False),
+    Column("catalog_state", Text, nullable=False),
+    Column("catalog_detail", Text),
+)
+Index(None, images.c.source_id, images.c.number)
+Index(None, images.c.number)
+Index(None, images.c.catalog_state)
+
+copies = Table(
+    "copies",
+    metadata,
+    Column("image_id", Text, ForeignKey("images.id"), primary_key=True),
+    Column("pool_id", Text, primary_key=True),
+    Column("recorded_ns", BigInteger, nullable=False),
+)
+Index(None, copies.c.pool_id)

@@ -1,0 +1,83 @@
+"""Find names in one source's file: trigrams propose, the folded text decides.
+
+Must not write, and must not rank: answers come as they are found. Runs inside the caller's read
+transaction. Terms too short for trigrams, and files without a search index, read all names.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from holdfast.control.catalog.browse import DirectoryPaths, Timeline
+from holdfast.control.catalog.folding import fold_name
+from holdfast.control.catalog.stream_file import SEARCH_TEXT, has_search_index
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator
+
+    from holdfast.base.ids import SourceName
+    from holdfast.control.catalog.pattern import Pattern
+    from holdfast.control.catalog.rows import FoundRow
+
+# More would only cost: the rarest decide, and every candidate is compared.
+_TRIGRAMS_ASKED = 24
+
+_ATTRIBUTES = "kind, size, mtime_ns, mode, uid, gid, inode"
+
+_VERSIONS = f"""
+SELECT directory, first, last, {_ATTRIBUTES} FROM files INDEXED BY files_by_name
+WHERE name = ? ORDER BY directory, first
+"""  # noqa: S608
+
+# With max() SQLite takes the other columns from the row that has the maximum.
+_NEWEST = f"""
+SELECT directory, max(first), last, {_ATTRIBUTES} FROM files INDEXED BY files_by_name
+WHERE name = ? GROUP BY directory
+"""  # noqa: S608
+
+
+def find(
+    connection: sqlite3.Connection, source: SourceName, pattern: Pattern, *, versions: bool
+) -> Iterator[FoundRow]:
+    """Find what matches in one file.
+
+    Args:
+        connection: The source's file.
+        source: Its name, for the answers.
+        pattern: What to find.
+        versions: Every version of a path, oldest first, instead of the newest only.
+    """
+    timeline = Timeline(connection, source)
+    directories = DirectoryPaths(connection)
+    query = _VERSIONS if versions else _NEWEST
+    for name_id, name in _names(connection, pattern):
+        for directory, first, last, *attributes in connection.execute(query, (name_id,)):
+            above = directories.path(directory)
+            if pattern.needs_path and not pattern.matches_above(fold_name(above)):
+                continue
+            yield timeline.version(above + b"/" + name, first, last, attributes)
+
+
+def _names(connection: sqlite3.Connection, pattern: Pattern) -> Iterator[tuple[int, bytes]]:
+    for name_id, name, folded in _candidates(connection, pattern):
+        if pattern.matches_name(folded):
+            yield name_id, name
+
+
+def _candidates(
+    connection: sqlite3.Connection, pattern: Pattern
+) -> Iterator[tuple[int, bytes, str]]:
+    columns = f"SELECT id, name, {SEARCH_TEXT} FROM names"  # noqa: S608
+    if pattern.required and has_search_index(connection):
+        asked = sorted(pattern.required)[:_TRIGRAMS_ASKED]
+        # detail=none knows no phrases: all trigrams, in any order
+        expression = " AND ".join('"' + one.replace('"', '""') + '"' for one in asked)
+        return connection.execute(
+            f"{columns} WHERE id IN "  # noqa: S608
+            "(SELECT rowid FROM names_search WHERE names_search MATCH ?)",
+            (expression,),
+        )
+    if pattern.part:
+        return connection.execute(f"{columns} WHERE instr({SEARCH_TEXT}, ?)", (pattern.part,))
+    return connection.execute(columns)

@@ -1,0 +1,240 @@
+"""The file of one source: every version of every path, as intervals over its images.
+
+A derived index: the pool's manifests and trees are the truth, and a lost or damaged file is
+rebuilt from them. Must not be read by a restore.
+
+Invariants:
+
+* A row of ``files`` is one version of one name in one directory, seen by the images whose
+  sequence number is in ``first <= sequence < last``. ``last`` is `OPEN_END` while the newest
+  image shows it.
+* ``first`` and ``last`` only ever name images in ``restore_points`` (or `OPEN_END`), and every
+  row is seen by at least one of them. So the rows are a function of the live images' trees,
+  however many others came and went between: see `shrink`.
+* Every name is in ``names`` once, and in the search index if it is in ``names``.
+* One image is fed, or expired, in one transaction.
+"""
+
+from __future__ import annotations
+
+import functools
+import os
+import sqlite3
+from typing import TYPE_CHECKING
+
+from holdfast.base.errors import CatalogError
+from holdfast.control.catalog.failures import translated
+from holdfast.control.catalog.folding import fold_for_index
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+OPEN_END = 0x7FFF_FFFF
+"""``last`` of what still exists; larger than any sequence number, four bytes on disk."""
+
+ROOT = 1
+"""Id of the directory ``/``, which has no row."""
+
+BUSY_TIMEOUT_S = 30.0
+
+_IMAGES_AND_FILES = """
+CREATE TABLE restore_points (
+    sequence INTEGER PRIMARY KEY,
+    image TEXT NOT NULL UNIQUE,
+    pool TEXT NOT NULL,
+    number INTEGER NOT NULL,
+    started_ns INTEGER NOT NULL
+);
+CREATE TABLE names (
+    id INTEGER PRIMARY KEY,
+    name BLOB NOT NULL UNIQUE,
+    folded TEXT
+);
+CREATE TABLE directories (
+    id INTEGER PRIMARY KEY,
+    parent INTEGER NOT NULL,
+    name INTEGER NOT NULL,
+    UNIQUE (parent, name)
+);
+CREATE INDEX directories_by_name ON directories (name);
+CREATE TABLE files (
+    directory INTEGER NOT NULL,
+    name INTEGER NOT NULL,
+    first INTEGER NOT NULL,
+    last INTEGER NOT NULL,
+    kind INTEGER NOT NULL,
+    size INTEGER NOT NULL,
+    mtime_ns INTEGER NOT NULL,
+    mode INTEGER NOT NULL,
+    uid INTEGER NOT NULL,
+    gid INTEGER NOT NULL,
+    inode INTEGER NOT NULL,
+    PRIMARY KEY (directory, name, first)
+) WITHOUT ROWID;
+CREATE INDEX files_by_name ON files (name);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_IMAGES_AND_FILES,)
+"""Scripts that lead from each schema to the next; ``PRAGMA user_version`` counts them."""
+
+# The index holds the folded text, or the name where folding changes nothing; a name that is
+# no UTF-8 always has folded text.
+SEARCH_TEXT = "coalesce(folded, CAST(name AS TEXT))"
+
+_SEARCH_INDEX = """
+CREATE VIRTUAL TABLE names_search USING fts5(
+    folded, content='', detail=none, columnsize=0, tokenize='trigram case_sensitive 1'
+);
+INSERT INTO names_search (names_search, rank) VALUES ('hashsize', 67108864);
+"""
+
+
+@functools.cache
+def search_index_supported() -> bool:
+    """Whether this Python's SQLite has contentless FTS5 with trigrams (3.34 and newer).
+
+    Without it, files are made without a search index and search reads all names.
+    """
+    connection = sqlite3.connect(":memory:")
+    try:
+        connection.executescript(_SEARCH_INDEX)
+    except sqlite3.OperationalError:
+        return False
+    finally:
+        connection.close()
+    return True
+
+
+def create(file: Path) -> sqlite3.Connection:
+    """Make a new file that nobody else sees yet, quick to write and not crash-safe.
+
+    Finish with `seal`, then rename it to where it belongs. What an earlier attempt left under
+    this name is removed.
+    """
+    file.unlink(missing_ok=True)
+    with translated(file):
+        connection = _connect(file)
+        connection.execute("PRAGMA page_size=8192")
+        # in memory, not off: a feed that fails half-way is rolled back before the next attempt
+        connection.execute("PRAGMA journal_mode=MEMORY")
+        connection.execute("PRAGMA synchronous=OFF")
+        connection.execute("PRAGMA locking_mode=EXCLUSIVE")
+        _migrate(connection, file)
+        return connection
+
+
+def seal(connection: sqlite3.Connection, file: Path, destination: Path) -> None:
+    """Close a file made by `create` and publish it durably under its name."""
+    connection.close()
+    # The journal mode of a file is in its header: readers find it in WAL from the start.
+    with translated(file):
+        connection = _connect(file)
+        connection.execute("PRAGMA journal_mode=WAL")
+        connection.close()
+    with file.open("rb") as done:
+        os.fsync(done.fileno())
+    for suffix in ("-wal", "-shm"):
+        # of a file that somebody deleted by hand: SQLite would play it into the new one
+        destination.with_name(destination.name + suffix).unlink(missing_ok=True)
+    file.rename(destination)
+    directory = os.open(destination.parent, os.O_RDONLY | os.O_DIRECTORY)
+    try:
+        os.fsync(directory)
+    finally:
+        os.close(directory)
+
+
+def open_for_writing(file: Path) -> sqlite3.Connection:
+    """Open an existing file and bring its schema up to date.
+
+    Raises:
+        CatalogError: The file is missing, or its schema is of a newer Holdfast.
+        CatalogDamaged: It is no database, or a broken one.
+    """
+    with translated(file):
+        connection = _connect(_present(file))
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+            connection.execute("PRAGMA synchronous=FULL")
+            connection.execute("PRAGMA journal_size_limit=67108864")
+            _migrate(connection, file)
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def open_for_reading(file: Path) -> sqlite3.Connection:
+    """Open an existing file for queries; usable from any one thread at a time.
+
+    Raises:
+        CatalogError: The file is missing, or its schema is of a newer Holdfast.
+        CatalogDamaged: It is no database, or a broken one.
+    """
+    with translated(file):
+        connection = _connect(_present(file))
+        try:
+            if _version(connection) != len(MIGRATIONS):
+                _migrate(connection, file)
+            connection.execute("PRAGMA query_only=ON")
+        except BaseException:
+            connection.close()
+            raise
+        return connection
+
+
+def has_search_index(connection: sqlite3.Connection) -> bool:
+    """Whether names are indexed by trigrams in this file."""
+    found = connection.execute("SELECT 1 FROM sqlite_master WHERE name = 'names_search'").fetchone()
+    return found is not None
+
+
+def _present(file: Path) -> Path:
+    if not file.exists():
+        raise CatalogError(
+            f"the catalog's file '{file}' is missing",
+            "bring it back from the pool with: holdfast catalog rebuild",
+        )
+    return file
+
+
+def _version(connection: sqlite3.Connection) -> int:
+    return int(connection.execute("PRAGMA user_version").fetchone()[0])
+
+
+def _connect(file: Path) -> sqlite3.Connection:
+    connection = sqlite3.connect(
+        file, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+    )
+    connection.create_function("fold", 1, fold_for_index, deterministic=True)
+    # A limit, not an allocation: a large feed wants its b-trees in memory.
+    connection.execute("PRAGMA cache_size=-262144")
+    connection.execute("PRAGMA secure_delete=FAST")
+    connection.execute("PRAGMA temp.cache_size=-65536")
+    return connection
+
+
+def _migrate(connection: sqlite3.Connection, file: Path) -> None:
+    if _version(connection) == len(MIGRATIONS):
+        return
+    connection.execute("BEGIN IMMEDIATE")
+    try:
+        version = _version(connection)
+        if version > len(MIGRATIONS):
+            raise CatalogError(
+                f"the catalog's file '{file}' has schema {version}, "
+                f"this Holdfast knows up to {len(MIGRATIONS)}",
+                "use the newer Holdfast that wrote it, or: holdfast catalog rebuild",
+            )
+        scripts = list(MIGRATIONS[version:])
+        if version == 0 and search_index_supported():
+            scripts.append(_SEARCH_INDEX)
+        # executescript would commit first, and so tear the schema from its version
+        for script in scripts:
+            for statement in filter(str.strip, script.split(";")):
+                connection.execute(statement)
+        connection.execute(f"PRAGMA user_version={len(MIGRATIONS)}")
+    except BaseException:
+        connection.execute("ROLLBACK")
+        raise
+    connection.execute("COMMIT")
