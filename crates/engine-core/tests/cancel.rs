@@ -12,7 +12,7 @@ use holdfast_engine_core::finding::Findings;
 use holdfast_engine_core::store::Store;
 use holdfast_engine_core::store::faulty::{Fault, FaultyStore, Gate, Operation, Rule};
 use holdfast_engine_core::store::memory::MemoryStore;
-use kit::{Tree, back_up, read_image, stored_twice};
+use kit::{Tree, assert_restored, back_up, stored_twice};
 
 #[test]
 fn a_backup_cancelled_at_any_change_of_the_store_commits_nothing_and_sends_nothing_twice() {
@@ -44,10 +44,10 @@ fn a_backup_cancelled_at_any_change_of_the_store_commits_nothing_and_sends_nothi
             assert_eq!(outcome.unwrap_err().code(), "cancelled", "{when}");
             assert!(pool.images().unwrap().is_empty(), "{when}");
             let again = back_up(&pool, &tree).unwrap();
-            assert_eq!(read_image(&pool, &again).unwrap(), tree.state(), "{when}");
+            assert_restored(&pool, &again, &tree.state(), &when);
             assert_eq!(stored_twice(&pool), [], "{when}");
             let fresh = kit::open(store).unwrap();
-            assert_eq!(read_image(&fresh, &again).unwrap(), tree.state(), "{when}");
+            assert_restored(&fresh, &again, &tree.state(), &when);
         }
     }
 }

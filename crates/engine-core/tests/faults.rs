@@ -6,6 +6,7 @@ mod kit;
 use std::sync::Arc;
 
 use holdfast_engine_core::error::{Error, Result};
+use holdfast_engine_core::finding::Finding;
 use holdfast_engine_core::manifest::Manifest;
 use holdfast_engine_core::pool::Pool;
 use holdfast_engine_core::store::faulty::{Fault, FaultyStore, Gate, Operation, Rule};
@@ -37,8 +38,7 @@ struct Stored {
     state: State,
 }
 
-fn stored() -> Stored {
-    let tree = Tree::new();
+fn stored(tree: Tree) -> Stored {
     let store = Arc::new(MemoryStore::new());
     let image = back_up(&kit::create(store.clone()), &tree).unwrap();
     Stored { state: tree.state(), tree, store, image }
@@ -56,27 +56,65 @@ fn assert_told(error: &Error, codes: &[&str], when: &str) {
     assert!(codes.contains(&error.code()), "{error} ({}) {when}", error.code());
 }
 
-#[test]
-fn a_flipped_bit_at_any_byte_is_told_and_never_restored_as_right() {
-    let Stored { store, image, state, tree: _tree } = stored();
-    for (key, size) in list_sorted(&*store, "").unwrap() {
+/// Every object of the store, each with one bit flipped in one byte after the other; told are
+/// the key and the place.
+fn with_each_byte_damaged(store: &MemoryStore, mut look: impl FnMut(&str, &str)) {
+    for (key, size) in list_sorted(store, "").unwrap() {
         let whole = store.get(&key).unwrap();
         for at in 0..usize::try_from(size).unwrap() {
             let mut bad = whole.clone();
             bad[at] ^= 1 << (at % 8);
             store.put(&key, &bad).unwrap();
-            match read_all(store.clone(), &image) {
-                Ok(_) => panic!("nothing was told of byte {at} of {key}"),
-                Err(error) => {
-                    let codes = ["integrity", "not-a-pool", "newer-format", "wrong-key"];
-                    assert_told(&error, &codes, &format!("with byte {at} of {key} damaged"));
-                    assert!(error.to_string().contains(&key), "{error} does not name {key}");
-                }
-            }
+            look(&key, &format!("with byte {at} of {key} damaged"));
         }
         store.put(&key, &whole).unwrap();
     }
+}
+
+/// Codes that a damaged object may have.
+const DAMAGE: [&str; 4] = ["integrity", "not-a-pool", "newer-format", "wrong-key"];
+
+#[test]
+fn a_flipped_bit_at_any_byte_is_noticed_when_everything_is_read() {
+    let Stored { store, image, state, tree: _tree } = stored(Tree::new());
+    with_each_byte_damaged(&store, |key, when| match read_all(store.clone(), &image) {
+        Ok(_) => panic!("nothing was told {when}"),
+        Err(error) => {
+            assert_told(&error, &DAMAGE, when);
+            assert!(error.to_string().contains(key), "{error} does not name {key}");
+        }
+    });
     assert_eq!(read_all(store, &image).unwrap(), state);
+}
+
+#[test]
+fn with_a_flipped_bit_at_any_byte_a_restore_brings_back_what_is_right_and_names_the_rest() {
+    let Stored { store, image, state, tree: _tree } = stored(Tree::tiny());
+    with_each_byte_damaged(&store, |key, when| {
+        let outcome = kit::open(store.clone()).and_then(|pool| kit::restore(&pool, &image));
+        let restored = match outcome {
+            Ok(restored) => restored,
+            Err(error) => return assert_told(&error, &DAMAGE, when),
+        };
+        assert!(!restored.findings.is_empty(), "nothing was told {when}");
+        assert!(restored.findings.iter().all(|told| told.message.contains(key)), "{when}");
+        for (path, node) in &state {
+            let absolute = [&image.source.paths[0], &b"/"[..], path].concat();
+            let names = |finding: &Finding| absolute.starts_with(&finding.path);
+            match restored.state.get(path) {
+                Some(there) => assert_eq!(there.data, node.data, "{when}"),
+                None => assert!(
+                    restored.findings.iter().any(names),
+                    "{when}: {} is missing and not named: {:?}",
+                    path.escape_ascii(),
+                    restored.findings
+                ),
+            }
+        }
+        for path in restored.state.keys() {
+            assert!(state.contains_key(path), "{when}: {} came up", path.escape_ascii());
+        }
+    });
 }
 
 #[test]
@@ -138,7 +176,7 @@ fn at_every_call<T>(
 
 #[test]
 fn an_error_at_any_call_of_a_restore_is_told_and_is_not_remembered() {
-    let Stored { store, image, state, tree: _tree } = stored();
+    let Stored { store, image, state, tree: _tree } = stored(Tree::new());
     for fault in [Fault::Io, Fault::AnswerLost] {
         at_every_call(
             &*store,
@@ -162,7 +200,7 @@ fn an_error_at_any_call_of_a_restore_is_told_and_is_not_remembered() {
 
 #[test]
 fn bytes_that_are_cut_or_changed_on_their_way_are_never_taken_for_right() {
-    let Stored { store, image, state, tree: _tree } = stored();
+    let Stored { store, image, state, tree: _tree } = stored(Tree::new());
     let flips = [0, 7, 50, 300].map(|offset| Fault::Flip { offset, bit: 5 });
     let cuts = [0, 1, 16, 200].map(Fault::Short);
     for fault in flips.into_iter().chain(cuts) {
@@ -180,10 +218,7 @@ fn bytes_that_are_cut_or_changed_on_their_way_are_never_taken_for_right() {
             },
             |_, outcome, when| match outcome {
                 Ok(read) => assert_eq!(read, state, "{when}"),
-                Err(error) => {
-                    let codes = ["integrity", "not-a-pool", "newer-format", "wrong-key"];
-                    assert_told(&error, &codes, when);
-                }
+                Err(error) => assert_told(&error, &DAMAGE, when),
             },
         );
     }
@@ -191,7 +226,7 @@ fn bytes_that_are_cut_or_changed_on_their_way_are_never_taken_for_right() {
 
 #[test]
 fn a_failure_at_any_call_of_a_backup_is_told_and_the_next_backup_succeeds() {
-    let Stored { tree, store, image, state } = stored();
+    let Stored { tree, store, image, state } = stored(Tree::new());
     tree.change(1);
     let now = tree.state();
     for (fault, codes) in [
@@ -254,7 +289,7 @@ fn bytes_that_a_store_writes_wrongly_are_noticed_when_they_are_read() {
 
 #[test]
 fn a_store_that_stops_at_any_change_of_a_backup_leaves_a_pool_that_goes_on() {
-    let Stored { tree, store, image, state } = stored();
+    let Stored { tree, store, image, state } = stored(Tree::new());
     tree.change(1);
     for after in 0.. {
         let stopping = faulty(&*store);
@@ -276,7 +311,7 @@ fn a_store_that_stops_at_any_change_of_a_backup_leaves_a_pool_that_goes_on() {
 
 #[test]
 fn an_image_is_not_seen_before_all_its_packs_are_stored_however_slow_the_store() {
-    let Stored { tree, store, image, .. } = stored();
+    let Stored { tree, store, image, .. } = stored(Tree::new());
     tree.change(1);
     let slow = faulty(&*store);
     let pool = kit::open(slow.clone()).unwrap();
@@ -295,7 +330,7 @@ fn an_image_is_not_seen_before_all_its_packs_are_stored_however_slow_the_store()
 
 #[test]
 fn reading_goes_on_with_the_same_pool_after_a_damaged_pack_was_put_right() {
-    let Stored { store, image, state, tree: _tree } = stored();
+    let Stored { store, image, state, tree: _tree } = stored(Tree::new());
     let pool: Pool = kit::open(store.clone()).unwrap();
     for (key, _) in list_sorted(&*store, "packs/").unwrap() {
         let whole = store.get(&key).unwrap();

@@ -2,6 +2,7 @@
 #![allow(clippy::unwrap_used, clippy::panic, dead_code)]
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::ffi::OsStr;
 use std::fs;
 use std::os::unix::ffi::OsStrExt;
 use std::os::unix::fs::{MetadataExt, symlink};
@@ -14,11 +15,12 @@ use holdfast_engine_core::cancel::Cancel;
 use holdfast_engine_core::chunker::ChunkSizes;
 use holdfast_engine_core::counters::Counters;
 use holdfast_engine_core::error::{Error, Result};
-use holdfast_engine_core::finding::Findings;
+use holdfast_engine_core::finding::{Finding, Findings};
 use holdfast_engine_core::ids::{Kind, Name, PackId};
 use holdfast_engine_core::manifest::Manifest;
 use holdfast_engine_core::pack::reader::Pack;
 use holdfast_engine_core::pool::{Pool, PoolConfig};
+use holdfast_engine_core::restore::{self, target::Overwrite};
 use holdfast_engine_core::store::{Store, list_sorted};
 use holdfast_engine_core::tree::ChunkSource;
 use holdfast_engine_core::tree::codec::{TreeObject, decode_object};
@@ -71,6 +73,16 @@ impl Tree {
         tree.write("same too", &noise(3000, 2));
         tree.write("nothing", b"");
         symlink("docs/text", path.join("link")).unwrap();
+        tree
+    }
+
+    /// Three small files: a pool of them is a few thousand bytes.
+    pub fn tiny() -> Self {
+        let tree = Tree { folder: tempfile::tempdir().unwrap() };
+        fs::create_dir(tree.path().join("sub")).unwrap();
+        tree.write("a", &noise(700, 1));
+        tree.write("sub/b", b"few bytes");
+        tree.write("sub/c", "compressible ".repeat(60).as_bytes());
         tree
     }
 
@@ -159,6 +171,46 @@ pub fn back_up(pool: &Pool, tree: &Tree) -> Result<Manifest> {
     let image = backup::run(pool, &request(tree), &counters, &findings, &Cancel::new())?;
     assert_eq!(findings.errors(), 0, "of a sound tree: {:?}", findings.kept());
     Ok(image)
+}
+
+/// What a restore left, and what it said of it.
+pub struct Restored {
+    _folder: tempfile::TempDir,
+    pub state: State,
+    /// Their paths as in the image.
+    pub findings: Vec<Finding>,
+}
+
+/// Restores the image's tree into an empty folder, and reads each file again there.
+pub fn restore(pool: &Pool, image: &Manifest) -> Result<Restored> {
+    let folder = tempfile::tempdir().unwrap();
+    let request = restore::Request {
+        image: image.id,
+        paths: image.source.paths.clone(),
+        to: folder.path().as_os_str().as_bytes().to_vec(),
+        overwrite: Overwrite::Never,
+        strip_components: 0,
+        verify: true,
+        workers: 1,
+    };
+    let (counters, findings) = (Counters::default(), Arc::new(Findings::default()));
+    restore::run(pool, &request, &counters, &findings, &Cancel::new())?;
+    let top = image.source.paths.first().cloned().unwrap_or_default();
+    let top = folder.path().join(OsStr::from_bytes(top.strip_prefix(b"/").unwrap_or(&top)));
+    let state = if top.exists() { read_folder(&top) } else { State::new() };
+    let mut findings = findings.kept();
+    for finding in &mut findings {
+        let path = finding.path.strip_prefix(folder.path().as_os_str().as_bytes());
+        finding.path = path.unwrap_or_else(|| panic!("{finding:?} is elsewhere")).to_vec();
+    }
+    Ok(Restored { _folder: folder, state, findings })
+}
+
+/// Restores the image and compares.
+pub fn assert_restored(pool: &Pool, image: &Manifest, state: &State, when: &str) {
+    let restored = restore(pool, image).unwrap_or_else(|error| panic!("{error} {when}"));
+    assert_eq!(restored.findings, [], "image {} {when}", image.number);
+    assert!(restored.state == *state, "image {} holds something else {when}", image.number);
 }
 
 /// Everything that an image holds below the tree's top, read chunk by chunk.
