@@ -1,5 +1,5 @@
 //! Where chunks lie: immutable sorted segments, each with a filter in front, memory-mapped.
-//! See `docs/formats/index-segment.md`.
+//! See `docs/formats/index.md`.
 //!
 //! The index is derived: [`crate::rebuild`] makes it again from the packs' footers. It holds the
 //! first 16 bytes of each name; who reads a chunk compares the whole name with the footer.

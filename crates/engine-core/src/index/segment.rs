@@ -1,4 +1,4 @@
-//! One index segment: its layout and its reader. See `docs/formats/index-segment.md`.
+//! One index segment: its layout and its reader. See `docs/formats/index.md`.
 //!
 //! Bytes of a store are hostile: every count and offset is checked before it is used, and a
 //! segment that is not authentic is an `Integrity` error, never a panic. Lookups allocate

@@ -184,11 +184,20 @@ impl<'a> Ingest<'a> {
         let plain_len = u32::try_from(plain.len())
             .map_err(|_| Error::Invalid("a block of 4 GiB or more".into()))?;
         let block = Block { body, codec, plain_len, chunks };
+        self.hand_over(kind, block, compressed)
+    }
+
+    /// Hands a block that is encoded already to its storing thread.
+    pub fn send_encoded(&self, kind: PackKind, block: Block) -> Result<()> {
+        self.hand_over(kind, block, Instant::now())
+    }
+
+    fn hand_over(&self, kind: PackKind, block: Block, since: Instant) -> Result<()> {
         if self.to_store[kind as usize].send(block).is_err() {
             self.publisher.check()?;
             return Err(Error::Invalid("the storing thread has ended".into()));
         }
-        self.counters.blocked(Stage::Compress, compressed);
+        self.counters.blocked(Stage::Compress, since);
         Ok(())
     }
 

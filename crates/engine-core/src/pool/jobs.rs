@@ -280,10 +280,23 @@ pub fn list(store: &dyn Store, keys: &PoolKeys) -> Result<Vec<Seen>> {
 }
 
 #[cfg(test)]
-mod tests {
+pub(crate) mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
     use crate::store::memory::MemoryStore;
+
+    /// The record of a backup by another process, last seen when it began.
+    pub(crate) fn put_record(
+        store: &dyn Store,
+        keys: &PoolKeys,
+        process: Process,
+        began_ns: i64,
+    ) -> Id {
+        let job = Id::random().unwrap();
+        let record = Record { job, kind: JobKind::Backup, process, began_ns, seen_ns: began_ns };
+        record.put(store, keys, &job).unwrap();
+        job
+    }
 
     const SECOND: i64 = 1_000_000_000;
 

@@ -5,5 +5,6 @@
 
 pub mod compare;
 pub mod deep;
+pub mod images;
 pub mod user;
 pub mod zoo;

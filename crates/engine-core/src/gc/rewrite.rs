@@ -1,0 +1,233 @@
+//! Copies live chunks out of packs that are to go.
+//!
+//! A block that is live whole is sealed anew without being decompressed: its seal has just
+//! proved it. Of other blocks the live chunks are packed together; each is named again first, so
+//! that damage is never carried on under a good seal.
+
+use std::collections::HashSet;
+use std::ops::Range;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Instant;
+
+use crate::codec::Decompressor;
+use crate::counters::{Stage, add};
+use crate::error::{Error, Result};
+use crate::ids::PackId;
+use crate::ingest::{self, BlockBuilder, Ingest};
+use crate::pack::footer::{ChunkInfo, PackKind};
+use crate::pack::reader::Pack;
+use crate::pack::writer::Block;
+use crate::reach::LiveSet;
+
+use super::Collection;
+
+/// The longest single read.
+const RUN_BYTES: u64 = 8 << 20;
+/// Blocks that lie at most this far apart are fetched in one read.
+const GAP_BYTES: u64 = 64 << 10;
+/// A live block below this part of the usual size is packed together with others.
+const SMALL_PART: u32 = 4;
+/// Each thread holds up to [`RUN_BYTES`] and some blocks.
+const THREADS: usize = 8;
+
+/// A block of which something is to be copied.
+struct Wanted {
+    number: usize,
+    place: Range<u64>,
+    /// Positions among the block's chunks.
+    chunks: Vec<usize>,
+}
+
+impl Collection<'_> {
+    /// Copies what is live in `packs` and nowhere outside `doomed`; bytes of the new packs.
+    pub(super) fn rewrite(
+        &self,
+        packs: &[PackId],
+        doomed: &HashSet<PackId>,
+        live: &LiveSet,
+    ) -> Result<u64> {
+        if packs.is_empty() {
+            return Ok(0);
+        }
+        let stored = &self.counters.bytes_stored;
+        let before = stored.load(Ordering::Relaxed);
+        let options = ingest::Options {
+            counters: self.counters,
+            cancel: self.cancel,
+            level: self.request.level,
+            marked: doomed.clone(),
+        };
+        let next = AtomicUsize::new(0);
+        let threads = std::thread::available_parallelism().map_or(2, usize::from).min(THREADS);
+        ingest::run(self.pool, options, |ingest| {
+            let work = || {
+                let mut copier = Copier::new(self, ingest, live)?;
+                while let Some(pack) = packs.get(next.fetch_add(1, Ordering::Relaxed)) {
+                    copier.copy(pack)?;
+                }
+                copier.finish()
+            };
+            std::thread::scope(|scope| {
+                let running: Vec<_> = (0..threads).map(|_| scope.spawn(work)).collect();
+                running.into_iter().try_for_each(|thread| {
+                    let died = |_| Err(Error::Invalid("a copying thread died".into()));
+                    thread.join().unwrap_or_else(died)
+                })
+            })
+        })?;
+        Ok(stored.load(Ordering::Relaxed) - before)
+    }
+}
+
+struct Copier<'a> {
+    collection: &'a Collection<'a>,
+    ingest: &'a Ingest<'a>,
+    live: &'a LiveSet,
+    builders: [BlockBuilder; 2],
+    compressor: crate::codec::Compressor,
+    decompressor: Decompressor,
+}
+
+impl<'a> Copier<'a> {
+    fn new(
+        collection: &'a Collection<'a>,
+        ingest: &'a Ingest<'a>,
+        live: &'a LiveSet,
+    ) -> Result<Self> {
+        let limit = collection.pool.config().block_bytes;
+        Ok(Copier {
+            collection,
+            ingest,
+            live,
+            builders: [BlockBuilder::new(limit), BlockBuilder::new(limit)],
+            compressor: ingest.compressor()?,
+            decompressor: Decompressor::new()?,
+        })
+    }
+
+    fn copy(&mut self, id: &PackId) -> Result<()> {
+        let pool = self.collection.pool;
+        let pack = pool.pack(id)?;
+        let wanted = self.wanted(&pack);
+        let mut rest = &wanted[..];
+        while let Some((run, after)) = next_run(rest) {
+            self.ingest.check()?;
+            let started = Instant::now();
+            let length = (run.1.end - run.1.start) as usize;
+            let mut bytes = pool.store().get_range(&id.key(), run.1.start, length)?;
+            self.collection.counters.busy(Stage::Fetch, length as u64, started);
+            add(&self.collection.counters.bytes_read, length as u64);
+            for block in run.0 {
+                let place = (block.place.start - run.1.start) as usize
+                    ..(block.place.end - run.1.start) as usize;
+                let sealed = bytes
+                    .get_mut(place)
+                    .ok_or_else(|| Error::integrity(id.key(), "a read came back short"))?;
+                self.copy_block(&pack, block, sealed)?;
+            }
+            rest = after;
+        }
+        Ok(())
+    }
+
+    /// What of the pack is to be copied by this thread: live, and claimed before all others.
+    fn wanted(&self, pack: &Pack) -> Vec<Wanted> {
+        let mut wanted = Vec::new();
+        for (number, block) in pack.footer.blocks().iter().enumerate() {
+            let chunks: Vec<usize> = pack
+                .footer
+                .chunks_of(number)
+                .enumerate()
+                .filter(|(_, (_, chunk))| {
+                    self.live.is_live(&chunk.name) && self.ingest.claim(&chunk.name)
+                })
+                .map(|(at, _)| at)
+                .collect();
+            if !chunks.is_empty() {
+                let place = block.offset..block.offset + u64::from(block.sealed_len);
+                wanted.push(Wanted { number, place, chunks });
+            }
+        }
+        wanted
+    }
+
+    fn copy_block(&mut self, pack: &Pack, wanted: &Wanted, sealed: &mut [u8]) -> Result<()> {
+        let counters = self.collection.counters;
+        let info = *pack.block(wanted.number)?;
+        let started = Instant::now();
+        let length = pack.unseal(wanted.number, sealed)?;
+        let unsealed = counters.busy(Stage::Unseal, length as u64, started);
+        let body = sealed.get(..length).unwrap_or_default();
+        let whole = wanted.chunks.len() == info.chunk_count as usize;
+        if whole && info.plain_len >= self.collection.pool.config().block_bytes / SMALL_PART {
+            let chunks: Vec<ChunkInfo> =
+                pack.footer.chunks_of(wanted.number).map(|(_, chunk)| *chunk).collect();
+            let (codec, plain_len) = (info.codec, info.plain_len);
+            let block = Block { body: body.to_vec(), codec, plain_len, chunks };
+            return self.ingest.send_encoded(pack.footer.kind, block);
+        }
+        let plain = pack.decompress(wanted.number, body, &mut self.decompressor)?;
+        counters.busy(Stage::Decompress, plain.len() as u64, unsealed);
+        let mut chosen = wanted.chunks.iter().peekable();
+        for (at, (offset, chunk)) in pack.footer.chunks_of(wanted.number).enumerate() {
+            if chosen.next_if(|chosen| **chosen == at).is_none() {
+                continue;
+            }
+            let from = offset as usize;
+            let bytes = plain.get(from..from + chunk.length as usize).unwrap_or_default();
+            if self.collection.pool.keys().name(chunk.kind, bytes) != chunk.name {
+                let object = format!("chunk {} in {}", chunk.name, pack.id.key());
+                return Err(Error::integrity(object, "its bytes have another name"));
+            }
+            self.push(chunk, bytes)?;
+        }
+        Ok(())
+    }
+
+    fn push(&mut self, chunk: &ChunkInfo, bytes: &[u8]) -> Result<()> {
+        let kind = PackKind::of(chunk.kind);
+        if !self.builders[kind as usize].fits(bytes.len()) {
+            self.flush(kind)?;
+        }
+        self.builders[kind as usize].push(chunk.name, chunk.kind, bytes);
+        Ok(())
+    }
+
+    fn flush(&mut self, kind: PackKind) -> Result<()> {
+        let builder = &mut self.builders[kind as usize];
+        if builder.is_empty() {
+            return Ok(());
+        }
+        let (plain, chunks) = builder.take();
+        self.ingest.send(kind, &plain, chunks, &mut self.compressor)?;
+        self.builders[kind as usize].reuse(plain);
+        Ok(())
+    }
+
+    fn finish(mut self) -> Result<()> {
+        self.flush(PackKind::Data)?;
+        self.flush(PackKind::Metadata)?;
+        self.ingest.return_compressor(self.compressor);
+        Ok(())
+    }
+}
+
+type Run<'w> = (&'w [Wanted], Range<u64>);
+
+/// Blocks that one read fetches, and those that remain.
+fn next_run(wanted: &[Wanted]) -> Option<(Run<'_>, &[Wanted])> {
+    let first = wanted.first()?.place.clone();
+    let mut range = first;
+    let mut count = 1;
+    for block in &wanted[1..] {
+        if block.place.start.saturating_sub(range.end) > GAP_BYTES
+            || block.place.end - range.start > RUN_BYTES
+        {
+            break;
+        }
+        range.end = block.place.end;
+        count += 1;
+    }
+    let (run, rest) = wanted.split_at(count);
+    Some(((run, range), rest))
+}

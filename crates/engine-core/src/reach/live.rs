@@ -1,0 +1,164 @@
+//! The live set: one bit for each record of the index, never a set of names.
+//!
+//! A chunk with several places is live at one of them, always the same one: the first in the
+//! order of the segments that is in no excluded pack, or else the first.
+
+use std::collections::HashSet;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
+
+use crate::ids::{Kind, Name, PackId};
+use crate::index::set::Position;
+use crate::index::{PackEntry, Record, Snapshot};
+use crate::pack::footer::PackKind;
+
+/// Bits over the records of one snapshot. Any number of threads may mark.
+pub struct LiveSet {
+    snapshot: Arc<Snapshot>,
+    bits: Vec<Box<[AtomicU64]>>,
+    /// For each segment, what is to be known of each of its packs.
+    packs: Vec<Box<[Known]>>,
+}
+
+#[derive(Clone, Copy)]
+struct Known {
+    excluded: bool,
+    metadata: bool,
+}
+
+/// What became of a name that was marked.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Marked {
+    /// Live from now on.
+    New(Record),
+    /// It was live already.
+    Known(Record),
+    /// It lies in a pack for chunks of another kind; not marked.
+    Misplaced,
+    /// No pack that the index knows holds it.
+    Missing,
+}
+
+#[derive(Clone, Copy)]
+struct Standing {
+    position: Position,
+    record: Record,
+    metadata: bool,
+}
+
+/// One pack and how much of it is live. Bytes are plain bytes of chunks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Tally {
+    pub pack: PackEntry,
+    pub live_chunks: u64,
+    pub live_bytes: u64,
+    pub chunks: u64,
+    pub bytes: u64,
+}
+
+impl LiveSet {
+    /// Nothing is live yet. Chunks that lie also outside the `excluded` packs are live there.
+    pub fn new(snapshot: Arc<Snapshot>, excluded: &HashSet<PackId>) -> Self {
+        let segments = snapshot.segments();
+        let words = |records: u64| (0..records.div_ceil(64)).map(|_| AtomicU64::new(0)).collect();
+        let bits = segments.iter().map(|segment| words(segment.len())).collect();
+        let known = |pack: PackEntry| Known {
+            excluded: excluded.contains(&pack.id),
+            metadata: pack.kind == PackKind::Metadata as u8,
+        };
+        let packs = segments.iter().map(|segment| segment.packs().map(known).collect()).collect();
+        LiveSet { snapshot, bits, packs }
+    }
+
+    pub fn snapshot(&self) -> &Arc<Snapshot> {
+        &self.snapshot
+    }
+
+    /// Marks a chunk that is referred to as one of this kind. Whoever refers to a tree as if it
+    /// were data would hide from a collection what the tree names: the pack tells them apart.
+    pub fn mark(&self, kind: Kind, name: &Name) -> Marked {
+        let Some(place) = self.place(name) else {
+            return Marked::Missing;
+        };
+        if place.metadata != (PackKind::of(kind) == PackKind::Metadata) {
+            return Marked::Misplaced;
+        }
+        let (word, bit) = self.bit(place.position);
+        // Most chunks of a second image are live already: look before writing.
+        if word.load(Ordering::Relaxed) & bit != 0
+            || word.fetch_or(bit, Ordering::Relaxed) & bit != 0
+        {
+            Marked::Known(place.record)
+        } else {
+            Marked::New(place.record)
+        }
+    }
+
+    pub fn is_live(&self, name: &Name) -> bool {
+        self.place(name).is_some_and(|place| {
+            let (word, bit) = self.bit(place.position);
+            word.load(Ordering::Relaxed) & bit != 0
+        })
+    }
+
+    /// The one record that stands for this name.
+    fn place(&self, name: &Name) -> Option<Standing> {
+        let mut first = None;
+        for position in self.snapshot.positions(name) {
+            let Some(record) = self.snapshot.record(position) else { continue };
+            let pack = self.packs.get(position.segment)?.get(record.pack as usize);
+            let Some(Known { excluded, metadata }) = pack.copied() else { continue };
+            let place = Standing { position, record, metadata };
+            if !excluded {
+                return Some(place);
+            }
+            first.get_or_insert(place);
+        }
+        first
+    }
+
+    fn bit(&self, position: Position) -> (&AtomicU64, u64) {
+        (&self.bits[position.segment][(position.record / 64) as usize], 1 << (position.record % 64))
+    }
+
+    /// Live chunks in all.
+    pub fn count(&self) -> u64 {
+        let words = self.bits.iter().flat_map(|words| words.iter());
+        words.map(|word| u64::from(word.load(Ordering::Relaxed).count_ones())).sum()
+    }
+
+    /// Every pack that the index lists, sorted by id. Reads all records once, in order.
+    pub fn tallies(&self) -> Vec<Tally> {
+        let mut all: Vec<Tally> = Vec::new();
+        for (segment, bits) in self.snapshot.segments().iter().zip(&self.bits) {
+            let empty = |pack| Tally { pack, live_chunks: 0, live_bytes: 0, chunks: 0, bytes: 0 };
+            let from = all.len();
+            all.extend(segment.packs().map(empty));
+            let tallies = &mut all[from..];
+            for position in 0..segment.len() {
+                let Some(record) = segment.record(position) else { continue };
+                let Some(tally) = tallies.get_mut(record.pack as usize) else { continue };
+                let length = u64::from(record.place.length);
+                tally.chunks += 1;
+                tally.bytes += length;
+                let word = bits[(position / 64) as usize].load(Ordering::Relaxed);
+                let live = word >> (position % 64) & 1;
+                tally.live_chunks += live;
+                tally.live_bytes += live * length;
+            }
+        }
+        all.sort_by_key(|tally| tally.pack.id);
+        all.dedup_by(|next, kept| {
+            // Listed twice: each live chunk is counted once, the others as often as listed.
+            let same = next.pack.id == kept.pack.id;
+            if same {
+                kept.live_chunks += next.live_chunks;
+                kept.live_bytes += next.live_bytes;
+                kept.chunks = kept.chunks.max(next.chunks).max(kept.live_chunks);
+                kept.bytes = kept.bytes.max(next.bytes).max(kept.live_bytes);
+            }
+            same
+        });
+        all
+    }
+}
