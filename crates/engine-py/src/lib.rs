@@ -3,7 +3,6 @@
 
 mod changes;
 mod errors;
-mod files;
 mod pool;
 mod run;
 mod store;
@@ -27,8 +26,6 @@ fn engine_version() -> &'static str {
 mod _engine {
     #[pymodule_export]
     use super::changes::{ChangeBatch, Changes};
-    #[pymodule_export]
-    use super::files::{FileReader, Mount};
     #[pymodule_export]
     use super::pool::Pool;
     #[pymodule_export]

@@ -57,9 +57,8 @@ impl Run {
         });
         let own = Arc::clone(&shared);
         std::thread::Builder::new().name("holdfast-verb".into()).spawn(move || {
-            let caught = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
-                work(&own.context)
-            }));
+            let caught =
+                std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| work(&own.context)));
             let outcome = caught
                 .unwrap_or_else(|_| Err(Error::Invalid("the engine failed unexpectedly".into())));
             *own.ended.lock() = Some(outcome);

@@ -16,9 +16,9 @@ use crate::errors::OrRaise;
 /// The store that a specification means. With `create`, a directory is made where it is missing.
 pub fn open(specification: &Bound<'_, PyAny>, create: bool) -> PyResult<Arc<dyn Store>> {
     if let Ok(path) = specification.extract::<PathBuf>() {
-        let opened = specification.py().detach(|| {
-            if create { PosixStore::create(&path) } else { PosixStore::open(&path) }
-        });
+        let opened = specification
+            .py()
+            .detach(|| if create { PosixStore::create(&path) } else { PosixStore::open(&path) });
         return Ok(Arc::new(opened.or_raise()?));
     }
     let place = specification.str()?.to_string();
@@ -59,9 +59,7 @@ fn translate(py: Python<'_>, error: &PyErr, doing: &str, key: &str) -> Error {
         .then(|| error.value(py).getattr("errno").ok()?.extract().ok())
         .flatten();
     match number.map(std::io::Error::from_raw_os_error) {
-        Some(source) if source.kind() == std::io::ErrorKind::StorageFull => {
-            Error::io(what, source)
-        }
+        Some(source) if source.kind() == std::io::ErrorKind::StorageFull => Error::io(what, source),
         _ => Error::io(what, std::io::Error::other(text)),
     }
 }
@@ -111,10 +109,11 @@ impl Store for PythonStore {
         })?;
         loop {
             let page: Option<Vec<(String, u64)>> = self.call("listing", prefix, |store| {
-                pages.clone_ref(store.py()).into_bound(store.py()).next().map_or(
-                    Ok(None),
-                    |page| page?.extract().map(Some).map_err(PyErr::from),
-                )
+                pages
+                    .clone_ref(store.py())
+                    .into_bound(store.py())
+                    .next()
+                    .map_or(Ok(None), |page| page?.extract().map(Some))
             })?;
             let Some(page) = page else { return Ok(()) };
             for (key, size) in &page {

@@ -72,7 +72,7 @@ impl PoolConfig {
 }
 
 /// One stage's numbers at a moment.
-#[pyclass(frozen, get_all, skip_from_py_object)]
+#[pyclass(frozen, get_all)]
 #[derive(Clone)]
 pub struct StageCounters {
     name: &'static str,
@@ -136,7 +136,7 @@ counters! {
 }
 
 /// A problem with one file.
-#[pyclass(frozen, skip_from_py_object)]
+#[pyclass(frozen)]
 #[derive(Clone)]
 pub struct Finding(CoreFinding);
 

@@ -1,0 +1,248 @@
+//! A pool and its verbs.
+
+use std::path::{Path, PathBuf};
+use std::sync::Arc;
+
+use holdfast_engine_core::backup;
+use holdfast_engine_core::counters::Stage;
+use holdfast_engine_core::error::Error;
+use holdfast_engine_core::ids::Id;
+use holdfast_engine_core::pool::{Header, Pool as CorePool};
+use holdfast_engine_core::restore;
+use holdfast_engine_core::restore::target::Overwrite;
+use holdfast_engine_core::store::Store;
+use holdfast_engine_core::tree::walk::{self, Directory};
+use pyo3::BoundObject;
+use pyo3::prelude::*;
+use pyo3::types::PyBytes;
+
+use crate::changes::Changes;
+use crate::errors::{OrRaise, to_python};
+use crate::run::{Outcome, Run};
+use crate::store;
+use crate::types::{Entry, Finding, Image, PoolConfig, RestoreResult};
+
+/// An open pool. May be used from several threads.
+#[pyclass(frozen)]
+pub struct Pool(Arc<CorePool>);
+
+fn key_of(bytes: &[u8]) -> PyResult<[u8; 32]> {
+    bytes.try_into().map_err(|_| {
+        to_python(&Error::Invalid(format!("a pool key has 32 bytes, this one {}", bytes.len())))
+    })
+}
+
+/// An image's id from its 32 hexadecimal digits.
+fn image_id(text: &str) -> PyResult<Id> {
+    Id::parse(text).ok_or_else(|| to_python(&Error::ImageMissing { image: text.to_owned() }))
+}
+
+/// The outcome of a verb whose result is made once.
+fn outcome<T, P>(result: T, convert: impl Fn(&T) -> P + Send + 'static) -> Outcome
+where
+    T: Send + 'static,
+    P: for<'py> IntoPyObject<'py, Error = PyErr> + 'static,
+{
+    Box::new(move |py| {
+        let object = convert(&result).into_pyobject(py)?;
+        Ok(object.into_any().unbind())
+    })
+}
+
+#[pymethods]
+impl Pool {
+    #[staticmethod]
+    #[pyo3(signature = (store, pool_key, config, created_ns, cache_dir=None))]
+    fn create(
+        py: Python<'_>,
+        store: &Bound<'_, PyAny>,
+        pool_key: &[u8],
+        config: &PoolConfig,
+        created_ns: i64,
+        cache_dir: Option<PathBuf>,
+    ) -> PyResult<Self> {
+        let key = key_of(pool_key)?;
+        let store = store::open(store, true)?;
+        let config = config.0;
+        py.detach(|| CorePool::create(store, &key, config, created_ns, cache_dir.as_deref()))
+            .or_raise()
+            .map(|pool| Pool(Arc::new(pool)))
+    }
+
+    #[staticmethod]
+    #[pyo3(signature = (store, pool_key, cache_dir=None))]
+    fn open(
+        py: Python<'_>,
+        store: &Bound<'_, PyAny>,
+        pool_key: &[u8],
+        cache_dir: Option<PathBuf>,
+    ) -> PyResult<Self> {
+        let key = key_of(pool_key)?;
+        let store = store::open(store, false)?;
+        let cache_dir: Option<&Path> = cache_dir.as_deref();
+        py.detach(|| CorePool::open(store, &key, cache_dir))
+            .or_raise()
+            .map(|pool| Pool(Arc::new(pool)))
+    }
+
+    /// The id of the pool in a store; no key is needed.
+    #[staticmethod]
+    fn peek<'py>(py: Python<'py>, store: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyBytes>> {
+        let store: Arc<dyn Store> = store::open(store, false)?;
+        let header: Header = py.detach(|| CorePool::peek(store.as_ref())).or_raise()?;
+        Ok(PyBytes::new(py, &header.id.0))
+    }
+
+    #[getter]
+    fn id<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.0.id().0)
+    }
+
+    #[getter]
+    fn config(&self) -> PoolConfig {
+        PoolConfig(*self.0.config())
+    }
+
+    #[pyo3(signature = (*, paths, source, host, started_ns, exclude=Vec::new(),
+                        one_file_system=false, compression=3, workers=0, parent=None,
+                        software=String::from("holdfast")))]
+    #[allow(clippy::too_many_arguments)]
+    fn backup(
+        &self,
+        paths: Vec<Vec<u8>>,
+        source: String,
+        host: String,
+        started_ns: i64,
+        exclude: Vec<String>,
+        one_file_system: bool,
+        compression: i32,
+        workers: usize,
+        parent: Option<String>,
+        software: String,
+    ) -> PyResult<Run> {
+        let request = backup::Request {
+            paths,
+            source,
+            host,
+            started_ns,
+            exclude,
+            one_file_system,
+            level: compression,
+            workers,
+            parent: parent.as_deref().map(image_id).transpose()?,
+            software,
+        };
+        let pool = Arc::clone(&self.0);
+        Run::start(&Stage::BACKUP, move |context| {
+            backup::run(&pool, &request, &context.counters, &context.findings, &context.cancel)
+                .map(|manifest| outcome(manifest, |manifest| Image(manifest.clone())))
+        })
+    }
+
+    #[pyo3(signature = (image, *, paths, to, overwrite="never", strip_components=0, verify=false,
+                        workers=0))]
+    #[allow(clippy::too_many_arguments)]
+    fn restore(
+        &self,
+        image: &str,
+        paths: Vec<Vec<u8>>,
+        to: Vec<u8>,
+        overwrite: &str,
+        strip_components: usize,
+        verify: bool,
+        workers: usize,
+    ) -> PyResult<Run> {
+        let request = restore::Request {
+            image: image_id(image)?,
+            paths,
+            to,
+            overwrite: Overwrite::parse(overwrite).ok_or_else(|| {
+                to_python(&Error::Invalid(format!(
+                    "overwrite '{overwrite}': want never, older or always"
+                )))
+            })?,
+            strip_components,
+            verify,
+            workers,
+        };
+        let pool = Arc::clone(&self.0);
+        Run::start(&Stage::RESTORE, move |context| {
+            let done = restore::run(
+                &pool,
+                &request,
+                &context.counters,
+                &context.findings,
+                &context.cancel,
+            )?;
+            let findings = Arc::clone(&context.findings);
+            Ok(outcome(done, move |done| RestoreResult {
+                files: done.files,
+                dirs: done.dirs,
+                bytes: done.bytes,
+                findings: findings.kept().into_iter().map(Finding::from).collect(),
+                findings_total: findings.total(),
+                verified_files: done.verified_files,
+            }))
+        })
+    }
+
+    /// All images by number.
+    fn images(&self, py: Python<'_>) -> PyResult<Vec<Image>> {
+        let images = py.detach(|| self.0.images()).or_raise()?;
+        Ok(images.into_iter().map(Image).collect())
+    }
+
+    fn image(&self, py: Python<'_>, id: &str) -> PyResult<Image> {
+        let id = image_id(id)?;
+        py.detach(|| self.0.image(&id)).or_raise().map(Image)
+    }
+
+    fn expire(&self, py: Python<'_>, id: &str) -> PyResult<()> {
+        let id = image_id(id)?;
+        py.detach(|| self.0.expire(&id)).or_raise()
+    }
+
+    /// What an image says of a path.
+    fn entry(&self, py: Python<'_>, image: &str, path: Vec<u8>) -> PyResult<Entry> {
+        let id = image_id(image)?;
+        py.detach(|| {
+            let root = self.0.image(&id)?.root;
+            walk::find(self.0.as_ref(), &root, &path)
+        })
+        .or_raise()
+        .map(Entry)
+    }
+
+    /// The entries of a directory, by name.
+    fn list_dir(&self, py: Python<'_>, image: &str, path: Vec<u8>) -> PyResult<Vec<Entry>> {
+        let id = image_id(image)?;
+        py.detach(|| {
+            let root = self.0.image(&id)?.root;
+            let entry = walk::find(self.0.as_ref(), &root, &path)?;
+            Directory::of(self.0.as_ref(), &entry)?
+                .entries()
+                .map(|entry| entry.map(Entry))
+                .collect::<Result<Vec<_>, Error>>()
+        })
+        .or_raise()
+    }
+
+    /// Batches of what differs; `None` stands for an empty tree.
+    #[pyo3(signature = (old, new, *, batch_rows=50_000))]
+    fn changes(
+        &self,
+        py: Python<'_>,
+        old: Option<&str>,
+        new: Option<&str>,
+        batch_rows: usize,
+    ) -> PyResult<Changes> {
+        let root = |image: Option<&str>| match image {
+            None => Ok(None),
+            Some(text) => {
+                let id = image_id(text)?;
+                py.detach(|| self.0.image(&id)).or_raise().map(|manifest| Some(manifest.root))
+            }
+        };
+        Changes::start(Arc::clone(&self.0), root(old)?, root(new)?, batch_rows)
+    }
+}
