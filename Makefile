@@ -69,7 +69,7 @@ $(RUNTIME): pyproject.toml
 	  || { echo "python3 has no venv here: install the package python3-venv" >&2; exit 2; }
 	@$(BIN)/python -c 'import tomllib; p = tomllib.load(open("pyproject.toml", "rb"))["project"]; \
 	  print(*p["dependencies"], *p["optional-dependencies"]["site"], "maturin>=1.8,<2", sep="\n")' > $(VENV)/requirements.txt
-	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade -r $(VENV)/requirements.txt
+	$(BIN)/python -m pip install --quiet --disable-pip-version-check --upgrade pip -r $(VENV)/requirements.txt
 	@touch $@
 
 # What only developers need.
