@@ -8,11 +8,14 @@ use std::ops::ControlFlow;
 use std::sync::Arc;
 
 use holdfast_engine_core::cancel::Cancel;
+use holdfast_engine_core::counters::Counters;
 use holdfast_engine_core::error::Result;
+use holdfast_engine_core::gc;
 use holdfast_engine_core::index::merge::merge;
 use holdfast_engine_core::manifest::Manifest;
 use holdfast_engine_core::pool::Pool;
 use holdfast_engine_core::store::disk::Disk;
+use holdfast_engine_core::store::list_sorted;
 use holdfast_engine_core::store::posix::PosixStore;
 use holdfast_engine_core::store::simdisk::{Loss, SimDisk};
 use kit::{State, Tree, assert_restored, back_up, read_image};
@@ -140,5 +143,53 @@ fn a_power_cut_at_any_operation_of_an_index_merge_loses_no_chunk_and_the_next_on
         assert_eq!(pool.index().segments().len(), 1, "{when}");
         assert_intact(&pool, &committed, when);
         assert_no_temporary_files(disk, when);
+    });
+}
+
+/// Collects garbage until nothing is left of an earlier collection.
+fn collect(pool: &Pool) -> Result<gc::Collected> {
+    let request = gc::Request { now_ns: kit::now_ns(), dry_run: false, lease_s: 3600, level: 1 };
+    gc::collect(pool, &request, &Counters::default(), &Cancel::new())
+}
+
+#[test]
+fn a_power_cut_at_any_operation_of_a_garbage_collection_keeps_what_is_live_and_the_next_one_ends() {
+    let tree = Tree::new();
+    let (disk, mut committed) = pool_of(&tree, 5);
+    let pool = open(&disk).unwrap();
+    for (expired, _) in [committed.remove(0), committed.remove(1), committed.remove(1)] {
+        pool.expire(&expired.id).unwrap();
+    }
+    let clean = {
+        let disk = disk.copy();
+        let pool = open(&disk).unwrap();
+        let collected = collect(&pool).unwrap();
+        assert!(collected.packs_rewritten > 0 && collected.bytes_freed > 20_000, "{collected:?}");
+        list_sorted(pool.store(), "packs/").unwrap().iter().map(|(_, size)| size).sum::<u64>()
+    };
+    tree.change(9);
+    let now = tree.state();
+    for_every_operation(&disk, collect, |disk, _, when| {
+        let pool = open(disk).unwrap_or_else(|error| panic!("{error} {when}"));
+        assert_intact(&pool, &committed, when);
+        // Whether or not a mark stands, backups go on, and the collection can be ended.
+        let going_on = disk.copy();
+        let later = open(&going_on).unwrap();
+        let new = back_up(&later, &tree).unwrap_or_else(|error| panic!("{error} {when}"));
+        let all = [&committed[..], &[(new, now.clone())]].concat();
+        for (disk, images) in [(disk, &committed), (&going_on, &all)] {
+            let pool = open(disk).unwrap();
+            let again = collect(&pool).unwrap_or_else(|error| panic!("{error} {when}"));
+            assert_eq!(again.waiting_for, [""; 0], "{when}");
+            let pool = open(disk).unwrap_or_else(|error| panic!("{error} {when}"));
+            assert_intact(&pool, images, when);
+            for folder in ["jobs/", "marks/"] {
+                assert_eq!(list_sorted(pool.store(), folder).unwrap(), [], "{when}");
+            }
+            assert_eq!(collect(&pool).unwrap().packs_deleted, 0, "{when}");
+        }
+        let left = list_sorted(pool.store(), "packs/").unwrap();
+        let left = left.iter().map(|(_, size)| size).sum::<u64>();
+        assert!(left <= clean + clean / 10, "{left} bytes left instead of {clean} {when}");
     });
 }
