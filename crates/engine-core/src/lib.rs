@@ -18,6 +18,8 @@ pub mod index;
 pub mod ingest;
 pub mod keys;
 pub mod manifest;
+#[cfg(feature = "mount")]
+pub mod mount;
 pub mod pack;
 pub mod pool;
 pub mod reach;

@@ -75,6 +75,11 @@ impl LoadedObject {
         self.items.is_empty()
     }
 
+    /// What it takes in memory.
+    pub fn memory_bytes(&self) -> usize {
+        self.bytes.capacity() + self.items.capacity() * size_of::<Item>()
+    }
+
     fn part(&self, range: &Range<u32>) -> &[u8] {
         self.bytes.get(range.start as usize..range.end as usize).unwrap_or_default()
     }

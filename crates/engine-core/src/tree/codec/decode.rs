@@ -258,6 +258,11 @@ impl Peek<'_> {
     }
 }
 
+/// The extended attributes of an entry: what [`Peek::xattrs`] holds.
+pub fn decode_xattrs(raw: &[u8]) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+    read_xattrs(raw).map_err(|malformed| malformed.within("the extended attributes of an entry"))
+}
+
 fn read_xattrs(raw: &[u8]) -> Parsed<Vec<(Vec<u8>, Vec<u8>)>> {
     let mut reader = Reader::new(raw);
     let count = reader.map()?;

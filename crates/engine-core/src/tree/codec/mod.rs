@@ -8,7 +8,7 @@ mod decode;
 mod encode;
 mod object;
 
-pub use decode::{decode_entry, decode_root, peek};
+pub use decode::{decode_entry, decode_root, decode_xattrs, peek};
 pub use encode::{encode_entry, encode_root};
 pub use object::{TreeObject, decode_object};
 pub(in crate::tree) use object::{write_node_item, write_object_head};
@@ -87,7 +87,7 @@ pub struct Peek<'a> {
     pub subtree: Option<Ref>,
     pub target: Option<&'a [u8]>,
     pub rdev: Option<(u32, u32)>,
-    /// The encoded map of extended attributes.
+    /// The encoded map of extended attributes, for [`decode_xattrs`].
     pub xattrs: Option<&'a [u8]>,
 }
 
@@ -105,6 +105,12 @@ impl<'a> RawEntry<'a> {
 
     pub fn decode(&self) -> Result<Entry> {
         decode_entry(self.raw)
+    }
+
+    /// All that is stored of the entry but its name, which must borrow from `raw`.
+    pub fn after_name(&self) -> &'a [u8] {
+        let start = (self.name.as_ptr() as usize).wrapping_sub(self.raw.as_ptr() as usize);
+        self.raw.get(start.wrapping_add(self.name.len())..).unwrap_or_default()
     }
 }
 
