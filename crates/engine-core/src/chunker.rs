@@ -22,13 +22,16 @@ impl ChunkSizes {
             && (256..=4 << 20).contains(&self.avg)
             && self.min <= self.avg
             && self.avg < self.max
-            && self.max <= 8 << 20;
+            && self.max <= 8 << 20
+            // The cut looks at bytes in pairs.
+            && self.min.is_multiple_of(2)
+            && self.max.is_multiple_of(2);
         if sound {
             Ok(self)
         } else {
             Err(Error::Invalid(format!(
-                "chunk sizes {} / {} / {} bytes: want 64 <= min <= avg < max <= 8 MiB, avg a \
-                 power of two from 256 bytes to 4 MiB",
+                "chunk sizes {} / {} / {} bytes: want 64 <= min <= avg < max <= 8 MiB, all \
+                 even, avg a power of two from 256 bytes to 4 MiB",
                 self.min, self.avg, self.max
             )))
         }
@@ -85,6 +88,7 @@ impl Chunker {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
     use proptest::prelude::*;
 
@@ -125,6 +129,16 @@ mod tests {
         let a = lengths(&Chunker::new(&PoolKeys::derive(&[1; 32]), SIZES), &data);
         let b = lengths(&Chunker::new(&PoolKeys::derive(&[2; 32]), SIZES), &data);
         assert_ne!(a, b);
+    }
+
+    #[test]
+    fn sizes_that_are_odd_or_out_of_order_are_refused() {
+        SIZES.check().unwrap();
+        for (min, avg, max) in [(255, 1024, 4096), (256, 1024, 4095), (256, 1000, 4096)] {
+            assert!(ChunkSizes { min, avg, max }.check().is_err(), "{min} {avg} {max}");
+        }
+        assert!(ChunkSizes { min: 2048, ..SIZES }.check().is_err());
+        assert!(ChunkSizes { max: 1024, ..SIZES }.check().is_err());
     }
 
     proptest! {

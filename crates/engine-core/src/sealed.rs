@@ -1,5 +1,5 @@
 //! Sealed small objects: image manifests, records of jobs, garbage marks. See
-//! `docs/formats/sealed-object.md`.
+//! `docs/formats/manifest.md`.
 //!
 //! An object opens only under the key that it was sealed for: nobody without the pool's key can
 //! put one image in the place of another.
