@@ -34,9 +34,12 @@ fn a_backup_cancelled_at_any_change_of_the_store_commits_nothing_and_sends_nothi
             let outcome = std::thread::scope(|scope| {
                 let running = scope.spawn(|| {
                     let (counters, findings) = (Counters::default(), Findings::default());
-                    backup::run(&pool, &kit::request(&tree), &counters, &findings, &cancel)
+                    let outcome =
+                        backup::run(&pool, &kit::request(&tree), &counters, &findings, &cancel);
+                    gate.open();
+                    outcome
                 });
-                gate.wait_until_reached();
+                assert!(gate.wait_until_reached(), "{when}");
                 cancel.cancel();
                 gate.open();
                 running.join().unwrap()

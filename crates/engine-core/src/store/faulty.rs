@@ -68,10 +68,12 @@ impl Gate {
         Self::default()
     }
 
-    /// Returns once somebody stands at the gate or has passed it.
-    pub fn wait_until_reached(&self) {
+    /// Returns once somebody stands at the gate, or it was opened; whether somebody came.
+    pub fn wait_until_reached(&self) -> bool {
         let (state, changed) = &*self.inner;
-        changed.wait_while(&mut state.lock(), |state| state.reached == 0);
+        let mut state = state.lock();
+        changed.wait_while(&mut state, |state| state.reached == 0 && !state.open);
+        state.reached > 0
     }
 
     /// Lets everybody through from now on.

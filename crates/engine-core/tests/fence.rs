@@ -1,0 +1,194 @@
+//! Backups and garbage collections of one pool at once: whatever stands still at whichever of its
+//! calls while the other runs, no image loses anything.
+#![allow(clippy::unwrap_used, clippy::panic)]
+
+mod kit;
+
+use std::sync::Arc;
+
+use holdfast_engine_core::cancel::Cancel;
+use holdfast_engine_core::counters::Counters;
+use holdfast_engine_core::error::Result;
+use holdfast_engine_core::gc::{self, Collected};
+use holdfast_engine_core::manifest::Manifest;
+use holdfast_engine_core::pool::Pool;
+use holdfast_engine_core::store::faulty::{Fault, FaultyStore, Gate, Rule};
+use holdfast_engine_core::store::memory::MemoryStore;
+use holdfast_engine_core::store::{Store, list_sorted};
+use kit::{State, Tree, assert_restored, back_up, read_image};
+
+fn collect(pool: &Pool) -> Result<Collected> {
+    let request = gc::Request { now_ns: kit::now_ns(), dry_run: false, lease_s: 3600, level: 1 };
+    gc::collect(pool, &request, &Counters::default(), &Cancel::new())
+}
+
+/// A pool in which a collection has packs to delete and packs to rewrite, and whose garbage is
+/// exactly what the next backup of the tree would find there.
+struct Tempting {
+    tree: Tree,
+    store: MemoryStore,
+    kept: Manifest,
+    kept_state: State,
+}
+
+fn tempting() -> Tempting {
+    let tree = Tree::new();
+    let store = Arc::new(MemoryStore::new());
+    let pool = kit::create(store.clone());
+    let first = back_up(&pool, &tree).unwrap();
+    tree.write("docs/large", &kit::noise(20_000, 50));
+    let kept = back_up(&pool, &tree).unwrap();
+    let kept_state = tree.state();
+    tree.change(1);
+    let last = back_up(&pool, &tree).unwrap();
+    for gone in [first, last] {
+        pool.expire(&gone.id).unwrap();
+    }
+    drop(pool);
+    let store = Arc::into_inner(store).unwrap();
+    let collected = collect(&kit::open(copy(&store)).unwrap()).unwrap();
+    assert!(collected.packs_rewritten > 0, "{collected:?}");
+    assert!(collected.packs_deleted > collected.packs_rewritten, "{collected:?}");
+    Tempting { tree, store, kept, kept_state }
+}
+
+fn copy(store: &MemoryStore) -> Arc<MemoryStore> {
+    let copy = MemoryStore::new();
+    for (key, _) in list_sorted(store, "").unwrap() {
+        copy.put(&key, &store.get(&key).unwrap()).unwrap();
+    }
+    Arc::new(copy)
+}
+
+/// Lets `first` stand still at its k-th call, for every k; runs `second` to its end; lets `first`
+/// go on. `look` sees the store, and what both came to.
+fn at_every_call<A: Send, B>(
+    base: &MemoryStore,
+    first: impl Fn(&Pool) -> Result<A> + Sync,
+    second: impl Fn(&Pool) -> Result<B>,
+    look: impl Fn(Arc<MemoryStore>, Result<A>, Result<B>, &str),
+) {
+    for call in 0.. {
+        let inner = copy(base);
+        let held = Arc::new(FaultyStore::new(inner.clone()));
+        let pool = kit::open(held.clone()).unwrap();
+        let gate = Gate::new();
+        held.add(Rule::new(Fault::Hold(gate.clone())).after(call).times(1));
+        let (reached, a, b) = std::thread::scope(|scope| {
+            let running = scope.spawn(|| {
+                let outcome = first(&pool);
+                gate.open();
+                outcome
+            });
+            let reached = gate.wait_until_reached();
+            let b = second(&kit::open(inner.clone()).unwrap());
+            gate.open();
+            (reached, running.join().unwrap(), b)
+        });
+        let at = held.calls().last().cloned();
+        look(inner, a, b, &format!("held at call {call} (the last: {at:?})"));
+        if !reached {
+            assert!(call > 10, "only {call} calls");
+            break;
+        }
+    }
+}
+
+/// After everything has come to an end: collects until nothing goes, and looks again.
+fn assert_lasting(store: &Arc<MemoryStore>, images: &[(&Manifest, &State)], when: &str) {
+    for _ in 0..2 {
+        let pool = kit::open(store.clone()).unwrap();
+        for (image, state) in images {
+            let read = read_image(&pool, image).unwrap_or_else(|error| panic!("{error} {when}"));
+            assert!(read == **state, "image {} holds something else {when}", image.number);
+        }
+        let collected = collect(&pool).unwrap_or_else(|error| panic!("{error} {when}"));
+        assert!(collected.waiting_for.is_empty(), "{collected:?} {when}");
+    }
+    let pool = kit::open(store.clone()).unwrap();
+    for (image, state) in images {
+        assert_restored(&pool, image, state, when);
+    }
+    for folder in ["jobs/", "marks/"] {
+        assert_eq!(list_sorted(&**store, folder).unwrap(), [], "{when}");
+    }
+}
+
+#[test]
+fn a_collection_at_any_moment_of_a_backup_takes_nothing_that_the_backup_relies_on() {
+    let Tempting { tree, store, kept, kept_state } = tempting();
+    let now = tree.state();
+    at_every_call(
+        &store,
+        |pool| back_up(pool, &tree),
+        collect,
+        |store, image, collected, when| {
+            let image = image.unwrap_or_else(|error| panic!("{error} {when}"));
+            collected.unwrap_or_else(|error| panic!("{error} {when}"));
+            assert_lasting(&store, &[(&kept, &kept_state), (&image, &now)], when);
+        },
+    );
+}
+
+#[test]
+fn a_backup_at_any_moment_of_a_collection_loses_nothing() {
+    let Tempting { tree, store, kept, kept_state } = tempting();
+    let now = tree.state();
+    at_every_call(
+        &store,
+        collect,
+        |pool| back_up(pool, &tree),
+        |store, collected, image, when| {
+            let image = image.unwrap_or_else(|error| panic!("{error} {when}"));
+            collected.unwrap_or_else(|error| panic!("{error} {when}"));
+            assert_lasting(&store, &[(&kept, &kept_state), (&image, &now)], when);
+        },
+    );
+}
+
+#[test]
+fn two_backups_of_the_same_files_at_once_are_both_whole() {
+    let Tempting { tree, store, kept, kept_state } = tempting();
+    let now = tree.state();
+    at_every_call(
+        &store,
+        |pool| back_up(pool, &tree),
+        |pool| back_up(pool, &tree),
+        |store, first, second, when| {
+            let first = first.unwrap_or_else(|error| panic!("{error} {when}"));
+            let second = second.unwrap_or_else(|error| panic!("{error} {when}"));
+            let all = [(&kept, &kept_state), (&first, &now), (&second, &now)];
+            assert_lasting(&store, &all, when);
+        },
+    );
+}
+
+#[test]
+fn of_two_collections_at_once_one_is_told_to_wait_and_nothing_is_lost() {
+    let Tempting { tree: _tree, store, kept, kept_state } = tempting();
+    at_every_call(&store, collect, collect, |store, first, second, when| {
+        for outcome in [first, second] {
+            match outcome {
+                Ok(_) => {}
+                Err(error) => assert_eq!(error.code(), "busy", "{error} {when}"),
+            }
+        }
+        assert_lasting(&store, &[(&kept, &kept_state)], when);
+    });
+}
+
+#[test]
+fn a_restore_goes_on_while_its_packs_are_rewritten() {
+    let Tempting { tree: _tree, store, kept, kept_state } = tempting();
+    at_every_call(
+        &store,
+        |pool| kit::restore(pool, &kept),
+        collect,
+        |_, restored, collected, when| {
+            collected.unwrap_or_else(|error| panic!("{error} {when}"));
+            let restored = restored.unwrap_or_else(|error| panic!("{error} {when}"));
+            assert_eq!(restored.findings, [], "{when}");
+            assert!(restored.state == kept_state, "{when}");
+        },
+    );
+}
