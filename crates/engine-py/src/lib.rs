@@ -3,6 +3,7 @@
 
 mod changes;
 mod errors;
+mod files;
 mod pool;
 mod run;
 mod store;
@@ -26,6 +27,8 @@ fn engine_version() -> &'static str {
 mod _engine {
     #[pymodule_export]
     use super::changes::{ChangeBatch, Changes};
+    #[pymodule_export]
+    use super::files::FileReader;
     #[pymodule_export]
     use super::pool::Pool;
     #[pymodule_export]

@@ -6,11 +6,15 @@ use std::sync::Arc;
 use holdfast_engine_core::backup;
 use holdfast_engine_core::counters::Stage;
 use holdfast_engine_core::error::Error;
+use holdfast_engine_core::gc;
 use holdfast_engine_core::ids::Id;
+use holdfast_engine_core::pool::jobs::DEFAULT_LEASE_S;
 use holdfast_engine_core::pool::{Header, Pool as CorePool};
+use holdfast_engine_core::reader::FileReader as CoreReader;
 use holdfast_engine_core::restore;
 use holdfast_engine_core::restore::target::Overwrite;
 use holdfast_engine_core::store::Store;
+use holdfast_engine_core::tree::ChunkSource;
 use holdfast_engine_core::tree::walk::{self, Directory};
 use pyo3::BoundObject;
 use pyo3::prelude::*;
@@ -18,9 +22,10 @@ use pyo3::types::PyBytes;
 
 use crate::changes::Changes;
 use crate::errors::{OrRaise, to_python};
+use crate::files::FileReader;
 use crate::run::{Outcome, Run};
 use crate::store;
-use crate::types::{Entry, Finding, Image, PoolConfig, RestoreResult};
+use crate::types::{Entry, Finding, GarbageResult, Image, PoolConfig, PoolStats, RestoreResult};
 
 /// An open pool. May be used from several threads.
 #[pyclass(frozen)]
@@ -244,5 +249,37 @@ impl Pool {
             }
         };
         Changes::start(Arc::clone(&self.0), root(old)?, root(new)?, batch_rows)
+    }
+
+    /// A file of an image, for reading at any place.
+    fn open_file(&self, py: Python<'_>, image: &str, path: Vec<u8>) -> PyResult<FileReader> {
+        let id = image_id(image)?;
+        py.detach(|| {
+            let root = self.0.image(&id)?.root;
+            let entry = walk::find(self.0.as_ref(), &root, &path)?;
+            CoreReader::open(Arc::clone(&self.0) as Arc<dyn ChunkSource>, &entry)
+        })
+        .or_raise()
+        .map(FileReader::new)
+    }
+
+    fn stats(&self, py: Python<'_>) -> PyResult<PoolStats> {
+        py.detach(|| self.0.stats()).or_raise().map(PoolStats::from)
+    }
+
+    #[pyo3(signature = (*, now_ns, dry_run=false, lease_s=DEFAULT_LEASE_S, compression=3))]
+    fn collect_garbage(
+        &self,
+        now_ns: i64,
+        dry_run: bool,
+        lease_s: u64,
+        compression: i32,
+    ) -> PyResult<Run> {
+        let request = gc::Request { now_ns, dry_run, lease_s, level: compression };
+        let pool = Arc::clone(&self.0);
+        Run::start(&Stage::BACKUP, move |context| {
+            gc::collect(&pool, &request, &context.counters, &context.cancel)
+                .map(|done| outcome(done, |done| GarbageResult::from(done.clone())))
+        })
     }
 }

@@ -5,8 +5,9 @@ use std::collections::BTreeMap;
 use holdfast_engine_core::chunker::ChunkSizes;
 use holdfast_engine_core::counters::{Snapshot, Stage};
 use holdfast_engine_core::finding::Finding as CoreFinding;
+use holdfast_engine_core::gc::Collected;
 use holdfast_engine_core::manifest::Manifest;
-use holdfast_engine_core::pool::PoolConfig as CoreConfig;
+use holdfast_engine_core::pool::{PoolConfig as CoreConfig, Stats};
 use holdfast_engine_core::tree::entry::{Content, Entry as CoreEntry};
 use pyo3::prelude::*;
 use pyo3::types::{PyBytes, PyDict};
@@ -401,4 +402,35 @@ pub struct PoolStats {
     pub index_segments: u64,
     pub index_bytes: u64,
     pub images: u64,
+}
+
+impl From<Collected> for GarbageResult {
+    fn from(done: Collected) -> Self {
+        GarbageResult {
+            packs_before: done.packs_before,
+            packs_deleted: done.packs_deleted,
+            packs_rewritten: done.packs_rewritten,
+            bytes_freed: done.bytes_freed,
+            bytes_live: done.bytes_live,
+            bytes_total: done.bytes_total,
+            chunks_live: done.chunks_live,
+            chunks_total: done.chunks_total,
+            waiting_for: done.waiting_for,
+            dry_run: done.dry_run,
+        }
+    }
+}
+
+impl From<Stats> for PoolStats {
+    fn from(stats: Stats) -> Self {
+        PoolStats {
+            packs: stats.packs,
+            pack_bytes: stats.pack_bytes,
+            chunks: stats.chunks,
+            chunk_bytes: stats.chunk_bytes,
+            index_segments: stats.index_segments,
+            index_bytes: stats.index_bytes,
+            images: stats.images,
+        }
+    }
 }

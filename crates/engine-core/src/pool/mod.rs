@@ -7,6 +7,7 @@ pub mod jobs;
 pub mod marks;
 pub mod process;
 mod read;
+mod stats;
 
 use std::path::Path;
 use std::sync::Arc;
@@ -21,6 +22,7 @@ use crate::store::Store;
 pub use header::{Header, PoolConfig};
 pub use read::ChunkBytes;
 use read::Reading;
+pub use stats::Stats;
 
 /// An open pool. Share it between threads and verbs.
 pub struct Pool {
