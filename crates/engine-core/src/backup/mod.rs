@@ -11,6 +11,7 @@ mod job;
 mod previous;
 mod queue;
 mod roots;
+mod selection;
 mod worker;
 
 use std::collections::{BTreeMap, HashSet};
@@ -28,9 +29,10 @@ use crate::pool::{Pool, jobs, marks};
 use crate::scan::handle::DirHandle;
 use crate::tree::entry::{Entry, Time};
 
-use directory::{DirNode, Selection};
+use directory::DirNode;
 use job::Job;
 use queue::Work;
+use selection::Selection;
 use worker::Worker;
 
 /// What to back up, and how.
