@@ -9,7 +9,7 @@ use parking_lot::Mutex;
 use crate::counters::{Counters, Stage, add};
 use crate::error::{Error, Result};
 use crate::ids::Prefix;
-use crate::index::{PackEntry, Place, Record, write_segment};
+use crate::index::{PackEntry, Record, records_of, write_segment};
 use crate::pack::writer::{PublishedPack, SealedPack};
 use crate::pool::Pool;
 
@@ -120,15 +120,10 @@ fn rows(packs: &[PublishedPack]) -> (Vec<PackEntry>, Vec<Record>) {
             kind: pack.footer.kind as u8,
         })
         .collect();
-    let mut records = Vec::new();
-    for (ordinal, pack) in packs.iter().enumerate() {
-        for block in 0..pack.footer.blocks().len() {
-            records.extend(pack.footer.chunks_of(block).map(|(offset, chunk)| Record {
-                prefix: chunk.name.prefix(),
-                pack: ordinal as u32,
-                place: Place { block: block as u16, offset, length: chunk.length },
-            }));
-        }
-    }
+    let records = packs
+        .iter()
+        .enumerate()
+        .flat_map(|(ordinal, pack)| records_of(&pack.footer, ordinal as u32))
+        .collect();
     (entries, records)
 }
