@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import tempfile
-from pathlib import Path
 
 from hypothesis import HealthCheck, event, settings
 from hypothesis import strategies as st
@@ -12,6 +10,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 
 from holdfast.base.ids import ImageId
 from holdfast.control.catalog import Catalog
+from tests.kit import quick_disk
 from tests.kit.catalog_model import assert_answers, stored_rows
 from tests.kit.clock import FakeClock
 from tests.kit.fake_pool import DIR, FakeImage, FakePool, Node, Tree
@@ -49,11 +48,11 @@ def edited(tree: Tree, edits: list[tuple[bytes, Node | None]]) -> Tree:
 
 
 class Histories(RuleBasedStateMachine):
-    """Backups, expiries and rebuilds in any order; `live` is what must be known."""
+    """Backups, expirations and rebuilds in any order; `live` is what must be known."""
 
     def __init__(self) -> None:
         super().__init__()
-        self.path = Path(tempfile.mkdtemp(prefix="catalog-"))
+        self.path = quick_disk.make()
         self.catalog = Catalog.open(self.path / "fed", FakeClock())
         self.pool = FakePool(batch_rows=3)
         self.tree: Tree = {}
@@ -140,11 +139,11 @@ class Histories(RuleBasedStateMachine):
     @precondition(lambda self: self.live and not self.waiting and not self.only_in_catalog)
     @rule()
     def rows_are_those_of_a_rebuild(self) -> None:
-        with tempfile.TemporaryDirectory(prefix="rebuilt-") as rebuilt:
-            with Catalog.open(Path(rebuilt), FakeClock()) as catalog:
+        with quick_disk.directory() as rebuilt:
+            with Catalog.open(rebuilt, FakeClock()) as catalog:
                 catalog.rebuild(self.pool)
                 assert_answers(catalog, self.live, SOURCE)
-            assert stored_rows(Path(rebuilt)) == stored_rows(self.path / "fed")
+            assert stored_rows(rebuilt) == stored_rows(self.path / "fed")
 
 
 Histories.TestCase.settings = settings(

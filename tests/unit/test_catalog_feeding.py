@@ -177,7 +177,7 @@ def test_late_image_is_refused_when_a_newer_one_could_not_be_fed_again(catalog: 
     assert_answers(catalog, [newer], SOURCE)
 
 
-def test_number_that_comes_again_after_an_expiry_does_not_make_an_image_late(
+def test_number_that_comes_again_after_an_expiration_does_not_make_an_image_late(
     catalog: Catalog,
 ) -> None:
     pool = FakePool()

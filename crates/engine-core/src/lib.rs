@@ -32,4 +32,3 @@ pub mod tasks;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod tree;
-pub mod upkeep;

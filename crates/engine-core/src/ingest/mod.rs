@@ -23,7 +23,6 @@ use crate::ids::{Kind, Name, PackId, Ref};
 use crate::pack::footer::{ChunkInfo, PackKind};
 use crate::pack::writer::{Block, PackWriter, SealedPack};
 use crate::pool::Pool;
-use crate::pool::jobs::Job;
 use crate::tree::ChunkSink;
 
 pub use block::BlockBuilder;
@@ -43,8 +42,6 @@ pub struct Options<'a> {
     pub level: i32,
     /// Packs that a garbage mark names: their chunks count as missing.
     pub marked: HashSet<PackId>,
-    /// Whoever was declared dead lists nothing any more: what it lists may be gone.
-    pub job: Option<&'a Job>,
 }
 
 /// Lent to the verb while [`run`] runs. Shared by its threads.
@@ -64,15 +61,14 @@ pub struct Ingest<'a> {
 /// Lends an ingest to `work`, then makes everything it was given durable and indexed.
 ///
 /// When `work` fails because it was cancelled, what it stored so far is published all the same,
-/// so that the next try sends nothing twice. On any other failure no pack is written any more,
-/// but those that are durable are listed if that can be done.
+/// so that the next try sends nothing twice. On any other failure nothing more is written.
 pub fn run<T>(
     pool: &Pool,
     options: Options<'_>,
     work: impl FnOnce(&Ingest<'_>) -> Result<T>,
 ) -> Result<T> {
-    let Options { counters, cancel, level, marked, job } = options;
-    let publisher = Publisher::new(pool, counters, job);
+    let Options { counters, cancel, level, marked } = options;
+    let publisher = Publisher::new(pool, counters);
     let (data_in, data_out) = bounded(WAITING_BLOCKS);
     let (metadata_in, metadata_out) = bounded(WAITING_BLOCKS);
     let (packs_in, packs_out) = bounded::<SealedPack<'_>>(1);

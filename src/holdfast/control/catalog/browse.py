@@ -13,7 +13,7 @@ from holdfast.base.clock import from_ns
 from holdfast.control.catalog.feed import to_unsigned
 from holdfast.control.catalog.ingest import RestorePoint, restore_points
 from holdfast.control.catalog.rows import DIRECTORY, KINDS, FileRow, FileVersion
-from holdfast.control.catalog.stream_file import ROOT
+from holdfast.control.catalog.source_file import ROOT
 
 if TYPE_CHECKING:
     import sqlite3

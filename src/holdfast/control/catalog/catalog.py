@@ -26,7 +26,7 @@ from holdfast.control.catalog import (
 from holdfast.control.catalog.database import Database
 from holdfast.control.catalog.indexer import Indexer
 from holdfast.control.catalog.rows import CatalogState
-from holdfast.control.catalog.streams import Streams
+from holdfast.control.catalog.source_files import SourceFiles
 
 if TYPE_CHECKING:
     import sqlite3
@@ -58,11 +58,11 @@ class Catalog:
     What it records is durable on return.
     """
 
-    def __init__(self, database: Database, streams: Streams, clock: Clock) -> None:
+    def __init__(self, database: Database, files: SourceFiles, clock: Clock) -> None:
         self._database = database
-        self._streams = streams
+        self._files = files
         self._clock = clock
-        self._indexer = Indexer(database, streams, clock)
+        self._indexer = Indexer(database, files, clock)
 
     @classmethod
     def open(cls, directory: Path, clock: Clock) -> Catalog:
@@ -74,10 +74,10 @@ class Catalog:
         """
         (directory / FILES).mkdir(mode=0o700, parents=True, exist_ok=True)
         database = Database(directory / DATABASE)
-        catalog = cls(database, Streams(directory / FILES), clock)
+        catalog = cls(database, SourceFiles(directory / FILES), clock)
         try:
             database.migrate()
-            catalog._indexer.finish_expiries()
+            catalog._indexer.finish_expirations()
         except BaseException:
             catalog.close()
             raise
@@ -85,7 +85,7 @@ class Catalog:
 
     def close(self) -> None:
         """Close every file; the catalog is of no use afterwards."""
-        self._streams.close()
+        self._files.close()
         self._database.close()
 
     def __enter__(self) -> Self:
@@ -265,7 +265,7 @@ class Catalog:
                 with self._reading(place) as file:
                     yield from search.find(file, place.name, wanted, versions=versions)
 
-    # -- expiry ---------------------------------------------------------------------------
+    # -- expiration ---------------------------------------------------------------------------
 
     def expire(self, image_id: ImageId, pool_id: str | None = None) -> None:
         """Forget the copy of an image in a pool, or all; with the last one goes the image.
@@ -317,14 +317,14 @@ class Catalog:
     def _reading(self, source: registry.Source) -> Iterator[sqlite3.Connection]:
         with contextlib.ExitStack() as stack:
             try:
-                file = stack.enter_context(self._streams.reading(source.id, source.generation))
+                file = stack.enter_context(self._files.reading(source.id, source.generation))
             except CatalogError:
                 # A rebuild may have put another file in its place since.
                 with self._database.read() as connection:
                     generation = registry.generation_of(connection, source.id)
                 if generation == source.generation:
                     raise
-                file = stack.enter_context(self._streams.reading(source.id, generation))
+                file = stack.enter_context(self._files.reading(source.id, generation))
             yield file
 
 

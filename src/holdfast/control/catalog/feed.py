@@ -19,7 +19,7 @@ from __future__ import annotations
 import enum
 from typing import TYPE_CHECKING
 
-from holdfast.control.catalog.stream_file import OPEN_END, ROOT, SEARCH_TEXT, has_search_index
+from holdfast.control.catalog.source_file import OPEN_END, ROOT, SEARCH_TEXT, has_search_index
 
 if TYPE_CHECKING:
     import sqlite3
@@ -114,13 +114,8 @@ WHERE NOT EXISTS (
 """  # noqa: S608
 
 _FOLD_NEW = """
-UPDATE names SET folded = CASE
-    WHEN CAST(name AS TEXT) GLOB '*[^' || char(1) || '-' || char(127) || ']*' THEN fold(name)
-    ELSE lower(CAST(name AS TEXT)) END
-WHERE id > ? AND (
-    CAST(name AS TEXT) GLOB '*[^' || char(1) || '-' || char(127) || ']*'
-    OR CAST(name AS TEXT) <> lower(CAST(name AS TEXT))
-)
+UPDATE names SET folded = fold(name)
+WHERE id > ? AND CAST(name AS TEXT) GLOB '*[^' || char(1) || '-' || char(127) || ']*'
 """
 
 

@@ -29,12 +29,6 @@ def fold_name(name: bytes) -> str:
     return fold_text(name.decode("utf-8", "surrogateescape"))
 
 
-def fold_for_index(name: bytes) -> str | None:
-    """Fold a name for storage: None where the folded text is the name itself."""
-    folded = fold_name(name)
-    return None if folded.encode("utf-8") == name else folded
-
-
 def trigrams(text: str) -> set[str]:
     """Every run of three characters; empty for shorter texts."""
     return {text[at : at + 3] for at in range(len(text) - 2)}

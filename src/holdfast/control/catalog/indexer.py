@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.base.errors import Busy, Cancelled, HoldfastError, NotFound, StorageError
 from holdfast.base.ids import ImageId, PoolId, pool_id
-from holdfast.control.catalog import registry, shrink, stream_file
+from holdfast.control.catalog import registry, shrink, source_file
 from holdfast.control.catalog.failures import translated
 from holdfast.control.catalog.ingest import RestorePoint, ingest, is_of_image, shifted
 from holdfast.control.catalog.rows import CatalogState, RebuildResult
@@ -24,15 +24,15 @@ if TYPE_CHECKING:
     from holdfast.base.clock import Clock
     from holdfast.control.catalog.database import Database
     from holdfast.control.catalog.rows import PoolReader
-    from holdfast.control.catalog.streams import Streams
+    from holdfast.control.catalog.source_files import SourceFiles
 
 
 class Indexer:
     """Feeds, expires and rebuilds. Thread-safe: sources are worked on one writer at a time."""
 
-    def __init__(self, database: Database, streams: Streams, clock: Clock) -> None:
+    def __init__(self, database: Database, files: SourceFiles, clock: Clock) -> None:
         self._database = database
-        self._streams = streams
+        self._files = files
         self._clock = clock
 
     def ingest(
@@ -42,7 +42,7 @@ class Indexer:
         holder = pool_id(pool.id)
         with self._database.read() as connection:
             source = registry.source_of(connection, image)
-        with self._streams.locked(source.id):
+        with self._files.locked(source.id):
             with self._database.read() as connection:
                 source = registry.source_of(connection, image)
                 point = registry.restore_point(connection, image, holder)
@@ -69,7 +69,7 @@ class Indexer:
     ) -> int:
         generation = source.generation
         if generation:
-            with self._streams.writing(source.id, generation) as file:
+            with self._files.writing(source.id, generation) as file:
                 rows = ingest(file, pool, point, progress)
         else:
             generation = 1
@@ -83,12 +83,12 @@ class Indexer:
     @contextlib.contextmanager
     def _built(self, source: int, generation: int) -> Iterator[sqlite3.Connection]:
         """Make a new file for a source; it is there under its name when the block has ended."""
-        building = self._streams.building(source)
-        connection = stream_file.create(building)
+        building = self._files.building(source)
+        connection = source_file.create(building)
         try:
             with translated(building):
                 yield connection
-            stream_file.seal(connection, building, self._streams.file(source, generation))
+            source_file.seal(connection, building, self._files.file(source, generation))
         except BaseException:
             connection.close()
             building.unlink(missing_ok=True)
@@ -100,23 +100,23 @@ class Indexer:
             source = registry.source_of(connection, image)
             going = registry.drop_copy(connection, image, pool)
         if going:
-            self._finish_expiry(source.id, image)
+            self._finish_expiration(source.id, image)
 
-    def finish_expiries(self) -> None:
+    def finish_expirations(self) -> None:
         """Complete what was begun when a process was killed."""
         with self._database.read() as connection:
             left_over = registry.expiring(connection)
         for source, image in left_over:
             # a damaged file must not keep the catalog from being opened, and so rebuilt
             with contextlib.suppress(HoldfastError):
-                self._finish_expiry(source, image)
+                self._finish_expiration(source, image)
 
-    def _finish_expiry(self, source: int, image: ImageId) -> None:
-        with self._streams.locked(source):
+    def _finish_expiration(self, source: int, image: ImageId) -> None:
+        with self._files.locked(source):
             with self._database.read() as connection:
                 generation = registry.generation_of(connection, source)
             if generation:
-                with self._streams.writing(source, generation) as file:
+                with self._files.writing(source, generation) as file:
                     shrink.expire(file, [image])
             with self._database.write() as connection:
                 registry.forget(connection, image)
@@ -162,7 +162,7 @@ class Indexer:
         rows = 0
         indexed: list[ImageId] = []
         broken: dict[ImageId, str] = {}
-        with self._streams.locked(source):
+        with self._files.locked(source):
             with self._database.read() as connection:
                 generation = registry.generation_of(connection, source)
                 points = registry.restore_points_in(connection, source, holder)
@@ -180,7 +180,7 @@ class Indexer:
             with self._database.write() as connection:
                 registry.replace_file(connection, source, generation + 1, indexed, broken)
             if generation:
-                self._streams.remove(source, generation)
+                self._files.remove(source, generation)
         failed.update(broken)
         return rows
 

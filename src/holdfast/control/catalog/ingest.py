@@ -12,23 +12,19 @@ from __future__ import annotations
 
 import contextlib
 import itertools
-import queue
-import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from holdfast.base.errors import CatalogError, HoldfastError, IntegrityError, NotFound
 from holdfast.base.ids import ImageId
 from holdfast.control.catalog.feed import Feed, Mode
-from holdfast.control.catalog.stream_file import OPEN_END
+from holdfast.control.catalog.source_file import OPEN_END
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterator
 
-    from holdfast.control.catalog.rows import ChangeRows, PoolReader
-
-_PREFETCHED_BATCHES = 2
+    from holdfast.control.catalog.rows import PoolReader
 
 
 @dataclass(frozen=True, slots=True)
@@ -206,55 +202,11 @@ def _run(
 ) -> int:
     feed = Feed(connection, sequence, mode)
     try:
-        with prefetched(pool.changes(base_image, point.image)) as batches:
-            for batch in batches:
-                feed.add(batch)
-                progress(feed.rows)
+        # The engine compares in threads of its own, a batch or two ahead of us.
+        for batch in pool.changes(base_image, point.image):
+            feed.add(batch)
+            progress(feed.rows)
         feed.finish(base)
     finally:
         feed.close()
     return feed.rows
-
-
-@contextlib.contextmanager
-def prefetched(batches: Iterator[ChangeRows]) -> Iterator[Iterator[ChangeRows]]:
-    """Read ahead in a thread: the engine compares trees while SQLite works.
-
-    A short comparison, the usual case, ends with its first batch and starts no thread.
-    """
-    first = list(itertools.islice(batches, 2))
-    if len(first) < 2:
-        yield iter(first)
-        return
-    ready: queue.Queue[ChangeRows | BaseException | None] = queue.Queue(_PREFETCHED_BATCHES)
-    stopped = threading.Event()
-
-    def read() -> None:
-        last: BaseException | None = None
-        try:
-            for batch in batches:
-                ready.put(batch)
-                if stopped.is_set():
-                    break
-        except BaseException as error:  # noqa: BLE001  raised again in the consumer's thread
-            last = error
-        ready.put(last)
-
-    def delivered() -> Iterator[ChangeRows]:
-        yield from first
-        first.clear()
-        while (item := ready.get()) is not None:
-            if isinstance(item, BaseException):
-                raise item
-            yield item
-
-    reader = threading.Thread(target=read, name="catalog-feed", daemon=True)
-    reader.start()
-    try:
-        yield delivered()
-    finally:
-        stopped.set()
-        while reader.is_alive():
-            with contextlib.suppress(queue.Empty):
-                ready.get(timeout=0.05)
-        reader.join()

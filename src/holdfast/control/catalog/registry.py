@@ -1,7 +1,7 @@
 """Clients, sources, images and copies: the rows of ``catalog.db``.
 
 Must not open transactions or file rows. Every function runs on the caller's connection. An image
-that is expiring is gone for every question; only the finishing of its expiry still sees it.
+that is expiring is gone for every question; only the finishing of its expiration still sees it.
 """
 
 from __future__ import annotations
@@ -245,7 +245,7 @@ def in_state(connection: sa.Connection, state: CatalogState) -> list[ImageId]:
 
 
 def expiring(connection: sa.Connection) -> list[tuple[int, ImageId]]:
-    """Images whose expiry was interrupted, with the ids of their sources."""
+    """Images whose expiration was interrupted, with the ids of their sources."""
     query = sa.select(images.c.source_id, images.c.id).where(~_THERE)
     return [(row.source_id, ImageId(row.id)) for row in connection.execute(query)]
 

@@ -1,6 +1,6 @@
 """Tables of the catalog's main database, ``catalog.db``.
 
-Must not hold file rows: those are one file a source, see `stream_file`. Invariants: an image
+Must not hold file rows: those are one file a source, see `source_file`. Invariants: an image
 belongs to one source, a source to one client; an image without a copy does not exist.
 """
 

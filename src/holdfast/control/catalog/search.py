@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.control.catalog.browse import DirectoryPaths, Timeline
 from holdfast.control.catalog.folding import fold_name
-from holdfast.control.catalog.stream_file import SEARCH_TEXT, has_search_index
+from holdfast.control.catalog.source_file import SEARCH_TEXT, has_search_index
 
 if TYPE_CHECKING:
     import sqlite3
@@ -68,16 +68,18 @@ def _names(connection: sqlite3.Connection, pattern: Pattern) -> Iterator[tuple[i
 def _candidates(
     connection: sqlite3.Connection, pattern: Pattern
 ) -> Iterator[tuple[int, bytes, str]]:
-    columns = f"SELECT id, name, {SEARCH_TEXT} FROM names"  # noqa: S608
+    columns = f"SELECT names.id, names.name, {SEARCH_TEXT}"
     if pattern.required and has_search_index(connection):
         asked = sorted(pattern.required)[:_TRIGRAMS_ASKED]
         # detail=none knows no phrases: all trigrams, in any order
         expression = " AND ".join('"' + one.replace('"', '""') + '"' for one in asked)
         return connection.execute(
-            f"{columns} WHERE id IN "  # noqa: S608
-            "(SELECT rowid FROM names_search WHERE names_search MATCH ?)",
+            # the index proposes one by one: a limit ends that, too
+            f"{columns} FROM names_search CROSS JOIN names ON names.id = names_search.rowid "
+            "WHERE names_search MATCH ?",
             (expression,),
         )
     if pattern.part:
-        return connection.execute(f"{columns} WHERE instr({SEARCH_TEXT}, ?)", (pattern.part,))
-    return connection.execute(columns)
+        text = SEARCH_TEXT
+        return connection.execute(f"{columns} FROM names WHERE instr({text}, ?)", (pattern.part,))
+    return connection.execute(f"{columns} FROM names")

@@ -1,4 +1,4 @@
-"""Take images out of a source's file: expiry between live neighbours.
+"""Take images out of a source's file: expiration between live neighbours.
 
 Must not touch the pool or ``catalog.db``. Invariant: afterwards the rows are those that feeding
 the remaining images in order would have made. An interval that began with an expired image
@@ -13,7 +13,7 @@ import bisect
 from typing import TYPE_CHECKING
 
 from holdfast.control.catalog.ingest import restore_points, transaction
-from holdfast.control.catalog.stream_file import OPEN_END, ROOT, SEARCH_TEXT, has_search_index
+from holdfast.control.catalog.source_file import OPEN_END, ROOT, SEARCH_TEXT, has_search_index
 
 if TYPE_CHECKING:
     import sqlite3

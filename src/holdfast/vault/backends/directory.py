@@ -42,9 +42,6 @@ class DirectoryStore:
     def __repr__(self) -> str:
         return f"DirectoryStore({self.place!r})"
 
-    def __str__(self) -> str:
-        return self.place
-
     def get(self, key: str) -> bytes:
         """Read a whole object.
 
@@ -59,7 +56,7 @@ class DirectoryStore:
 
         Raises:
             FileNotFoundError: There is no object of this key.
-            OSError: It can't be read; with ``EBADMSG``: the object is too short.
+            OSError: It can't be read or is too short; safe to retry.
         """
         path = self._path(key)
         with path.open("rb") as file:
@@ -67,9 +64,8 @@ class DirectoryStore:
             data = file.read(length)
         if len(data) != length:
             raise OSError(
-                errno.EBADMSG,
-                f"'{path}' is too short: wanted were {length} bytes at {offset}, "
-                f"there are {len(data)}",
+                errno.EIO,
+                f"'{path}' is too short: asked for {length} bytes at {offset}, got {len(data)}",
             )
         return data
 

@@ -12,7 +12,7 @@ import fcntl
 import threading
 from typing import TYPE_CHECKING
 
-from holdfast.control.catalog import stream_file
+from holdfast.control.catalog import source_file
 from holdfast.control.catalog.failures import translated
 
 if TYPE_CHECKING:
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 _IDLE_READERS = 16
 
 
-class Streams:
+class SourceFiles:
     """The files of all sources under one directory. Thread-safe."""
 
     def __init__(self, directory: Path) -> None:
@@ -50,7 +50,7 @@ class Streams:
     def writing(self, source: int, generation: int) -> Iterator[sqlite3.Connection]:
         """The current file, for one who holds the lock."""
         file = self.file(source, generation)
-        connection = stream_file.open_for_writing(file)
+        connection = source_file.open_for_writing(file)
         try:
             with translated(file):
                 yield connection
@@ -64,7 +64,7 @@ class Streams:
         with self._lock:
             connection = self._idle.pop(file, None)
         if connection is None:
-            connection = stream_file.open_for_reading(file)
+            connection = source_file.open_for_reading(file)
         healthy = False
         try:
             with translated(file):

@@ -24,7 +24,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.base.errors import CatalogError
 from holdfast.control.catalog.failures import translated
-from holdfast.control.catalog.folding import fold_for_index
+from holdfast.control.catalog.folding import fold_name
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -77,9 +77,9 @@ CREATE INDEX files_by_name ON files (name);
 MIGRATIONS: tuple[str, ...] = (_IMAGES_AND_FILES,)
 """Scripts that lead from each schema to the next; ``PRAGMA user_version`` counts them."""
 
-# The index holds the folded text, or the name where folding changes nothing; a name that is
-# no UTF-8 always has folded text.
-SEARCH_TEXT = "coalesce(folded, CAST(name AS TEXT))"
+# Only names with something else than ASCII have folded text; SQLite's lower() knows ASCII only,
+# and so never changes what was indexed.
+SEARCH_TEXT = "coalesce(names.folded, lower(CAST(names.name AS TEXT)))"
 
 _SEARCH_INDEX = """
 CREATE VIRTUAL TABLE names_search USING fts5(
@@ -114,7 +114,6 @@ def create(file: Path) -> sqlite3.Connection:
     file.unlink(missing_ok=True)
     with translated(file):
         connection = _connect(file)
-        connection.execute("PRAGMA page_size=8192")
         # in memory, not off: a feed that fails half-way is rolled back before the next attempt
         connection.execute("PRAGMA journal_mode=MEMORY")
         connection.execute("PRAGMA synchronous=OFF")
@@ -156,6 +155,8 @@ def open_for_writing(file: Path) -> sqlite3.Connection:
         try:
             connection.execute("PRAGMA journal_mode=WAL")
             connection.execute("PRAGMA synchronous=FULL")
+            # a feed is not to wait for the log of the one before it to be played in
+            connection.execute("PRAGMA wal_autocheckpoint=8192")
             connection.execute("PRAGMA journal_size_limit=67108864")
             _migrate(connection, file)
         except BaseException:
@@ -206,7 +207,7 @@ def _connect(file: Path) -> sqlite3.Connection:
     connection = sqlite3.connect(
         file, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
     )
-    connection.create_function("fold", 1, fold_for_index, deterministic=True)
+    connection.create_function("fold", 1, fold_name, deterministic=True)
     # A limit, not an allocation: a large feed wants its b-trees in memory.
     connection.execute("PRAGMA cache_size=-262144")
     connection.execute("PRAGMA secure_delete=FAST")
