@@ -93,6 +93,10 @@ class S3Server:
         (self._root / "data" / name).mkdir()
         return f"s3://{name}?endpoint={self.endpoint}&region={REGION}"
 
+    def directory(self, url: str) -> Path:
+        """Return where the server keeps the objects of a bucket, as files named by their keys."""
+        return self._root / "data" / url.removeprefix("s3://").split("?")[0]
+
     @staticmethod
     def environment() -> dict[str, str]:
         """Return the variables that a client of this server needs."""

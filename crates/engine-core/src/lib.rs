@@ -32,3 +32,4 @@ pub mod tasks;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod tree;
+pub mod upkeep;

@@ -193,3 +193,30 @@ fn a_power_cut_at_any_operation_of_a_garbage_collection_keeps_what_is_live_and_t
         assert!(left <= clean + clean / 10, "{left} bytes left instead of {clean} {when}");
     });
 }
+
+#[test]
+fn a_power_cut_while_a_pool_is_made_leaves_a_pool_or_room_for_one() {
+    let tree = Tree::tiny();
+    for after in 0.. {
+        for loss in [Loss::AllUnsynced, Loss::UnsyncedBytes, Loss::Some(after as u64)] {
+            let disk = SimDisk::new();
+            disk.power_off_after(after);
+            let store = Arc::new(PosixStore::on(disk.clone()));
+            let made = Pool::create(store, &kit::KEY, kit::config(), 0, None).is_ok();
+            disk.crash(loss);
+            let pool = match open(&disk) {
+                Ok(pool) => pool,
+                Err(error) => {
+                    assert_eq!(error.code(), "not-a-pool", "{error} after {after} operations");
+                    assert!(!made, "a pool was lost after {after} operations and {loss:?}");
+                    kit::create(Arc::new(PosixStore::on(disk.clone())))
+                }
+            };
+            let image = back_up(&pool, &tree).unwrap();
+            assert_restored(&pool, &image, &tree.state(), "in a pool made twice");
+            if made && after > 10 {
+                return;
+            }
+        }
+    }
+}

@@ -14,7 +14,7 @@ use holdfast_engine_core::store::memory::MemoryStore;
 use holdfast_engine_core::store::posix::PosixStore;
 use holdfast_engine_core::store::simdisk::SimDisk;
 use holdfast_engine_core::store::{Store, list_sorted};
-use kit::{State, Tree, back_up, read_image};
+use kit::{Restored, State, Tree, back_up, read_image};
 
 type Faulty = Arc<FaultyStore<Arc<MemoryStore>>>;
 
@@ -87,6 +87,26 @@ fn a_flipped_bit_at_any_byte_is_noticed_when_everything_is_read() {
     assert_eq!(read_all(store, &image).unwrap(), state);
 }
 
+/// What came back is right, and what did not is named by a finding.
+fn assert_honest(restored: &Restored, image: &Manifest, state: &State, when: &str) {
+    for (path, node) in state {
+        let absolute = [&image.source.paths[0], &b"/"[..], path].concat();
+        let names = |finding: &Finding| absolute.starts_with(&finding.path);
+        match restored.state.get(path) {
+            Some(there) => assert_eq!(there.data, node.data, "{when}"),
+            None => assert!(
+                restored.findings.iter().any(names),
+                "{when}: {} is missing and not named: {:?}",
+                path.escape_ascii(),
+                restored.findings
+            ),
+        }
+    }
+    for path in restored.state.keys() {
+        assert!(state.contains_key(path), "{when}: {} came up", path.escape_ascii());
+    }
+}
+
 #[test]
 fn with_a_flipped_bit_at_any_byte_a_restore_brings_back_what_is_right_and_names_the_rest() {
     let Stored { store, image, state, tree: _tree } = stored(Tree::tiny());
@@ -98,22 +118,7 @@ fn with_a_flipped_bit_at_any_byte_a_restore_brings_back_what_is_right_and_names_
         };
         assert!(!restored.findings.is_empty(), "nothing was told {when}");
         assert!(restored.findings.iter().all(|told| told.message.contains(key)), "{when}");
-        for (path, node) in &state {
-            let absolute = [&image.source.paths[0], &b"/"[..], path].concat();
-            let names = |finding: &Finding| absolute.starts_with(&finding.path);
-            match restored.state.get(path) {
-                Some(there) => assert_eq!(there.data, node.data, "{when}"),
-                None => assert!(
-                    restored.findings.iter().any(names),
-                    "{when}: {} is missing and not named: {:?}",
-                    path.escape_ascii(),
-                    restored.findings
-                ),
-            }
-        }
-        for path in restored.state.keys() {
-            assert!(state.contains_key(path), "{when}: {} came up", path.escape_ascii());
-        }
+        assert_honest(&restored, &image, &state, when);
     });
 }
 
@@ -219,6 +224,28 @@ fn bytes_that_are_cut_or_changed_on_their_way_are_never_taken_for_right() {
             |_, outcome, when| match outcome {
                 Ok(read) => assert_eq!(read, state, "{when}"),
                 Err(error) => assert_told(&error, &DAMAGE, when),
+            },
+        );
+    }
+}
+
+#[test]
+fn a_restore_over_a_bad_line_brings_back_what_is_right_and_names_the_rest() {
+    let Stored { store, image, state, tree: _tree } = stored(Tree::new());
+    let flips = [0, 50, 300].map(|offset| Fault::Flip { offset, bit: 5 });
+    let cuts = [0, 1, 200].map(Fault::Short);
+    for fault in flips.into_iter().chain(cuts).chain([Fault::Io]) {
+        at_every_call(
+            &*store,
+            &fault,
+            |operation| !operation.changes(),
+            |store| kit::restore(&kit::open(store.clone())?, &image),
+            |_, outcome, when| match outcome {
+                Ok(restored) if restored.findings.is_empty() => {
+                    assert!(restored.state == state, "{when}");
+                }
+                Ok(restored) => assert_honest(&restored, &image, &state, when),
+                Err(error) => assert_told(&error, &[&DAMAGE[..], &["io"]].concat(), when),
             },
         );
     }

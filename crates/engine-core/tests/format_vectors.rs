@@ -333,7 +333,7 @@ fn the_leaf_of_the_page_is_read_and_written_the_same() {
         panic!("seven entries")
     };
     assert_eq!(attributes.mode, 0o4755);
-    assert_eq!(attributes.user.as_deref(), Some("alice"));
+    assert_eq!(attributes.user.as_deref(), Some("nobody-alice"));
     assert_eq!((attributes.mtime.sec, attributes.mtime.nsec), (1_600_000_000, 987_654_321));
     assert_eq!(attributes.xattrs[1], (b"user.b".to_vec(), b"2".to_vec()));
     let Content::Direct(refs) = &attributes.content else { panic!("direct content") };

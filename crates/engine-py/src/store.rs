@@ -13,6 +13,9 @@ use pyo3::types::PyBytes;
 
 use crate::errors::OrRaise;
 
+/// `EBADMSG` of Linux: what file systems say of data that is not what was written.
+const BAD_MESSAGE: i32 = 74;
+
 /// The store that a specification means. With `create`, a directory is made where it is missing.
 pub fn open(specification: &Bound<'_, PyAny>, create: bool) -> PyResult<Arc<dyn Store>> {
     if let Ok(path) = specification.extract::<PathBuf>() {
@@ -58,6 +61,9 @@ fn translate(py: Python<'_>, error: &PyErr, doing: &str, key: &str) -> Error {
         .is_instance_of::<PyOSError>(py)
         .then(|| error.value(py).getattr("errno").ok()?.extract().ok())
         .flatten();
+    if number == Some(BAD_MESSAGE) {
+        return Error::integrity(format!("object '{key}'"), text);
+    }
     match number.map(std::io::Error::from_raw_os_error) {
         Some(source) if source.kind() == std::io::ErrorKind::StorageFull => Error::io(what, source),
         _ => Error::io(what, std::io::Error::other(text)),

@@ -24,7 +24,7 @@ class Store(Protocol):
         ...
 
     def get_range(self, key: str, offset: int, length: int) -> bytes:
-        """Read exactly ``length`` bytes from ``offset``; fewer is an `OSError`."""
+        """Read exactly ``length`` bytes; an object too short is an `OSError` with ``EBADMSG``."""
         ...
 
     def put(self, key: str, data: bytes) -> None:

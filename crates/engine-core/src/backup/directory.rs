@@ -1,7 +1,6 @@
 //! One directory of a running backup: listed, split into batches, and written as a tree object
 //! when the last thing below it is done.
 
-use std::collections::BTreeMap;
 use std::io;
 use std::ops::Range;
 use std::os::fd::AsFd;
@@ -19,7 +18,7 @@ use crate::scan::attrs::{self, Stat};
 use crate::scan::handle::DirHandle;
 use crate::scan::list::{self, NameList};
 use crate::scan::problem::{self, Problem};
-use crate::scan::rules::{self, Rules};
+use crate::scan::rules;
 use crate::tree::build;
 use crate::tree::codec::{self, Peek, RawContent, RawEntry};
 use crate::tree::entry::{Entry, EntryKind};
@@ -27,26 +26,11 @@ use crate::tree::entry::{Entry, EntryKind};
 use super::file::Miss;
 use super::previous::PreviousDir;
 use super::queue::Work;
+use super::selection::Selection;
 use super::worker::Worker;
 
 /// Names that one worker takes at a time.
 const BATCH: usize = 64;
-
-/// Which names of a directory belong to the backup.
-pub enum Selection {
-    /// All that the rules leave.
-    All(Arc<Scope>),
-    /// The way down to what was asked for: these names only.
-    Only(BTreeMap<Vec<u8>, Selection>),
-}
-
-/// What holds for everything below one path that was asked for.
-pub struct Scope {
-    pub rules: Rules,
-    /// Stay on this device, if one is given.
-    pub device: OnceLock<u64>,
-    pub one_file_system: bool,
-}
 
 /// A directory at work.
 pub struct DirNode {
@@ -94,6 +78,7 @@ impl DirNode {
         selection: Selection,
         previous_ref: Option<Ref>,
     ) -> Arc<Self> {
+        selection.begins(handle.stat());
         Arc::new(DirNode {
             parent: None,
             name: b"/".to_vec(),
@@ -154,19 +139,20 @@ impl Worker<'_> {
 
     /// Reads names, what the previous image knows, and whether the directory asks to be left out.
     fn list(&mut self, node: &Arc<DirNode>) -> Result<Listing> {
-        let mut names = match &node.selection {
-            Selection::Only(wanted) => NameList::of(wanted.keys().map(Vec::as_slice)),
-            Selection::All(_) => list::read_names(&node.handle).unwrap_or_else(|error| {
+        let asked_for = node.selection.asked_for();
+        let names = if node.selection.scope().is_none() {
+            NameList::of(asked_for)
+        } else {
+            let all = list::read_names(&node.handle).unwrap_or_else(|error| {
                 problem::explain(&error, "list the directory")
                     .report(self.job.findings, &node.handle.path());
                 NameList::default()
-            }),
+            });
+            match node.handle.fd().ok().and_then(|fd| rules::mark(fd.as_fd(), &all)) {
+                Some(mark) => NameList::of(asked_for.chain([mark.file_name()])),
+                None => all,
+            }
         };
-        if let (Selection::All(_), Ok(fd)) = (&node.selection, node.handle.fd())
-            && let Some(mark) = rules::mark(fd.as_fd(), &names)
-        {
-            names = NameList::of([mark.file_name()].into_iter());
-        }
         let previous = match node.previous_ref {
             None => None,
             Some(reference) => {
@@ -307,8 +293,10 @@ impl Worker<'_> {
     }
 
     fn is_excluded(&self, node: &DirNode, name: &[u8], is_dir: bool) -> bool {
-        let Selection::All(scope) = &node.selection else { return false };
-        !scope.rules.is_empty() && scope.rules.excluded(&joined(&node.below, name), is_dir)
+        let Some(scope) = node.selection.scope() else { return false };
+        !scope.rules().is_empty()
+            && !node.selection.is_asked_for(name)
+            && scope.rules().excluded(&joined(&node.below, name), is_dir)
     }
 
     /// Size, mtime, ctime and inode as before, and the last change old enough that a later one
@@ -334,29 +322,12 @@ impl Worker<'_> {
         }
     }
 
-    /// A directory below this one: to be visited, or kept empty where it may not be entered.
+    /// A directory below this one, to be visited: on another file system as an empty one, unless
+    /// that was asked for.
     fn below(&mut self, node: &Arc<DirNode>, place: usize, name: &[u8], stat: &Stat) -> Outcome {
-        let (selection, below) = match &node.selection {
-            Selection::All(scope) => {
-                let below =
-                    if scope.rules.is_empty() { Vec::new() } else { joined(&node.below, name) };
-                (Selection::All(Arc::clone(scope)), below)
-            }
-            Selection::Only(wanted) => (
-                wanted.get(name).map_or_else(|| Selection::Only(BTreeMap::new()), Selection::share),
-                Vec::new(),
-            ),
-        };
-        let selection = match selection {
-            Selection::All(scope) if scope.one_file_system => {
-                if *scope.device.get_or_init(|| stat.device) == stat.device {
-                    Selection::All(scope)
-                } else {
-                    Selection::Only(BTreeMap::new())
-                }
-            }
-            other => other,
-        };
+        let (selection, is_asked_for) = node.selection.of(name, stat);
+        let has_rules = selection.scope().is_some_and(|scope| !scope.rules().is_empty());
+        let below = if has_rules && !is_asked_for { joined(&node.below, name) } else { Vec::new() };
         let handle = match node.handle.child(name) {
             Ok(handle) => handle,
             Err(error) => return self.missed(node, name, &error, "open the directory"),
@@ -459,18 +430,6 @@ enum Outcome {
     Entry,
     Below(Arc<DirNode>),
     LeftOut,
-}
-
-impl Selection {
-    /// The same selection for a node of its own.
-    fn share(&self) -> Selection {
-        match self {
-            Selection::All(scope) => Selection::All(Arc::clone(scope)),
-            Selection::Only(wanted) => Selection::Only(
-                wanted.iter().map(|(name, below)| (name.clone(), below.share())).collect(),
-            ),
-        }
-    }
 }
 
 fn joined(below: &[u8], name: &[u8]) -> Vec<u8> {

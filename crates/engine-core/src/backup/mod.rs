@@ -11,6 +11,7 @@ mod job;
 mod previous;
 mod queue;
 mod roots;
+mod selection;
 mod worker;
 
 use std::collections::{BTreeMap, HashSet};
@@ -27,10 +28,12 @@ use crate::manifest::{Manifest, Source, Status};
 use crate::pool::{Pool, jobs, marks};
 use crate::scan::handle::DirHandle;
 use crate::tree::entry::{Entry, Time};
+use crate::upkeep::{merge, orphans};
 
-use directory::{DirNode, Selection};
+use directory::DirNode;
 use job::Job;
 use queue::Work;
+use selection::Selection;
 use worker::Worker;
 
 /// What to back up, and how.
@@ -78,11 +81,15 @@ pub fn run(
     )?;
     let marked = marks::read(pool.store(), pool.keys())?;
     pool.index().refresh()?;
+    let (started_ns, lease_s) = (request.started_ns, jobs::DEFAULT_LEASE_S);
+    orphans::recover_from_dead_jobs(pool, &record, &marked, started_ns, lease_s, cancel)?;
     let now = || {
         let elapsed = i64::try_from(clock.elapsed().as_nanos()).unwrap_or(i64::MAX);
         request.started_ns.saturating_add(elapsed)
     };
-    let work = || back_up(pool, request, selection, root, marked.packs, counters, findings, cancel);
+    let packs = marked.packs.clone();
+    let work =
+        || back_up(pool, request, selection, root, &record, packs, counters, findings, cancel);
     let (root, parent, number) = record.keep_alive(now, work)?;
     cancel.check()?;
     let manifest = Manifest {
@@ -105,6 +112,10 @@ pub fn run(
         software: request.software.clone(),
     };
     pool.commit_image(&manifest, &record)?;
+    // The image stands whatever becomes of the merge.
+    if let Err(error) = merge::tidy(pool, &record, &marked, cancel) {
+        findings.warning(b"", "index-not-merged", format!("the index was not merged: {error}"));
+    }
     record.end()?;
     Ok(manifest)
 }
@@ -116,6 +127,7 @@ fn back_up(
     request: &Request,
     selection: Selection,
     root: Arc<DirHandle>,
+    record: &jobs::Job,
     marked: HashSet<PackId>,
     counters: &Counters,
     findings: &Findings,
@@ -135,7 +147,8 @@ fn back_up(
     let parent_id = parent.map(|image| image.id);
     let job = Job::new(counters, findings, trusted_before);
     job.queue.push([Work::Directory(DirNode::root(root, selection, previous))]);
-    let options = ingest::Options { counters, cancel, level: request.level, marked };
+    let options =
+        ingest::Options { counters, cancel, level: request.level, marked, job: Some(record) };
     ingest::run(pool, options, |ingest| walk(&job, ingest, worker_count(request.workers)))?;
     let root = job.take_root().ok_or(Error::Cancelled)?;
     Ok((root, parent_id, number))

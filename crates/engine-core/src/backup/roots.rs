@@ -1,50 +1,29 @@
 //! From the paths that were asked for to the way down to them.
 
-use std::collections::BTreeMap;
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::path::{Component, Path};
-use std::sync::{Arc, OnceLock};
 
 use crate::error::{Error, Result};
 use crate::scan::rules::Rules;
 
-use super::directory::{Scope, Selection};
+use super::selection::{Scope, Selection};
 
 /// The selection of "/" that leads to these paths and no others. Paths are absolute; symbolic
 /// links above the last component are resolved, one in the last place is backed up as a link. A
 /// path that does not exist is an error before anything is done.
 pub fn select(paths: &[Vec<u8>], exclude: &[String], one_file_system: bool) -> Result<Selection> {
-    let mut root = Selection::Only(BTreeMap::new());
+    let mut root = Selection::default();
     if paths.is_empty() {
         return Err(Error::Invalid("no path to back up was given".into()));
     }
     for path in paths {
         let parts = resolve(path)?;
         let whole = [b"/".as_slice(), &parts.join(&b"/"[..])].concat();
-        let scope = Selection::All(Arc::new(Scope {
-            rules: Rules::new(&whole, exclude)?,
-            device: OnceLock::new(),
-            one_file_system,
-        }));
-        insert(&mut root, &parts, scope);
+        root.insert(&parts, Scope::new(Rules::new(&whole, exclude)?, one_file_system));
     }
     Ok(root)
-}
-
-fn insert(at: &mut Selection, parts: &[Vec<u8>], scope: Selection) {
-    let mut at = at;
-    for part in parts {
-        match at {
-            // Something above is selected already, and this with it.
-            Selection::All(_) => return,
-            Selection::Only(names) => {
-                at = names.entry(part.clone()).or_insert_with(|| Selection::Only(BTreeMap::new()));
-            }
-        }
-    }
-    *at = scope;
 }
 
 /// The components of the path without symbolic links above the last of them.

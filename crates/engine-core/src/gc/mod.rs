@@ -9,7 +9,7 @@
 //!
 //! Memory: one bit a chunk, some bytes a pack, and a few blocks.
 
-mod fence;
+pub(crate) mod fence;
 mod plan;
 mod rewrite;
 mod sweep;

@@ -56,6 +56,7 @@ impl Collection<'_> {
             cancel: self.cancel,
             level: self.request.level,
             marked: doomed.clone(),
+            job: Some(self.job),
         };
         let next = AtomicUsize::new(0);
         let threads = std::thread::available_parallelism().map_or(2, usize::from).min(THREADS);

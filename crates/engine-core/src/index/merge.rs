@@ -13,7 +13,7 @@ use std::sync::Arc;
 use crate::cancel::Cancel;
 use crate::error::{Error, Result};
 use crate::ids::{Id, PackId, Prefix};
-use crate::index::segment::{PackEntry, Record, Segment};
+use crate::index::segment::{self, PackEntry, Record, Segment};
 use crate::index::write;
 use crate::keys::PoolKeys;
 use crate::store::Store;
@@ -63,14 +63,34 @@ pub fn merge(
     drop: &dyn Fn(&PackId) -> bool,
     cancel: &Cancel,
 ) -> Result<Option<Id>> {
+    merge_fenced(store, keys, pool, segments, drop, &|| Ok(()), cancel)
+}
+
+/// As [`merge`] for a job that others may declare dead: `fence` is asked once the merged segment
+/// stands; if it fails, that segment goes and the old ones stay.
+pub fn merge_fenced(
+    store: &dyn Store,
+    keys: &PoolKeys,
+    pool: &Id,
+    segments: &[Arc<Segment>],
+    drop: &dyn Fn(&PackId) -> bool,
+    fence: &dyn Fn() -> Result<()>,
+    cancel: &Cancel,
+) -> Result<Option<Id>> {
     let merged = write_merged(store, keys, pool, segments, drop, cancel)?;
+    let withdraw = || match merged {
+        Some(merged) => store.delete(&segment::key(&merged)),
+        None => Ok(()),
+    };
+    if let Err(error) = fence() {
+        withdraw()?;
+        return Err(error);
+    }
     // A segment that is gone was merged or collected by another: what it lists may be out of
     // date by now, so this result must not outlive it.
     for segment in segments {
         if store.size(&segment.key())?.is_none() {
-            if let Some(merged) = merged {
-                store.delete(&crate::index::segment::key(&merged))?;
-            }
+            withdraw()?;
             return Ok(None);
         }
     }

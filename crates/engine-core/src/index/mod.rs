@@ -12,7 +12,7 @@ pub mod write;
 
 pub use segment::{PackEntry, Place, Record, Segment};
 pub use set::{Found, Index, Snapshot};
-pub use write::write_segment;
+pub use write::{records_of, write_segment};
 
 #[cfg(test)]
 mod tests;

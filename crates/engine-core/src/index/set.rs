@@ -46,17 +46,24 @@ pub struct Position {
 #[derive(Clone, Default)]
 pub struct Snapshot {
     segments: Vec<Arc<Segment>>,
+    /// Segments that could not be opened, and why.
+    damaged: Vec<(Id, Error)>,
 }
 
 impl Snapshot {
     /// Segments in the order in which they are asked.
     pub fn new(mut segments: Vec<Arc<Segment>>) -> Self {
         segments.sort_by_key(|segment| (std::cmp::Reverse(segment.len()), segment.id()));
-        Snapshot { segments }
+        Snapshot { segments, damaged: Vec::new() }
     }
 
     pub fn segments(&self) -> &[Arc<Segment>] {
         &self.segments
+    }
+
+    /// Segments that are not authentic: what they list is missing here.
+    pub fn damaged(&self) -> &[(Id, Error)] {
+        &self.damaged
     }
 
     /// Where the chunk lies; its first place if it has several. Allocates nothing.
@@ -141,6 +148,9 @@ pub struct Index {
 
 impl Index {
     /// Opens all segments. Copies of remote ones are kept in `cache_dir`, if one is given.
+    ///
+    /// Goes on without segments that are damaged, so that a pool can be checked, its index
+    /// rebuilt, and what is whole restored; [`Index::refresh`] tells of them.
     pub fn load(
         store: Arc<dyn Store>,
         keys: PoolKeys,
@@ -155,7 +165,7 @@ impl Index {
             current: RwLock::default(),
             refreshing: Mutex::new(()),
         };
-        index.refresh()?;
+        index.reread()?;
         Ok(index)
     }
 
@@ -188,8 +198,17 @@ impl Index {
         self.snapshot().segments().to_vec()
     }
 
-    /// Reads the list of segments again and opens those that are new.
+    /// Reads the list of segments again and opens those that are new. Fails if one is damaged.
     pub fn refresh(&self) -> Result<Arc<Snapshot>> {
+        let snapshot = self.reread()?;
+        match snapshot.damaged.first() {
+            Some((_, error)) => Err(error.clone()),
+            None => Ok(snapshot),
+        }
+    }
+
+    /// As [`Index::refresh`], but damaged segments are only noted.
+    pub fn reread(&self) -> Result<Arc<Snapshot>> {
         let _one = self.refreshing.lock();
         for _ in 0..ATTEMPTS {
             match self.read() {
@@ -211,21 +230,25 @@ impl Index {
 
     fn read(&self) -> Result<Snapshot> {
         let known = self.snapshot();
-        let mut segments = Vec::new();
+        let (mut segments, mut damaged) = (Vec::new(), Vec::new());
         for id in list(&*self.store)? {
             let open = known.segments.iter().find(|segment| segment.id() == id);
-            segments.push(match open {
-                Some(segment) => segment.clone(),
-                None => Arc::new(Segment::open(
-                    &*self.store,
-                    &self.keys,
-                    &self.pool,
-                    id,
-                    self.cache_dir.as_deref(),
-                )?),
-            });
+            let opened = match open {
+                Some(segment) => Ok(segment.clone()),
+                None => self.open(id).map(Arc::new),
+            };
+            match opened {
+                Ok(segment) => segments.push(segment),
+                Err(error @ Error::Integrity { .. }) => damaged.push((id, error)),
+                Err(error) => return Err(error),
+            }
         }
-        Ok(Snapshot::new(segments))
+        Ok(Snapshot { damaged, ..Snapshot::new(segments) })
+    }
+
+    fn open(&self, id: Id) -> Result<Segment> {
+        let cache_dir = self.cache_dir.as_deref();
+        Segment::open(&*self.store, &self.keys, &self.pool, id, cache_dir)
     }
 
     /// Removes copies of segments that are gone. Whoever maps one keeps its mapping.

@@ -278,7 +278,9 @@ fn a_remote_segment_is_copied_once_checked_and_copied_again_when_the_copy_is_bad
     damaged[400] ^= 1;
     store.put(&segment::key(&id), &damaged).unwrap();
     std::fs::remove_file(&copy).unwrap();
-    assert_eq!(open().err().unwrap().code(), "integrity");
+    let index = open().unwrap();
+    assert_eq!(index.snapshot().damaged().len(), 1);
+    assert_eq!(index.refresh().err().unwrap().code(), "integrity");
     assert!(!copy.exists());
 
     store.delete(&segment::key(&id)).unwrap();

@@ -7,8 +7,9 @@
 use crate::error::{Error, Result};
 use crate::ids::Id;
 use crate::index::filter;
-use crate::index::segment::{self, HEADER, MAGIC, PackEntry, RECORD, Record, VERSION};
+use crate::index::segment::{self, HEADER, MAGIC, PackEntry, Place, RECORD, Record, VERSION};
 use crate::keys::PoolKeys;
+use crate::pack::footer::Footer;
 use crate::store::{Store, Upload};
 
 const BUFFER: usize = 1 << 20;
@@ -67,6 +68,17 @@ where
     }
     writer.finish(&id)?;
     Ok(id)
+}
+
+/// What the index says of the chunks of a pack that stands at `ordinal` of a pack table.
+pub fn records_of(footer: &Footer, ordinal: u32) -> impl Iterator<Item = Record> + '_ {
+    (0..footer.blocks().len()).flat_map(move |block| {
+        footer.chunks_of(block).map(move |(offset, chunk)| Record {
+            prefix: chunk.name.prefix(),
+            pack: ordinal,
+            place: Place { block: block as u16, offset, length: chunk.length },
+        })
+    })
 }
 
 struct SegmentWriter<'a> {

@@ -23,6 +23,7 @@ use crate::ids::{Kind, Name, PackId, Ref};
 use crate::pack::footer::{ChunkInfo, PackKind};
 use crate::pack::writer::{Block, PackWriter, SealedPack};
 use crate::pool::Pool;
+use crate::pool::jobs::Job;
 use crate::tree::ChunkSink;
 
 pub use block::BlockBuilder;
@@ -42,6 +43,8 @@ pub struct Options<'a> {
     pub level: i32,
     /// Packs that a garbage mark names: their chunks count as missing.
     pub marked: HashSet<PackId>,
+    /// Whoever was declared dead lists nothing any more: what it lists may be gone.
+    pub job: Option<&'a Job>,
 }
 
 /// Lent to the verb while [`run`] runs. Shared by its threads.
@@ -61,14 +64,15 @@ pub struct Ingest<'a> {
 /// Lends an ingest to `work`, then makes everything it was given durable and indexed.
 ///
 /// When `work` fails because it was cancelled, what it stored so far is published all the same,
-/// so that the next try sends nothing twice. On any other failure nothing more is written.
+/// so that the next try sends nothing twice. On any other failure no pack is written any more,
+/// but those that are durable are listed if that can be done.
 pub fn run<T>(
     pool: &Pool,
     options: Options<'_>,
     work: impl FnOnce(&Ingest<'_>) -> Result<T>,
 ) -> Result<T> {
-    let Options { counters, cancel, level, marked } = options;
-    let publisher = Publisher::new(pool, counters);
+    let Options { counters, cancel, level, marked, job } = options;
+    let publisher = Publisher::new(pool, counters, job);
     let (data_in, data_out) = bounded(WAITING_BLOCKS);
     let (metadata_in, metadata_out) = bounded(WAITING_BLOCKS);
     let (packs_in, packs_out) = bounded::<SealedPack<'_>>(1);

@@ -9,9 +9,10 @@ use parking_lot::Mutex;
 use crate::counters::{Counters, Stage, add};
 use crate::error::{Error, Result};
 use crate::ids::Prefix;
-use crate::index::{PackEntry, Place, Record, write_segment};
+use crate::index::{PackEntry, Record, records_of, segment, write_segment};
 use crate::pack::writer::{PublishedPack, SealedPack};
 use crate::pool::Pool;
+use crate::pool::jobs::Job;
 
 use super::claims::Claims;
 
@@ -22,6 +23,7 @@ const SEGMENT_CHUNKS: usize = 1 << 20;
 pub struct Publisher<'a> {
     pool: &'a Pool,
     counters: &'a Counters,
+    job: Option<&'a Job>,
     claims: Claims,
     published: Mutex<Vec<PublishedPack>>,
     failed: AtomicBool,
@@ -29,10 +31,11 @@ pub struct Publisher<'a> {
 }
 
 impl<'a> Publisher<'a> {
-    pub fn new(pool: &'a Pool, counters: &'a Counters) -> Self {
+    pub fn new(pool: &'a Pool, counters: &'a Counters, job: Option<&'a Job>) -> Self {
         Publisher {
             pool,
             counters,
+            job,
             claims: Claims::default(),
             published: Mutex::default(),
             failed: AtomicBool::new(false),
@@ -94,18 +97,31 @@ impl<'a> Publisher<'a> {
         let (entries, records) = rows(&packs);
         let pool = self.pool;
         let names: Vec<Prefix> = records.iter().map(|record| record.prefix).collect();
-        write_segment(pool.store(), pool.keys(), &pool.id(), &entries, records)?;
+        let segment = write_segment(pool.store(), pool.keys(), &pool.id(), &entries, records)?;
+        // A collection that has declared the job dead may have deleted these packs already.
+        if let Some(Err(error)) = self.job.map(Job::check) {
+            pool.store().delete(&segment::key(&segment))?;
+            return Err(error);
+        }
         pool.index().refresh()?;
         self.claims.release(names.iter());
         self.counters.busy(Stage::Store, 0, started);
         Ok(())
     }
 
-    /// After all threads have ended: indexes the rest, unless something failed.
+    /// After all threads have ended: indexes the rest. After a failure too, as well as it can, so
+    /// that the next try finds what is durable; the failure is told all the same.
     pub fn into_outcome(self) -> Result<()> {
-        self.check()?;
+        let outcome = self.check();
         let rest = std::mem::take(&mut *self.published.lock());
-        self.index(rest)
+        match outcome {
+            Ok(()) => self.index(rest),
+            Err(error @ Error::Fenced { .. }) => Err(error),
+            Err(error) => {
+                let _ = self.index(rest);
+                Err(error)
+            }
+        }
     }
 }
 
@@ -120,15 +136,10 @@ fn rows(packs: &[PublishedPack]) -> (Vec<PackEntry>, Vec<Record>) {
             kind: pack.footer.kind as u8,
         })
         .collect();
-    let mut records = Vec::new();
-    for (ordinal, pack) in packs.iter().enumerate() {
-        for block in 0..pack.footer.blocks().len() {
-            records.extend(pack.footer.chunks_of(block).map(|(offset, chunk)| Record {
-                prefix: chunk.name.prefix(),
-                pack: ordinal as u32,
-                place: Place { block: block as u16, offset, length: chunk.length },
-            }));
-        }
-    }
+    let records = packs
+        .iter()
+        .enumerate()
+        .flat_map(|(ordinal, pack)| records_of(&pack.footer, ordinal as u32))
+        .collect();
     (entries, records)
 }

@@ -54,6 +54,12 @@ pub fn noise(length: usize, seed: u64) -> Vec<u8> {
     data
 }
 
+/// A temporary folder, in memory where the system has such: a restore syncs its file system, and
+/// would wait for whatever else the machine writes.
+fn folder() -> tempfile::TempDir {
+    tempfile::tempdir_in("/dev/shm").or_else(|_| tempfile::tempdir()).unwrap()
+}
+
 /// A folder that changes in a way that backups have to notice.
 pub struct Tree {
     folder: tempfile::TempDir,
@@ -62,7 +68,7 @@ pub struct Tree {
 impl Tree {
     /// A little of everything that an image stores differently.
     pub fn new() -> Self {
-        let tree = Tree { folder: tempfile::tempdir().unwrap() };
+        let tree = Tree { folder: folder() };
         let path = tree.path();
         fs::create_dir_all(path.join("docs/deep/er")).unwrap();
         fs::create_dir(path.join("empty")).unwrap();
@@ -78,7 +84,7 @@ impl Tree {
 
     /// Three small files: a pool of them is a few thousand bytes.
     pub fn tiny() -> Self {
-        let tree = Tree { folder: tempfile::tempdir().unwrap() };
+        let tree = Tree { folder: folder() };
         fs::create_dir(tree.path().join("sub")).unwrap();
         tree.write("a", &noise(700, 1));
         tree.write("sub/b", b"few bytes");
@@ -183,7 +189,7 @@ pub struct Restored {
 
 /// Restores the image's tree into an empty folder, and reads each file again there.
 pub fn restore(pool: &Pool, image: &Manifest) -> Result<Restored> {
-    let folder = tempfile::tempdir().unwrap();
+    let folder = folder();
     let request = restore::Request {
         image: image.id,
         paths: image.source.paths.clone(),

@@ -42,6 +42,9 @@ class DirectoryStore:
     def __repr__(self) -> str:
         return f"DirectoryStore({self.place!r})"
 
+    def __str__(self) -> str:
+        return self.place
+
     def get(self, key: str) -> bytes:
         """Read a whole object.
 
@@ -56,7 +59,7 @@ class DirectoryStore:
 
         Raises:
             FileNotFoundError: There is no object of this key.
-            OSError: It can't be read or is too short; safe to retry.
+            OSError: It can't be read; with ``EBADMSG``: the object is too short.
         """
         path = self._path(key)
         with path.open("rb") as file:
@@ -64,8 +67,9 @@ class DirectoryStore:
             data = file.read(length)
         if len(data) != length:
             raise OSError(
-                errno.EIO,
-                f"'{path}' is too short: asked for {length} bytes at {offset}, got {len(data)}",
+                errno.EBADMSG,
+                f"'{path}' is too short: wanted were {length} bytes at {offset}, "
+                f"there are {len(data)}",
             )
         return data
 

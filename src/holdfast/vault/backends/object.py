@@ -118,6 +118,9 @@ class ObjectStore:
     def __repr__(self) -> str:
         return f"ObjectStore({self.place!r})"
 
+    def __str__(self) -> str:
+        return self.place
+
     def get(self, key: str) -> bytes:
         """Read a whole object.
 
@@ -135,19 +138,24 @@ class ObjectStore:
         Raises:
             FileNotFoundError: There is no object of this key.
             PermissionError: The credentials don't allow it.
-            OSError: It is too short, or the service failed after retries.
+            OSError: The service failed, after retries; with ``EBADMSG``: the object is too short.
         """
         if length == 0:  # object stores have no empty ranges
             return b""
-        with self._translated("read", checked_key(key)):
-            data = obstore.get_range(self._backend, key, start=offset, length=length).to_bytes()
+        try:
+            with self._translated("read", checked_key(key)):
+                data = obstore.get_range(self._backend, key, start=offset, length=length)
+        except (FileNotFoundError, PermissionError):
+            raise
+        except OSError as error:
+            # A range that begins past the end is refused, each service in words of its own.
+            size = self.size(key)
+            if size is None or size >= offset + length:
+                raise
+            raise self._too_short(key, offset, length, size) from error
         if len(data) != length:
-            raise OSError(
-                errno.EIO,
-                f"'{key}' in '{self.place}' is too short: "
-                f"asked for {length} bytes at {offset}, got {len(data)}",
-            )
-        return data
+            raise self._too_short(key, offset, length, offset + len(data))
+        return data.to_bytes()
 
     def put(self, key: str, data: bytes) -> None:
         """Write an object, over one of the same key if there is one. Atomic; durable on return.
@@ -245,6 +253,13 @@ class ObjectStore:
             self._translated("delete", checked_key(key)),
         ):
             obstore.delete(self._backend, key)
+
+    def _too_short(self, key: str, offset: int, length: int, size: int) -> OSError:
+        return OSError(
+            errno.EBADMSG,
+            f"'{key}' in '{self.place}' is too short: it has {size} bytes, "
+            f"wanted were {length} at {offset}",
+        )
 
     @contextlib.contextmanager
     def _translated(self, verb: str, key: str) -> Iterator[None]:

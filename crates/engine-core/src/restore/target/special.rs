@@ -84,7 +84,7 @@ impl Target {
         if let Err(Failure::Io(error)) = &attempt
             && matches!(
                 Errno::from_io_error(error),
-                Some(Errno::MLINK | Errno::XDEV | Errno::PERM | Errno::OPNOTSUPP)
+                Some(Errno::MLINK | Errno::XDEV | Errno::PERM | Errno::ACCESS | Errno::OPNOTSUPP)
             )
         {
             Problem::warning(

@@ -1,0 +1,110 @@
+"""Two programs that share no code read each other's pools."""
+
+from __future__ import annotations
+
+import os
+import random
+from typing import TYPE_CHECKING
+
+import pytest
+
+from holdfast.base.errors import IntegrityError
+from holdfast.engine import Pool, PoolConfig
+from tests.formats import golden, pages
+from tests.formats.page_vectors import ZSTD_PLAIN
+from tests.formats.test_read_pool import read, read_pool, write_pool
+from tests.kit.trees import assert_same_tree, change_tree, make_tree, snapshot
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+KEY = bytes(range(1, 33))
+SMALL = {"chunk_min": 64, "chunk_avg": 256, "chunk_max": 1024, "block_bytes": 4096}
+
+
+def backup(pool: Pool, tree: Path) -> str:
+    run = pool.backup(
+        paths=[os.fsencode(tree)], source=f"here:{tree}", host="here", started_ns=1_700_000_000
+    )
+    image = run.result()
+    assert image.status == "completed", [finding.message for finding in run.findings()]
+    return image.id
+
+
+@pytest.mark.parametrize("config", [{}, SMALL | {"pack_bytes": 65536}], ids=["default", "small"])
+def test_the_reader_extracts_what_the_engine_has_backed_up(
+    tmp_path: Path, config: dict[str, int], capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree, root = tmp_path / "tree", tmp_path / "pool"
+    make_tree(tree)
+    pool = Pool.create(str(root), KEY, PoolConfig(**config), 1)
+    first, before = backup(pool, tree), snapshot(tree)
+    change_tree(tree)
+    second = backup(pool, tree)
+
+    assert read(root, "--key", KEY.hex(), "images") == 0
+    listed = [line.split()[0] for line in capsys.readouterr().out.splitlines()]
+    assert listed == [first, second]
+    for image, expected in ((first, before), (second, snapshot(tree))):
+        out = tmp_path / image
+        assert read(root, "--key", KEY.hex(), "extract", image, out) == 0
+        assert capsys.readouterr().err == ""
+        extracted = snapshot(out / tree.relative_to("/"))
+        assert extracted.keys() == expected.keys()
+        for path, state in expected.items():
+            assert extracted[path] == state, path
+
+
+def test_the_reader_extracts_a_file_of_many_lists(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree, root = tmp_path / "tree", tmp_path / "pool"
+    tree.mkdir()
+    (tree / "large").write_bytes(random.Random(7).randbytes(3 << 20))
+    for number in range(3000):
+        (tree / f"{number:05}-{'x' * 60}").touch()
+    pool = Pool.create(str(root), KEY, PoolConfig(**SMALL), 1)
+    image = backup(pool, tree)
+    reader = read_pool.Pool(root, KEY)
+    (manifest,) = reader.images()
+    found = dict(read_pool.walk(reader, manifest["root"][17], ""))
+    assert found[str(tree / "large")][15][0] == 2, "a list of lists"
+    assert len(list(reader.content(found[str(tree / "large")]))) > 4096
+    assert read(root, "--key", KEY.hex(), "extract", image, tmp_path / "out") == 0
+    assert_same_tree(tree, tmp_path / "out" / tree.relative_to("/"))
+
+
+def test_the_engine_restores_what_the_golden_writer_has_written(tmp_path: Path) -> None:
+    made = golden.golden_pool((ZSTD_PLAIN, pages.vector("pack", "zstd-frame")))
+    root = write_pool(tmp_path / "pool", made.objects)
+    pool = Pool.open(str(root), golden.POOL_KEY)
+    (image,) = pool.images()
+    assert image.id == golden.IMAGE_ID.hex()
+    assert (image.number, image.source, image.status) == (
+        1,
+        "golden:/srv",
+        "completed with errors",
+    )
+    assert [finding.code for finding in image.findings] == ["no-permission"]
+
+    pool.restore(image.id, paths=[], to=os.fsencode(tmp_path / "ours")).result()
+    assert read(root, "--key", golden.POOL_KEY.hex(), "extract", "latest", tmp_path / "theirs") == 1
+    ours, theirs = snapshot(tmp_path / "ours"), snapshot(tmp_path / "theirs")
+    assert b"srv/listed" in ours
+    ours.pop(b"srv/socket", None)  # the reader makes no sockets
+    assert ours.keys() == theirs.keys()
+    for path in ours.keys() - {b"."}:
+        assert ours[path] == theirs[path], path
+
+
+def test_reader_and_engine_refuse_the_same_damage(tmp_path: Path) -> None:
+    made = golden.golden_pool((ZSTD_PLAIN, pages.vector("pack", "zstd-frame")))
+    root = write_pool(tmp_path / "pool", made.objects)
+    manifest = next((root / "images").iterdir())
+    raw = bytearray(manifest.read_bytes())
+    raw[-20] ^= 1
+    manifest.write_bytes(raw)
+    with pytest.raises(IntegrityError, match=manifest.name):
+        Pool.open(str(root), golden.POOL_KEY).images()
+    with pytest.raises(read_pool.UnreadableError, match=manifest.name):
+        read_pool.Pool(root, golden.POOL_KEY).images()
