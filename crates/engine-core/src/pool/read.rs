@@ -7,8 +7,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use quick_cache::Weighter;
-use quick_cache::sync::Cache;
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
 use crate::codec::Decompressor;
 use crate::counters::{Counters, Stage};
@@ -21,7 +21,7 @@ use crate::tree::ChunkSource;
 use super::Pool;
 
 /// Decompressed blocks that are kept, in bytes.
-const BLOCK_CACHE_BYTES: u64 = 48 << 20;
+const BLOCK_CACHE_BYTES: u64 = 64 << 20;
 /// Opened packs that are kept; a footer is about 100 KiB.
 const PACK_CACHE: usize = 256;
 /// Blocks of one pack that lie at most this far apart are fetched in one read.
@@ -51,9 +51,29 @@ impl Default for Reading {
     fn default() -> Self {
         Reading {
             packs: Cache::new(PACK_CACHE),
-            blocks: Cache::with_weighter(128, BLOCK_CACHE_BYTES, ByBytes),
+            blocks: block_cache(),
             decompressors: Mutex::default(),
         }
+    }
+}
+
+/// In few shards: each holds only its share of the bytes, and blocks are large.
+fn block_cache() -> Cache<BlockKey, Arc<Vec<u8>>, ByBytes> {
+    let options = OptionsBuilder::new()
+        .estimated_items_capacity((BLOCK_CACHE_BYTES >> 20) as usize)
+        .weight_capacity(BLOCK_CACHE_BYTES)
+        .shards(1)
+        // Blocks are wanted for a while and then no more: first in, first out.
+        .hot_allocation(0.1)
+        .build();
+    match options {
+        Ok(options) => Cache::with_options(
+            options,
+            ByBytes,
+            DefaultHashBuilder::default(),
+            DefaultLifecycle::default(),
+        ),
+        Err(_) => Cache::with_weighter(64, BLOCK_CACHE_BYTES, ByBytes),
     }
 }
 
@@ -187,7 +207,13 @@ impl Pool {
 
     /// Brings the blocks of these data chunks into the cache, with as few reads as their places
     /// allow. A problem is left for [`Pool::chunk`] to tell, with the chunk that it concerns.
+    ///
+    /// Does nothing where a read costs no more than the bytes that it brings: on local disks the
+    /// system reads ahead, and two threads would only decompress the same blocks.
     pub fn prefetch(&self, references: &[Ref], counters: &Counters) {
+        if self.store().local_path(super::header::KEY).is_some() {
+            return;
+        }
         let index = self.index().snapshot();
         let mut wanted: Vec<BlockKey> = references
             .iter()

@@ -20,6 +20,8 @@ use super::target::{Link, Placed, TargetDir};
 /// Files that are restored together, and bytes of them.
 const BATCH_FILES: usize = 64;
 const BATCH_BYTES: u64 = 4 << 20;
+/// Files of one directory that are put in order together.
+const GATHERED_FILES: usize = 4096;
 
 /// A directory of the destination, open until everything in it is done.
 pub struct Node {
@@ -129,8 +131,8 @@ impl<'a> Worker<'a> {
             Ok(directory) => directory,
             Err(error) => return self.damaged(&path(), "list the directory", error),
         };
-        let mut batch = Vec::new();
-        let mut bytes = 0;
+        let mut gathered = Vec::new();
+        let mut below = Vec::new();
         for item in listed.entries() {
             let item = match item {
                 Ok(item) => item,
@@ -141,7 +143,7 @@ impl<'a> Worker<'a> {
             };
             let Some(wanted) = selection.of(&item.name) else { continue };
             if item.kind == EntryKind::Dir {
-                self.below(node, item, wanted, depth + 1)?;
+                below.push((item, wanted));
             } else if depth < self.job.strip {
                 self.job.findings.warning(
                     &node.dir.path_of(&item.name),
@@ -153,12 +155,38 @@ impl<'a> Worker<'a> {
                     ),
                 );
             } else {
-                bytes += codec::data_bytes(&item);
-                batch.push(item);
-                if batch.len() >= BATCH_FILES || bytes >= BATCH_BYTES {
-                    bytes = 0;
-                    self.give_files(node, std::mem::take(&mut batch))?;
+                gathered.push(item);
+                if gathered.len() >= GATHERED_FILES {
+                    self.give_gathered(node, std::mem::take(&mut gathered))?;
                 }
+            }
+        }
+        // The last pushed is taken first.
+        for (item, wanted) in below.into_iter().rev() {
+            self.below(node, item, wanted, depth + 1)?;
+        }
+        self.give_gathered(node, gathered)
+    }
+
+    /// Files of one directory in batches, in the order in which their content is stored: names
+    /// are sorted, but a backup reads in the order of inodes.
+    fn give_gathered(&mut self, node: &Arc<Node>, mut entries: Vec<Entry>) -> Result<()> {
+        let index = self.job.pool.index().snapshot();
+        entries.sort_by_cached_key(|entry| match &entry.content {
+            Content::Direct(refs) => refs
+                .first()
+                .and_then(|first| index.lookup(&first.name))
+                .map(|found| (found.pack, found.block, found.offset)),
+            _ => None,
+        });
+        let mut batch = Vec::new();
+        let mut bytes = 0;
+        for entry in entries {
+            bytes += codec::data_bytes(&entry);
+            batch.push(entry);
+            if batch.len() >= BATCH_FILES || bytes >= BATCH_BYTES {
+                bytes = 0;
+                self.give_files(node, std::mem::take(&mut batch))?;
             }
         }
         self.give_files(node, batch)
