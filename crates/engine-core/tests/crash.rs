@@ -10,14 +10,16 @@ use std::sync::Arc;
 use holdfast_engine_core::cancel::Cancel;
 use holdfast_engine_core::counters::Counters;
 use holdfast_engine_core::error::Result;
+use holdfast_engine_core::finding::Findings;
 use holdfast_engine_core::gc;
-use holdfast_engine_core::index::merge::merge;
 use holdfast_engine_core::manifest::Manifest;
 use holdfast_engine_core::pool::Pool;
 use holdfast_engine_core::store::disk::Disk;
 use holdfast_engine_core::store::list_sorted;
 use holdfast_engine_core::store::posix::PosixStore;
 use holdfast_engine_core::store::simdisk::{Loss, SimDisk};
+use holdfast_engine_core::upkeep::merge::merge_all;
+use holdfast_engine_core::upkeep::rebuild::rebuild;
 use kit::{State, Tree, assert_restored, back_up, read_image};
 
 /// Random losses tried for each operation, beside the worst.
@@ -122,6 +124,7 @@ fn a_power_cut_at_any_operation_of_a_backup_loses_nothing_committed_and_the_next
             let again = back_up(&pool, &tree).unwrap_or_else(|error| panic!("{error} {when}"));
             let all = [&committed[..], &[(again, now.clone())]].concat();
             assert_intact(&pool, &all, when);
+            assert_eq!(kit::stored_twice(&pool), [], "sent twice {when}");
             assert_no_temporary_files(disk, when);
         },
     );
@@ -131,10 +134,7 @@ fn a_power_cut_at_any_operation_of_a_backup_loses_nothing_committed_and_the_next
 fn a_power_cut_at_any_operation_of_an_index_merge_loses_no_chunk_and_the_next_one_succeeds() {
     let tree = Tree::new();
     let (disk, committed) = pool_of(&tree, 4);
-    let merge_all = |pool: &Pool| {
-        let segments = pool.index().segments();
-        merge(pool.store(), pool.keys(), &pool.id(), &segments, &|_| false, &Cancel::new())
-    };
+    let merge_all = |pool: &Pool| merge_all(pool, kit::now_ns(), &Cancel::new());
     for_every_operation(&disk, merge_all, |disk, _, when| {
         let pool = open(disk).unwrap_or_else(|error| panic!("{error} {when}"));
         assert_intact(&pool, &committed, when);
@@ -219,4 +219,25 @@ fn a_power_cut_while_a_pool_is_made_leaves_a_pool_or_room_for_one() {
             }
         }
     }
+}
+
+#[test]
+fn a_power_cut_at_any_operation_of_a_rebuild_loses_no_chunk_and_the_next_one_succeeds() {
+    let tree = Tree::new();
+    let (disk, committed) = pool_of(&tree, 3);
+    let rebuild_all = |pool: &Pool| {
+        let (counters, findings) = (Counters::default(), Findings::default());
+        let rebuilt = rebuild(pool, kit::now_ns(), 3600, &counters, &findings, &Cancel::new())?;
+        assert_eq!((rebuilt.segments, findings.kept()), (1, Vec::new()));
+        Ok(rebuilt)
+    };
+    let sound = rebuild_all(&open(&disk.copy()).unwrap()).unwrap();
+    for_every_operation(&disk, rebuild_all, |disk, _, when| {
+        let pool = open(disk).unwrap_or_else(|error| panic!("{error} {when}"));
+        assert_intact(&pool, &committed, when);
+        let again = rebuild_all(&pool).unwrap_or_else(|error| panic!("{error} {when}"));
+        assert_eq!(again, sound, "{when}");
+        assert_intact(&open(disk).unwrap(), &committed, when);
+        assert_no_temporary_files(disk, when);
+    });
 }
