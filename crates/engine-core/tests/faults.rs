@@ -14,7 +14,7 @@ use holdfast_engine_core::store::memory::MemoryStore;
 use holdfast_engine_core::store::posix::PosixStore;
 use holdfast_engine_core::store::simdisk::SimDisk;
 use holdfast_engine_core::store::{Store, list_sorted};
-use kit::{Restored, State, Tree, back_up, read_image};
+use kit::{Restored, State, Tree, back_up, read_image, stored_twice};
 
 type Faulty = Arc<FaultyStore<Arc<MemoryStore>>>;
 
@@ -145,6 +145,7 @@ fn a_disk_that_fills_up_at_any_operation_of_a_backup_is_named_and_harms_no_image
         disk.full_after(None);
         let second = back_up(&pool, &tree).unwrap_or_else(|error| panic!("{error} {when}"));
         assert_eq!(read_image(&pool, &second).unwrap(), tree.state(), "{when}");
+        assert_eq!(stored_twice(&pool), [], "sent twice {when}");
         let pool = kit::open(Arc::new(PosixStore::on(disk))).unwrap();
         assert_eq!(read_image(&pool, &first).unwrap(), state, "{when}");
         if outcome.is_ok() {
@@ -280,6 +281,7 @@ fn a_failure_at_any_call_of_a_backup_is_told_and_the_next_backup_succeeds() {
                 }
                 let pool = kit::open(store.clone()).unwrap();
                 assert_eq!(read_image(&pool, &image).unwrap(), state, "{when}");
+                assert_eq!(stored_twice(&pool), [], "sent twice {when}");
                 for later in pool.images().unwrap().iter().filter(|seen| seen.id != image.id) {
                     assert_eq!(read_image(&pool, later).unwrap(), now, "{when}");
                 }
@@ -330,6 +332,7 @@ fn a_store_that_stops_at_any_change_of_a_backup_leaves_a_pool_that_goes_on() {
         assert_eq!(read_image(&pool, &image).unwrap(), state, "{when}");
         let again = back_up(&pool, &tree).unwrap_or_else(|error| panic!("{error} {when}"));
         assert_eq!(read_image(&pool, &again).unwrap(), tree.state(), "{when}");
+        assert_eq!(stored_twice(&pool), [], "sent twice {when}");
         if outcome.is_ok() {
             break;
         }

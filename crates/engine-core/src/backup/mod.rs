@@ -16,6 +16,7 @@ mod worker;
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::cancel::Cancel;
@@ -90,7 +91,17 @@ pub fn run(
     let packs = marked.packs.clone();
     let work =
         || back_up(pool, request, selection, root, &record, packs, counters, findings, cancel);
-    let (root, parent, number) = record.keep_alive(now, work)?;
+    let (root, parent, number) = match record.keep_alive(now, work) {
+        Ok(done) => done,
+        Err(error) => {
+            // What a cancelled backup stored is listed; what another stored may not be.
+            let listed = matches!(error, Error::Cancelled | Error::Fenced { .. });
+            if !listed && counters.bytes_new.load(Ordering::Relaxed) > 0 {
+                record.leave();
+            }
+            return Err(error);
+        }
+    };
     cancel.check()?;
     let manifest = Manifest {
         id: Id::random()?,

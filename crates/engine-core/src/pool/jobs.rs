@@ -184,6 +184,21 @@ impl Job {
         self.withdraw()
     }
 
+    /// Ends a job that failed and may have stored packs that no segment lists: leaves a record that
+    /// everybody takes for dead, so that the next backup looks for them.
+    pub fn leave(self) {
+        // Under an id of its own: to write this job's record again could undo a burial.
+        let left = Id::random().and_then(|job| {
+            let record =
+                Record { job, began_ns: i64::MIN, seen_ns: i64::MIN, ..self.record.clone() };
+            record.put(&*self.store, &self.keys, &job)
+        });
+        if left.is_err() {
+            // The job's own record has to do. It is dead once this process is gone, or here.
+            RUNNING.lock().remove(&self.id());
+        }
+    }
+
     fn withdraw(&self) -> Result<()> {
         if std::mem::take(&mut *self.signed.lock()) {
             self.store.delete(&key(&self.signs))?;
@@ -322,6 +337,21 @@ pub(crate) mod tests {
         job.end().unwrap();
         assert!(list(&*store, &keys).unwrap().is_empty());
         drop(begin(&store, &keys));
+        assert!(crate::store::list_sorted(&*store, KEYS).unwrap().is_empty());
+    }
+
+    #[test]
+    fn a_job_that_failed_is_dead_to_everybody_at_once() {
+        let (store, keys) = pool();
+        let failed = begin(&store, &keys);
+        let id = failed.id();
+        failed.leave();
+        let seen = list(&*store, &keys).unwrap();
+        assert_eq!(seen.len(), 1);
+        assert_ne!(seen[0].id, id);
+        let elsewhere = Process { boot: "elsewhere".into(), ..Process::current() };
+        assert!(Seen { process: elsewhere, ..seen[0].clone() }.is_dead(0, DEFAULT_LEASE_S));
+        seen[0].bury(&*store).unwrap();
         assert!(crate::store::list_sorted(&*store, KEYS).unwrap().is_empty());
     }
 
