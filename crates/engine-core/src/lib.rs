@@ -7,6 +7,7 @@
 pub mod backup;
 pub mod cancel;
 pub mod cbor;
+pub mod check;
 pub mod chunker;
 pub mod codec;
 pub mod counters;

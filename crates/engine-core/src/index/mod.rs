@@ -6,6 +6,7 @@
 
 pub mod filter;
 pub mod merge;
+pub mod open;
 pub mod segment;
 pub mod set;
 pub mod write;

@@ -4,16 +4,12 @@
 //! segment that is not authentic is an `Integrity` error, never a panic. Lookups allocate
 //! nothing. A segment never changes once it is published.
 
-use std::fs::File;
-use std::path::Path;
-
 use memmap2::Mmap;
 
 use crate::error::{Error, Result};
 use crate::ids::{Id, PackId, Prefix};
 use crate::index::filter;
 use crate::keys::PoolKeys;
-use crate::store::Store;
 
 pub const MAGIC: [u8; 7] = *b"HFINDX\0";
 pub const VERSION: u8 = 1;
@@ -24,8 +20,6 @@ pub const MAC: usize = 32;
 /// Segments up to this size are authenticated whole when opened; larger ones only their head
 /// (header and pack table), and the rest on a check.
 pub const WHOLE_MAC_LIMIT: u64 = 64 << 20;
-/// How much of a remote segment is fetched at a time.
-const FETCH: u64 = 8 << 20;
 
 /// The prefix of every segment's key.
 pub const KEYS: &str = "index/";
@@ -126,7 +120,7 @@ impl Record {
     }
 }
 
-enum Bytes {
+pub(super) enum Bytes {
     Mapped(Mmap),
     Owned(Vec<u8>),
 }
@@ -158,40 +152,12 @@ struct Layout {
 }
 
 impl Segment {
-    /// Maps the segment where its bytes are local; else a copy in `cache_dir`, made if need be;
-    /// else holds the bytes in memory. `ObjectMissing` when it is gone: list again.
-    pub fn open(
-        store: &dyn Store,
-        keys: &PoolKeys,
-        pool: &Id,
-        id: Id,
-        cache_dir: Option<&Path>,
-    ) -> Result<Self> {
-        let key = key(&id);
-        if let Some(path) = store.local_path(&key) {
-            let bytes = map(&path, &key)?;
-            return Self::from_bytes(keys, pool, id, bytes);
-        }
-        let Some(cache_dir) = cache_dir else {
-            return Self::from_owned(keys, pool, id, store.get(&key)?);
-        };
-        let path = cache_dir.join(id.to_string());
-        if path.exists()
-            && let Ok(segment) =
-                map(&path, &key).and_then(|bytes| Self::from_bytes(keys, pool, id, bytes))
-        {
-            return Ok(segment);
-        }
-        download(store, keys, &key, &path)?;
-        Self::from_bytes(keys, pool, id, map(&path, &key)?)
-    }
-
     /// A segment held in memory.
     pub fn from_owned(keys: &PoolKeys, pool: &Id, id: Id, bytes: Vec<u8>) -> Result<Self> {
         Self::from_bytes(keys, pool, id, Bytes::Owned(bytes))
     }
 
-    fn from_bytes(keys: &PoolKeys, pool: &Id, id: Id, bytes: Bytes) -> Result<Self> {
+    pub(super) fn from_bytes(keys: &PoolKeys, pool: &Id, id: Id, bytes: Bytes) -> Result<Self> {
         let layout = Layout::read(bytes.get(), pool, &key(&id))?;
         let segment = Segment { id, bytes, layout };
         segment.verify_head(keys)?;
@@ -427,58 +393,6 @@ impl Layout {
         }
         Ok(Layout { records, packs, filter_from, records_from, end })
     }
-}
-
-fn map(path: &Path, key: &str) -> Result<Bytes> {
-    let failed = |error: std::io::Error| match error.kind() {
-        std::io::ErrorKind::NotFound => Error::ObjectMissing { key: key.to_owned() },
-        _ => Error::io(format!("opening {key}"), error),
-    };
-    let file = File::open(path).map_err(failed)?;
-    if file.metadata().map_err(failed)?.len() == 0 {
-        return Ok(Bytes::Owned(Vec::new()));
-    }
-    // SAFETY: a published segment is never written again, it is only unlinked, and a mapping
-    // outlives that. Whoever truncates it behind our back kills this process with SIGBUS: no
-    // memory is corrupted, and the pool stays sound, as it does for any killed process.
-    let map = unsafe { Mmap::map(&file) }.map_err(failed)?;
-    Ok(Bytes::Mapped(map))
-}
-
-/// Copies a remote segment to `path`, authenticated on the way; a reader sees it whole or not.
-fn download(store: &dyn Store, keys: &PoolKeys, key: &str, path: &Path) -> Result<()> {
-    use std::io::Write;
-    let damaged = |reason: &str| Error::integrity(key, reason);
-    let failed = |error| Error::io(format!("copying {key} to {}", path.display()), error);
-    let size = store.size(key)?.ok_or_else(|| Error::ObjectMissing { key: key.to_owned() })?;
-    let body = size.checked_sub(MAC as u64).ok_or_else(|| damaged("it is too short"))?;
-    if let Some(directory) = path.parent() {
-        std::fs::create_dir_all(directory).map_err(failed)?;
-    }
-    let temporary = path.with_extension(format!("{}.tmp", Id::random()?));
-    let copy = || {
-        let mut file = File::create(&temporary).map_err(failed)?;
-        let mut hasher = keys.index_mac();
-        let mut offset = 0;
-        while offset < body {
-            let length = FETCH.min(body - offset);
-            let piece = store.get_range(key, offset, length as usize)?;
-            hasher.update(&piece);
-            file.write_all(&piece).map_err(failed)?;
-            offset += length;
-        }
-        let mac = store.get_range(key, body, MAC)?;
-        if hasher.finalize() != *mac.as_slice() {
-            return Err(damaged("it is not authentic"));
-        }
-        file.write_all(&mac).map_err(failed)?;
-        std::fs::rename(&temporary, path).map_err(failed)
-    };
-    let copied = copy();
-    if copied.is_err() {
-        let _ = std::fs::remove_file(&temporary);
-    }
-    copied
 }
 
 pub(crate) fn u64_at(bytes: &[u8], from: usize) -> Option<u64> {

@@ -30,19 +30,22 @@ struct Known {
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Marked {
     /// Live from now on.
-    New(Record),
+    New(Standing),
     /// It was live already.
-    Known(Record),
+    Known(Standing),
     /// It lies in a pack for chunks of another kind; not marked.
     Misplaced,
     /// No pack that the index knows holds it.
     Missing,
 }
 
-#[derive(Clone, Copy)]
-struct Standing {
-    position: Position,
-    record: Record,
+/// The one record that stands for a name.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Standing {
+    pub position: Position,
+    pub record: Record,
+    /// It lies in excluded packs only.
+    pub excluded: bool,
     metadata: bool,
 }
 
@@ -88,9 +91,9 @@ impl LiveSet {
         if word.load(Ordering::Relaxed) & bit != 0
             || word.fetch_or(bit, Ordering::Relaxed) & bit != 0
         {
-            Marked::Known(place.record)
+            Marked::Known(place)
         } else {
-            Marked::New(place.record)
+            Marked::New(place)
         }
     }
 
@@ -108,7 +111,7 @@ impl LiveSet {
             let Some(record) = self.snapshot.record(position) else { continue };
             let pack = self.packs.get(position.segment)?.get(record.pack as usize);
             let Some(Known { excluded, metadata }) = pack.copied() else { continue };
-            let place = Standing { position, record, metadata };
+            let place = Standing { position, record, excluded, metadata };
             if !excluded {
                 return Some(place);
             }

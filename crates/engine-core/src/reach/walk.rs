@@ -13,7 +13,7 @@ use parking_lot::{Condvar, Mutex};
 use crate::cancel::Cancel;
 use crate::counters::{Counters, Stage, add};
 use crate::error::{Error, Result};
-use crate::ids::{Kind, Ref};
+use crate::ids::{Kind, Name, Ref};
 use crate::reach::live::{LiveSet, Marked};
 use crate::reach::path::Path;
 use crate::tree::codec::{self, RawContent, TreeObject};
@@ -24,6 +24,17 @@ use crate::tree::{ChunkSource, lists};
 /// end the walk. `path` is "IMAGE:/path".
 pub trait Trouble: Sync {
     fn trouble(&self, path: &[u8], error: Error) -> Result<()>;
+
+    /// What is known beforehand to be wrong with a chunk; `excluded`: it lies in excluded packs
+    /// only.
+    fn known(&self, _name: &Name, _excluded: bool) -> Option<Error> {
+        None
+    }
+
+    /// Told of each reference to a chunk that is known to be wrong.
+    fn damaged(&self, path: &[u8], error: Error) -> Result<()> {
+        self.trouble(path, error)
+    }
 }
 
 /// Trouble ends the walk; the error names the file.
@@ -181,9 +192,9 @@ impl Walk<'_> {
 
     /// Whether the chunk is live only now, so that what it names is still to be marked.
     fn mark(&self, kind: Kind, reference: &Ref, path: &Path, name: &[u8]) -> Result<bool> {
-        let (new, record) = match self.live.mark(kind, &reference.name) {
-            Marked::New(record) => (true, record),
-            Marked::Known(record) => (false, record),
+        let (new, place) = match self.live.mark(kind, &reference.name) {
+            Marked::New(place) => (true, place),
+            Marked::Known(place) => (false, place),
             Marked::Missing => {
                 let error = Error::ChunkMissing { name: reference.name.to_string() };
                 self.trouble.trouble(&full(path, name), error)?;
@@ -198,8 +209,12 @@ impl Walk<'_> {
                 return Ok(false);
             }
         };
-        if record.place.length != reference.length {
-            let (stored, wanted) = (record.place.length, reference.length);
+        if let Some(error) = self.trouble.known(&reference.name, place.excluded) {
+            self.trouble.damaged(&full(path, name), error)?;
+            return Ok(false);
+        }
+        let (stored, wanted) = (place.record.place.length, reference.length);
+        if stored != wanted {
             let reason = format!("{stored} bytes stored, {wanted} wanted");
             let error = Error::integrity(format!("chunk {}", reference.name), reason);
             self.trouble.trouble(&full(path, name), error)?;
