@@ -1,12 +1,15 @@
-//! Random access to a file of an image.
+//! Files of an image as something else than a restore: read at any place, or mounted.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
+use holdfast_engine_core::mount::Mount as CoreMount;
 use holdfast_engine_core::reader::FileReader as CoreReader;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::errors::OrRaise;
+use crate::types::Finding;
 
 /// The bytes of a stored file, at any place. May be used from several threads.
 #[pyclass(frozen)]
@@ -37,5 +40,43 @@ impl FileReader {
         let mut buffer = vec![0; length];
         let read = py.detach(|| self.0.read_at(offset, &mut buffer)).or_raise()?;
         Ok(PyBytes::new(py, buffer.get(..read).unwrap_or_default()))
+    }
+}
+
+/// A mounted image. It is unmounted when this goes.
+#[pyclass(frozen)]
+pub struct Mount(CoreMount);
+
+impl Mount {
+    pub fn new(mount: CoreMount) -> Self {
+        Mount(mount)
+    }
+}
+
+#[pymethods]
+impl Mount {
+    fn unmount(&self, py: Python<'_>) -> PyResult<()> {
+        py.detach(|| self.0.unmount()).or_raise()
+    }
+
+    /// True once it is unmounted, by whomever. Raises what a signal handler raises.
+    fn wait(&self, py: Python<'_>, timeout_s: f64) -> PyResult<bool> {
+        let timeout = Duration::try_from_secs_f64(timeout_s).unwrap_or(Duration::ZERO);
+        let deadline = Instant::now() + timeout.min(Duration::from_secs(1 << 30));
+        loop {
+            let left = deadline.saturating_duration_since(Instant::now());
+            if py.detach(|| self.0.wait(left.min(Duration::from_millis(50)))) {
+                return Ok(true);
+            }
+            py.check_signals()?;
+            if left.is_zero() {
+                return Ok(false);
+            }
+        }
+    }
+
+    /// What could not be read so far.
+    fn findings(&self) -> Vec<Finding> {
+        self.0.findings().into_iter().map(Finding::from).collect()
     }
 }

@@ -28,7 +28,7 @@ mod _engine {
     #[pymodule_export]
     use super::changes::{ChangeBatch, Changes};
     #[pymodule_export]
-    use super::files::FileReader;
+    use super::files::{FileReader, Mount};
     #[pymodule_export]
     use super::pool::Pool;
     #[pymodule_export]

@@ -8,6 +8,7 @@ use holdfast_engine_core::counters::Stage;
 use holdfast_engine_core::error::Error;
 use holdfast_engine_core::gc;
 use holdfast_engine_core::ids::Id;
+use holdfast_engine_core::mount::{Mount as CoreMount, MountOptions};
 use holdfast_engine_core::pool::jobs::DEFAULT_LEASE_S;
 use holdfast_engine_core::pool::{Header, Pool as CorePool};
 use holdfast_engine_core::reader::FileReader as CoreReader;
@@ -16,14 +17,15 @@ use holdfast_engine_core::restore::target::Overwrite;
 use holdfast_engine_core::store::Store;
 use holdfast_engine_core::tree::ChunkSource;
 use holdfast_engine_core::tree::walk::{self, Directory};
+use holdfast_engine_core::upkeep::{merge, rebuild};
 use pyo3::BoundObject;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::changes::Changes;
 use crate::errors::{OrRaise, to_python};
-use crate::files::FileReader;
-use crate::run::{Outcome, Run};
+use crate::files::{FileReader, Mount};
+use crate::run::{Context, Outcome, Run};
 use crate::store;
 use crate::types::{Entry, Finding, GarbageResult, Image, PoolConfig, PoolStats, RestoreResult};
 
@@ -281,5 +283,52 @@ impl Pool {
             gc::collect(&pool, &request, &context.counters, &context.cancel)
                 .map(|done| outcome(done, |done| GarbageResult::from(done.clone())))
         })
+    }
+
+    /// Makes the index again from the footers of all packs.
+    #[pyo3(signature = (*, now_ns, lease_s=DEFAULT_LEASE_S))]
+    fn rebuild_index(&self, now_ns: i64, lease_s: u64) -> PyResult<Run> {
+        let pool = Arc::clone(&self.0);
+        Run::start(&Stage::RESTORE, move |context| {
+            let Context { counters, findings, cancel } = context;
+            rebuild::rebuild(&pool, now_ns, lease_s, counters, findings, cancel)?;
+            pool.stats().map(|stats| outcome(stats, |stats| PoolStats::from(*stats)))
+        })
+    }
+
+    /// Merges all index segments into one.
+    #[pyo3(signature = (*, now_ns))]
+    fn merge_index(&self, now_ns: i64) -> PyResult<Run> {
+        let pool = Arc::clone(&self.0);
+        Run::start(&Stage::RESTORE, move |context| {
+            merge::merge_all(&pool, now_ns, &context.cancel)?;
+            pool.stats().map(|stats| outcome(stats, |stats| PoolStats::from(*stats)))
+        })
+    }
+
+    /// Mounts an image, read only, at an existing directory.
+    #[pyo3(signature = (image, at, allow_other=false))]
+    fn mount(
+        &self,
+        py: Python<'_>,
+        image: &str,
+        at: PathBuf,
+        allow_other: bool,
+    ) -> PyResult<Mount> {
+        let id = image_id(image)?;
+        py.detach(|| {
+            let manifest = self.0.image(&id)?;
+            let stat = |name: &str| manifest.stats.get(name).copied().unwrap_or(0);
+            let options = MountOptions {
+                allow_other,
+                total_bytes: stat("bytes_found"),
+                total_files: stat("files") + stat("dirs") + stat("others"),
+                ..MountOptions::default()
+            };
+            let source = Arc::clone(&self.0) as Arc<dyn ChunkSource>;
+            CoreMount::new(source, &manifest.root, &at, &options)
+        })
+        .or_raise()
+        .map(Mount::new)
     }
 }

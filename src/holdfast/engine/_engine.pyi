@@ -1,107 +1,427 @@
-"""The Rust data engine (private; import from holdfast.engine). Working contract."""
+"""The Rust data engine. Private: import from `holdfast.engine`.
+
+Types are real classes of the extension module, frozen, with plain attributes. All errors are
+classes of `holdfast.base.errors`. Times are nanoseconds since 1970 (UTC), sizes are bytes, paths
+and names are bytes as the file system has them.
+"""
+
 from collections.abc import Iterator
-from typing import Generic, TypeVar, final
+from typing import Any, Generic, TypeVar, final
 
 from holdfast.engine.store import StoreSpec
 
-T = TypeVar("T")
+__all__ = [
+    "ChangeBatch",
+    "Changes",
+    "Counters",
+    "Entry",
+    "FileReader",
+    "Finding",
+    "GarbageResult",
+    "Image",
+    "Mount",
+    "Pool",
+    "PoolConfig",
+    "PoolStats",
+    "RestoreResult",
+    "Run",
+    "StageCounters",
+    "VerifyResult",
+    "engine_version",
+    "error_codes",
+]
+
+_T = TypeVar("_T")
 
 @final
-class PoolConfig:             # defaults as in the format page
-    def __init__(self, *, chunk_min: int = ..., chunk_avg: int = ..., chunk_max: int = ..., block_bytes: int = ..., pack_bytes: int = ...) -> None: ...
-    chunk_min: int; chunk_avg: int; chunk_max: int; block_bytes: int; pack_bytes: int
+class PoolConfig:
+    """What a pool is made with; it never changes afterwards. See the page on the pool header."""
+
+    def __new__(
+        cls,
+        *,
+        chunk_min: int | None = None,
+        chunk_avg: int | None = None,
+        chunk_max: int | None = None,
+        block_bytes: int | None = None,
+        pack_bytes: int | None = None,
+    ) -> PoolConfig: ...
+    @property
+    def chunk_min(self) -> int: ...
+    @property
+    def chunk_avg(self) -> int: ...
+    @property
+    def chunk_max(self) -> int: ...
+    @property
+    def block_bytes(self) -> int: ...
+    @property
+    def pack_bytes(self) -> int: ...
 
 @final
 class StageCounters:
-    name: str; items: int; bytes: int; busy_ns: int; starved_ns: int; blocked_ns: int
+    """One stage at a moment: what it did, and how long it worked and waited."""
+
+    @property
+    def name(self) -> str: ...
+    @property
+    def items(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def busy_ns(self) -> int: ...
+    @property
+    def starved_ns(self) -> int: ...
+    @property
+    def blocked_ns(self) -> int: ...
 
 @final
-class Counters:               # snapshot
-    files: int; dirs: int; others: int; bytes_found: int; bytes_read: int; bytes_online: int
-    files_changed: int; files_unchanged: int; chunks_looked_up: int; chunks_hit: int
-    bytes_new: int; bytes_transmitted: int; bytes_stored: int; findings: int
-    bytes_total: int; files_total: int     # known goal for progress (0 = not yet known)
-    stages: list[StageCounters]
+class Counters:
+    """A verb's numbers at a moment."""
+
+    @property
+    def files(self) -> int: ...
+    @property
+    def dirs(self) -> int: ...
+    @property
+    def others(self) -> int: ...
+    @property
+    def bytes_found(self) -> int: ...
+    @property
+    def bytes_read(self) -> int:
+        """Read from the source by a backup, written to the destination by a restore."""
+    @property
+    def bytes_online(self) -> int:
+        """Sizes of the files that changed."""
+    @property
+    def files_changed(self) -> int: ...
+    @property
+    def files_unchanged(self) -> int: ...
+    @property
+    def chunks_looked_up(self) -> int: ...
+    @property
+    def chunks_hit(self) -> int: ...
+    @property
+    def bytes_new(self) -> int:
+        """Plain bytes of chunks that the pool did not have."""
+    @property
+    def bytes_transmitted(self) -> int:
+        """The same after compression."""
+    @property
+    def bytes_stored(self) -> int: ...
+    @property
+    def findings(self) -> int: ...
+    @property
+    def bytes_total(self) -> int:
+        """The known goal; 0 while it is not known."""
+    @property
+    def files_total(self) -> int: ...
+    @property
+    def stages(self) -> list[StageCounters]: ...
 
 @final
 class Finding:
-    path: bytes; code: str; message: str; severity: str      # "warning" | "error"
+    """A problem with one file, in plain words."""
+
+    @property
+    def path(self) -> bytes: ...
+    @property
+    def code(self) -> str: ...
+    @property
+    def message(self) -> str: ...
+    @property
+    def severity(self) -> str:
+        """``warning`` or ``error``."""
 
 @final
-class Entry:                  # one name in an image
-    name: bytes; kind: str    # file dir symlink fifo socket char block
-    mode: int; uid: int; gid: int; user: str | None; group: str | None
-    mtime_ns: int; ctime_ns: int; inode: int; nlink: int; size: int
-    target: bytes | None; rdev: tuple[int, int] | None; xattrs: dict[bytes, bytes]; chunks: int
+class Entry:
+    """One name in an image."""
+
+    @property
+    def name(self) -> bytes: ...
+    @property
+    def kind(self) -> str:
+        """``file``, ``dir``, ``symlink``, ``fifo``, ``socket``, ``char`` or ``block``."""
+    @property
+    def mode(self) -> int: ...
+    @property
+    def uid(self) -> int: ...
+    @property
+    def gid(self) -> int: ...
+    @property
+    def user(self) -> str | None: ...
+    @property
+    def group(self) -> str | None: ...
+    @property
+    def mtime_ns(self) -> int: ...
+    @property
+    def ctime_ns(self) -> int: ...
+    @property
+    def inode(self) -> int: ...
+    @property
+    def nlink(self) -> int: ...
+    @property
+    def size(self) -> int: ...
+    @property
+    def target(self) -> bytes | None: ...
+    @property
+    def rdev(self) -> tuple[int, int] | None: ...
+    @property
+    def xattrs(self) -> dict[bytes, bytes]: ...
+    @property
+    def chunks(self) -> int:
+        """References that the entry itself holds; 1 for a long list."""
 
 @final
-class Image:                  # a manifest
-    id: str                   # 32 hex
-    number: int; source: str; host: str; paths: list[bytes]
-    started_ns: int; finished_ns: int; parent: str | None; status: str
-    stats: dict[str, int]; findings: list[Finding]; findings_total: int; software: str
+class Image:
+    """An image's manifest."""
 
-class Run(Generic[T]):         # a verb at work in engine threads
-    def counters(self) -> Counters: ...
-    def cancel(self) -> None: ...                       # prompt; result() then raises Cancelled
-    def wait(self, timeout_s: float) -> bool: ...       # True when finished; GIL released
-    def result(self) -> T: ...                          # waits; raises the verb's error
-    def findings(self) -> list[Finding]: ...            # so far (first 1000)
+    @property
+    def id(self) -> str:
+        """32 hexadecimal digits."""
+    @property
+    def number(self) -> int: ...
+    @property
+    def source(self) -> str: ...
+    @property
+    def host(self) -> str: ...
+    @property
+    def paths(self) -> list[bytes]: ...
+    @property
+    def started_ns(self) -> int: ...
+    @property
+    def finished_ns(self) -> int: ...
+    @property
+    def parent(self) -> str | None: ...
+    @property
+    def status(self) -> str: ...
+    @property
+    def stats(self) -> dict[str, int]:
+        """The totals of `Counters` when the backup ended, and ``errors``."""
+    @property
+    def findings(self) -> list[Finding]:
+        """The first 1000."""
+    @property
+    def findings_total(self) -> int: ...
+    @property
+    def software(self) -> str: ...
 
 @final
-class RestoreResult: files: int; dirs: int; bytes: int; findings: list[Finding]; findings_total: int; verified_files: int
-@final
-class VerifyResult: images: int; chunks: int; packs: int; bytes_read: int; problems: list[Finding]; problems_total: int
-@final
-class GarbageResult: packs_before: int; packs_deleted: int; packs_rewritten: int; bytes_freed: int; bytes_live: int; bytes_total: int; chunks_live: int; chunks_total: int; waiting_for: list[str]; dry_run: bool
-@final
-class PoolStats: packs: int; pack_bytes: int; chunks: int; chunk_bytes: int; index_segments: int; index_bytes: int; images: int
+class Run(Generic[_T]):
+    """A verb at work in threads of the engine."""
+
+    def counters(self) -> Counters:
+        """The numbers so far; never waits for the work."""
+    def cancel(self) -> None:
+        """Ask the verb to stop, which it does promptly; `result` then raises `Cancelled`."""
+    def wait(self, timeout_s: float) -> bool:
+        """Wait without the interpreter's lock; True when the verb has ended."""
+    def result(self) -> _T:
+        """Wait for the result. Raises what the verb failed with."""
+    def findings(self) -> list[Finding]:
+        """The first 1000 so far."""
+    def __class_getitem__(cls, _item: Any) -> type: ...
 
 @final
-class ChangeBatch:            # rows ready for executemany
-    dirs: list[bytes]         # directory paths used by the rows, e.g. b"/", b"/home/x"
-    rows: list[tuple[int, bytes, int, int, int, int, int, int, int, int]]
-    # (index into dirs, name, change, kind, size, mtime_ns, mode, uid, gid, inode)
-    # change: 1 added, 2 removed, 3 changed (content or metadata; row shows the new state)
-    # kind: 0 file 1 dir 2 symlink 3 fifo 4 socket 5 char 6 block
+class RestoreResult:
+    """What a restore did."""
+
+    @property
+    def files(self) -> int: ...
+    @property
+    def dirs(self) -> int: ...
+    @property
+    def bytes(self) -> int: ...
+    @property
+    def findings(self) -> list[Finding]: ...
+    @property
+    def findings_total(self) -> int: ...
+    @property
+    def verified_files(self) -> int: ...
+
+@final
+class VerifyResult:
+    """What a verification, or a check of a whole pool, looked at and found."""
+
+    @property
+    def images(self) -> int: ...
+    @property
+    def chunks(self) -> int: ...
+    @property
+    def packs(self) -> int: ...
+    @property
+    def bytes_read(self) -> int: ...
+    @property
+    def problems(self) -> list[Finding]: ...
+    @property
+    def problems_total(self) -> int: ...
+
+@final
+class GarbageResult:
+    """What a garbage collection did, or would do."""
+
+    @property
+    def packs_before(self) -> int: ...
+    @property
+    def packs_deleted(self) -> int: ...
+    @property
+    def packs_rewritten(self) -> int: ...
+    @property
+    def bytes_freed(self) -> int: ...
+    @property
+    def bytes_live(self) -> int: ...
+    @property
+    def bytes_total(self) -> int: ...
+    @property
+    def chunks_live(self) -> int: ...
+    @property
+    def chunks_total(self) -> int: ...
+    @property
+    def waiting_for(self) -> list[str]:
+        """Jobs that began before the mark and still run: the space returns after them."""
+    @property
+    def dry_run(self) -> bool: ...
+
+@final
+class PoolStats:
+    """How full a pool is, as its index knows it."""
+
+    @property
+    def packs(self) -> int: ...
+    @property
+    def pack_bytes(self) -> int: ...
+    @property
+    def chunks(self) -> int: ...
+    @property
+    def chunk_bytes(self) -> int:
+        """Plain bytes of all chunks."""
+    @property
+    def index_segments(self) -> int: ...
+    @property
+    def index_bytes(self) -> int: ...
+    @property
+    def images(self) -> int: ...
+
+@final
+class ChangeBatch:
+    """Rows of changes, as a database driver takes them."""
+
+    @property
+    def dirs(self) -> list[bytes]:
+        """Paths of the directories that the rows name by place: ``b"/"``, ``b"/home/x"``."""
+    @property
+    def rows(self) -> list[tuple[int, bytes, int, int, int, int, int, int, int, int]]:
+        """Place in `dirs`, name, change, kind, size, mtime_ns, mode, uid, gid, inode.
+
+        Change: 1 added, 2 removed, 3 changed (the row has the new state). Kind: 0 file,
+        1 directory, 2 symbolic link, 3 FIFO, 4 socket, 5 character device, 6 block device.
+        """
+
+@final
+class Changes:
+    """An iterator of batches; a thread of the engine is a batch or two ahead."""
+
+    def __iter__(self) -> Iterator[ChangeBatch]: ...
+    def __next__(self) -> ChangeBatch: ...
 
 @final
 class FileReader:
-    size: int
-    def read_at(self, offset: int, length: int) -> bytes: ...
+    """The bytes of a stored file, at any place. Thread-safe."""
+
+    @property
+    def size(self) -> int: ...
+    def read_at(self, offset: int, length: int) -> bytes:
+        """The bytes from `offset` on; fewer than `length` only at the end."""
 
 @final
 class Mount:
+    """A mounted image. It is unmounted when this goes."""
+
     def unmount(self) -> None: ...
-    def wait(self, timeout_s: float) -> bool: ...
+    def wait(self, timeout_s: float) -> bool:
+        """True once it is unmounted, by whomever."""
+    def findings(self) -> list[Finding]:
+        """What could not be read so far."""
 
 @final
 class Pool:
+    """An open pool. Thread-safe; its verbs run beside each other."""
+
     @staticmethod
-    def create(store: StoreSpec, pool_key: bytes, config: PoolConfig, created_ns: int) -> Pool: ...   # raises if one is there
+    def create(
+        store: StoreSpec,
+        pool_key: bytes,
+        config: PoolConfig,
+        created_ns: int,
+        cache_dir: str | None = None,
+    ) -> Pool:
+        """Make a pool in an empty store. Raises `PoolExists` where one is."""
     @staticmethod
-    def open(store: StoreSpec, pool_key: bytes, cache_dir: str | None = None) -> Pool: ...
+    def open(store: StoreSpec, pool_key: bytes, cache_dir: str | None = None) -> Pool:
+        """Open a pool. `cache_dir` keeps index segments of a remote store."""
     @staticmethod
-    def peek(store: StoreSpec) -> bytes: ...            # pool id (16 bytes) without the key; NotAPool / NewerFormat
-    id: bytes
-    config: PoolConfig
-    def backup(self, *, paths: list[bytes], source: str, host: str, started_ns: int, exclude: list[str] = ..., one_file_system: bool = False,
-               compression: int = 3, workers: int = 0, skip_marked: bool = True, parent: str | None = None, software: str = ...) -> Run[Image]: ...
-    def restore(self, image: str, *, paths: list[bytes], to: bytes, overwrite: str = "never", strip_components: int = 0, verify: bool = False, workers: int = 0) -> Run[RestoreResult]: ...
-    def verify(self, images: list[str] | None, *, read_data: bool = False) -> Run[VerifyResult]: ...
-    def check(self, *, read_data: bool = False) -> Run[VerifyResult]: ...
-    def collect_garbage(self, *, now_ns: int, dry_run: bool = False, lease_s: int = 86400) -> Run[GarbageResult]: ...
-    def rebuild_index(self) -> Run[PoolStats]: ...
-    def merge_index(self) -> Run[PoolStats]: ...
+    def peek(store: StoreSpec) -> bytes:
+        """The pool's id, 16 bytes; needs no key. Raises `NotAPool` and `NewerFormat`."""
+    @property
+    def id(self) -> bytes: ...
+    @property
+    def config(self) -> PoolConfig: ...
+    def backup(
+        self,
+        *,
+        paths: list[bytes],
+        source: str,
+        host: str,
+        started_ns: int,
+        exclude: list[str] = ...,
+        one_file_system: bool = False,
+        compression: int = 3,
+        workers: int = 0,
+        parent: str | None = None,
+        software: str = ...,
+    ) -> Run[Image]:
+        """Back up absolute paths; the image is committed when the run ends well."""
+    def restore(
+        self,
+        image: str,
+        *,
+        paths: list[bytes],
+        to: bytes,
+        overwrite: str = "never",
+        strip_components: int = 0,
+        verify: bool = False,
+        workers: int = 0,
+    ) -> Run[RestoreResult]:
+        """Restore paths of an image (none: all) below the absolute directory `to`."""
+    def verify(self, images: list[str] | None, *, read_data: bool = False) -> Run[VerifyResult]:
+        """Follow images (None: all) to their last chunk."""
+    def check(self, *, read_data: bool = False) -> Run[VerifyResult]:
+        """Look at every object of the pool, and whether they agree."""
+    def collect_garbage(
+        self, *, now_ns: int, dry_run: bool = False, lease_s: int = ..., compression: int = 3
+    ) -> Run[GarbageResult]:
+        """Give back the space of what no image names."""
+    def rebuild_index(self, *, now_ns: int, lease_s: int = ...) -> Run[PoolStats]:
+        """Make the index again from the footers of all packs."""
+    def merge_index(self, *, now_ns: int) -> Run[PoolStats]:
+        """Merge all index segments into one."""
     def stats(self) -> PoolStats: ...
-    def images(self) -> list[Image]: ...                # by number
-    def image(self, id: str) -> Image: ...              # full id
-    def expire(self, id: str) -> None: ...
+    def images(self) -> list[Image]:
+        """All images by number."""
+    def image(self, id: str) -> Image:
+        """One image by its whole id."""
+    def expire(self, id: str) -> None:
+        """Take an image out of the pool; its space returns with the next collection."""
     def entry(self, image: str, path: bytes) -> Entry: ...
     def list_dir(self, image: str, path: bytes) -> list[Entry]: ...
-    def changes(self, old: str | None, new: str | None, *, batch_rows: int = 50000) -> Iterator[ChangeBatch]: ...   # None = empty tree
+    def changes(
+        self, old: str | None, new: str | None, *, batch_rows: int = 50_000
+    ) -> Changes:
+        """What differs between two images; None is an empty tree."""
     def open_file(self, image: str, path: bytes) -> FileReader: ...
-    def mount(self, image: str, at: str, allow_other: bool = False) -> Mount: ...
+    def mount(self, image: str, at: str, allow_other: bool = False) -> Mount:
+        """Mount an image, read only, at an existing directory."""
 
-def error_codes() -> list[str]: ...                    # every code the engine can raise
+def error_codes() -> list[str]:
+    """Every code that an engine error can carry."""
+
 def engine_version() -> str: ...

@@ -57,6 +57,6 @@ def run_garbage_collection(
     return drive(run, report)
 
 
-def run_rebuild_index(pool: Pool, report: Reporter | None = None) -> PoolStats:
+def run_rebuild_index(pool: Pool, clock: Clock, report: Reporter | None = None) -> PoolStats:
     """Make the index anew from the footers of all packs."""
-    return drive(pool.rebuild_index(), report)
+    return drive(pool.rebuild_index(now_ns=clock.now_ns(), lease_s=LEASE_S), report)

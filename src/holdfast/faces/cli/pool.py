@@ -67,7 +67,7 @@ def rebuild_index(as_json: options.JsonFlag = False) -> int:
     with options.open_site() as site:
         pool = site.pool
         with reporting(screen, "rebuild") as (_, report):
-            result = run_rebuild_index(pool, report)
+            result = run_rebuild_index(pool, site.clock, report)
         _tell_stats(screen, result, site.config.pool_url, site.config.pool_id)
     return EXIT_OK
 
