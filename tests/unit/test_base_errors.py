@@ -7,13 +7,8 @@ import re
 
 import pytest
 
+from holdfast import engine
 from holdfast.base import errors
-
-CODES_OF_THE_ENGINE = {
-    "busy", "cancelled", "chunk-missing", "fenced", "image-missing", "integrity", "invalid", "io",
-    "newer-format", "no-permission", "no-space", "not-a-pool", "object-exists", "object-missing",
-    "path-missing", "pool-exists", "unsupported", "wrong-key",
-}  # fmt: skip
 
 
 def test_every_class_is_drawn_with_its_code_exit_status_and_retry() -> None:
@@ -40,7 +35,7 @@ def test_no_two_classes_share_a_code() -> None:
     assert len(errors.BY_CODE) == count(errors.HoldfastError)
 
 
-@pytest.mark.parametrize("code", sorted(CODES_OF_THE_ENGINE))
+@pytest.mark.parametrize("code", engine.error_codes())
 def test_each_code_of_the_engine_has_a_class_of_its_own(code: str) -> None:
     error = errors.from_code(code, "what happened", "what to do")
     assert error.code == code

@@ -23,7 +23,8 @@ def test_a_tree_with_everything_comes_back_identical(
     done = site("restore", "latest", "--to", tmp_path / "back", "--verify", "--json").assert_ok()
     assert_same_tree(tree, restored(tmp_path / "back", tree))
     assert done.json()["findings_total"] == 0
-    assert done.json()["verified_files"] == done.json()["files"]
+    # Three names of the tree are one file, which is read back once.
+    assert done.json()["verified_files"] == done.json()["files"] - 2
 
 
 def test_holes_stay_holes(site: Command, tree: Path, tmp_path: Path) -> None:
@@ -141,6 +142,7 @@ def test_a_file_that_may_not_be_read_is_named_and_the_rest_is_taken(
 ) -> None:
     (tree / "secret").write_text("not for you")
     (tree / "secret").chmod(0)
+    os.chown(tree / "one", os.geteuid(), os.getegid())
     done = site.without_privileges()("backup", tree, "--json")
     assert done.status == 1, done.err
     image = done.json()

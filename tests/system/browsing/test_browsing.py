@@ -128,14 +128,14 @@ def test_diff_tells_what_changed(twice: Command, tree: Path) -> None:
 
 
 def test_a_reader_that_has_seen_enough_ends_a_listing_quietly(twice: Command) -> None:
-    running = twice.start("ls", "latest", "-R", "--json")
-    assert running.stdout is not None
-    assert running.stderr is not None
-    running.stdout.readline()
-    running.stdout.close()
-    errors = running.stderr.read()
-    assert running.wait(60) == 0
+    with twice.start("ls", "latest", "-R", "--json") as running:
+        assert running.stdout is not None
+        assert running.stderr is not None
+        running.stdout.readline()
+        running.stdout.close()
+        errors = running.stderr.read()
     assert errors == b""
+    assert running.returncode == 0
 
 
 def test_a_mounted_image_is_the_tree(twice: Command, tree: Path, tmp_path: Path) -> None:

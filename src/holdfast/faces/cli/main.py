@@ -85,12 +85,14 @@ def run(arguments: Sequence[str]) -> int:
     Returns:
         The exit status.
     """
+    from holdfast.faces.cli.screen import ReaderGone, tell_error
+
     as_json = "--json" in arguments
     try:
         register_all()
         status = app(args=list(arguments), prog_name="holdfast", standalone_mode=False)
         sys.stdout.flush()
-    except BrokenPipeError:
+    except (BrokenPipeError, ReaderGone):
         # Whoever read our output has seen enough. Python would complain once more at exit.
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         return errors.EXIT_OK
@@ -98,8 +100,6 @@ def run(arguments: Sequence[str]) -> int:
         # The last edge: everything becomes a sentence.
         if os.environ.get("HOLDFAST_DEBUG"):
             raise
-        from holdfast.faces.cli.screen import tell_error
-
         told = _in_words(error)
         tell_error(told, as_json=as_json)
         return told.exit_status

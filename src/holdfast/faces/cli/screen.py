@@ -11,8 +11,8 @@ import json
 import sys
 from typing import TYPE_CHECKING, Literal
 
+from rich.cells import cell_len, set_cell_size
 from rich.console import Console
-from rich.table import Table
 from rich.text import Text
 
 if TYPE_CHECKING:
@@ -23,6 +23,7 @@ if TYPE_CHECKING:
 Column = tuple[str, Literal["left", "right"]]
 
 _FINDINGS_SHOWN = 20
+_NARROWEST = 8
 
 
 class Screen:
@@ -53,31 +54,38 @@ class Screen:
 
     def line(self, text: str) -> None:
         """Write one line of data; names that are not UTF-8 come out as the bytes they are."""
-        sys.stdout.flush()
-        sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape") + b"\n")
+        try:
+            sys.stdout.buffer.write(text.encode("utf-8", "surrogateescape") + b"\n")
+        except BrokenPipeError as error:
+            raise ReaderGone from error
 
     def flush(self) -> None:
         """Let whoever reads our output see what was written so far."""
-        sys.stdout.flush()
-        sys.stdout.buffer.flush()
+        try:
+            sys.stdout.buffer.flush()
+        except BrokenPipeError as error:
+            raise ReaderGone from error
 
     def json(self, value: object) -> None:
         """Write one JSON document, on one line, pure ASCII."""
         self.line(json.dumps(value, ensure_ascii=True, separators=(", ", ": ")))
 
     def table(self, columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
-        """Write a table: fitted to the width of a terminal, whole off it."""
-        if not self._data.is_terminal:
-            self._plain_table(columns, list(rows))
-            return
-        table = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-        for at, (title, side) in enumerate(columns):
-            table.add_column(
-                title, justify=side, no_wrap=True, overflow="ellipsis", min_width=4 if at else 8
-            )
-        for row in rows:
-            table.add_row(*(Text(printable(cell)) for cell in row))
-        self._data.print(table)
+        """Write a table: whole off a terminal; on one, the second column gives way to its width."""
+        lines = [[title for title, _ in columns], *rows]
+        fitted = self._data.is_terminal
+        if fitted:
+            lines = [[printable(cell) for cell in line] for line in lines]
+        widths = [max(cell_len(line[at]) for line in lines) for at in range(len(columns))]
+        if fitted:
+            too_wide = sum(widths) + 2 * len(widths) - 2 - self._data.width
+            widths[1] = max(widths[1] - max(too_wide, 0), _NARROWEST)
+        for line in lines:
+            cells = [
+                _cell(text, width, side)
+                for text, width, (_, side) in zip(line, widths, columns, strict=True)
+            ]
+            self.line("  ".join(cells).rstrip())
 
     def facts(self, pairs: Sequence[tuple[str, str]]) -> None:
         """Write names and values, one a line."""
@@ -85,17 +93,16 @@ class Screen:
         for name, value in pairs:
             self.line(f"{name:<{width}}  {value}")
 
-    def _plain_table(self, columns: Sequence[Column], rows: list[Sequence[str]]) -> None:
-        widths = [
-            max([len(title), *(len(row[at]) for row in rows)])
-            for at, (title, _) in enumerate(columns)
-        ]
-        for row in [[title for title, _ in columns], *rows]:
-            cells = [
-                cell.rjust(width) if side == "right" else cell.ljust(width)
-                for cell, width, (_, side) in zip(row, widths, columns, strict=True)
-            ]
-            self.line("  ".join(cells).rstrip())
+
+class ReaderGone(Exception):  # noqa: N818 - no error: whoever reads the output has seen enough
+    """Nobody reads our data any more."""
+
+
+def _cell(text: str, width: int, side: Literal["left", "right"]) -> str:
+    if cell_len(text) > width:
+        text = set_cell_size(text, width - 1).rstrip() + "…"
+    padding = " " * (width - cell_len(text))
+    return padding + text if side == "right" else text + padding
 
 
 def printable(text: str) -> str:
