@@ -7,6 +7,7 @@ and the catalog are opened when first used, so that a command unlocks only what 
 
 from __future__ import annotations
 
+import contextlib
 import os
 from dataclasses import replace
 from functools import cached_property
@@ -14,9 +15,16 @@ from typing import TYPE_CHECKING, Self
 
 from holdfast.base import config as site_config
 from holdfast.base.config import SiteConfig
-from holdfast.base.errors import InputOutput, NoPermission, SiteExists, WrongKey
+from holdfast.base.errors import (
+    CatalogDamaged,
+    ImageMissing,
+    InputOutput,
+    NoPermission,
+    SiteExists,
+    WrongKey,
+)
 from holdfast.base.ids import ImageId, PoolId, pool_id
-from holdfast.control.catalog import Catalog
+from holdfast.control.catalog import Catalog, set_aside
 from holdfast.movers.backup_run import run_backup
 from holdfast.site import places, secrets
 from holdfast.vault import PoolKey, add_slot, create_pool, open_pool, recovery_kit, unwrap
@@ -199,12 +207,20 @@ class Site:
         Raises:
             ImageMissing: There is no such image.
         """
-        self.pool.expire(image)
+        # An earlier try may have ended between the two: then the catalog alone still has it.
+        with contextlib.suppress(ImageMissing):
+            self.pool.expire(image)
         self.catalog.expire(image)
 
     def rebuild_catalog(self, rows: RowsReporter | None = None) -> RebuildResult:
-        """Make the catalog anew from the pool alone."""
-        return self.catalog.rebuild(self.pool, rows)
+        """Make the catalog anew from the pool alone; a damaged one is kept beside it."""
+        pool = self.pool
+        try:
+            return self.catalog.rebuild(pool, rows)
+        except CatalogDamaged:
+            self.close()
+            set_aside(self.home / "catalog", self.clock)
+            return self.catalog.rebuild(pool, rows)
 
     def recovery_kit(self) -> Kit:
         """Make the paper with which the pool opens when all else is lost."""
