@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from holdfast.vault import Passphrase, create_pool, open_pool, unwrap
+from holdfast.vault import Passphrase, create_pool, open_pool, python_store, unwrap
 from tests.formats.test_read_pool import read
 from tests.kit.clock import FakeClock
 from tests.kit.trees import assert_same_tree, change_tree, make_tree
@@ -90,3 +90,21 @@ def test_a_second_backup_of_the_same_tree_stores_no_data_again(
     assert first.stats["bytes_new"] > 500_000
     assert second.stats["bytes_new"] < 50_000
     assert second.parent == first.id
+
+
+def test_a_pack_cut_short_in_the_store_is_damage_and_not_a_failure_to_read(
+    s3_bucket: str, tmp_path: Path
+) -> None:
+    create_pool(s3_bucket, secret=WORDS, clock=FakeClock())
+    tree = tmp_path / "tree"
+    make_tree(tree)
+    start_writer(s3_bucket, tree).communicate("go\n", timeout=120)
+    store = python_store(s3_bucket)
+    for page in store.list("packs/"):
+        for key, size in page:
+            store.put(key, store.get(key)[: size // 2])
+    pool = open_pool(s3_bucket, secret=WORDS, cache_dir=None)
+    image = pool.images()[-1]
+    result = pool.restore(image.id, paths=[], to=os.fsencode(tmp_path / "out")).result()
+    assert {finding.code for finding in result.findings} == {"integrity"}
+    assert all("too short" in finding.message for finding in result.findings)

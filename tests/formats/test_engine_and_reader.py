@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import random
-from typing import TYPE_CHECKING
+from pathlib import Path
 
 import pytest
 
@@ -14,9 +14,6 @@ from tests.formats import golden, pages
 from tests.formats.page_vectors import ZSTD_PLAIN
 from tests.formats.test_read_pool import read, read_pool, write_pool
 from tests.kit.trees import assert_same_tree, change_tree, make_tree, snapshot
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 KEY = bytes(range(1, 33))
 SMALL = {"chunk_min": 64, "chunk_avg": 256, "chunk_max": 1024, "block_bytes": 4096}
@@ -72,6 +69,26 @@ def test_the_reader_extracts_a_file_of_many_lists(
     assert len(list(reader.content(found[str(tree / "large")]))) > 4096
     assert read(root, "--key", KEY.hex(), "extract", image, tmp_path / "out") == 0
     assert_same_tree(tree, tmp_path / "out" / tree.relative_to("/"))
+
+
+def test_the_reader_extracts_paths_longer_than_the_system_takes(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree, root, name = tmp_path / "tree", tmp_path / "pool", "d" * 40
+    tree.mkdir()
+    monkeypatch.chdir(tree)  # and back again at the end
+    for _ in range(150):
+        os.mkdir(name)
+        os.chdir(name)
+    Path("leaf").write_bytes(b"deep down")
+    os.chdir(tmp_path)
+    pool = Pool.create(str(root), KEY, PoolConfig(), 1)
+    image = backup(pool, tree)
+    assert read(root, "--key", KEY.hex(), "extract", image, tmp_path / "out") == 0
+    os.chdir(tmp_path / "out" / tree.relative_to("/"))
+    for _ in range(150):
+        os.chdir(name)
+    assert Path("leaf").read_bytes() == b"deep down"
 
 
 def test_the_engine_restores_what_the_golden_writer_has_written(tmp_path: Path) -> None:
