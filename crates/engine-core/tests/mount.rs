@@ -375,6 +375,41 @@ fn others_are_held_to_the_modes_if_they_may_look_at_all() {
 }
 
 #[test]
+fn a_normal_user_mounts_with_fusermount3_or_is_told_what_is_missing() {
+    if !can_mount() {
+        return;
+    }
+    let (chunks, top) = (Arc::new(MemoryChunks::new()), tempfile::tempdir().unwrap());
+    give_to_normal_user(top.path());
+    let secret = Entry { mode: 0o600, ..file(&chunks, b"secret of root") };
+    let tree = Tree::from([(b"secret".to_vec(), secret)]);
+    let at = top.path().to_owned();
+    as_normal_user(move || {
+        let mounted = mount_at(&chunks, &tree, &at);
+        if Command::new("fusermount3").arg("-V").output().is_err() {
+            let error = mounted.err().unwrap();
+            assert_eq!(error.code(), "unsupported");
+            assert!(error.to_string().contains("install the package fuse3"), "{error}");
+            return;
+        }
+        // Whoever mounts holds the key, and sees everything.
+        let mount = mounted.unwrap();
+        assert_eq!(fs::read(at.join("secret")).unwrap(), b"secret of root");
+        mount.unmount().unwrap();
+        assert!(mount.wait(LONG));
+        assert!(!at.join("secret").exists());
+        let again = mount_at(&chunks, &tree, &at).unwrap();
+        run("fusermount3", &[Path::new("-u"), &at]);
+        assert!(again.wait(LONG));
+        let dropped = mount_at(&chunks, &tree, &at).unwrap();
+        drop(dropped);
+        assert!(!at.join("secret").exists());
+        let elsewhere = mount_at(&chunks, &tree, Path::new("/")).err().unwrap();
+        assert!(elsewhere.to_string().contains("mounting at '/'"), "{elsewhere}");
+    });
+}
+
+#[test]
 fn a_place_that_is_no_directory_is_refused_in_words() {
     let chunks = Arc::new(MemoryChunks::new());
     let folder = tempfile::tempdir().unwrap();
