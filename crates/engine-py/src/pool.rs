@@ -4,8 +4,10 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
 use holdfast_engine_core::backup;
+use holdfast_engine_core::check::{self, Checked};
 use holdfast_engine_core::counters::Stage;
 use holdfast_engine_core::error::Error;
+use holdfast_engine_core::finding::Findings;
 use holdfast_engine_core::gc;
 use holdfast_engine_core::ids::Id;
 use holdfast_engine_core::mount::{Mount as CoreMount, MountOptions};
@@ -53,6 +55,18 @@ where
     Box::new(move |py| {
         let object = convert(&result).into_pyobject(py)?;
         Ok(object.into_any().unbind())
+    })
+}
+
+fn checked(done: Checked, findings: &Arc<Findings>) -> Outcome {
+    let findings = Arc::clone(findings);
+    outcome(done, move |done| VerifyResult {
+        images: done.images,
+        chunks: done.chunks,
+        packs: done.packs,
+        bytes_read: done.bytes_read,
+        problems: findings.kept().into_iter().map(Finding::from).collect(),
+        problems_total: findings.total(),
     })
 }
 
@@ -330,5 +344,31 @@ impl Pool {
         })
         .or_raise()
         .map(Mount::new)
+    }
+
+    /// Follows images to their last chunk.
+    #[pyo3(signature = (images, *, read_data=false))]
+    fn verify(&self, images: Option<Vec<String>>, read_data: bool) -> PyResult<Run> {
+        let images: Option<Vec<Id>> =
+            images.map(|texts| texts.iter().map(|text| image_id(text)).collect()).transpose()?;
+        let pool = Arc::clone(&self.0);
+        Run::start(&Stage::RESTORE, move |context| {
+            let Context { counters, findings, cancel } = context;
+            let request = check::Request { read_data };
+            check::verify(&pool, images.as_deref(), request, counters, findings, cancel)
+                .map(|done| checked(done, findings))
+        })
+    }
+
+    /// Looks at every object of the pool, and whether they agree.
+    #[pyo3(signature = (*, read_data=false))]
+    fn check(&self, read_data: bool) -> PyResult<Run> {
+        let pool = Arc::clone(&self.0);
+        Run::start(&Stage::RESTORE, move |context| {
+            let Context { counters, findings, cancel } = context;
+            let request = check::Request { read_data };
+            check::check(&pool, request, counters, findings, cancel)
+                .map(|done| checked(done, findings))
+        })
     }
 }
