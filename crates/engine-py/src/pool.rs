@@ -29,7 +29,9 @@ use crate::errors::{OrRaise, to_python};
 use crate::files::{FileReader, Mount};
 use crate::run::{Context, Outcome, Run};
 use crate::store;
-use crate::types::{Entry, Finding, GarbageResult, Image, PoolConfig, PoolStats, RestoreResult};
+use crate::types::{
+    Entry, Finding, GarbageResult, Image, PoolConfig, PoolStats, RestoreResult, VerifyResult,
+};
 
 /// An open pool. May be used from several threads.
 #[pyclass(frozen)]
