@@ -81,7 +81,7 @@ $(TOOLS): pyproject.toml $(RUNTIME)
 
 # maturin lays the extension beside its stub and links .venv to src/.
 $(ENGINE): $(RUNTIME) $(CRATES)
-	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --locked --quiet
+	VIRTUAL_ENV=$(abspath $(VENV)) $(BIN)/maturin develop --release --locked --quiet --group none
 	@touch $@
 
 clean: ## Remove what was built here

@@ -192,3 +192,34 @@ fn a_restore_goes_on_while_its_packs_are_rewritten() {
         },
     );
 }
+
+#[test]
+fn a_backup_taken_for_dead_at_any_moment_commits_nothing_that_lacks_a_chunk() {
+    let Tempting { tree, store, kept, kept_state } = tempting();
+    let now = tree.state();
+    let bury_and_collect = |pool: &Pool| {
+        for (key, _) in list_sorted(pool.store(), "jobs/")? {
+            pool.store().delete(&key)?;
+        }
+        collect(pool)
+    };
+    at_every_call(
+        &store,
+        |pool| back_up(pool, &tree),
+        bury_and_collect,
+        |store, image, collected, when| {
+            collected.unwrap_or_else(|error| panic!("{error} {when}"));
+            let mut images = vec![(&kept, &kept_state)];
+            match &image {
+                Ok(image) => images.push((image, &now)),
+                Err(error) => {
+                    let codes = ["fenced", "chunk-missing", "object-missing"];
+                    assert!(codes.contains(&error.code()), "{error} {when}");
+                    let pool = kit::open(store.clone()).unwrap();
+                    assert_eq!(pool.images().unwrap().len(), 1, "{when}");
+                }
+            }
+            assert_lasting(&store, &images, when);
+        },
+    );
+}

@@ -103,10 +103,8 @@ pub trait Disk: Send + Sync {
 
     fn unlink(&self, path: &str) -> io::Result<()>;
 
-    /// Opens a regular file for reading; anything else is `NotFound`.
-    fn open(&self, path: &str) -> io::Result<Self::File>;
-
-    fn size_of(&self, file: &Self::File) -> io::Result<u64>;
+    /// Opens a regular file for reading, and tells its size; anything else is `NotFound`.
+    fn open(&self, path: &str) -> io::Result<(Self::File, u64)>;
 
     /// Fills `buffer` from `offset`; fewer bytes only at the end of the file.
     fn read_at(&self, file: &Self::File, buffer: &mut [u8], offset: u64) -> io::Result<usize>;
@@ -187,7 +185,7 @@ impl Disk for SystemDisk {
     }
 
     fn is_abandoned(&self, path: &str, writer: &Writer) -> io::Result<bool> {
-        let file = self.open(path)?;
+        let (file, _) = self.open(path)?;
         // A living writer holds its lock, also where its process cannot be seen (another
         // container, a network file system). Not every file system has locks.
         if sys::flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
@@ -255,15 +253,14 @@ impl Disk for SystemDisk {
         Ok(sys::unlinkat(&self.top, path, AtFlags::empty())?)
     }
 
-    fn open(&self, path: &str) -> io::Result<File> {
+    fn open(&self, path: &str) -> io::Result<(File, u64)> {
         // Without NONBLOCK a FIFO that someone left here would hang the reader.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = File::from(sys::openat(&self.top, path, flags, Mode::empty())?);
-        if file.metadata()?.is_file() { Ok(file) } else { Err(io::ErrorKind::NotFound.into()) }
-    }
-
-    fn size_of(&self, file: &File) -> io::Result<u64> {
-        Ok(file.metadata()?.len())
+        match found(&sys::fstat(&file)?) {
+            Found::File { size } => Ok((file, size)),
+            _ => Err(io::ErrorKind::NotFound.into()),
+        }
     }
 
     fn read_at(&self, file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {

@@ -136,7 +136,7 @@ impl<S: Store + ?Sized> Store for Arc<S> {
 }
 
 /// The error of a read beyond the `size` bytes of an object.
-pub fn too_short(key: &str, offset: u64, length: usize, size: u64) -> Error {
+pub fn too_short(key: &str, offset: u64, length: u64, size: u64) -> Error {
     let reason = format!("{length} bytes wanted at {offset}, but it ends at {size}");
     Error::integrity(key, reason)
 }
@@ -147,7 +147,7 @@ pub fn range_of(key: &str, data: &[u8], offset: u64, length: usize) -> Result<Ve
         .ok()
         .and_then(|from| data.get(from..from.checked_add(length)?))
         .map(<[u8]>::to_vec)
-        .ok_or_else(|| too_short(key, offset, length, data.len() as u64))
+        .ok_or_else(|| too_short(key, offset, length as u64, data.len() as u64))
 }
 
 /// All keys under `prefix`, sorted. For prefixes that hold few objects.

@@ -24,6 +24,9 @@ use crate::error::{Error, Result};
 /// Written bytes are sent on their way to the disk in steps of this size.
 const WRITEBACK_BYTES: u64 = 8 << 20;
 
+/// A read of no more than this is taken for granted to have room in memory.
+const WHOLE_BYTES: u64 = 64 << 20;
+
 /// What the top folder of a pool may hold before a pool is made in it: left by an attempt that
 /// was cut short, or by the file system.
 const OWN_NAMES: [&str; 9] =
@@ -195,17 +198,14 @@ impl<D: Disk> Store for PosixStore<D> {
 
     fn get(&self, key: &str) -> Result<Vec<u8>> {
         key::check(key)?;
-        let file = self.disk.open(key).map_err(|error| self.unread(key, error))?;
-        let size = self.disk.size_of(&file).map_err(|error| self.unread(key, error))?;
-        let length = usize::try_from(size)
-            .map_err(|_| Error::Unsupported(format!("reading {size} bytes at once")))?;
-        self.read(key, &file, 0, length)
+        let (file, size) = self.disk.open(key).map_err(|error| self.unread(key, error))?;
+        self.read(key, &file, 0, size, size)
     }
 
     fn get_range(&self, key: &str, offset: u64, length: usize) -> Result<Vec<u8>> {
         key::check(key)?;
-        let file = self.disk.open(key).map_err(|error| self.unread(key, error))?;
-        self.read(key, &file, offset, length)
+        let (file, size) = self.disk.open(key).map_err(|error| self.unread(key, error))?;
+        self.read(key, &file, offset, length as u64, size)
     }
 
     fn put(&self, key: &str, data: &[u8]) -> Result<()> {
@@ -285,18 +285,38 @@ impl<D: Disk> Store for PosixStore<D> {
 }
 
 impl<D: Disk> PosixStore<D> {
-    fn read(&self, key: &str, file: &D::File, offset: u64, length: usize) -> Result<Vec<u8>> {
-        let mut data = Vec::new();
-        let room = data.try_reserve_exact(length);
-        room.map_err(|_| Error::Unsupported(format!("reading {length} bytes at once")))?;
-        data.resize(length, 0);
-        let count = self.disk.read_at(file, &mut data, offset);
-        if count.map_err(|error| self.unread(key, error))? == length {
-            return Ok(data);
+    fn read(
+        &self,
+        key: &str,
+        file: &D::File,
+        offset: u64,
+        length: u64,
+        size: u64,
+    ) -> Result<Vec<u8>> {
+        if offset.checked_add(length).is_none_or(|end| end > size) {
+            return Err(too_short(key, offset, length, size));
         }
-        let size = self.disk.size_of(file).map_err(|error| self.unread(key, error))?;
-        Err(too_short(key, offset, length, size))
+        let mut data = zeroes(length)?;
+        let count = self.disk.read_at(file, &mut data, offset);
+        match count.map_err(|error| self.unread(key, error))? as u64 {
+            count if count == length => Ok(data),
+            count => Err(too_short(key, offset, length, offset + count)),
+        }
     }
+}
+
+/// A buffer. Up to [`WHOLE_BYTES`] the system hands out zeroes without the work of writing them;
+/// above, a want of memory is an error and not the end of the process.
+fn zeroes(length: u64) -> Result<Vec<u8>> {
+    let too_much = || Error::Unsupported(format!("reading {} at once", Bytes(length)));
+    let count = usize::try_from(length).map_err(|_| too_much())?;
+    if length <= WHOLE_BYTES {
+        return Ok(vec![0; count]);
+    }
+    let mut data = Vec::new();
+    data.try_reserve_exact(count).map_err(|_| too_much())?;
+    data.resize(count, 0);
+    Ok(data)
 }
 
 /// A file in `tmp/` that becomes an object, or nothing.

@@ -6,5 +6,6 @@
 pub mod compare;
 pub mod deep;
 pub mod images;
+pub mod parsers;
 pub mod user;
 pub mod zoo;

@@ -238,20 +238,16 @@ impl Disk for SimDisk {
         })
     }
 
-    fn open(&self, path: &str) -> io::Result<SimFile> {
+    fn open(&self, path: &str) -> io::Result<(SimFile, u64)> {
         let state = self.state.lock();
         state.powered()?;
         let node = state.find(path)?;
         match state.nodes.get(node) {
-            Some(Node::File { .. }) => Ok(SimFile { node, boot: state.boot }),
+            Some(Node::File { now, .. }) => {
+                Ok((SimFile { node, boot: state.boot }, now.len() as u64))
+            }
             _ => Err(ErrorKind::NotFound.into()),
         }
-    }
-
-    fn size_of(&self, file: &SimFile) -> io::Result<u64> {
-        let mut state = self.state.lock();
-        state.powered()?;
-        Ok(state.opened(file)?.0.len() as u64)
     }
 
     fn read_at(&self, file: &SimFile, buffer: &mut [u8], offset: u64) -> io::Result<usize> {

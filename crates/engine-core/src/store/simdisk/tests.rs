@@ -8,8 +8,8 @@ fn write(disk: &SimDisk, path: &str, data: &[u8]) -> SimFile {
 }
 
 fn read(disk: &SimDisk, path: &str) -> Option<Vec<u8>> {
-    let file = disk.open(path).ok()?;
-    let mut data = vec![0; disk.size_of(&file).unwrap() as usize];
+    let (file, size) = disk.open(path).ok()?;
+    let mut data = vec![0; size as usize];
     disk.read_at(&file, &mut data, 0).unwrap();
     Some(data)
 }

@@ -11,7 +11,7 @@ mod object;
 pub use decode::{decode_entry, decode_root, decode_xattrs, peek};
 pub use encode::{encode_entry, encode_root};
 pub use object::{TreeObject, decode_object};
-pub(in crate::tree) use object::{write_node_item, write_object_head};
+pub(crate) use object::{write_node_item, write_object_head};
 
 use crate::error::Result;
 use crate::ids::Ref;

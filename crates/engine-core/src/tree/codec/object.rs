@@ -95,7 +95,7 @@ fn skip_entry<'a>(reader: &mut Reader<'a>) -> Parsed<&'a [u8]> {
 }
 
 /// The start of a tree object; its items follow.
-pub(in crate::tree) fn write_object_head(out: &mut Vec<u8>, level: u8, items: usize) {
+pub(crate) fn write_object_head(out: &mut Vec<u8>, level: u8, items: usize) {
     cbor::write_array(out, 3);
     cbor::write_uint(out, TREE_VERSION);
     cbor::write_uint(out, u64::from(level));
@@ -103,7 +103,7 @@ pub(in crate::tree) fn write_object_head(out: &mut Vec<u8>, level: u8, items: us
 }
 
 /// One item of a node.
-pub(in crate::tree) fn write_node_item(out: &mut Vec<u8>, first_name: &[u8], reference: &Ref) {
+pub(crate) fn write_node_item(out: &mut Vec<u8>, first_name: &[u8], reference: &Ref) {
     cbor::write_array(out, 2);
     cbor::write_bytes(out, first_name);
     cbor::write_bytes(out, &reference.to_bytes());
