@@ -20,7 +20,7 @@ SOURCE = "host:/data"
 NAMES = st.sampled_from([b"a", b"b", b"C", "Ä".encode(), b"\xff", b"long name.txt"])
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map(lambda names: b"/" + b"/".join(names))
 NODES = st.builds(Node, size=st.integers(0, 2), mtime_ns=st.integers(-1, 1))
-EDITS = st.lists(st.tuples(PATHS, NODES | st.just(DIR) | st.none()), min_size=1, max_size=8)
+EDITS = st.lists(st.tuples(PATHS, NODES | st.just(DIR) | st.none()), max_size=8)
 
 
 def remove(tree: Tree, path: bytes) -> None:
@@ -69,6 +69,10 @@ class Histories(RuleBasedStateMachine):
         self.catalog.ingest(self.pool, ImageId(image.id))
         self.live = sorted([*self.live, image], key=lambda one: one.number)
 
+    def edit_and_feed(self, edits: list[tuple[bytes, Node | None]]) -> None:
+        self.tree = edited(self.tree, edits)
+        self.feed(self.backup())
+
     def backup(self) -> FakeImage:
         image = self.pool.backup(self.tree, SOURCE)
         self.catalog.record_image(image, self.pool.pool_id)
@@ -77,8 +81,7 @@ class Histories(RuleBasedStateMachine):
 
     @rule(edits=EDITS)
     def back_up_after_edits(self, edits: list[tuple[bytes, Node | None]]) -> None:
-        self.tree = edited(self.tree, edits)
-        self.feed(self.backup())
+        self.edit_and_feed(edits)
 
     @rule(data=st.data())
     def back_up_something_seen_before(self, data: st.DataObject) -> None:
@@ -110,12 +113,16 @@ class Histories(RuleBasedStateMachine):
         self.only_in_catalog.discard(image.id)
 
     @precondition(lambda self: self.live)
-    @rule(data=st.data())
-    def lose_in_the_pool_only(self, data: st.DataObject) -> None:
-        image = data.draw(st.sampled_from(self.live))
-        if image.id not in self.only_in_catalog:
-            self.pool.expire(image.id)
-            self.only_in_catalog.add(image.id)
+    @rule(data=st.data(), newest=st.integers(1, 4), edits=EDITS)
+    def go_back_after_the_pool_lost_the_newest(
+        self, data: st.DataObject, newest: int, edits: list[tuple[bytes, Node | None]]
+    ) -> None:
+        for image in self.live[-newest:]:
+            if image.id not in self.only_in_catalog:
+                self.pool.expire(image.id)
+                self.only_in_catalog.add(image.id)
+        self.tree = data.draw(st.sampled_from(self.older[-newest - 1 :]))
+        self.edit_and_feed(edits)
 
     @rule()
     def rebuild(self) -> None:
