@@ -108,6 +108,44 @@ fn assert_honest(restored: &Restored, image: &Manifest, state: &State, when: &st
 }
 
 #[test]
+fn a_flipped_bit_at_any_byte_is_named_by_a_check() {
+    let Stored { store, image: _image, state: _state, tree: _tree } = stored(Tree::new());
+    with_each_byte_damaged(&store, |key, when| {
+        match kit::open(store.clone()).and_then(|pool| kit::check(&pool)) {
+            Ok(findings) => assert!(
+                findings.iter().any(|one| one.path == key.as_bytes() || one.message.contains(key)),
+                "{when} a check finds {findings:?}"
+            ),
+            Err(error) => {
+                assert_told(&error, &DAMAGE, when);
+                assert!(error.to_string().contains(key), "{error} does not name {key}");
+            }
+        }
+    });
+    assert_eq!(kit::check(&kit::open(store).unwrap()).unwrap(), []);
+}
+
+#[test]
+fn a_check_over_a_bad_line_says_so_or_finds_nothing() {
+    let Stored { store, image: _image, state: _state, tree: _tree } = stored(Tree::tiny());
+    for fault in [Fault::Io, Fault::Short(1), Fault::Flip { offset: 60, bit: 2 }] {
+        at_every_call(
+            &*store,
+            &fault,
+            |operation| !operation.changes(),
+            |store| kit::check(&kit::open(store.clone())?),
+            |store, outcome, when| {
+                if let Err(error) = outcome {
+                    assert_told(&error, &[&DAMAGE[..], &["io"]].concat(), when);
+                }
+                let again = kit::check(&kit::open(store.clone()).unwrap()).unwrap();
+                assert_eq!(again, [], "{when}");
+            },
+        );
+    }
+}
+
+#[test]
 fn with_a_flipped_bit_at_any_byte_a_restore_brings_back_what_is_right_and_names_the_rest() {
     let Stored { store, image, state, tree: _tree } = stored(Tree::tiny());
     with_each_byte_damaged(&store, |key, when| {

@@ -12,6 +12,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use holdfast_engine_core::backup::{self, Request};
 use holdfast_engine_core::cancel::Cancel;
+use holdfast_engine_core::check;
 use holdfast_engine_core::chunker::ChunkSizes;
 use holdfast_engine_core::counters::Counters;
 use holdfast_engine_core::error::{Error, Result};
@@ -217,6 +218,14 @@ pub fn assert_restored(pool: &Pool, image: &Manifest, state: &State, when: &str)
     let restored = restore(pool, image).unwrap_or_else(|error| panic!("{error} {when}"));
     assert_eq!(restored.findings, [], "image {} {when}", image.number);
     assert!(restored.state == *state, "image {} holds something else {when}", image.number);
+}
+
+/// What a thorough check of the pool says.
+pub fn check(pool: &Pool) -> Result<Vec<Finding>> {
+    let (counters, findings) = (Counters::default(), Findings::default());
+    let request = check::Request { read_data: true };
+    check::check(pool, request, &counters, &findings, &Cancel::new())?;
+    Ok(findings.kept())
 }
 
 /// Everything that an image holds below the tree's top, read chunk by chunk.
