@@ -11,7 +11,6 @@ use holdfast_engine_core::cancel::Cancel;
 use holdfast_engine_core::counters::Counters;
 use holdfast_engine_core::error::Result;
 use holdfast_engine_core::finding::Findings;
-use holdfast_engine_core::gc;
 use holdfast_engine_core::manifest::Manifest;
 use holdfast_engine_core::pool::Pool;
 use holdfast_engine_core::store::disk::Disk;
@@ -20,7 +19,7 @@ use holdfast_engine_core::store::posix::PosixStore;
 use holdfast_engine_core::store::simdisk::{Loss, SimDisk};
 use holdfast_engine_core::upkeep::merge::merge_all;
 use holdfast_engine_core::upkeep::rebuild::rebuild;
-use kit::{State, Tree, assert_restored, back_up, read_image};
+use kit::{State, Tree, assert_restored, back_up, collect, read_image};
 
 /// Random losses tried for each operation, beside the worst.
 const SEEDS: u64 = 2;
@@ -152,12 +151,6 @@ fn a_power_cut_at_any_operation_of_an_index_merge_loses_no_chunk_and_the_next_on
         assert_intact(&pool, &committed, when);
         assert_nothing_left(disk, when);
     });
-}
-
-/// Collects garbage until nothing is left of an earlier collection.
-fn collect(pool: &Pool) -> Result<gc::Collected> {
-    let request = gc::Request { now_ns: kit::now_ns(), dry_run: false, lease_s: 3600, level: 1 };
-    gc::collect(pool, &request, &Counters::default(), &Cancel::new())
 }
 
 #[test]

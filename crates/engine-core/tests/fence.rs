@@ -6,21 +6,13 @@ mod kit;
 
 use std::sync::Arc;
 
-use holdfast_engine_core::cancel::Cancel;
-use holdfast_engine_core::counters::Counters;
 use holdfast_engine_core::error::Result;
-use holdfast_engine_core::gc::{self, Collected};
 use holdfast_engine_core::manifest::Manifest;
 use holdfast_engine_core::pool::Pool;
 use holdfast_engine_core::store::faulty::{Fault, FaultyStore, Gate, Rule};
 use holdfast_engine_core::store::memory::MemoryStore;
 use holdfast_engine_core::store::{Store, list_sorted};
-use kit::{State, Tree, assert_restored, back_up, read_image};
-
-fn collect(pool: &Pool) -> Result<Collected> {
-    let request = gc::Request { now_ns: kit::now_ns(), dry_run: false, lease_s: 3600, level: 1 };
-    gc::collect(pool, &request, &Counters::default(), &Cancel::new())
-}
+use kit::{State, Tree, assert_restored, back_up, collect, read_image};
 
 /// A pool in which a collection has packs to delete and packs to rewrite, and whose garbage is
 /// exactly what the next backup of the tree would find there.

@@ -17,6 +17,7 @@ use holdfast_engine_core::chunker::ChunkSizes;
 use holdfast_engine_core::counters::Counters;
 use holdfast_engine_core::error::{Error, Result};
 use holdfast_engine_core::finding::{Finding, Findings};
+use holdfast_engine_core::gc;
 use holdfast_engine_core::ids::{Kind, Name, PackId};
 use holdfast_engine_core::manifest::Manifest;
 use holdfast_engine_core::pack::reader::Pack;
@@ -218,6 +219,12 @@ pub fn assert_restored(pool: &Pool, image: &Manifest, state: &State, when: &str)
     let restored = restore(pool, image).unwrap_or_else(|error| panic!("{error} {when}"));
     assert_eq!(restored.findings, [], "image {} {when}", image.number);
     assert!(restored.state == *state, "image {} holds something else {when}", image.number);
+}
+
+/// Collects garbage.
+pub fn collect(pool: &Pool) -> Result<gc::Collected> {
+    let request = gc::Request { now_ns: now_ns(), dry_run: false, lease_s: 3600, level: 1 };
+    gc::collect(pool, &request, &Counters::default(), &Cancel::new())
 }
 
 /// What a thorough check of the pool says.
