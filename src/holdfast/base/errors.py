@@ -94,6 +94,7 @@ class UsageError(HoldfastError):
 
     code = "usage"
     exit_status = EXIT_USAGE
+    advice = "'holdfast COMMAND --help' explains a command, with examples"
 
 
 class Invalid(UsageError):
@@ -112,6 +113,7 @@ class SiteError(HoldfastError):
     """The embedded site's home directory is not as it must be."""
 
     code = "site"
+    advice = "look at the site's directory, or set HOLDFAST_HOME to another one"
 
 
 class SiteMissing(SiteError):
@@ -136,6 +138,7 @@ class PoolError(HoldfastError):
     """The pool can't be made or opened."""
 
     code = "pool"
+    advice = "'holdfast pool check' tells what is wrong with a pool"
 
 
 class NotAPool(PoolError):
@@ -190,6 +193,7 @@ class NotFound(HoldfastError):
     """What was asked for is not there."""
 
     code = "not-found"
+    advice = "check the spelling"
 
 
 class ImageMissing(NotFound):
@@ -211,12 +215,14 @@ class ObjectMissing(NotFound):
 
     code = "object-missing"
     retry = Retry.OTHER_TARGET
+    advice = "see what is affected with 'holdfast pool check'"
 
 
 class CatalogError(HoldfastError):
     """The catalog can't answer."""
 
     code = "catalog"
+    advice = "make it anew from the pool with 'holdfast catalog rebuild'"
 
 
 class CatalogDamaged(CatalogError):
@@ -231,6 +237,7 @@ class StorageError(HoldfastError):
 
     code = "storage"
     retry = Retry.SAME_TARGET
+    advice = "look at the disk or network that it names, then run the same command again"
 
 
 class InputOutput(StorageError):
@@ -260,12 +267,14 @@ class ObjectExists(StorageError):
 
     code = "object-exists"
     retry = Retry.NEVER
+    advice = "choose another name or place"
 
 
 class TargetNotEmpty(HoldfastError):
     """A restore would mix with what is in its target already."""
 
     code = "target-not-empty"
+    advice = "choose an empty or new directory"
 
 
 class Fenced(HoldfastError):
@@ -288,6 +297,7 @@ class Unsupported(HoldfastError):
     """This machine, store or build can't do that."""
 
     code = "unsupported"
+    advice = "use another machine, store or build"
 
 
 class Cancelled(HoldfastError):

@@ -51,7 +51,8 @@ def backup(
         bool, typer.Option("--one-file-system", help="Do not cross into other file systems.")
     ] = False,
     compression: Annotated[
-        int, typer.Option(metavar="LEVEL", help="zstd level: 1 is quick, 19 is small.")
+        int,
+        typer.Option(min=1, max=19, metavar="LEVEL", help="zstd level: 1 is quick, 19 is small."),
     ] = DEFAULT_COMPRESSION,
     as_json: options.JsonFlag = False,
 ) -> int:

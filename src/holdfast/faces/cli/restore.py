@@ -58,7 +58,7 @@ def restore(
         typer.Option(help="What becomes of files that are in DIR; without it DIR must be empty."),
     ] = None,
     strip_components: Annotated[
-        int, typer.Option(metavar="N", help="Leave out N leading parts of each path.")
+        int, typer.Option(min=0, metavar="N", help="Leave out N leading parts of each path.")
     ] = 0,
     verify: Annotated[
         bool, typer.Option("--verify", help="Read back what was written and compare.")
