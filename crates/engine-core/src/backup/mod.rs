@@ -91,7 +91,7 @@ pub fn run(
     let packs = marked.packs.clone();
     let work =
         || back_up(pool, request, selection, root, &record, packs, counters, findings, cancel);
-    let (root, parent, number) = match record.keep_alive(now, work) {
+    let (root, parent, highest) = match record.keep_alive(now, work) {
         Ok(done) => done,
         Err(error) => {
             // What a cancelled backup stored is listed; what another stored may not be.
@@ -103,6 +103,7 @@ pub fn run(
         }
     };
     cancel.check()?;
+    let number = pool.claim_number(highest)?;
     let manifest = Manifest {
         id: Id::random()?,
         number,
@@ -127,11 +128,12 @@ pub fn run(
     if let Err(error) = merge::tidy(pool, &record, &marked, cancel) {
         findings.warning(b"", "index-not-merged", format!("the index was not merged: {error}"));
     }
-    record.end()?;
+    // The image stands; a record that stays behind is found dead.
+    let _ = record.end();
     Ok(manifest)
 }
 
-/// Everything but the commit: the root, the parent and the number of the new image.
+/// Everything but the commit: the root, the parent, and the highest number of an image so far.
 #[allow(clippy::too_many_arguments)]
 fn back_up(
     pool: &Pool,
@@ -145,7 +147,7 @@ fn back_up(
     cancel: &Cancel,
 ) -> Result<(Entry, Option<Id>, u64)> {
     let images = pool.readable_images()?;
-    let number = images.iter().map(|image| image.number).max().unwrap_or(0) + 1;
+    let highest = images.iter().map(|image| image.number).max().unwrap_or(0);
     let parent = match &request.parent {
         Some(id) => images.iter().find(|image| image.id == *id),
         None => images.iter().rfind(|image| image.source.name == request.source),
@@ -162,7 +164,7 @@ fn back_up(
         ingest::Options { counters, cancel, level: request.level, marked, job: Some(record) };
     ingest::run(pool, options, |ingest| walk(&job, ingest, worker_count(request.workers)))?;
     let root = job.take_root().ok_or(Error::Cancelled)?;
-    Ok((root, parent_id, number))
+    Ok((root, parent_id, highest))
 }
 
 fn walk(job: &Job<'_>, ingest: &Ingest<'_>, workers: usize) -> Result<()> {

@@ -5,6 +5,7 @@ pub mod header;
 mod images;
 pub mod jobs;
 pub mod marks;
+mod numbers;
 pub mod process;
 mod read;
 mod stats;

@@ -1,0 +1,84 @@
+//! Numbers of images: each is given once, and later images have higher ones, whatever has been
+//! expired since and however many writers there are. No clock is asked.
+
+use crate::error::{Error, Result};
+use crate::ids::Id;
+
+use super::Pool;
+
+/// The highest number given stands as an object of this prefix: 16 hexadecimal digits. It holds 16
+/// random bytes, by which a writer knows its own where the answer to a put was lost.
+const PREFIX: &str = "numbers/";
+
+impl Pool {
+    /// A number above `above` and above all that were given before. Of several writers that ask at
+    /// once each gets its own.
+    pub fn claim_number(&self, above: u64) -> Result<u64> {
+        let claim = Id::random()?;
+        let mut given = Vec::new();
+        self.store().list(PREFIX, &mut |key, _| {
+            given.extend(key.strip_prefix(PREFIX).and_then(parse));
+            Ok(())
+        })?;
+        let mut number = given.iter().copied().max().unwrap_or(0).max(above);
+        loop {
+            number = number
+                .checked_add(1)
+                .ok_or_else(|| Error::integrity(PREFIX, "the numbers of images are used up"))?;
+            if self.store().put_if_absent(&key(number), &claim.0)? {
+                break;
+            }
+        }
+        // Whoever lists sees this one or a higher, so the lower ones have served.
+        for old in given {
+            self.store().delete(&key(old))?;
+        }
+        Ok(number)
+    }
+}
+
+fn key(number: u64) -> String {
+    format!("{PREFIX}{number:016x}")
+}
+
+fn parse(digits: &str) -> Option<u64> {
+    let is_key = digits.len() == 16
+        && digits.bytes().all(|digit| matches!(digit, b'0'..=b'9' | b'a'..=b'f'));
+    is_key.then(|| u64::from_str_radix(digits, 16).ok()).flatten()
+}
+
+#[cfg(test)]
+mod tests {
+    #![allow(clippy::unwrap_used)]
+    use super::*;
+    use crate::pool::PoolConfig;
+    use crate::store::Store;
+    use crate::store::memory::MemoryStore;
+    use std::sync::Arc;
+
+    #[test]
+    fn racing_writers_get_numbers_of_their_own_and_one_object_stays() {
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let pool = Pool::create(store, &[1; 32], PoolConfig::default(), 0, None).unwrap();
+        assert_eq!(pool.claim_number(0).unwrap(), 1);
+        assert_eq!(pool.claim_number(41).unwrap(), 42);
+        assert_eq!(pool.claim_number(0).unwrap(), 43);
+        let mut numbers: Vec<u64> = std::thread::scope(|scope| {
+            let claims: Vec<_> =
+                (0..8).map(|_| scope.spawn(|| pool.claim_number(0).unwrap())).collect();
+            claims.into_iter().map(|claim| claim.join().unwrap()).collect()
+        });
+        numbers.sort_unstable();
+        numbers.dedup();
+        assert_eq!(numbers.len(), 8);
+        assert!(pool.claim_number(0).unwrap() > *numbers.last().unwrap());
+        let mut left = 0;
+        pool.store()
+            .list(PREFIX, &mut |_, _| {
+                left += 1;
+                Ok(())
+            })
+            .unwrap();
+        assert_eq!(left, 1);
+    }
+}
