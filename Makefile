@@ -4,7 +4,7 @@
 PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
-PYTEST_ARGS ?=
+PYTEST_ARGS ?= -n auto --dist worksteal
 CARGO_TEST_ARGS ?=
 FUZZ_SECONDS ?= 20
 CHECKED := $(wildcard src tests tools benchmarks)

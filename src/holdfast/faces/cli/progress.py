@@ -149,7 +149,7 @@ def _bar(screen: Screen) -> Progress:
     return Progress(
         SpinnerColumn(),
         TextColumn("{task.description}"),
-        BarColumn(bar_width=16),
+        BarColumn(bar_width=12),
         TaskProgressColumn(),
         TextColumn("{task.fields[words]}"),
         _Rate(),
