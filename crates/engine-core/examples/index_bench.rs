@@ -86,8 +86,14 @@ fn measure(snapshot: &Arc<Snapshot>, chunks: u64, threads: u64) {
             for thread in 0..threads {
                 let live = &live;
                 scope.spawn(move || {
-                    for at in (thread..chunks).step_by(threads as usize) {
-                        live.mark(Kind::Data, &name(at * 7_919 % chunks));
+                    let from = chunks * thread / threads;
+                    let to = chunks * (thread + 1) / threads;
+                    for part in (from..to).step_by(4096) {
+                        let names: Vec<Name> = (part..to.min(part + 4096))
+                            .map(|at| name(at * 7_919 % chunks))
+                            .collect();
+                        let marked = live.mark_all(Kind::Data, &names, &mut |_, _| Ok(()));
+                        assert!(marked.is_ok());
                     }
                 });
             }

@@ -7,6 +7,7 @@
 pub mod filter;
 pub mod merge;
 pub mod open;
+pub mod search;
 pub mod segment;
 pub mod set;
 pub mod write;

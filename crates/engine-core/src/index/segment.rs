@@ -9,6 +9,7 @@ use memmap2::Mmap;
 use crate::error::{Error, Result};
 use crate::ids::{Id, PackId, Prefix};
 use crate::index::filter;
+use crate::index::search::{BATCH, search, search_batch};
 use crate::keys::PoolKeys;
 
 pub const MAGIC: [u8; 7] = *b"HFINDX\0";
@@ -244,62 +245,20 @@ impl Segment {
         if !filter::may_contain(filter, filter::hash(prefix)) {
             return None;
         }
-        self.search(u128::from_be_bytes(*prefix))
+        search(self.len(), |position| self.prefix_at(position), u128::from_be_bytes(*prefix))
     }
 
-    /// Interpolation search. Prefixes are evenly spread, so the first guess errs by about the
-    /// root of the count, the second by the root of that; then the neighbourhood is bracketed
-    /// in doubling steps and halved. Ends for any bytes: each step shrinks `low..high`.
-    fn search(&self, wanted: u128) -> Option<u64> {
-        let (mut low, mut high) = (0, self.layout.records);
-        let (mut low_prefix, mut high_prefix) = (0, u128::MAX);
-        let mut guess = 0;
-        for _ in 0..3 {
-            if low >= high || wanted < low_prefix || wanted > high_prefix {
-                return None;
-            }
-            let width = (high_prefix - low_prefix) >> 64;
-            let into = (wanted - low_prefix) >> 64;
-            let step = if width == 0 { 0 } else { into * u128::from(high - low) / (width + 1) };
-            guess = low + u64::try_from(step).ok()?.min(high - low - 1);
-            let found = self.prefix_at(guess)?;
-            match found.cmp(&wanted) {
-                std::cmp::Ordering::Equal => return Some(guess),
-                std::cmp::Ordering::Less => (low, low_prefix) = (guess + 1, found),
-                std::cmp::Ordering::Greater => (high, high_prefix) = (guess, found),
-            }
-        }
-        let mut step = 4;
-        if low == guess + 1 {
-            while low < high && high - low > step {
-                let found = self.prefix_at(low + step)?;
-                if found >= wanted {
-                    high = low + step + 1;
-                    break;
-                }
-                low += step + 1;
-                step *= 2;
-            }
-        } else {
-            while low < high && high - low > step {
-                let found = self.prefix_at(high - 1 - step)?;
-                if found <= wanted {
-                    low = high - 1 - step;
-                    break;
-                }
-                high -= step + 1;
-                step *= 2;
-            }
-        }
-        while low < high {
-            let middle = low + (high - low) / 2;
-            match self.prefix_at(middle)?.cmp(&wanted) {
-                std::cmp::Ordering::Equal => return Some(middle),
-                std::cmp::Ordering::Less => low = middle + 1,
-                std::cmp::Ordering::Greater => high = middle,
-            }
-        }
-        None
+    /// As [`Segment::find`] for up to [`BATCH`] prefixes, which share their waiting for memory.
+    pub fn find_batch(&self, prefixes: &[Option<Prefix>; BATCH]) -> [Option<u64>; BATCH] {
+        let bytes = self.bytes.get();
+        let filter = bytes.get(self.layout.filter_from..self.layout.records_from);
+        let filter = filter.unwrap_or_default();
+        let wanted = prefixes.map(|prefix| {
+            let prefix = prefix?;
+            let passes = filter::may_contain(filter, filter::hash(&prefix));
+            passes.then(|| u128::from_be_bytes(prefix))
+        });
+        search_batch(self.len(), |position| self.prefix_at(position), &wanted)
     }
 
     fn verify_head(&self, keys: &PoolKeys) -> Result<()> {

@@ -347,6 +347,14 @@ proptest! {
         for prefix in absent.iter().filter(|prefix| !model.contains_key(*prefix)) {
             prop_assert_eq!(index.lookup(&full(prefix)), None);
         }
+        let asked: Vec<_> = model.keys().chain(&absent).copied().collect();
+        for (segment, batch) in index.segments().iter().flat_map(|segment| {
+            asked.chunks(search::BATCH).map(move |batch| (segment.clone(), batch))
+        }) {
+            let batch = std::array::from_fn(|at| batch.get(at).copied());
+            let one_by_one = batch.map(|prefix| prefix.and_then(|prefix| segment.find(&prefix)));
+            prop_assert_eq!(segment.find_batch(&batch), one_by_one);
+        }
     }
 
     #[test]

@@ -7,7 +7,9 @@ use std::collections::HashSet;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use crate::ids::{Kind, Name, PackId};
+use crate::error::Result;
+use crate::ids::{Kind, Name, PackId, Prefix};
+use crate::index::search::BATCH;
 use crate::index::set::Position;
 use crate::index::{PackEntry, Record, Snapshot};
 use crate::pack::footer::PackKind;
@@ -80,7 +82,27 @@ impl LiveSet {
     /// Marks a chunk that is referred to as one of this kind. Whoever refers to a tree as if it
     /// were data would hide from a collection what the tree names: the pack tells them apart.
     pub fn mark(&self, kind: Kind, name: &Name) -> Marked {
-        let Some(place) = self.place(name) else {
+        self.mark_place(kind, self.place(name))
+    }
+
+    /// As [`LiveSet::mark`] for many chunks of one kind, faster; tells of each in turn.
+    pub fn mark_all(
+        &self,
+        kind: Kind,
+        names: &[Name],
+        each: &mut dyn FnMut(usize, Marked) -> Result<()>,
+    ) -> Result<()> {
+        for (batch, names) in names.chunks(BATCH).enumerate() {
+            let places = self.places(names);
+            for (at, place) in places.into_iter().take(names.len()).enumerate() {
+                each(batch * BATCH + at, self.mark_place(kind, place))?;
+            }
+        }
+        Ok(())
+    }
+
+    fn mark_place(&self, kind: Kind, place: Option<Standing>) -> Marked {
+        let Some(place) = place else {
             return Marked::Missing;
         };
         if place.metadata != (PackKind::of(kind) == PackKind::Metadata) {
@@ -108,16 +130,43 @@ impl LiveSet {
     fn place(&self, name: &Name) -> Option<Standing> {
         let mut first = None;
         for position in self.snapshot.positions(name) {
-            let Some(record) = self.snapshot.record(position) else { continue };
-            let pack = self.packs.get(position.segment)?.get(record.pack as usize);
-            let Some(Known { excluded, metadata }) = pack.copied() else { continue };
-            let place = Standing { position, record, excluded, metadata };
-            if !excluded {
+            let Some(place) = self.standing(position) else { continue };
+            if !place.excluded {
                 return Some(place);
             }
             first.get_or_insert(place);
         }
         first
+    }
+
+    /// As [`LiveSet::place`] for up to [`BATCH`] names.
+    fn places(&self, names: &[Name]) -> [Option<Standing>; BATCH] {
+        let mut wanted: [Option<Prefix>; BATCH] =
+            std::array::from_fn(|at| names.get(at).map(Name::prefix));
+        let mut places = [None; BATCH];
+        for (segment, open) in self.snapshot.segments().iter().enumerate() {
+            let found = open.find_batch(&wanted);
+            for (at, record) in found.into_iter().enumerate() {
+                let position = record.map(|record| Position { segment, record });
+                let Some(place) = position.and_then(|position| self.standing(position)) else {
+                    continue;
+                };
+                if !place.excluded {
+                    places[at] = Some(place);
+                    wanted[at] = None;
+                } else if places[at].is_none() {
+                    places[at] = Some(place);
+                }
+            }
+        }
+        places
+    }
+
+    fn standing(&self, position: Position) -> Option<Standing> {
+        let record = self.snapshot.record(position)?;
+        let pack = self.packs.get(position.segment)?.get(record.pack as usize)?;
+        let Known { excluded, metadata } = *pack;
+        Some(Standing { position, record, excluded, metadata })
     }
 
     fn bit(&self, position: Position) -> (&AtomicU64, u64) {

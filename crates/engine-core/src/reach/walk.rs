@@ -192,7 +192,12 @@ impl Walk<'_> {
 
     /// Whether the chunk is live only now, so that what it names is still to be marked.
     fn mark(&self, kind: Kind, reference: &Ref, path: &Path, name: &[u8]) -> Result<bool> {
-        let (new, place) = match self.live.mark(kind, &reference.name) {
+        self.judge(self.live.mark(kind, &reference.name), reference, path, name)
+    }
+
+    /// Whether what was marked is live only now; tells of trouble with it.
+    fn judge(&self, marked: Marked, reference: &Ref, path: &Path, name: &[u8]) -> Result<bool> {
+        let (new, place) = match marked {
             Marked::New(place) => (true, place),
             Marked::Known(place) => (false, place),
             Marked::Missing => {
@@ -268,7 +273,8 @@ impl Walk<'_> {
             }
             Ok(TreeObject::Leaf(entries)) => entries,
         };
-        let (mut files, mut dirs, mut others, mut chunks) = (0, 0, 0, 0);
+        let (mut files, mut dirs, mut others) = (0, 0, 0);
+        let (mut data, mut names) = (Vec::new(), Vec::new());
         for entry in &entries {
             let seen = match entry.peek() {
                 Ok(seen) => seen,
@@ -291,8 +297,8 @@ impl Walk<'_> {
                 RawContent::Empty => {}
                 RawContent::Direct(refs) => {
                     for reference in Ref::iter(refs).into_iter().flatten() {
-                        chunks += 1;
-                        self.mark(Kind::Data, &reference, path, entry.name)?;
+                        data.push((reference, entry.name));
+                        names.push(reference.name);
                     }
                 }
                 RawContent::Listed { depth, list } => {
@@ -306,8 +312,11 @@ impl Walk<'_> {
         for (total, count) in totals.into_iter().zip([files, dirs, others]) {
             add(total, count);
         }
-        self.looked_up(chunks);
-        Ok(())
+        self.looked_up(data.len() as u64);
+        self.live.mark_all(Kind::Data, &names, &mut |at, marked| {
+            let (reference, name) = &data[at];
+            self.judge(marked, reference, path, name).map(|_| ())
+        })
     }
 
     fn visit_list(
@@ -325,13 +334,15 @@ impl Walk<'_> {
         };
         self.looked_up(refs.len() as u64);
         let kind = if depth > 1 { Kind::List } else { Kind::Data };
-        for reference in refs {
-            if self.mark(kind, &reference, path, b"")? && depth > 1 {
+        let names: Vec<Name> = refs.iter().map(|reference| reference.name).collect();
+        self.live.mark_all(kind, &names, &mut |at, marked| {
+            let list = refs[at];
+            if self.judge(marked, &list, path, b"")? && depth > 1 {
                 let path = Arc::clone(path);
-                own.push(Item::List { list: reference, depth: depth - 1, path });
+                own.push(Item::List { list, depth: depth - 1, path });
             }
-        }
-        Ok(())
+            Ok(())
+        })
     }
 
     fn looked_up(&self, chunks: u64) {
