@@ -27,6 +27,7 @@ def main() -> int:
     measured = {
         "wall_s": wall_ns / 1e9,
         "cpu_s": usage.ru_utime + usage.ru_stime,
+        "system_s": usage.ru_stime,
         "peak_bytes": usage.ru_maxrss * 1024,
     }
     with open(result, "w", encoding="ascii") as stream:

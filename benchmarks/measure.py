@@ -27,12 +27,14 @@ class Sample:
     Attributes:
         wall_s: From start to end.
         cpu_s: User and system time of the command and all processes below it.
+        system_s: What of it the kernel took.
         peak_bytes: The largest resident size that one process of it had.
         engine_s: The part of the time that the tool itself gives to the work, if it says so.
     """
 
     wall_s: float
     cpu_s: float
+    system_s: float
     peak_bytes: int
     engine_s: float | None = None
 

@@ -30,6 +30,7 @@ class Measured:
     Attributes:
         wall_s: From start to end.
         cpu_s: Processor seconds.
+        system_s: What of it the kernel took.
         peak_bytes: Largest resident size.
         engine_s: What the tool gives as the time of the work itself.
         pool_bytes: What its pool holds afterwards.
@@ -38,6 +39,7 @@ class Measured:
 
     wall_s: float
     cpu_s: float
+    system_s: float
     peak_bytes: int
     engine_s: float | None
     pool_bytes: int
@@ -167,7 +169,7 @@ def summary(rows: Sequence[Row]) -> list[dict[str, Any]]:
             "rounds": {str(at): asdict(one) for at, one in sorted(row.rounds.items())},
         }
         if own is not None and row.tool != OWN:
-            for name in ("wall_s", "cpu_s", "peak_bytes", "pool_bytes"):
+            for name in ("wall_s", "cpu_s", "system_s", "peak_bytes", "pool_bytes"):
                 spread = ratio(row, own, _value(name))
                 known[f"{name}_ratio"] = asdict(spread) if spread else None
         found.append(known)

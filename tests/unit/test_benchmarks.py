@@ -18,7 +18,9 @@ LARGE = corpora.Shape("large", 1 << 20, 7)
 
 
 def measured(wall_s: float, engine_s: float | None = None) -> report.Measured:
-    return report.Measured(wall_s, wall_s * 1.5, 80 << 20, engine_s, 50 << 20, 1 << 20)
+    return report.Measured(
+        wall_s, wall_s * 1.5, wall_s * 0.5, 80 << 20, engine_s, 50 << 20, 1 << 20
+    )
 
 
 def row(work: str, tool: str, *walls_s: float, engine_s: float | None = None) -> report.Row:
