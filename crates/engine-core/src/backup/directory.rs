@@ -18,7 +18,7 @@ use crate::scan::attrs::{self, Stat};
 use crate::scan::handle::DirHandle;
 use crate::scan::list::{self, NameList};
 use crate::scan::problem::{self, Problem};
-use crate::scan::rules;
+use crate::scan::{filesystem, rules};
 use crate::tree::build;
 use crate::tree::codec::{self, Peek, RawContent, RawEntry};
 use crate::tree::entry::{Entry, EntryKind};
@@ -322,8 +322,8 @@ impl Worker<'_> {
         }
     }
 
-    /// A directory below this one, to be visited: on another file system as an empty one, unless
-    /// that was asked for.
+    /// A directory below this one, to be visited: as an empty one where it is on another file
+    /// system that is not wanted, or on one that the kernel makes up, unless it was asked for.
     fn below(&mut self, node: &Arc<DirNode>, place: usize, name: &[u8], stat: &Stat) -> Outcome {
         let (selection, is_asked_for) = node.selection.of(name, stat);
         let has_rules = selection.scope().is_some_and(|scope| !scope.rules().is_empty());
@@ -332,6 +332,10 @@ impl Worker<'_> {
             Ok(handle) => handle,
             Err(error) => return self.missed(node, name, &error, "open the directory"),
         };
+        let is_made_up = !is_asked_for
+            && handle.stat().is_on_other_file_system(node.handle.stat())
+            && handle.fd().and_then(filesystem::is_made_up).unwrap_or(false);
+        let selection = if is_made_up { selection.asked_for_only() } else { selection };
         let previous_ref =
             node.previous().and_then(|dir| dir.peek(name)).and_then(|(_, seen)| seen.subtree);
         Outcome::Below(Arc::new(DirNode {

@@ -74,6 +74,11 @@ impl Selection {
         (Selection { scope: scope.cloned(), below: own.below }, false)
     }
 
+    /// The same without what nobody asked for by itself.
+    pub fn asked_for_only(self) -> Self {
+        Selection { scope: None, ..self }
+    }
+
     /// Notes which file system a path that was asked for is on, if one begins here.
     pub fn begins(&self, stat: &Stat) -> bool {
         // The first to ask is the path itself.

@@ -54,8 +54,8 @@ impl Stat {
             mode: raw.st_mode as u32 & 0o7777,
             uid: raw.st_uid as u32,
             gid: raw.st_gid as u32,
-            mtime: Time { sec: raw.st_mtime as i64, nsec: raw.st_mtime_nsec as u32 },
-            ctime: Time { sec: raw.st_ctime as i64, nsec: raw.st_ctime_nsec as u32 },
+            mtime: time(raw.st_mtime as i64, raw.st_mtime_nsec as u32),
+            ctime: time(raw.st_ctime as i64, raw.st_ctime_nsec as u32),
             inode: raw.st_ino as u64,
             device: raw.st_dev as u64,
             nlink: raw.st_nlink as u64,
@@ -97,6 +97,12 @@ impl Stat {
     }
 }
 
+/// File systems in user space have been seen to give more nanoseconds than a second has, which no
+/// tree may hold.
+fn time(sec: i64, nsec: u32) -> Time {
+    Time { sec, nsec: nsec.min(999_999_999) }
+}
+
 /// The entry of a name: attributes, and the target of a symbolic link. No extended attributes.
 pub fn stat_entry(dir: impl AsFd, name: &[u8], names: &Names) -> io::Result<Entry> {
     let dir = dir.as_fd();
@@ -114,5 +120,9 @@ pub fn entry_of(dir: impl AsFd, name: &[u8], stat: &Stat, names: &Names) -> io::
 
 /// The target of a symbolic link, as bytes.
 pub fn read_target(dir: impl AsFd, name: &[u8]) -> io::Result<Vec<u8>> {
-    Ok(rustix::fs::readlinkat(dir, name, Vec::new())?.into_bytes())
+    let target = rustix::fs::readlinkat(dir, name, Vec::new())?.into_bytes();
+    if target.is_empty() {
+        return Err(io::Error::new(io::ErrorKind::InvalidData, "the link leads nowhere"));
+    }
+    Ok(target)
 }

@@ -7,6 +7,7 @@
 //! directory.
 
 pub mod attrs;
+pub mod filesystem;
 pub mod handle;
 pub mod list;
 pub mod names;

@@ -21,6 +21,10 @@ const VALUE_MAX: usize = 64 << 10;
 /// What fits without asking twice.
 const SMALL: usize = 1 << 10;
 
+/// What one file may have in all, well below what an entry of a tree may take. Only XFS and
+/// file systems in user space allow as much.
+const TOTAL_MAX: usize = 4 << 20;
+
 /// Names and values, sorted by name.
 pub type Pairs = Vec<(Vec<u8>, Vec<u8>)>;
 
@@ -113,9 +117,17 @@ impl On<'_> {
     /// The values of a list of NUL-terminated names.
     fn values(&self, list: &[u8]) -> Found {
         let mut found = Found::default();
+        let mut total = 0;
         for name in list.split(|byte| *byte == 0).filter(|name| !name.is_empty()) {
             match self.value(name) {
-                Ok(value) => found.pairs.push((name.to_vec(), value)),
+                Ok(value) => {
+                    total += name.len() + value.len();
+                    if total > TOTAL_MAX {
+                        found.problems.push(too_many());
+                        break;
+                    }
+                    found.pairs.push((name.to_vec(), value));
+                }
                 // Removed between the list and now: as if it never was.
                 Err(Errno::NODATA) => {}
                 Err(error) => found.problems.push(Problem::error(
@@ -129,6 +141,8 @@ impl On<'_> {
             }
         }
         found.pairs.sort_unstable();
+        // A damaged file system may name one twice, which no tree may hold.
+        found.pairs.dedup_by(|a, b| a.0 == b.0);
         found
     }
 
@@ -146,6 +160,13 @@ impl On<'_> {
             Err(error) => Err(error),
         }
     }
+}
+
+fn too_many() -> Problem {
+    Problem::error(
+        "xattr-unreadable",
+        format!("has more than {} MiB of extended attributes: not all are kept", TOTAL_MAX >> 20),
+    )
 }
 
 fn failed(error: &Errno) -> Found {

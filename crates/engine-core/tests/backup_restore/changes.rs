@@ -1,0 +1,106 @@
+//! What changed since the last image is noticed, and what did not is not read.
+
+use crate::site::*;
+use std::fs::{self, File};
+use std::os::unix::fs::{FileExt, symlink};
+use std::path::Path;
+
+use holdfast_engine_core::testing::compare::{assert_same_tree, compare_trees};
+use holdfast_engine_core::testing::deep::remove_deep;
+use rustix::fs::XattrFlags;
+
+#[test]
+fn every_change_is_noticed_even_where_size_and_time_are_forged() {
+    type Change = fn(&Path);
+    /// Writes other bytes of the same length in place, and puts the old time back.
+    fn rewrite(path: &Path) {
+        let before = mtime(path);
+        let length = fs::metadata(path).unwrap().len();
+        let file = File::options().write(true).open(path).unwrap();
+        file.write_all_at(&vec![b'!'; usize::try_from(length).unwrap()], 0).unwrap();
+        set_mtime(path, before);
+    }
+    /// Puts another file with the same size and time in its place.
+    fn replace(path: &Path) {
+        let (before, text) = (mtime(path), fs::read(path).unwrap());
+        let other = path.with_extension("other");
+        fs::write(&other, vec![b'?'; text.len()]).unwrap();
+        set_mtime(&other, before);
+        fs::rename(other, path).unwrap();
+    }
+    let changes: [(&str, Change); 16] = [
+        ("rewritten", |from| rewrite(&from.join("a/file"))),
+        ("replaced", |from| replace(&from.join("a/file"))),
+        ("chmod", |from| set_mode(&from.join("a/file"), 0o600)),
+        ("xattr", |from| {
+            let flags = XattrFlags::empty();
+            rustix::fs::setxattr(from.join("a/file"), "user.x", b"1", flags).unwrap();
+        }),
+        ("xattr of a directory", |from| {
+            let flags = XattrFlags::empty();
+            rustix::fs::setxattr(from.join("a"), "user.x", b"1", flags).unwrap();
+        }),
+        ("mode of a directory", |from| set_mode(&from.join("a"), 0o750)),
+        ("time", |from| set_mtime(&from.join("a/file"), (5, 6))),
+        ("time of a directory", |from| set_mtime(&from.join("a"), (5, 6))),
+        ("removed", |from| fs::remove_file(from.join("a/file")).unwrap()),
+        ("renamed", |from| fs::rename(from.join("a/file"), from.join("a/elif")).unwrap()),
+        ("added", |from| fs::write(from.join("a/new"), "new").unwrap()),
+        ("linked", |from| fs::hard_link(from.join("a/file"), from.join("b/hard link")).unwrap()),
+        ("target", |from| {
+            let path = from.join("a/link");
+            let before = mtime(&path);
+            fs::remove_file(&path).unwrap();
+            symlink("else", &path).unwrap();
+            set_mtime(&path, before);
+        }),
+        ("kind", |from| {
+            fs::remove_file(from.join("a/file")).unwrap();
+            fs::create_dir(from.join("a/file")).unwrap();
+        }),
+        ("hole", |from| {
+            let file = File::options().write(true).open(from.join("a/zeros")).unwrap();
+            use rustix::fs::FallocateFlags;
+            let flags = FallocateFlags::PUNCH_HOLE | FallocateFlags::KEEP_SIZE;
+            rustix::fs::fallocate(&file, flags, 65_536, 65_536).unwrap();
+        }),
+        ("swapped directories", |from| {
+            fs::rename(from.join("a"), from.join("c")).unwrap();
+            fs::rename(from.join("b"), from.join("a")).unwrap();
+            fs::rename(from.join("c"), from.join("b")).unwrap();
+        }),
+    ];
+    let site = Site::new();
+    for (what, change) in changes {
+        remove_deep(&site.from);
+        for dir in ["a", "b", "untouched"] {
+            fs::create_dir(site.from.join(dir)).unwrap();
+            fs::write(site.from.join(dir).join("file"), format!("text in {dir}")).unwrap();
+            fs::write(site.from.join(dir).join("zeros"), vec![0; 1 << 20]).unwrap();
+            symlink("goal", site.from.join(dir).join("link")).unwrap();
+        }
+        let before = site.back_up_later();
+        let reference = site.restore(&before.image);
+        change(&site.from);
+        assert_ne!(compare_trees(&site.from, &reference).unwrap(), [], "{what} changes nothing");
+        let after = site.back_up_later();
+        assert_eq!(after.findings, [], "{what}");
+        assert!(after.counts.files_unchanged >= 2, "{what}");
+        let differences = compare_trees(&site.from, site.restore(&after.image)).unwrap();
+        assert_eq!(differences, [], "{what}");
+        assert_same_tree(&reference, site.restore(&before.image));
+    }
+}
+
+#[test]
+fn a_file_changed_in_the_moment_of_the_backup_is_read_again_by_the_next() {
+    let site = Site::new();
+    fs::write(site.from.join("f"), "1").unwrap();
+    // It begins in the very moment of the change, so a later change may have the same stamps.
+    let first = site.back_up();
+    assert_eq!(first.counts.files_changed, 1);
+    let second = site.back_up_later();
+    assert_eq!(second.counts.files_changed, 1);
+    let third = site.back_up_later();
+    assert_eq!(third.counts.files_unchanged, 1);
+}
