@@ -8,7 +8,7 @@
 /// Guesses before the neighbourhood is searched.
 const GUESSES: usize = 3;
 /// Searches side by side.
-pub const BATCH: usize = 32;
+pub const ABREAST: usize = 32;
 
 /// Finds `wanted` among `count` prefixes. Ends for any contents: each step narrows the range.
 pub fn search(count: u64, at: impl Fn(u64) -> Option<u128>, wanted: u128) -> Option<u64> {
@@ -20,16 +20,16 @@ pub fn search(count: u64, at: impl Fn(u64) -> Option<u128>, wanted: u128) -> Opt
     probe.finish(at)
 }
 
-/// As [`search`] for up to [`BATCH`] prefixes at once; those that are `None` are not searched.
+/// As [`search`] for up to [`ABREAST`] prefixes at once; those that are `None` are not searched.
 pub fn search_batch(
     count: u64,
     at: impl Fn(u64) -> Option<u128>,
-    wanted: &[Option<u128>; BATCH],
-) -> [Option<u64>; BATCH] {
+    wanted: &[Option<u128>; ABREAST],
+) -> [Option<u64>; ABREAST] {
     let mut probes = wanted
         .map(|wanted| Probe::new(if wanted.is_some() { count } else { 0 }, wanted.unwrap_or(0)));
     for _ in 0..GUESSES {
-        let guessed = std::array::from_fn::<_, BATCH, _>(|index| at(probes[index].guess()));
+        let guessed = std::array::from_fn::<_, ABREAST, _>(|index| at(probes[index].guess()));
         for (probe, found) in probes.iter_mut().zip(guessed) {
             probe.judge(found.unwrap_or(0));
         }

@@ -9,7 +9,7 @@ use memmap2::Mmap;
 use crate::error::{Error, Result};
 use crate::ids::{Id, PackId, Prefix};
 use crate::index::filter;
-use crate::index::search::{BATCH, search, search_batch};
+use crate::index::search::{ABREAST, search, search_batch};
 use crate::keys::PoolKeys;
 
 pub const MAGIC: [u8; 7] = *b"HFINDX\0";
@@ -21,6 +21,10 @@ pub const MAC: usize = 32;
 /// Segments up to this size are authenticated whole when opened; larger ones only their head
 /// (header and pack table), and the rest on a check.
 pub const WHOLE_MAC_LIMIT: u64 = 64 << 20;
+
+/// Names that [`Segment::find_batch`] takes. Several segments share them, so they are many more
+/// than go side by side in one.
+pub const BATCH: usize = 256;
 
 /// The prefix of every segment's key.
 pub const KEYS: &str = "index/";
@@ -253,12 +257,36 @@ impl Segment {
         let bytes = self.bytes.get();
         let filter = bytes.get(self.layout.filter_from..self.layout.records_from);
         let filter = filter.unwrap_or_default();
-        let wanted = prefixes.map(|prefix| {
-            let prefix = prefix?;
-            let passes = filter::may_contain(filter, filter::hash(&prefix));
-            passes.then(|| u128::from_be_bytes(prefix))
+        let passes = prefixes.map(|prefix| {
+            prefix.is_some_and(|prefix| filter::may_contain(filter, filter::hash(&prefix)))
         });
-        search_batch(self.len(), |position| self.prefix_at(position), &wanted)
+        let mut found = [None; BATCH];
+        let mut group = [None; ABREAST];
+        let mut places = [0; ABREAST];
+        let mut filled = 0;
+        let passing = prefixes.iter().zip(passes).enumerate().filter(|(_, (_, passes))| *passes);
+        let mut search_group = |group: &mut [Option<u128>; ABREAST], places: &[usize; ABREAST]| {
+            let answers = search_batch(self.len(), |position| self.prefix_at(position), group);
+            for (place, answer) in places.iter().zip(answers) {
+                if answer.is_some() {
+                    found[*place] = answer;
+                }
+            }
+            *group = [None; ABREAST];
+        };
+        for (at, (prefix, _)) in passing {
+            group[filled] = prefix.map(u128::from_be_bytes);
+            places[filled] = at;
+            filled += 1;
+            if filled == ABREAST {
+                search_group(&mut group, &places);
+                filled = 0;
+            }
+        }
+        if filled > 0 {
+            search_group(&mut group, &places);
+        }
+        found
     }
 
     fn verify_head(&self, keys: &PoolKeys) -> Result<()> {

@@ -349,7 +349,7 @@ proptest! {
         }
         let asked: Vec<_> = model.keys().chain(&absent).copied().collect();
         for (segment, batch) in index.segments().iter().flat_map(|segment| {
-            asked.chunks(search::BATCH).map(move |batch| (segment.clone(), batch))
+            asked.chunks(segment::BATCH).map(move |batch| (segment.clone(), batch))
         }) {
             let batch = std::array::from_fn(|at| batch.get(at).copied());
             let one_by_one = batch.map(|prefix| prefix.and_then(|prefix| segment.find(&prefix)));

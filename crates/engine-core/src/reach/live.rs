@@ -9,10 +9,13 @@ use std::sync::atomic::{AtomicU64, Ordering};
 
 use crate::error::Result;
 use crate::ids::{Kind, Name, PackId, Prefix};
-use crate::index::search::BATCH;
+use crate::index::segment::BATCH;
 use crate::index::set::Position;
 use crate::index::{PackEntry, Record, Snapshot};
 use crate::pack::footer::PackKind;
+
+/// Fewer names are found one by one.
+const WORTH_A_BATCH: usize = 8;
 
 /// Bits over the records of one snapshot. Any number of threads may mark.
 pub struct LiveSet {
@@ -141,6 +144,9 @@ impl LiveSet {
 
     /// As [`LiveSet::place`] for up to [`BATCH`] names.
     fn places(&self, names: &[Name]) -> [Option<Standing>; BATCH] {
+        if names.len() < WORTH_A_BATCH {
+            return std::array::from_fn(|at| names.get(at).and_then(|name| self.place(name)));
+        }
         let mut wanted: [Option<Prefix>; BATCH] =
             std::array::from_fn(|at| names.get(at).map(Name::prefix));
         let mut places = [None; BATCH];
