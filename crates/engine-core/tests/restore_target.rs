@@ -136,7 +136,10 @@ fn one_of_everything_comes_back_as_it_was_for_a_normal_user() {
 
 /// A directory with `from` and `to` in it.
 fn places() -> (DeepDir, std::path::PathBuf, std::path::PathBuf) {
-    let top = DeepDir::new();
+    places_in(DeepDir::new())
+}
+
+fn places_in(top: DeepDir) -> (DeepDir, std::path::PathBuf, std::path::PathBuf) {
     let (from, to) = (top.join("from"), top.join("to"));
     fs::create_dir(&from).unwrap();
     (top, from, to)
@@ -586,7 +589,7 @@ fn a_normal_user_restores_into_their_own_directories_that_forbid_writing() {
 
 #[test]
 fn ten_thousand_levels_come_back() {
-    let (_top, from, to) = places();
+    let (_top, from, to) = places_in(DeepDir::in_memory());
     make_deep(&from, 10_000, &[b'd'; 255]);
     assert_eq!(copy(&from, &to, ALWAYS), []);
     assert_same_tree(&from, &to);

@@ -78,7 +78,7 @@ fn a_directory_is_read_whole_again_after_it_changed() {
 
 #[test]
 fn ten_thousand_levels_are_walked_with_few_descriptors() {
-    let top = DeepDir::new();
+    let top = DeepDir::in_memory();
     make_deep(top.path(), 10_000, b"d");
     let root = DirHandle::open_root_within(top.path().as_os_str().as_bytes(), 16).unwrap();
     let mut dir = Arc::clone(&root);

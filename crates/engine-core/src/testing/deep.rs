@@ -78,10 +78,23 @@ impl DeepDir {
     /// If the system refuses.
     #[allow(clippy::new_without_default)]
     pub fn new() -> Self {
+        Self::make(&std::env::temp_dir()).unwrap()
+    }
+
+    /// In memory where the machine has a place for that: for very many files, of which nothing
+    /// but names and bytes matters.
+    ///
+    /// # Panics
+    /// If the system refuses.
+    pub fn in_memory() -> Self {
+        Self::make(Path::new("/dev/shm")).unwrap_or_else(|_| Self::new())
+    }
+
+    fn make(place: &Path) -> std::io::Result<Self> {
         let id = crate::ids::Id::random().unwrap();
-        let path = std::env::temp_dir().join(format!("holdfast-test-{id}"));
-        std::fs::create_dir(&path).unwrap();
-        DeepDir(path)
+        let path = place.join(format!("holdfast-test-{id}"));
+        std::fs::create_dir(&path)?;
+        Ok(DeepDir(path))
     }
 
     pub fn path(&self) -> &Path {

@@ -40,13 +40,24 @@ pub struct Backup {
 
 impl Site {
     pub fn new() -> Self {
-        let config = PoolConfig::default();
-        let pool = Pool::create(Arc::new(MemoryStore::new()), &kit::KEY, config, 0, None).unwrap();
-        Self::with_pool(pool)
+        Self::with_pool_in(Self::pool(), DeepDir::new())
+    }
+
+    /// For very many files, of which nothing but names and bytes matters.
+    pub fn in_memory() -> Self {
+        Self::with_pool_in(Self::pool(), DeepDir::in_memory())
     }
 
     pub fn with_pool(pool: Pool) -> Self {
-        let top = DeepDir::new();
+        Self::with_pool_in(pool, DeepDir::new())
+    }
+
+    fn pool() -> Pool {
+        let config = PoolConfig::default();
+        Pool::create(Arc::new(MemoryStore::new()), &kit::KEY, config, 0, None).unwrap()
+    }
+
+    fn with_pool_in(pool: Pool, top: DeepDir) -> Self {
         give_to_normal_user(top.path());
         let from = top.join("from");
         fs::create_dir(&from).unwrap();

@@ -55,7 +55,7 @@ fn one_of_everything_comes_back_for_a_normal_user() {
 
 #[test]
 fn ten_thousand_levels_and_a_path_beyond_path_max_come_back() {
-    let site = Site::new();
+    let site = Site::in_memory();
     make_deep(&site.from, 10_000, b"deep down");
     let image = site.back_up_later();
     assert_eq!(image.findings, []);
@@ -80,7 +80,7 @@ fn ten_thousand_levels_and_a_path_beyond_path_max_come_back() {
 
 #[test]
 fn a_hundred_thousand_files_in_one_directory_come_back() {
-    let site = Site::new();
+    let site = Site::in_memory();
     for number in 0..100_000 {
         let name = site.from.join(format!("{:x}", number * 2_654_435_761_u64 % 1_000_003));
         if number % 1000 == 0 {
