@@ -386,8 +386,12 @@ fn an_image_is_not_seen_before_all_its_packs_are_stored_however_slow_the_store()
     let gate = Gate::new();
     slow.add(Rule::new(Fault::Hold(gate.clone())).on(Operation::Finish).under("packs/"));
     std::thread::scope(|scope| {
-        let running = scope.spawn(|| back_up(&pool, &tree));
-        gate.wait_until_reached();
+        let running = scope.spawn(|| {
+            let image = back_up(&pool, &tree);
+            gate.open();
+            image
+        });
+        assert!(gate.wait_until_reached(), "the backup stored nothing");
         let seen = kit::open(slow.inner().clone()).unwrap().images().unwrap();
         assert_eq!(seen, [image]);
         gate.open();

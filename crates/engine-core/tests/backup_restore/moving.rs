@@ -31,12 +31,18 @@ fn while_reading(prepare: impl FnOnce(&Path), change: impl FnOnce(&Path)) -> (Si
     let request = backup::Request { workers: 1, ..site.request() };
     let (counters, findings) = (Counters::default(), Findings::default());
     let image = std::thread::scope(|scope| {
-        let running =
-            scope.spawn(|| backup::run(&site.pool, &request, &counters, &findings, &Cancel::new()));
-        gate.wait_until_reached();
+        let running = scope.spawn(|| {
+            let image = backup::run(&site.pool, &request, &counters, &findings, &Cancel::new());
+            // A backup that fails early must not be waited for.
+            gate.open();
+            image
+        });
+        let reached = gate.wait_until_reached();
         change(&site.from);
         gate.open();
-        running.join().unwrap().unwrap()
+        let image = running.join().unwrap().unwrap();
+        assert!(reached, "the backup ended before anything was stored");
+        image
     });
     let backup = Backup { image, counts: counters.snapshot(), findings: findings.kept() };
     (site, backup)
