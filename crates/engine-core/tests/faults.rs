@@ -59,7 +59,7 @@ fn assert_told(error: &Error, codes: &[&str], when: &str) {
 /// Every object of the store, each with one bit flipped in one byte after the other; told are
 /// the key and the place.
 fn with_each_byte_damaged(store: &MemoryStore, mut look: impl FnMut(&str, &str)) {
-    for (key, size) in list_sorted(store, "").unwrap() {
+    for (key, size) in kit::objects(store) {
         let whole = store.get(&key).unwrap();
         for at in 0..usize::try_from(size).unwrap() {
             let mut bad = whole.clone();

@@ -8,8 +8,8 @@ use std::sync::Arc;
 use holdfast_engine_core::error::Result;
 use holdfast_engine_core::finding::Finding;
 use holdfast_engine_core::manifest::Manifest;
+use holdfast_engine_core::store::Store;
 use holdfast_engine_core::store::memory::MemoryStore;
-use holdfast_engine_core::store::{Store, list_sorted};
 use kit::{State, Tree, back_up, read_image};
 
 /// A pool with three images, the first of them expired, and so with several objects of each kind.
@@ -28,7 +28,7 @@ fn pool() -> (Arc<MemoryStore>, Vec<(Manifest, State)>, Tree) {
 }
 
 fn keys(store: &MemoryStore) -> Vec<String> {
-    list_sorted(store, "").unwrap().into_iter().map(|(key, _)| key).collect()
+    kit::objects(store).into_iter().map(|(key, _)| key).collect()
 }
 
 /// Images that can be read hold what they held. How many can.

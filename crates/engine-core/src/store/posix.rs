@@ -29,8 +29,18 @@ const WHOLE_BYTES: u64 = 64 << 20;
 
 /// What the top folder of a pool may hold before a pool is made in it: left by an attempt that
 /// was cut short, or by the file system.
-const OWN_NAMES: [&str; 9] =
-    ["pool", "keys", "packs", "index", "images", "jobs", "marks", key::RESERVED, "lost+found"];
+const OWN_NAMES: [&str; 10] = [
+    "pool",
+    "keys",
+    "packs",
+    "index",
+    "images",
+    "numbers",
+    "jobs",
+    "marks",
+    key::RESERVED,
+    "lost+found",
+];
 
 /// See the module.
 pub struct PosixStore<D: Disk = SystemDisk> {

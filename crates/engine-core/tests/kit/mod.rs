@@ -296,6 +296,13 @@ fn contents(pool: &Pool, file: &Entry) -> Result<Vec<u8>> {
     }
 }
 
+/// Every object whose bytes matter, and its size. The names under `numbers/` say all.
+pub fn objects(store: &dyn Store) -> Vec<(String, u64)> {
+    let mut objects = list_sorted(store, "").unwrap();
+    objects.retain(|(key, _)| !key.starts_with("numbers/"));
+    objects
+}
+
 /// Every pack in the store.
 pub fn packs(store: &dyn Store) -> Vec<PackId> {
     let keys = list_sorted(store, "packs/").unwrap();
