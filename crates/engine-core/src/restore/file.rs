@@ -144,7 +144,8 @@ impl Worker<'_> {
         path: &[u8],
     ) -> Result<Option<Placed>> {
         let started = Instant::now();
-        let placed = target.placed();
+        // Only further names ask which file it became.
+        let placed = (entry.nlink > 1).then(|| target.placed().ok()).flatten();
         let done = self.job.target.finish_file(target, entry)?;
         self.tally.busy(Stage::Finish, 0, started);
         if !done {
@@ -158,7 +159,7 @@ impl Worker<'_> {
                 Err(error) => self.damaged(path, "compare it with the image", error)?,
             }
         }
-        Ok(placed.ok())
+        Ok(placed)
     }
 
     /// Reads a restored file again; what differs from the image, in words.

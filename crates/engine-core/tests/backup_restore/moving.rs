@@ -3,7 +3,7 @@
 use crate::kit;
 use crate::site::*;
 use std::fs::{self, File};
-use std::os::unix::fs::{FileExt, symlink};
+use std::os::unix::fs::{FileExt, MetadataExt, symlink};
 use std::path::Path;
 use std::sync::Arc;
 
@@ -15,16 +15,25 @@ use holdfast_engine_core::manifest::Status;
 use holdfast_engine_core::store::faulty::{Fault, FaultyStore, Gate, Rule};
 use holdfast_engine_core::store::memory::MemoryStore;
 use holdfast_engine_core::testing::compare::Compare;
+use holdfast_engine_core::testing::deep::DeepDir;
 use holdfast_engine_core::testing::zoo::noise;
 use rustix::fs::{CWD, FileType, Mode};
 
 /// A large file of which the first part was read when `change` is made, and what the backup then
 /// says; with one worker, that all other files wait behind.
 fn while_reading(prepare: impl FnOnce(&Path), change: impl FnOnce(&Path)) -> (Site, Backup) {
+    while_reading_in(DeepDir::new(), 16 << 20, prepare, change)
+}
+
+fn while_reading_in(
+    top: DeepDir,
+    size: usize,
+    prepare: impl FnOnce(&Path),
+    change: impl FnOnce(&Path),
+) -> (Site, Backup) {
     let store = Arc::new(FaultyStore::new(MemoryStore::new()));
-    let site = Site::with_pool(kit::create(store.clone()));
-    // The lowest inode of the directory, so that it comes first.
-    fs::write(site.from.join("large"), noise(1, 16 << 20)).unwrap();
+    let site = Site::with_pool(kit::create(store.clone()), top);
+    fs::write(site.from.join("large"), noise(1, size)).unwrap();
     prepare(&site.from);
     let gate = Gate::new();
     store.add(Rule::new(Fault::Hold(gate.clone())).under("packs/").times(1));
@@ -135,7 +144,10 @@ fn a_sparse_file_that_shrinks_while_it_is_read_comes_back_as_far_as_it_was_read(
 
 #[test]
 fn files_that_change_between_being_listed_and_being_looked_at_are_told_in_plain_words() {
-    let (site, backup) = while_reading(
+    // In memory inode numbers only rise, so the large file is the first to be looked at.
+    let (site, backup) = while_reading_in(
+        DeepDir::in_memory(),
+        4 << 20,
         |from| {
             for name in ["goes", "becomes a link", "becomes a fifo", "stays"] {
                 fs::write(from.join(name), "secret").unwrap();
@@ -143,6 +155,10 @@ fn files_that_change_between_being_listed_and_being_looked_at_are_told_in_plain_
             for name in ["dir goes", "dir becomes a link"] {
                 fs::create_dir(from.join(name)).unwrap();
             }
+            let inode = |name: &str| fs::metadata(from.join(name)).unwrap().ino();
+            let names = fs::read_dir(from).unwrap().map(|entry| entry.unwrap().file_name());
+            let first = names.min_by_key(|name| inode(name.to_str().unwrap())).unwrap();
+            assert_eq!(first, "large", "inode numbers rise here");
         },
         |from| {
             for name in ["goes", "becomes a link", "becomes a fifo"] {

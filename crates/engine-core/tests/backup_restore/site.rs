@@ -40,16 +40,12 @@ pub struct Backup {
 
 impl Site {
     pub fn new() -> Self {
-        Self::with_pool_in(Self::pool(), DeepDir::new())
+        Self::with_pool(Self::pool(), DeepDir::new())
     }
 
     /// For very many files, of which nothing but names and bytes matters.
     pub fn in_memory() -> Self {
-        Self::with_pool_in(Self::pool(), DeepDir::in_memory())
-    }
-
-    pub fn with_pool(pool: Pool) -> Self {
-        Self::with_pool_in(pool, DeepDir::new())
+        Self::with_pool(Self::pool(), DeepDir::in_memory())
     }
 
     fn pool() -> Pool {
@@ -57,7 +53,7 @@ impl Site {
         Pool::create(Arc::new(MemoryStore::new()), &kit::KEY, config, 0, None).unwrap()
     }
 
-    fn with_pool_in(pool: Pool, top: DeepDir) -> Self {
+    pub fn with_pool(pool: Pool, top: DeepDir) -> Self {
         give_to_normal_user(top.path());
         let from = top.join("from");
         fs::create_dir(&from).unwrap();
