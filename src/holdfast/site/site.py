@@ -8,7 +8,9 @@ and the catalog are opened when first used, so that a command unlocks only what 
 from __future__ import annotations
 
 import contextlib
+import importlib
 import os
+import threading
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
@@ -24,7 +26,6 @@ from holdfast.base.errors import (
     WrongKey,
 )
 from holdfast.base.ids import ImageId, PoolId, pool_id
-from holdfast.control.catalog import Catalog, set_aside
 from holdfast.movers.backup_run import run_backup
 from holdfast.site import places, secrets
 from holdfast.vault import PoolKey, add_slot, create_pool, open_pool, recovery_kit, unwrap
@@ -35,7 +36,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from holdfast.base.clock import Clock
-    from holdfast.control.catalog import RebuildResult
+    from holdfast.control.catalog import Catalog, RebuildResult
     from holdfast.engine import Image, Pool
     from holdfast.movers.backup_run import BackupOrder
     from holdfast.movers.drive import Reporter
@@ -163,10 +164,22 @@ class Site:
         """The id of the pool, known without opening it."""
         return PoolId(self.config.pool_id)
 
+    def unlock(self) -> None:
+        """Open the pool, and meanwhile load what the catalog is made of.
+
+        Both take a good part of a short command, and deriving the key leaves the interpreter
+        free; so this comes first in commands that want the two.
+        """
+        module = "holdfast.control.catalog"
+        threading.Thread(target=importlib.import_module, args=(module,), name="catalog").start()
+        _ = self.pool
+
     @property
     def catalog(self) -> Catalog:
         """The catalog, opened and migrated on first use."""
         if self._catalog is None:
+            from holdfast.control.catalog import Catalog
+
             self._catalog = Catalog.open(self.home / "catalog", self.clock)
         return self._catalog
 
@@ -214,6 +227,8 @@ class Site:
 
     def rebuild_catalog(self, rows: RowsReporter | None = None) -> RebuildResult:
         """Make the catalog anew from the pool alone; a damaged one is kept beside it."""
+        from holdfast.control.catalog import set_aside
+
         pool = self.pool
         try:
             return self.catalog.rebuild(pool, rows)

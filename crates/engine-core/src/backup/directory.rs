@@ -93,6 +93,11 @@ impl DirNode {
         })
     }
 
+    /// Its place among the sorted names above it.
+    fn place(&self) -> usize {
+        self.parent.as_ref().map_or(0, |(_, place)| *place)
+    }
+
     fn previous(&self) -> Option<&PreviousDir> {
         self.listing.get().and_then(|listing| listing.previous.as_ref())
     }
@@ -213,7 +218,10 @@ impl Worker<'_> {
         self.job.counters.absorb(&mut self.tally);
         if !below.is_empty() {
             node.pending.fetch_add(below.len(), Ordering::AcqRel);
-            self.job.queue.push(below.into_iter().rev().map(Work::Directory));
+            // The last pushed is taken first. A restore goes by name, and wants neighbours in one
+            // block.
+            below.sort_by_key(|child| std::cmp::Reverse(child.place()));
+            self.job.queue.push(below.into_iter().map(Work::Directory));
         }
         self.one_ended(node)
     }

@@ -71,7 +71,7 @@ def backup(
     )
     with options.open_site() as site:
         # Whatever asks for a passphrase does so before the bar is drawn.
-        _ = site.pool
+        site.unlock()
         started = time.monotonic()
         with reporting(screen, "backup") as (meter, report):
             image = site.commit(order, report)

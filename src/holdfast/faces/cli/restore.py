@@ -73,6 +73,7 @@ def restore(
         chosen.append(wanted.path)
     target = os.path.abspath(os.fsencode(to))
     with options.open_site() as site:
+        site.unlock()
         order = RestoreOrder(
             image=site.catalog.resolve(wanted.image),
             paths=tuple(chosen),
