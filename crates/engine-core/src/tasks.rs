@@ -1,7 +1,9 @@
-//! A stack of tasks for several threads. The newest is taken first, so that a walk of a tree holds
+//! Work for several threads, from a stack of tasks. The newest is taken first, so that a walk of a tree holds
 //! little of it; the end is when nothing is queued and nobody works.
 
 use parking_lot::{Condvar, Mutex};
+
+use crate::error::{Error, Result};
 
 struct State<T> {
     tasks: Vec<T>,
@@ -83,6 +85,38 @@ impl<T> Tasks<T> {
         drop(tasks);
         self.ready.notify_all();
     }
+}
+
+/// Runs `work` in several threads. The first failure calls `abandon`, which is to make the others
+/// end. A fault is told rather than the cancellations that follow from it.
+pub fn in_threads(
+    count: usize,
+    work: impl Fn() -> Result<()> + Sync,
+    abandon: impl Fn() + Sync,
+) -> Result<()> {
+    let one = || work().inspect_err(|_| abandon());
+    std::thread::scope(|scope| {
+        let running: Vec<_> = (0..count).map(|_| scope.spawn(one)).collect();
+        let mut outcome = Ok(());
+        for thread in running {
+            let ended = thread
+                .join()
+                .unwrap_or_else(|_| Err(Error::Invalid("a thread of the engine died".into())));
+            if matches!(outcome, Ok(()) | Err(Error::Cancelled)) && ended.is_err() {
+                outcome = ended;
+            }
+        }
+        outcome
+    })
+}
+
+/// Threads for work that both computes and waits for disks: some more than processors.
+pub fn thread_count(wanted: usize) -> usize {
+    if wanted > 0 {
+        return wanted.min(256);
+    }
+    let cores = std::thread::available_parallelism().map_or(2, usize::from);
+    (cores + 2).min(64)
 }
 
 #[cfg(test)]

@@ -28,6 +28,7 @@ use crate::ingest::{self, Ingest};
 use crate::manifest::{Manifest, Source, Status};
 use crate::pool::{Pool, jobs, marks};
 use crate::scan::handle::DirHandle;
+use crate::tasks::{in_threads, thread_count};
 use crate::tree::entry::{Entry, Time};
 use crate::upkeep::{merge, orphans};
 
@@ -162,45 +163,14 @@ fn back_up(
     job.queue.push([Work::Directory(DirNode::root(root, selection, previous))]);
     let options =
         ingest::Options { counters, cancel, level: request.level, marked, job: Some(record) };
-    ingest::run(pool, options, |ingest| walk(&job, ingest, worker_count(request.workers)))?;
+    ingest::run(pool, options, |ingest| walk(&job, ingest, thread_count(request.workers)))?;
     let root = job.take_root().ok_or(Error::Cancelled)?;
     Ok((root, parent_id, highest))
 }
 
 fn walk(job: &Job<'_>, ingest: &Ingest<'_>, workers: usize) -> Result<()> {
-    std::thread::scope(|scope| {
-        let running: Vec<_> = (0..workers)
-            .map(|_| {
-                scope.spawn(|| {
-                    let outcome = Worker::new(job, ingest).and_then(|mut worker| worker.run());
-                    if outcome.is_err() {
-                        job.queue.abandon();
-                    }
-                    outcome
-                })
-            })
-            .collect();
-        let mut outcome = Ok(());
-        for worker in running {
-            let ended = worker
-                .join()
-                .unwrap_or_else(|_| Err(Error::Invalid("a worker of the backup died".into())));
-            // A fault explains the cancellations that follow from it.
-            if matches!(outcome, Ok(()) | Err(Error::Cancelled)) && ended.is_err() {
-                outcome = ended;
-            }
-        }
-        outcome
-    })
-}
-
-/// Threads that read and compress: some more than processors, since some of them wait for disks.
-pub fn worker_count(wanted: usize) -> usize {
-    if wanted > 0 {
-        return wanted.min(256);
-    }
-    let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    (cores + 2).min(64)
+    let work = || Worker::new(job, ingest).and_then(|mut worker| worker.run());
+    in_threads(workers, work, || job.queue.abandon())
 }
 
 fn stats(counters: &Counters, findings: &Findings) -> BTreeMap<String, u64> {

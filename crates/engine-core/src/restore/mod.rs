@@ -14,11 +14,11 @@ use std::sync::Arc;
 
 use crate::cancel::Cancel;
 use crate::counters::Counters;
-use crate::error::{Error, Result};
+use crate::error::Result;
 use crate::finding::Findings;
 use crate::ids::Id;
 use crate::pool::Pool;
-use crate::tasks::Tasks;
+use crate::tasks::{Tasks, in_threads, thread_count};
 
 use links::Links;
 use selection::Selection;
@@ -96,7 +96,8 @@ pub fn run(
         strip: request.strip_components,
         verify: request.verify,
     };
-    work(&job, crate::backup::worker_count(request.workers))?;
+    let work = || Worker::new(&job).run();
+    in_threads(thread_count(request.workers), work, || job.tasks.abandon())?;
     let seen = counters.snapshot();
     Ok(Outcome {
         files: seen.files,
@@ -104,31 +105,5 @@ pub fn run(
         bytes: seen.bytes_read,
         verified_files: seen.files_unchanged,
         kept: job.target.kept(),
-    })
-}
-
-fn work(job: &Job<'_>, workers: usize) -> Result<()> {
-    std::thread::scope(|scope| {
-        let running: Vec<_> = (0..workers)
-            .map(|_| {
-                scope.spawn(|| {
-                    let outcome = Worker::new(job).run();
-                    if outcome.is_err() {
-                        job.tasks.abandon();
-                    }
-                    outcome
-                })
-            })
-            .collect();
-        let mut outcome = Ok(());
-        for worker in running {
-            let ended = worker
-                .join()
-                .unwrap_or_else(|_| Err(Error::Invalid("a worker of the restore died".into())));
-            if matches!(outcome, Ok(()) | Err(Error::Cancelled)) && ended.is_err() {
-                outcome = ended;
-            }
-        }
-        outcome
     })
 }
