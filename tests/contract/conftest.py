@@ -47,15 +47,18 @@ def s3_bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
     return s3_server.make_bucket(next(_buckets))
 
 
-@pytest.fixture(params=["directory", "obstore-memory", "obstore-local", "s3", "s3-prefix"])
+@pytest.fixture(params=["posix", "directory", "obstore-memory", "obstore-local", "s3", "s3-prefix"])
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """An empty store of each kind."""
     from obstore.store import LocalStore, MemoryStore
 
+    from holdfast.engine import PosixStore
     from holdfast.vault.backends.directory import DirectoryStore
     from holdfast.vault.backends.object import ObjectStore
 
     match request.param:
+        case "posix":
+            return PosixStore(str(tmp_path / "not" / "there" / "yet"))
         case "directory":
             return DirectoryStore(tmp_path / "not" / "there" / "yet")
         case "obstore-memory":

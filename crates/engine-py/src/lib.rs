@@ -5,6 +5,7 @@ mod changes;
 mod errors;
 mod files;
 mod pool;
+mod posix;
 mod run;
 mod store;
 mod types;
@@ -31,6 +32,8 @@ mod _engine {
     use super::files::{FileReader, Mount};
     #[pymodule_export]
     use super::pool::Pool;
+    #[pymodule_export]
+    use super::posix::PosixStore;
     #[pymodule_export]
     use super::run::Run;
     #[pymodule_export]

@@ -23,6 +23,7 @@ __all__ = [
     "Pool",
     "PoolConfig",
     "PoolStats",
+    "PosixStore",
     "RestoreResult",
     "Run",
     "StageCounters",
@@ -420,6 +421,23 @@ class Pool:
     def open_file(self, image: str, path: bytes) -> FileReader: ...
     def mount(self, image: str, at: str, allow_other: bool = False) -> Mount:
         """Mount an image, read only, at an existing directory."""
+
+@final
+class PosixStore:
+    """The engine's own store on a directory, as a `Store`. Thread-safe."""
+
+    def __new__(cls, path: str) -> PosixStore:
+        """Open a directory; it is made where it is missing."""
+    @property
+    def place(self) -> str:
+        """The directory, for messages."""
+    def get(self, key: str) -> bytes: ...
+    def get_range(self, key: str, offset: int, length: int) -> bytes: ...
+    def put(self, key: str, data: bytes) -> None: ...
+    def put_if_absent(self, key: str, data: bytes) -> bool: ...
+    def size(self, key: str) -> int | None: ...
+    def list(self, prefix: str) -> Iterator[list[tuple[str, int]]]: ...
+    def delete(self, key: str) -> None: ...
 
 def error_codes() -> list[str]:
     """Every code that an engine error can carry."""

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import signal
 import subprocess
@@ -23,13 +24,23 @@ def large(tmp_path: Path) -> Path:
     return root
 
 
+def has_begun_to_store(pool: Path) -> bool:
+    """Tell whether a pack is there, or on its way with a megabyte."""
+    for folder, size_bytes in ((pool / "packs", 0), (pool / "tmp", 1 << 20)):
+        for one in folder.rglob("*") if folder.exists() else ():
+            # What is on its way may be in its place by now.
+            with contextlib.suppress(FileNotFoundError):
+                if one.is_file() and one.stat().st_size >= size_bytes:
+                    return True
+    return False
+
+
 def stop_when_packs_appear(
     site: Command, running: subprocess.Popen[bytes], number: signal.Signals
 ) -> None:
     """Send a signal as soon as a backup has stored something."""
-    packs = site.home / "pool" / "packs"
     while running.poll() is None:
-        if packs.exists() and any(one.is_file() for one in packs.rglob("*")):
+        if has_begun_to_store(site.home / "pool"):
             running.send_signal(number)
             return
 

@@ -30,7 +30,7 @@ pub fn check(key: &str) -> Result<()> {
         return Ok(());
     }
     let shown: String = key.chars().take(80).collect();
-    Err(Error::Invalid(format!("{shown:?} cannot be the key of a stored object")))
+    Err(Error::Invalid(format!("{shown:?} can't be the key of an object")))
 }
 
 /// The folder that a list prefix names, without its final '/'; `""` is everything.
@@ -38,7 +38,7 @@ pub fn check_prefix(prefix: &str) -> Result<&str> {
     match prefix.strip_suffix('/') {
         Some(folder) => check(folder).map(|()| folder),
         None if prefix.is_empty() => Ok(prefix),
-        None => Err(Error::Invalid(format!("the list prefix {prefix:?} does not end with '/'"))),
+        None => Err(Error::Invalid(format!("{prefix:?} is not a prefix: it must end with '/'"))),
     }
 }
 
