@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from dataclasses import dataclass, field
@@ -72,7 +73,13 @@ class Command:
         return Ended(done.returncode, done.stdout, done.stderr.decode("utf-8", "replace"))
 
     def start(self, *words: str | bytes | Path) -> subprocess.Popen[bytes]:
-        """Start it and go on."""
+        """Start it and go on. It hears Ctrl-C, whoever runs the tests.
+
+        A shell lets what it starts in the background ignore SIGINT, and that is inherited: such
+        a command would rightly go on. What has a handler here has the default in a new program.
+        """
+        if signal.getsignal(signal.SIGINT) is signal.SIG_IGN:
+            signal.signal(signal.SIGINT, signal.default_int_handler)
         return subprocess.Popen(
             self.line(*words),
             env=self.environment(),

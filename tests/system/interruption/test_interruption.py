@@ -52,8 +52,6 @@ def test_an_interrupted_backup_leaves_a_sound_pool_and_goes_on(
     running = site.start("backup", large, "--compression", "1")
     stop_when_packs_appear(site, running, number)
     out, errors = running.communicate(timeout=120)
-    if running.returncode == 0:
-        pytest.skip("this machine had finished the backup before the signal came")
     assert running.returncode == 130, errors
     assert out == b""
     assert b"Traceback" not in errors
