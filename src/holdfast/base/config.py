@@ -6,13 +6,13 @@ configuration that was loaded is complete and of a version this program knows.
 
 from __future__ import annotations
 
-import os
 import tomllib
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal
 
 from holdfast.base.errors import ConfigInvalid, NewerFormat, NoPermission, SiteMissing
+from holdfast.base.files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -115,19 +115,7 @@ def save(home: Path, config: SiteConfig) -> None:
     ]
     if config.key_path is not None:
         lines.append(f"path = {_quoted(str(config.key_path))}")
-    path = home / CONFIG_NAME
-    temporary = home / f".{CONFIG_NAME}.{os.getpid()}"
-    descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
-    with os.fdopen(descriptor, "w", encoding="utf-8") as file:
-        file.write("\n".join(lines) + "\n")
-        file.flush()
-        os.fsync(file.fileno())
-    temporary.replace(path)
-    directory = os.open(home, os.O_RDONLY | os.O_DIRECTORY)
-    try:
-        os.fsync(directory)
-    finally:
-        os.close(directory)
+    write_whole(home / CONFIG_NAME, ("\n".join(lines) + "\n").encode())
 
 
 def _parse(document: dict[str, object], path: Path) -> SiteConfig:

@@ -408,6 +408,8 @@ class Pool:
     def stats(self) -> PoolStats: ...
     def images(self) -> list[Image]:
         """All images by number."""
+    def image_ids(self) -> list[str]:
+        """The ids of all images, in no order; reads no manifest."""
     def image(self, id: str) -> Image:
         """One image by its whole id."""
     def expire(self, id: str) -> None:

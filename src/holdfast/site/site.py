@@ -8,9 +8,7 @@ and the catalog are opened when first used, so that a command unlocks only what 
 from __future__ import annotations
 
 import contextlib
-import importlib
 import os
-import threading
 from dataclasses import replace
 from functools import cached_property
 from typing import TYPE_CHECKING, Self
@@ -21,13 +19,15 @@ from holdfast.base.errors import (
     CatalogDamaged,
     ImageMissing,
     InputOutput,
+    IntegrityError,
     NoPermission,
     SiteExists,
     WrongKey,
 )
 from holdfast.base.ids import ImageId, PoolId, pool_id
+from holdfast.control.inbox import Inbox
 from holdfast.movers.backup_run import run_backup
-from holdfast.site import places, secrets
+from holdfast.site import images, places, secrets
 from holdfast.vault import PoolKey, add_slot, create_pool, open_pool, recovery_kit, unwrap
 
 if TYPE_CHECKING:
@@ -61,6 +61,7 @@ class Site:
         self.config = config
         self.clock = clock
         self._source = source
+        self._inbox = Inbox(home / "catalog" / "inbox")
         self._catalog: Catalog | None = None
 
     @classmethod
@@ -164,29 +165,37 @@ class Site:
         """The id of the pool, known without opening it."""
         return PoolId(self.config.pool_id)
 
-    def unlock(self) -> None:
-        """Open the pool, and meanwhile load what the catalog is made of.
-
-        Both take a good part of a short command, and deriving the key leaves the interpreter
-        free; so this comes first in commands that want the two.
-        """
-        module = "holdfast.control.catalog"
-        threading.Thread(target=importlib.import_module, args=(module,), name="catalog").start()
-        _ = self.pool
-
     @property
     def catalog(self) -> Catalog:
-        """The catalog, opened and migrated on first use."""
+        """The catalog, opened on first use; it has heard of every image of this site then."""
         if self._catalog is None:
             from holdfast.control.catalog import Catalog
 
-            self._catalog = Catalog.open(self.home / "catalog", self.clock)
+            catalog = Catalog.open(self.home / "catalog", self.clock)
+            try:
+                self._inbox.hand_over(catalog)
+            except BaseException:
+                catalog.close()
+                raise
+            self._catalog = catalog
         return self._catalog
 
-    def commit(self, order: BackupOrder, report: Reporter | None = None) -> Image:
-        """Back up; the catalog knows the image when this returns, and its files after `catch_up`.
+    def resolve(self, text: str) -> ImageId:
+        """Find the image that a person means; see `holdfast.site.images`.
 
-        The pool itself is left out of what is backed up.
+        The pool is asked, so that a restore needs no catalog. Where a damaged manifest keeps it
+        from answering, the catalog does.
+        """
+        try:
+            return images.resolve(self.pool, text)
+        except IntegrityError:
+            return self.catalog.resolve(text)
+
+    def commit(self, order: BackupOrder, report: Reporter | None = None) -> Image:
+        """Back up. The pool itself is left out of what is backed up.
+
+        The catalog has the image when it is next opened, and its files after `catch_up`: neither
+        keeps a backup waiting.
 
         Args:
             order: What to back up.
@@ -200,7 +209,7 @@ class Site:
             own = places.rules_against(os.fsencode(self.config.pool_url), order.paths)
             order = replace(order, exclude=order.exclude + own)
         image = run_backup(self.pool, order, self.clock, report)
-        self.catalog.record_image(image, self.pool_id)
+        self._inbox.leave(image, self.pool_id)
         return image
 
     def catch_up(self, rows: RowsReporter | None = None) -> int:
@@ -230,6 +239,7 @@ class Site:
         from holdfast.control.catalog import set_aside
 
         pool = self.pool
+        self._inbox.clear()
         try:
             return self.catalog.rebuild(pool, rows)
         except CatalogDamaged:

@@ -59,8 +59,8 @@ class Cost:
     lanes: int
 
 
-DEFAULT_COST = Cost(memory_kib=64 << 10, passes=3, lanes=4)
-"""The second recommended option of RFC 9106, for memory-constrained machines."""
+DEFAULT_COST = Cost(memory_kib=32 << 10, passes=3, lanes=4)
+"""For new slots; see docs/adr/0008-the-cost-of-a-passphrase.md."""
 
 _NO_COST = Cost(0, 0, 0)
 

@@ -34,12 +34,24 @@ def test_images_are_listed_newest_last(twice: Command, tree: Path) -> None:
     rows = twice("images", "--json").assert_ok().json_lines()
     assert [row["number"] for row in rows] == [1, 2]
     assert rows[1]["parent"] == rows[0]["id"]
-    assert {row["catalog_state"] for row in rows} == {"indexed"}
+    assert {row["catalog_state"] for row in rows} == {"pending"}
     files = sum(1 for path in tree.rglob("*") if path.is_file() and not path.is_symlink())
     assert rows[1]["files"] == files
     plain = twice("images").assert_ok().text.splitlines()
     assert plain[0].split()[:3] == ["id", "source", "time"]
     assert [line.split()[0] for line in plain[1:]] == [row["id"][:8] for row in rows]
+
+
+def test_files_are_found_whether_the_catalog_was_fed_before_or_not(
+    twice: Command, tree: Path
+) -> None:
+    searched = twice("find", "o", "--versions", "--json").assert_ok()
+    assert searched.json_lines()
+    twice("backup", tree).assert_ok()
+    assert twice("catalog", "update", "--json").assert_ok().json() == {"images": 1}
+    assert twice("catalog", "update", "--json").assert_ok().json() == {"images": 0}
+    rows = twice("images", "--json").assert_ok().json_lines()
+    assert [row["catalog_state"] for row in rows] == ["indexed"] * 3
 
 
 def test_images_of_one_source_only(twice: Command, tree: Path) -> None:

@@ -103,6 +103,7 @@ def test_the_catalog_is_rebuilt_with_the_same_answers(site: Command, tree: Path,
     change_tree(tree)
     site("backup", tree).assert_ok()
     site("backup", tree / "many").assert_ok()
+    site("catalog", "update").assert_ok()
     questions = (["images", "--json"], ["find", "o", "--versions", "--json"], ["find", "*e*"])
     before = [site(*words).assert_ok().out for words in questions]
     assert before[1].count(b"\n") > 10

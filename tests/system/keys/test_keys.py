@@ -51,6 +51,7 @@ def test_a_lost_machine_comes_back_from_the_pool(
     holdfast("init", "--pool", pool, *protect).assert_ok()
     holdfast("backup", tree).assert_ok()
     holdfast("pool", "recovery-kit", "--text", kit).assert_ok()
+    holdfast("catalog", "update").assert_ok()
     before = holdfast("images", "--json").json_lines()
     found = holdfast("find", "noise", "--versions", "--json").json_lines()
 

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 from sqlalchemy.dialects import sqlite
 
+from holdfast.base import image_names
 from holdfast.base.clock import from_ns
-from holdfast.base.errors import ImageAmbiguous, ImageMissing, Invalid, NotFound
-from holdfast.base.ids import LATEST, ImageId, PoolId, SourceName, is_image_prefix
+from holdfast.base.errors import ImageMissing, NotFound
+from holdfast.base.ids import LATEST, ImageId, PoolId, SourceName
 from holdfast.control.catalog.ingest import RestorePoint
 from holdfast.control.catalog.rows import CatalogState, CopyRow, ImageRow
 from holdfast.control.catalog.schema import clients, copies, images, sources
@@ -24,7 +25,6 @@ if TYPE_CHECKING:
 
     from holdfast.control.catalog.rows import Manifest
 
-_AMBIGUOUS_SHOWN = 4
 
 _OLDEST_FIRST = (images.c.number, images.c.started_ns, images.c.id)
 _NEWEST_FIRST = tuple(column.desc() for column in _OLDEST_FIRST)
@@ -147,37 +147,20 @@ def resolve(connection: sa.Connection, text: str, source: str | None) -> ImageId
     query = sa.select(images.c.id).join(sources).where(_THERE)
     if source is not None:
         query = query.where(sources.c.name == source)
-    wanted = text.strip().lower()
     where = "" if source is None else f" of source '{source}'"
-    if wanted == LATEST:
+    if text.strip().lower() == LATEST:
         newest = connection.scalar(query.order_by(*_NEWEST_FIRST).limit(1))
         if newest is None:
-            raise ImageMissing(
-                f"there is no image{where} yet", "make one with: holdfast backup PATH"
-            )
+            raise image_names.no_image_yet(where)
         return ImageId(newest)
-    if not is_image_prefix(wanted):
-        raise Invalid(
-            f"'{text}' is not an image id",
-            "write an id, the beginning of one, or latest; list them with: holdfast images",
-        )
+    wanted = image_names.image_prefix(text)
     found = connection.scalars(
         # the ids are hexadecimal: 'g' is the first character after any of theirs
         query.where(images.c.id >= wanted, images.c.id < wanted + "g")
         .order_by(*_NEWEST_FIRST)
-        .limit(_AMBIGUOUS_SHOWN)
+        .limit(image_names.AMBIGUOUS_SHOWN + 1)
     ).all()
-    if not found:
-        raise ImageMissing(
-            f"no image{where} begins with '{text}'", "list them with: holdfast images"
-        )
-    if len(found) > 1 and found[0] != wanted:
-        shown = ", ".join(one[: len(wanted) + 4] for one in found[: _AMBIGUOUS_SHOWN - 1])
-        more = ", …" if len(found) == _AMBIGUOUS_SHOWN else ""
-        raise ImageAmbiguous(
-            f"several images{where} begin with '{text}': {shown}{more}", "write more of the id"
-        )
-    return ImageId(found[0])
+    return ImageId(image_names.the_one(text, found, where))
 
 
 def as_of(connection: sa.Connection, source: str, moment_ns: int, moment: datetime) -> ImageId:

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from holdfast.base.errors import EXIT_FINDINGS, EXIT_OK, Cancelled, HoldfastError
+from holdfast.base.errors import EXIT_FINDINGS, EXIT_OK
 from holdfast.base.ids import client_name
 from holdfast.base.units import (
     format_count,
@@ -19,14 +19,13 @@ from holdfast.base.units import (
     format_size,
 )
 from holdfast.faces.cli import describe, options
-from holdfast.faces.cli.progress import counting, reporting
+from holdfast.faces.cli.progress import reporting
 from holdfast.faces.cli.screen import Screen, tell_findings
 from holdfast.faces.cli.words import add_command
 from holdfast.movers.backup_run import DEFAULT_COMPRESSION, BackupOrder, absolute_paths
 
 if TYPE_CHECKING:
     from holdfast.engine import Counters, Image
-    from holdfast.site.site import Site
 
 EXAMPLES = (
     "holdfast backup /home /etc",
@@ -59,7 +58,8 @@ def backup(
     """Back up paths. Only what changed since the last image of the same paths is stored.
 
     Directories with a CACHEDIR.TAG or a .nobackup in them are left out. A file that can't be
-    read is named, the job goes on, and the exit status is 1.
+    read is named, the job goes on, and the exit status is 1. The catalog takes the names of the
+    files when it is next asked for one: 'holdfast catalog update' has it do so now.
     """
     screen = Screen(as_json=as_json)
     order = BackupOrder(
@@ -71,29 +71,13 @@ def backup(
     )
     with options.open_site() as site:
         # Whatever asks for a passphrase does so before the bar is drawn.
-        site.unlock()
+        _ = site.pool
         started = time.monotonic()
         with reporting(screen, "backup") as (meter, report):
             image = site.commit(order, report)
         elapsed = time.monotonic() - started
-        _feed_catalog(screen, site, image)
     _tell(screen, image, meter.last, elapsed)
     return EXIT_FINDINGS if image.findings_total else EXIT_OK
-
-
-def _feed_catalog(screen: Screen, site: Site, image: Image) -> None:
-    """The image is safe by now, and a person should know it, whatever becomes of the rest."""
-    try:
-        with counting(screen, "catalog: rows") as rows:
-            site.catch_up(rows)
-    except KeyboardInterrupt as interrupt:
-        raise Cancelled(
-            f"image {image.id} is safe in the pool; the catalog does not have its files yet",
-            "the next backup or search goes on with that",
-        ) from interrupt
-    except HoldfastError:
-        screen.say(f"image {image.id} is safe in the pool; its way into the catalog failed:")
-        raise
 
 
 def _tell(screen: Screen, image: Image, counters: Counters | None, elapsed_s: float) -> None:

@@ -41,8 +41,7 @@ def diff(
     screen = Screen(as_json=as_json)
     counts = dict.fromkeys(SIGNS, 0)
     with options.open_site() as site:
-        site.unlock()
-        first, second = site.catalog.resolve(old), site.catalog.resolve(new)
+        first, second = site.resolve(old), site.resolve(new)
         for path, change, kind, size_bytes, mtime_ns in differences(site.pool, first, second):
             counts[change] += 1
             if as_json:

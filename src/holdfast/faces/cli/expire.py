@@ -33,7 +33,7 @@ def expire(
     screen = Screen(as_json=as_json)
     with options.open_site() as site:
         # All names are understood before anything goes.
-        site.unlock()
+        _ = site.pool
         chosen = list(dict.fromkeys(site.catalog.resolve(text) for text in images))
         for image in chosen:
             site.expire(image)

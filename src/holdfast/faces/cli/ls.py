@@ -51,8 +51,7 @@ def list_entries(
     screen = Screen(as_json=as_json)
     wanted = parse_image_path(place)
     with options.open_site() as site:
-        site.unlock()
-        image = site.catalog.resolve(wanted.image)
+        image = site.resolve(wanted.image)
         for path, entry in walk(site.pool, image, wanted.path, recursive=recursive):
             _tell(screen, path, entry, long=long)
     return EXIT_OK

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import errno
 import functools
+import importlib
 import os
 import signal
 import sys
@@ -50,30 +51,29 @@ def root(
     return errors.EXIT_OK
 
 
-@functools.cache
-def register_all() -> None:
-    """Add every command to the application, once."""
-    from holdfast.faces.cli import (
-        backup,
-        catalog,
-        diff,
-        expire,
-        find,
-        gc,
-        images,
-        init,
-        ls,
-        mount,
-        pool,
-        quickstart,
-        restore,
-        verify,
-    )
+COMMANDS = (
+    *("quickstart", "init", "backup", "images", "ls", "find", "diff", "restore", "mount", "verify"),
+    *("expire", "gc", "pool", "catalog"),
+)
+"""In the order of the help. Each is a module of this package with a function ``register``."""
 
-    for module in (quickstart, init, backup, images, ls, find, diff, restore, mount, verify):
-        module.register(app)
-    for module in (expire, gc, pool, catalog):
-        module.register(app)
+
+def register(*names: str) -> None:
+    """Add commands to the application."""
+    for name in names:
+        _register(name)
+
+
+@functools.cache
+def _register(name: str) -> None:
+    importlib.import_module(f"holdfast.faces.cli.{name}").register(app)
+
+
+def _needed(arguments: Sequence[str]) -> tuple[str, ...]:
+    """The command that is meant, so that no other is loaded; all, where that can't be told."""
+    if arguments and arguments[0] in COMMANDS:
+        return (arguments[0],)
+    return COMMANDS
 
 
 def run(arguments: Sequence[str]) -> int:
@@ -89,7 +89,7 @@ def run(arguments: Sequence[str]) -> int:
 
     as_json = "--json" in arguments
     try:
-        register_all()
+        register(*_needed(arguments))
         status = app(args=list(arguments), prog_name="holdfast", standalone_mode=False)
         sys.stdout.flush()
     except (BrokenPipeError, ReaderGone):

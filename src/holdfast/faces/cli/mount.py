@@ -43,8 +43,7 @@ def mount(
     screen = Screen(as_json=as_json)
     at = os.path.abspath(directory)
     with options.open_site() as site:
-        site.unlock()
-        chosen = site.catalog.resolve(image)
+        chosen = site.resolve(image)
         os.stat(at)
         require_empty(os.fsencode(at))
         mounted = site.pool.mount(chosen, at, allow_other)

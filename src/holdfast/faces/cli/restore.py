@@ -73,9 +73,8 @@ def restore(
         chosen.append(wanted.path)
     target = os.path.abspath(os.fsencode(to))
     with options.open_site() as site:
-        site.unlock()
         order = RestoreOrder(
-            image=site.catalog.resolve(wanted.image),
+            image=site.resolve(wanted.image),
             paths=tuple(chosen),
             target=target,
             overwrite=overwrite.value if overwrite is not None else None,

@@ -42,8 +42,7 @@ def verify(
     """Follow images down to their last chunk. Exit status 2 if anything is wrong."""
     screen = Screen(as_json=as_json)
     with options.open_site() as site:
-        site.unlock()
-        chosen = [site.catalog.resolve(text) for text in images] if images else None
+        chosen = [site.resolve(text) for text in images] if images else None
         pool = site.pool
         started = time.monotonic()
         with reporting(screen, "verify") as (_, report):

@@ -1,0 +1,95 @@
+"""Images that the catalog has yet to hear of: a note of each, left when its backup ended.
+
+A backup needs no database that way: whoever opens the catalog next hands the notes over. Must
+not import the catalog. Invariants: a note is whole or not there; it goes only when the catalog
+has its image; handing one over twice changes nothing.
+"""
+
+from __future__ import annotations
+
+import json
+from dataclasses import asdict, dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from holdfast.base.errors import CatalogError, InputOutput
+from holdfast.base.files import write_whole
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from holdfast.control.catalog import Manifest
+
+_SUFFIX = ".json"
+
+
+@dataclass(frozen=True, slots=True)
+class Note:
+    """What the catalog keeps of an image's manifest, and the pool that has the image."""
+
+    id: str
+    number: int
+    source: str
+    host: str
+    started_ns: int
+    finished_ns: int
+    parent: str | None
+    status: str
+    stats: dict[str, int]
+    findings_total: int
+    software: str
+    pool: str
+
+
+class Recorder(Protocol):
+    """The part of the catalog that takes notes over."""
+
+    def record_image(self, image: Manifest, pool_id: str) -> None:
+        """Note an image and its copy in a pool; repeating is harmless."""
+        ...
+
+
+class Inbox:
+    """The notes in one directory. Several processes may leave and hand over at once."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+
+    def leave(self, image: Manifest, pool: str) -> None:
+        """Leave a note of a committed image; durable on return.
+
+        Raises:
+            InputOutput: It can't be written.
+        """
+        facts = {name: getattr(image, name) for name in Note.__slots__ if name != "pool"}
+        note = Note(**facts, pool=pool)
+        try:
+            self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+            write_whole(self._directory / (note.id + _SUFFIX), json.dumps(asdict(note)).encode())
+        except OSError as error:
+            raise InputOutput(f"can't write in {self._directory}: {error.strerror}") from error
+
+    def hand_over(self, catalog: Recorder) -> None:
+        """Give every note to the catalog.
+
+        Raises:
+            CatalogError: A note can't be understood; those before it are handed over.
+        """
+        for path in sorted(self._directory.glob(f"[0-9a-f]*{_SUFFIX}")):
+            try:
+                note = Note(**json.loads(path.read_bytes()))
+            except FileNotFoundError:
+                continue
+            except OSError as error:
+                raise InputOutput(f"can't read {path}: {error.strerror}") from error
+            except (ValueError, TypeError) as error:
+                raise CatalogError(
+                    f"the note {path} of an image is damaged",
+                    "bring the catalog back from the pool: holdfast catalog rebuild",
+                ) from error
+            catalog.record_image(note, note.pool)
+            path.unlink(missing_ok=True)
+
+    def clear(self) -> None:
+        """Throw the notes away: the pool has all that they say."""
+        for path in self._directory.glob(f"[0-9a-f]*{_SUFFIX}"):
+            path.unlink(missing_ok=True)
