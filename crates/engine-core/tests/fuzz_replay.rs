@@ -41,18 +41,6 @@ fn every_parser_withstands_its_seeds_changed_in_every_way() {
     }
 }
 
-#[test]
-fn every_parser_has_a_fuzz_target() {
-    let targets = fuzz().join("fuzz_targets");
-    let manifest = fs::read_to_string(fuzz().join("Cargo.toml")).unwrap();
-    for parser in &parsers::ALL {
-        let source = fs::read_to_string(targets.join(format!("{}.rs", parser.name))).unwrap();
-        assert!(source.contains(&format!("named(\"{}\")", parser.name)));
-        assert!(manifest.contains(&format!("name = \"{}\"", parser.name)));
-    }
-    assert_eq!(fs::read_dir(targets).unwrap().count(), parsers::ALL.len());
-}
-
 fn hex(bytes: &[u8]) -> String {
     bytes.iter().map(|byte| format!("{byte:02x}")).collect()
 }

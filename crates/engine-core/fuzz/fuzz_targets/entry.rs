@@ -1,4 +1,0 @@
-#![no_main]
-use holdfast_engine_core::testing::parsers::named;
-
-libfuzzer_sys::fuzz_target!(|bytes: &[u8]| (named("entry").feed)(bytes));
