@@ -145,3 +145,17 @@ def test_what_is_skipped_is_counted_and_not_compared(pair: tuple[Path, Path]) ->
     )
     assert found.differences == []
     assert found.skipped == 2
+
+
+def test_a_difference_the_caller_knows_of_is_forgiven_and_others_are_not(
+    pair: tuple[Path, Path],
+) -> None:
+    left, right = pair
+    os.utime(right / "links", ns=(1, 1))
+    (right / "links" / "first").chmod(0o600 if (left / "links" / "first").stat().st_mode & 1 else 1)
+    found = compare_trees(
+        os.fsencode(left), os.fsencode(right), forgive=lambda one: one.path == b"links"
+    )
+    assert found.forgiven == 1
+    assert found.differences_total >= 1
+    assert all(one.words.startswith("modes") for one in found.differences)

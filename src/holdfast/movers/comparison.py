@@ -43,6 +43,7 @@ class Comparison:
         skipped: Names left out because the caller said so.
         changed_meanwhile: Differences that come from a change on the left after the moment the
             caller named; not counted as differences.
+        forgiven: Differences that the caller knew of; not counted as differences either.
         differences: The first hundred.
         differences_total: How many there were.
     """
@@ -52,6 +53,7 @@ class Comparison:
     bytes_compared: int = 0
     skipped: int = 0
     changed_meanwhile: int = 0
+    forgiven: int = 0
     differences: list[Difference] = field(default_factory=list)
     differences_total: int = 0
 
@@ -70,6 +72,7 @@ def compare_trees(
     skip: frozenset[bytes] = frozenset(),
     leave_out: Callable[[bytes], bool] | None = None,
     since_ns: int | None = None,
+    forgive: Callable[[Difference], bool] | None = None,
 ) -> Comparison:
     """Compare two trees.
 
@@ -84,6 +87,7 @@ def compare_trees(
         skip: Relative paths to leave out, with all that is below them.
         leave_out: Is asked of each directory on the left whether what is in it is left out.
         since_ns: What changed on the left from this moment on (by its ctime) is no difference.
+        forgive: Is asked of each difference whether it is one that the caller knows of.
 
     Returns:
         The counts and differences; equal trees have none.
@@ -103,7 +107,7 @@ def compare_trees(
             here.skipped += 1
         elif is_directory:
             pending.extend(_compare_names(here, path, left_path, right_path, skip))
-        _add(result, here, left_path, since_ns)
+        _add(result, here, left_path, since_ns, forgive)
     return result
 
 
@@ -134,7 +138,13 @@ def _compare_one(
     return False
 
 
-def _add(result: Comparison, here: Comparison, left_path: bytes, since_ns: int | None) -> None:
+def _add(
+    result: Comparison,
+    here: Comparison,
+    left_path: bytes,
+    since_ns: int | None,
+    forgive: Callable[[Difference], bool] | None,
+) -> None:
     result.entries += here.entries
     result.files += here.files
     result.bytes_compared += here.bytes_compared
@@ -143,6 +153,8 @@ def _add(result: Comparison, here: Comparison, left_path: bytes, since_ns: int |
         # What is only right was deleted on the left, which changed the directory.
         if since_ns is not None and _changed_since(left_path, one.path, since_ns):
             result.changed_meanwhile += 1
+        elif forgive is not None and forgive(one):
+            result.forgiven += 1
         else:
             result.differ(one.path, one.words)
 
