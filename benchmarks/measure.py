@@ -15,9 +15,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from benchmarks.tools import ToolError
+from benchmarks.tools.tool import ToolError
 
 _LAUNCHER = Path(__file__).with_name("launch.py")
+_DROP_CACHES = Path("/proc/sys/vm/drop_caches")
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,8 +45,17 @@ def run(
     environment: dict[str, str],
     scratch: Path,
     cwd: Path | None = None,
+    *,
+    cold: bool = False,
 ) -> tuple[Sample, str]:
     """Run a command to its end and measure it.
+
+    Args:
+        command: Its words.
+        environment: All of its environment.
+        scratch: A directory for what it writes to its outputs.
+        cwd: Where it runs, if that matters.
+        cold: Let the kernel forget first what it has read.
 
     Returns:
         What it took, and what it wrote to its standard output.
@@ -54,6 +64,8 @@ def run(
         ToolError: Its exit status was not 0.
     """
     os.sync()
+    if cold:
+        _DROP_CACHES.write_text("3\n")
     result, output, errors = (scratch / name for name in ("result", "output", "errors"))
     launcher = [sys.executable, "-I", "-S", os.fspath(_LAUNCHER)]
     places = [os.fspath(one) for one in (result, output, errors)]
@@ -66,6 +78,11 @@ def run(
         program = os.path.basename(command[0])
         raise ToolError(f"{program} ended with {status}: {(words or said).strip()[-600:]}")
     return Sample(**json.loads(result.read_text())), said
+
+
+def can_be_cold() -> bool:
+    """Whether this process may make the kernel forget what it has read."""
+    return os.access(_DROP_CACHES, os.W_OK)
 
 
 def size_of(directory: Path) -> int:

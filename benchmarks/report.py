@@ -8,14 +8,34 @@ from __future__ import annotations
 
 from dataclasses import asdict, dataclass, field
 from statistics import median
-from textwrap import fill
+from textwrap import wrap
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
-FORMAT = 1
-WORKS = {"first": "first backup", "again": "nothing new", "restore": "restore"}
+FORMAT = 2
+LIMIT = "limit"
+"""The work of rows whose tool is no backup program: see limits."""
+WORKS = {
+    "first": "first backup",
+    "again": "nothing new",
+    "changed": "1 % changed",
+    "restore": "restore",
+    "one": "one file",
+    "equal": "equal sizes",
+    "days": "all days",
+    "expire": "expire half",
+    "collect": "collect",
+    "cold-first": "cold first",
+    "cold-again": "cold again",
+    "cold-restore": "cold restore",
+    "cold-one": "cold one",
+    LIMIT: "limits",
+}
+COLD = tuple(work for work in WORKS if work.startswith("cold-"))
+STORING = ("first", "again", "changed", "equal", "days", "collect", "cold-first", "cold-again")
+"""Works after which it matters what is stored."""
 OWN = "holdfast"
 
 _MIB = 1 << 20
@@ -41,9 +61,9 @@ class Measured:
     cpu_s: float
     system_s: float
     peak_bytes: int
-    engine_s: float | None
-    pool_bytes: int
-    state_bytes: int
+    engine_s: float | None = None
+    pool_bytes: int = 0
+    state_bytes: int = 0
 
 
 @dataclass(slots=True)
@@ -100,7 +120,7 @@ def table(title: str, rows: Sequence[Row]) -> str:
     lines = [f"{title}; peak memory and pool in MiB", "", _line(_HEADS)]
     before = ""
     for row in rows:
-        if not row.rounds:
+        if not row.rounds or row.work == LIMIT:
             continue
         if before and row.work != before:
             lines.append("")
@@ -115,7 +135,7 @@ def _cells(row: Row, own: Row | None) -> tuple[str, ...]:
     spread = time(row)
     against = ratio(row, own, lambda one: one.wall_s) if own and row.tool != OWN else None
     measured = row.rounds.values()
-    pool = "" if row.work == "restore" else number(median(m.pool_bytes for m in measured) / _MIB)
+    pool = number(median(m.pool_bytes for m in measured) / _MIB) if row.work in STORING else ""
     return (
         written(spread),
         written(against, "x") if against else "",
@@ -132,7 +152,10 @@ def _engine_lines(rows: Sequence[Row]) -> list[str]:
         engine = [one.engine_s for one in row.rounds.values() if one.engine_s is not None]
         if row.tool == OWN and engine:
             parts.append(f"{WORKS[row.work]} {number(median(engine))}")
-    return ["", f"seconds inside holdfast's engine: {', '.join(parts)}"] if parts else []
+    if not parts:
+        return []
+    words = f"seconds inside holdfast's engine: {', '.join(parts)}"
+    return ["", *wrap(words, 80, subsequent_indent="  ")]
 
 
 def number(value: float) -> str:
@@ -190,30 +213,3 @@ def rows_of(known: Iterable[dict[str, Any]]) -> list[Row]:
         )
         for one in known
     ]
-
-
-def page(result: dict[str, Any]) -> str:
-    """The whole report of a run, as text."""
-    machine = result["machine"]
-    tools = [
-        f"{one['name']} {one['version']} ({one['settings']}; {one['source']})"
-        for one in result["tools"]
-    ]
-    parts = [
-        (
-            f"{machine['processor']}, {machine['cores']} cores, {machine['memory_gib']} GiB, "
-            f"{machine['system']}, {machine['file_system']}"
-        ),
-        *tools,
-        *(f"{name} is missing: {why}" for name, why in result["missing"].items()),
-        (
-            f"medians of {result['rounds']} rounds (least-most); processes wanting to run, before "
-            f"and after: {result['load'][0]:.1f}, {result['load'][1]:.1f}"
-        ),
-    ]
-    text = "".join(fill(one, 80, subsequent_indent="  ") + "\n" for one in parts)
-    for corpus in result["corpora"]:
-        text += "\n" + table(corpus["title"], rows_of(corpus["rows"]))
-    for one in result["failures"]:
-        text += "\n" + fill(f"FAILED: {one}", 80, subsequent_indent="  ") + "\n"
-    return text

@@ -1,124 +1,140 @@
-"""The rounds: every tool does a work before any does the next; restores are compared.
+"""The rounds on a tree of files: every tool does a work before any does the next.
 
-Must not decide what is measured or how it is shown. Invariants: tools take turns at being first;
-what is compared or deleted is outside of every measured time; trees of many files are deleted
-only when the last restore is done, since ext4 makes files slowly for minutes after many were
-deleted (it looks for inodes that were not freed just now), and whoever restores next would pay.
+Must not know how any tool is driven, nor how results are shown. Invariants: tools take turns at
+being first; a round begins with the corpus as it was made, whatever the round before changed.
 """
 
 from __future__ import annotations
 
 import os
-import shutil
-from dataclasses import asdict
 from typing import TYPE_CHECKING
 
-from benchmarks import measure
-from benchmarks.report import Measured, Row
-from benchmarks.tools import Place, Tool, ToolError
-from holdfast.movers.comparison import compare_trees
+from benchmarks.corpora import warm
+from benchmarks.report import COLD, WORKS
+from benchmarks.tools import Backup, Place, Tool, ToolError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
-    from pathlib import Path
+    from collections.abc import Collection, Sequence
 
-    from benchmarks.corpora import Corpus
+    from benchmarks.limits import Limits
+    from benchmarks.session import Session
+
+_BACKUPS = ("first", "again", "changed")
 
 
-_MANY_FILES = 1000
+def run(session: Session, works: Collection[str], count: int, limits: Limits | None = None) -> None:
+    """Do this many rounds.
 
-
-class Rounds:
-    """Works on one corpus.
-
-    Attributes:
-        rows: What was measured, in the order of the report.
-        failures: Commands that failed and restores that were not the same, in words.
+    Args:
+        session: The corpus and the tools.
+        works: Keys of `report.WORKS`; a restore makes the backup it needs.
+        count: How many.
+        limits: Are measured, too, if given.
     """
+    corpus = session.corpus
+    one = _middle_file(corpus.root)
+    try:
+        for number in range(count):
+            if limits is not None and "limit" in works:
+                limits.streams(session, number)
+            _Round(session, number, one, works, limits).run(count)
+    finally:
+        corpus.restore()
 
+
+class _Round:
     def __init__(
         self,
-        corpus: Corpus,
-        tools: Sequence[Tool],
-        works: Sequence[str],
-        place: Path,
-        tell: Callable[[str], None],
+        session: Session,
+        number: int,
+        one: str,
+        works: Collection[str],
+        limits: Limits | None,
     ) -> None:
-        self._corpus = corpus
-        self._tools = tools
+        self._session = session
+        self._number = number
+        self._one = one
         self._works = works
-        self._place = place
-        self._tell = tell
-        self.rows = [Row(work, tool.name) for work in works for tool in tools]
-        self.failures: list[str] = []
+        self._limits = limits if "limit" in works else None
+        self._root = session.corpus.root.resolve()
+        self._turn = session.turn(number)
 
     def run(self, count: int) -> None:
-        """Do this many rounds."""
-        try:
-            for number in range(count):
-                at = number % len(self._tools)
-                self._round(number, [*self._tools[at:], *self._tools[:at]])
-        finally:
-            shutil.rmtree(self._place, ignore_errors=True)
+        places = self._open("warm")
+        self._warm_works(places)
+        self._session.corpus.restore()
+        self._session.close([place for place, _ in places.values()], count)
+        if "equal" in self._works:
+            places = self._open("equal", equal=True)
+            self._all(places, "equal")
+            self._session.close([place for place, _ in places.values()], count)
+        cold = [work for work in COLD if work in self._works]
+        if cold:
+            places = self._open("cold")
+            for work in COLD:
+                # Whatever is asked for, there has to be a backup before it.
+                if work in cold or work == "cold-first":
+                    self._all(places, work, cold=True)
+            self._session.close([place for place, _ in places.values()], count)
+            warm(self._root)
 
-    def _round(self, number: int, turn: Sequence[Tool]) -> None:
-        places = {}
-        for tool in turn:
-            root = self._place / f"{number + 1}-{tool.name}"
-            place = Place(root, self._corpus.root.resolve())
-            place.state.mkdir(parents=True)
-            step = tool.init(place)
-            measure.run(step.command, step.environment, place.root)
-            places[tool.name] = place
-        backups = 0
-        for work in ("first", "again", "restore"):
-            # A restore needs a backup, whether that one is asked for or not.
-            if work not in self._works and work != "first":
+    def _warm_works(self, places: dict[str, tuple[Place, list[Backup]]]) -> None:
+        if not any(work in self._works for work in (*_BACKUPS, "restore", "one")):
+            return
+        self._all(places, "first")
+        if self._limits is not None:
+            self._limits.walk(self._session, self._number)
+        if "again" in self._works:
+            self._all(places, "again")
+        if "changed" in self._works:
+            self._session.corpus.change()
+            self._all(places, "changed")
+        for work in ("restore", "one"):
+            if work in self._works:
+                self._all(places, work)
+
+    def _open(self, name: str, *, equal: bool = False) -> dict[str, tuple[Place, list[Backup]]]:
+        opened = {}
+        for tool in self._turn:
+            place = self._session.open(tool, f"{self._number + 1}-{name}", self._root, equal=equal)
+            if place is not None:
+                backups: list[Backup] = []
+                opened[tool.name] = (place, backups)
+        return opened
+
+    def _all(
+        self, places: dict[str, tuple[Place, list[Backup]]], work: str, *, cold: bool = False
+    ) -> None:
+        """One work by every tool; one that fails is left out of what follows."""
+        for tool in self._turn:
+            if tool.name not in places:
                 continue
-            backups += work != "restore"
-            for tool in [one for one in turn if one.name in places]:
-                try:
-                    self._do(number, work, tool, places[tool.name], backups)
-                except ToolError as failure:
-                    self._fail(f"{tool.name}, {work}, {self._corpus.title}: {failure}")
-                    del places[tool.name]
-        for place in places.values():
-            shutil.rmtree(place.pool, ignore_errors=True)
+            place, backups = places[tool.name]
+            try:
+                self._do(work, tool, place, backups, cold=cold)
+            except ToolError as failure:
+                title = self._session.corpus.title
+                self._session.fail(f"{tool.name}, {WORKS[work]}, {title}: {failure}")
+                del places[tool.name]
 
-    def _do(self, number: int, work: str, tool: Tool, place: Place, backups: int) -> None:
-        if work == "restore":
-            place.back.mkdir()
-            step = tool.restore(place, backups)
-        else:
-            step = tool.backup(place, backups)
-        sample, said = measure.run(step.command, step.environment, place.root, step.cwd)
-        if work == "restore":
-            self._compare(tool, place)
-        values = {**asdict(sample), "engine_s": tool.engine_s(said)}
-        values["pool_bytes"] = measure.size_of(place.pool)
-        values["state_bytes"] = measure.size_of(place.state)
-        self._tell(
-            f"{self._corpus.shape.name:6} round {number + 1} {work:8} {tool.name:9} "
-            f"{sample.wall_s:8.2f} s {sample.cpu_s:8.2f} CPU s"
-        )
-        for row in self.rows:
-            if row.work == work and row.tool == tool.name:
-                row.rounds[number] = Measured(**values)
+    def _do(
+        self, work: str, tool: Tool, place: Place, backups: list[Backup], *, cold: bool
+    ) -> None:
+        session, number = self._session, self._number
+        if work.endswith(("restore", "one")):
+            one = self._one if work.endswith("one") else None
+            session.restore(number, work, tool, place, backups[-1], one, cold=cold)
+            return
+        step = tool.backup(place, len(backups) + 1)
+        said = session.take(number, work, tool, place, step, cold=cold)
+        backups.append(Backup(len(backups) + 1, said))
 
-    def _compare(self, tool: Tool, place: Place) -> None:
-        left, right = os.fsencode(self._corpus.root.resolve()), os.fsencode(place.restored)
-        seen = compare_trees(left, right, owners=os.geteuid() == 0)
-        if self._corpus.files < _MANY_FILES:
-            shutil.rmtree(place.back)
-        if seen.differences_total:
-            first = seen.differences[0]
-            self._fail(
-                f"{tool.name} restored {self._corpus.title} with {seen.differences_total:,} "
-                f"differences; the first: {os.fsdecode(first.path)} {first.words}"
-            )
-        elif seen.files < self._corpus.files:
-            self._fail(f"{tool.name}: only {seen.files:,} files were compared")
 
-    def _fail(self, words: str) -> None:
-        self._tell(f"FAILED: {words}")
-        self.failures.append(words)
+def _middle_file(root: os.PathLike[str]) -> str:
+    """A regular file half-way through the names, so that no tool finds it first or last."""
+    found: list[str] = []
+    for above, directories, names in os.walk(root):
+        directories.sort()
+        paths: Sequence[str] = [os.path.join(above, name) for name in sorted(names)]
+        found += [path for path in paths if not os.path.islink(path)]
+    return os.path.relpath(found[len(found) // 2], root)

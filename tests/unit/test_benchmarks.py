@@ -5,16 +5,36 @@ from __future__ import annotations
 import json
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from random import Random
+from xml.etree import ElementTree as ET
 
 import pytest
 
-from benchmarks import content, corpora, measure, report, rounds, run, tools
+from benchmarks import (
+    content,
+    corpora,
+    generations,
+    goals,
+    measure,
+    page,
+    plans,
+    plots,
+    report,
+    rounds,
+    run,
+    tools,
+)
+from benchmarks.corpora import disk_images
+from benchmarks.session import Session
+from benchmarks.tools.tool import last_json
 from holdfast.movers.comparison import compare_trees
 
 SMALL = corpora.Shape("small", 150, 7)
 LARGE = corpora.Shape("large", 1 << 20, 7)
+TINY = corpora.Shape("tiny", 250, 7)
+IMAGES = corpora.Shape("images", 2 << 20, 7)
 
 
 def measured(wall_s: float, engine_s: float | None = None) -> report.Measured:
@@ -36,7 +56,7 @@ def rows() -> list[report.Row]:
     ]
 
 
-@pytest.mark.parametrize("shape", [SMALL, LARGE], ids=lambda shape: shape.name)
+@pytest.mark.parametrize("shape", [SMALL, LARGE, TINY, IMAGES], ids=lambda shape: shape.name)
 def test_a_seed_gives_the_same_files_anywhere(shape: corpora.Shape, tmp_path: Path) -> None:
     one = corpora.provide(shape, tmp_path / "one")
     other = corpora.provide(shape, tmp_path / "other")
@@ -167,65 +187,242 @@ def test_a_command_that_fails_is_told_in_its_own_words(tmp_path: Path) -> None:
 
 
 class Copier:
-    """A tool that stores a plain copy, and may lose a byte of each restore."""
+    """A tool that stores plain copies, and may lose a byte of each restore, or fail."""
 
     version = "1"
-    settings = source = remark = ""
+    settings = equal_settings = source = remark = ""
+    forgets: tuple[str, ...] = ()
 
-    def __init__(self, name: str, *, loses: bool) -> None:
+    def __init__(self, name: str, *, loses: bool = False, fails: str = "") -> None:
         self.name = name
         self._loses = loses
+        self._fails = fails
 
-    def init(self, place: tools.Place) -> tools.Step:
-        return self._step(place, f"mkdir -p {place.pool}")
+    def init(self, place: tools.Place) -> list[tools.Step]:
+        return [self._step(place, f"mkdir -p {place.pool}")]
 
     def backup(self, place: tools.Place, number: int) -> tools.Step:
+        if self._fails == "backup" and number > 1:
+            return self._step(place, "echo full >&2; exit 3")
         return self._step(place, f"cp -a {place.corpus} {place.pool}/{number}")
 
-    def restore(self, place: tools.Place, number: int) -> tools.Step:
-        into = place.restored
-        lose = f"; truncate -s -1 $(find {into} -type f -size +1k | head -n 1)"
-        copy = f"mkdir -p {into.parent} && cp -a {place.pool}/{number} {into}"
-        return self._step(place, copy + lose * self._loses)
+    def restore(self, place: tools.Place, backup: tools.Backup) -> tools.Step:
+        return self._copy(place, f"{place.pool}/{backup.number}", place.restored)
+
+    def restore_one(self, place: tools.Place, backup: tools.Backup, path: str) -> tools.Step:
+        return self._copy(place, f"{place.pool}/{backup.number}/{path}", place.restored / path)
+
+    def expire(self, place: tools.Place, backups: Sequence[tools.Backup]) -> tools.Step:
+        names = " ".join(f"{place.pool}/{one.number}" for one in backups)
+        return self._step(place, f"mv {names} {place.state}")
+
+    def collect(self, place: tools.Place) -> tools.Step:
+        return self._step(place, f"rm -r {place.state}/*")
 
     def engine_s(self, output: str) -> float | None:
         return None
+
+    def _copy(self, place: tools.Place, source: str, into: Path) -> tools.Step:
+        lose = f"; truncate -s -1 $(find {into} -type f -size +1k | head -n 1)"
+        copy = f"mkdir -p {into.parent} && cp -a {source} {into}"
+        return self._step(place, copy + lose * self._loses)
 
     def _step(self, place: tools.Place, words: str) -> tools.Step:
         return tools.Step(["sh", "-c", words], place.environment())
 
 
-def test_a_tool_that_restores_something_else_is_caught(tmp_path: Path) -> None:
-    corpus = corpora.provide(corpora.Shape("small", 20, 3), tmp_path / "corpora")
-    honest, lossy = Copier("holdfast", loses=False), Copier("restic", loses=True)
+def session(shape: corpora.Shape, place: Path, *copiers: Copier) -> Session:
+    corpus = corpora.provide(shape, place / "corpora")
     told: list[str] = []
-    works = rounds.Rounds(
-        corpus, [honest, lossy], list(report.WORKS), tmp_path / "run", told.append
-    )
-    works.run(2)
+    return Session(corpus, copiers, place / "run", told.append)
+
+
+def test_a_tool_that_restores_something_else_is_caught(tmp_path: Path) -> None:
+    honest, lossy = Copier("holdfast"), Copier("restic", loses=True)
+    works = session(corpora.Shape("small", 20, 3), tmp_path, honest, lossy)
+    rounds.run(works, ["first", "again", "changed", "restore"], 2)
+    works.end()
     assert len(works.failures) == 2
     assert all("restic" in one and "differences" in one for one in works.failures)
-    assert [sorted(one.rounds) for one in works.rows] == [[0, 1]] * 6
+    assert [sorted(one.rounds) for one in works.rows] == [[0, 1]] * 8
     assert not (tmp_path / "run").exists()
+
+
+def test_a_tool_that_fails_is_left_out_of_the_rest_of_its_round(tmp_path: Path) -> None:
+    works = session(SMALL, tmp_path, Copier("holdfast"), Copier("borg", fails="backup"))
+    rounds.run(works, ["first", "again", "one"], 1)
+    assert [(row.work, row.tool) for row in works.sorted_rows(["holdfast", "borg"])] == [
+        ("first", "holdfast"),
+        ("first", "borg"),
+        ("again", "holdfast"),
+        ("one", "holdfast"),
+    ]
+    assert len(works.failures) == 1
+    assert "ended with 3: full" in works.failures[0]
+
+
+@pytest.mark.parametrize("shape", [SMALL, LARGE], ids=lambda shape: shape.name)
+def test_one_percent_changes_and_is_put_back(shape: corpora.Shape, tmp_path: Path) -> None:
+    corpus = corpora.provide(shape, tmp_path / "one")
+    other = corpora.provide(shape, tmp_path / "other")
+    corpus.change()
+    seen = compare_trees(os.fsencode(corpus.root), os.fsencode(other.root))
+    changed = {one.path for one in seen.differences}
+    assert len(changed) == (corpus.files if corpus.few else 1)
+    # What an interrupted run left changed is put back by the next.
+    again = corpora.provide(shape, tmp_path / "one")
+    assert not compare_trees(os.fsencode(again.root), os.fsencode(other.root)).differences
+    assert not list((tmp_path / "one").glob("*.journal"))
+
+
+def test_disk_images_share_most_of_the_system_and_no_work_data(tmp_path: Path) -> None:
+    corpus = corpora.provide(corpora.Shape("images", 4 << 20, 1), tmp_path)
+
+    def blocks(number: int) -> list[bytes]:
+        data = (corpus.root / disk_images.name(number)).read_bytes()
+        size = disk_images.BLOCK_BYTES
+        return [data[at : at + size] for at in range(0, len(data), size)]
+
+    one, other = blocks(0), blocks(1)
+    system = int(len(one) * 0.42)
+    shared = set(one[:system]) & set(other[:system])
+    assert len(shared) > system * 0.8
+    assert one[:system] != other[:system]
+    zero = bytes(disk_images.BLOCK_BYTES)
+    assert not (set(one[system:]) & set(other[system:])) - {zero}
+    assert one[-1] == zero
+
+
+def test_a_generation_changes_little_and_is_the_same_anywhere(tmp_path: Path) -> None:
+    made = [
+        corpora.provide(corpora.Shape("images", 4 << 20, 1), tmp_path / name)
+        for name in ("one", "other", "before")
+    ]
+    for corpus in made[:2]:
+        disk_images.advance(corpus.root, 1, 1)
+    one, other, before = ((corpus.root / disk_images.name(3)).read_bytes() for corpus in made)
+    assert one == other
+    assert len(one) == len(before)
+    size = disk_images.BLOCK_BYTES
+    places = range(0, len(one), size)
+    changed = sum(one[at : at + size] != before[at : at + size] for at in places)
+    assert 0 < changed < len(places) * 0.03
+
+
+def test_days_are_summed_and_garbage_goes_before_the_restore(tmp_path: Path) -> None:
+    works = session(IMAGES, tmp_path, Copier("holdfast"), Copier("restic", loses=True))
+    series = generations.run(works, ["expire", "collect", "restore"], 1, 3)
+    known = {(row.work, row.tool): row.rounds[0] for row in works.rows}
+    days = known["days", "holdfast"]
+    assert days.wall_s == pytest.approx(sum(day["wall_s"] for day in series["holdfast"]))
+    assert days.pool_bytes == 3 * 16 << 20
+    assert known["collect", "holdfast"].pool_bytes == 2 * 16 << 20
+    assert len(works.failures) == 1
+    assert "restic restored eight disk images" in works.failures[0]
+
+
+def test_the_last_object_of_lines_is_taken_for_what_was_made() -> None:
+    assert last_json('{"a": 1}\n{"snapshot_id": "x"}\n', "restic") == {"snapshot_id": "x"}
+    assert last_json('{\n "id": "y"\n}\n', "rustic") == {"id": "y"}
+    with pytest.raises(tools.ToolError, match="borg did not say"):
+        last_json("done\n", "borg")
+
+
+def test_works_and_corpora_can_be_named() -> None:
+    assert [plan.name for plan, _ in plans.chosen("quick", [], cold=False)] == [
+        "small",
+        "large",
+        "images",
+    ]
+    ((plan, works),) = plans.chosen("quick", ["large", "again"], cold=True)
+    assert (plan.name, works) == ("large", ("again",))
+    assert all("cold-first" not in works for _, works in plans.chosen("full", [], cold=False))
+
+
+def result(**more: object) -> dict[str, object]:
+    return {
+        "format": report.FORMAT,
+        "mode": "quick",
+        "machine": {
+            "processor": "a processor",
+            "cores": 2,
+            "memory_gib": 4,
+            "system": "Linux",
+            "file_system": "ext4",
+        },
+        "tools": [],
+        "missing": {"borg": "no compiler"},
+        "corpora": [{"name": "small", "title": "a corpus", "rows": report.summary(rows())}],
+        "failures": [{"corpus": "small", "words": "restic restored less"}],
+        **more,
+    }
+
+
+def large_rows() -> list[report.Row]:
+    return [
+        row("first", "holdfast", 10.0),
+        row("first", "restic", 21.0),
+        row("first", "borg", 39.0),
+        row("limit", "zstd -1 -T0", 7.9),
+    ]
+
+
+def test_goals_are_met_or_not_and_those_without_rows_are_left_out() -> None:
+    corpus = {"name": "large", "title": "t", "rows": report.summary(large_rows())}
+    found = goals.judge(result(corpora=[corpus]))
+    told = {(one.wanted, one.measured): one.met for one in found}
+    assert told["at least 2x restic", "2.10x"]
+    assert not told["at least 4x borg", "3.90x"]
+    assert not told["at least 80 % of the speed of zstd -1 -T0", "79 %"]
+    assert told["not above the smallest peer", "1.00x smaller (restic)"]
+    assert not any("kopia" in one.wanted or "restore" in one.work for one in found)
+    assert max(map(len, goals.table(found).splitlines())) <= 80
+    assert "| first backup, large files | at least 4x borg | 3.90x | **no** |" in goals.markdown(
+        found
+    )
+
+
+def test_a_result_is_drawn_the_same_each_time(tmp_path: Path) -> None:
+    day = {"wall_s": 1.0, "pool_bytes": 5 << 20}
+    images = {
+        "name": "images",
+        "title": "images",
+        "rows": report.summary(rows()),
+        "days": {"holdfast": [day, day], "restic": [day]},
+    }
+    known = result(corpora=[images])
+    made = plots.write(known, tmp_path)
+    assert [path.name for path in made] == ["quick-images.svg", "quick-images-pool.svg"]
+    texts = [path.read_text() for path in made]
+    assert texts == [path.read_text() for path in plots.write(known, tmp_path)]
+    for text in texts:
+        ET.fromstring(text)
+        assert "holdfast" in text
+
+
+def test_corpora_of_several_runs_stand_in_one_result() -> None:
+    known = result(corpora=[{"name": "images"}, {"name": "large", "old": True}], failures=[])
+    run._add(known, {"name": "large", "failures": ["restic failed"]})
+    assert known["corpora"] == [{"name": "large"}, {"name": "images"}]
+    assert known["failures"] == [{"corpus": "large", "words": "restic failed"}]
+    run._add(known, {"name": "large", "failures": []})
+    assert known["failures"] == []
 
 
 def test_a_shown_result_is_the_one_that_was_written(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    result = {
-        "machine": measure.machine(tmp_path),
-        "rounds": 3,
-        "load": [0.5, 1.5],
-        "tools": [],
-        "missing": {"borg": "no compiler"},
-        "corpora": [{"title": "a corpus", "rows": report.summary(rows())}],
-        "failures": ["restic restored less"],
-    }
     path = tmp_path / "result.json"
-    path.write_text(json.dumps(result))
+    path.write_text(json.dumps(result()))
     assert run.main(["--show", os.fspath(path)]) == 0
     shown = capsys.readouterr().out
     assert "borg is missing: no compiler" in shown
     assert "FAILED: restic restored less" in shown
     assert report.table("a corpus", rows()) in shown
     assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_limits_are_told_beside_the_works_they_hold_for() -> None:
+    corpus = {"name": "large", "title": "t", "rows": report.summary(large_rows())}
+    text = page.page(result(corpora=[corpus]))
+    assert "zstd -1 -T0 7.90 (7.90-7.90) first backup 1.27x" in " ".join(text.split())
