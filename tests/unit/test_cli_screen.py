@@ -9,7 +9,6 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.faces.cli.screen import Screen, path_json, path_text, printable, tell_findings
-from holdfast.faces.cli.words import reflowed
 
 
 @given(st.binary(max_size=40))
@@ -58,7 +57,3 @@ def test_many_findings_are_counted_and_the_first_are_told(
 def test_no_findings_are_not_mentioned(capsys: pytest.CaptureFixture[str]) -> None:
     tell_findings(Screen(), [], 0, "findings")
     assert capsys.readouterr().err == ""
-
-
-def test_paragraphs_flow_and_brackets_are_text() -> None:
-    assert reflowed("One.\n\n    Two\n    lines [bold].\n") == "One.\n\nTwo lines \\[bold]."

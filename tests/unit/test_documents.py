@@ -6,8 +6,8 @@ import re
 import shlex
 from pathlib import Path
 
+import click
 import pytest
-import typer.main
 
 from holdfast.base import errors
 from holdfast.faces.cli import main
@@ -18,24 +18,21 @@ PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guides").glob("*.md"))]
 
 def commands() -> dict[tuple[str, ...], set[str]]:
     """Every command's words, and the options it knows."""
-    main.register(*main.COMMANDS)
     found: dict[tuple[str, ...], set[str]] = {}
 
-    def visit(command: object, words: tuple[str, ...]) -> None:
-        below = getattr(command, "commands", None)
-        if below:
-            for name, child in below.items():
+    def visit(command: click.Command, words: tuple[str, ...]) -> None:
+        context = click.Context(command)
+        if isinstance(command, click.Group):
+            for name in command.list_commands(context):
+                child = command.get_command(context, name)
+                assert child is not None, name
                 visit(child, (*words, name))
             return
-        options = {
-            spelling
-            for one in getattr(command, "params", [])
-            for spelling in one.opts
-            if spelling.startswith("-")
+        found[words] = {
+            spelling for one in command.params for spelling in one.opts if spelling.startswith("-")
         }
-        found[words] = options
 
-    visit(typer.main.get_command(main.app), ())
+    visit(main.holdfast, ())
     return found
 
 

@@ -9,6 +9,7 @@ import subprocess
 from pathlib import Path
 
 from holdfast import __version__
+from holdfast.faces.cli.main import COMMANDS
 from tests.kit.command import Command
 
 
@@ -61,6 +62,32 @@ def test_help_fits_eighty_columns_and_has_examples(holdfast: Command) -> None:
         assert "Examples:" in text
         assert "holdfast " + " ".join(words) in text
         assert max(len(line) for line in text.splitlines()) <= 80
+
+
+def test_the_help_lists_every_command_with_a_sentence(holdfast: Command) -> None:
+    lines = holdfast("--help").assert_ok().text.splitlines()
+    for name in COMMANDS:
+        (line,) = [one for one in lines if one.split()[:1] == [name]]
+        assert len(line.split()) > 2, name
+
+
+def test_words_that_are_nearly_right_are_corrected(holdfast: Command) -> None:
+    holdfast("bakup", "/").assert_failed(64, "'bakup'", "Did you mean 'backup'?", "holdfast --help")
+    holdfast("backup", "--jsom").assert_failed(64, "--jsom", "--json", "holdfast backup --help")
+
+
+def test_a_group_without_a_command_is_wrong_usage(holdfast: Command) -> None:
+    holdfast("pool").assert_failed(64, "Missing command", "holdfast pool --help")
+
+
+def test_a_shell_can_complete_commands_and_options(holdfast: Command) -> None:
+    for words, at, found in (
+        ("holdfast qui", 1, "quickstart"),
+        ("holdfast gc --d", 2, "--dry-run"),
+    ):
+        asked = {"COMP_WORDS": words, "COMP_CWORD": str(at), "_HOLDFAST_COMPLETE": "bash_complete"}
+        done = Command(holdfast.home, asked)()
+        assert done.assert_ok().text == f"plain,{found}\n"
 
 
 def test_a_terminal_gets_a_bar_and_a_pipe_does_not(site: Command, tmp_path: Path) -> None:

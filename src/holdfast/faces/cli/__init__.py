@@ -1,4 +1,4 @@
-"""The command line: one module per command, Typer for the words, Rich for the screen.
+"""The command line: one module per command, Click for the words, Rich for the screen.
 
 Data goes to stdout, talk to stderr. No module here opens a pool or a catalog by itself: see
 ``holdfast.site``.

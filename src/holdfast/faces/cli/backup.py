@@ -3,11 +3,10 @@
 from __future__ import annotations
 
 import os
-import socket
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from holdfast.base.errors import EXIT_FINDINGS, EXIT_OK
 from holdfast.base.ids import client_name
@@ -21,39 +20,49 @@ from holdfast.base.units import (
 from holdfast.faces.cli import describe, options
 from holdfast.faces.cli.progress import reporting
 from holdfast.faces.cli.screen import Screen, tell_findings
-from holdfast.faces.cli.words import add_command
-from holdfast.movers.backup_run import DEFAULT_COMPRESSION, BackupOrder, absolute_paths
+from holdfast.faces.cli.words import Command
+from holdfast.movers.backup_run import (
+    COMPRESSION_LEVELS,
+    DEFAULT_COMPRESSION,
+    BackupOrder,
+    absolute_paths,
+)
 
 if TYPE_CHECKING:
     from holdfast.engine import Counters, Image
 
-EXAMPLES = (
-    "holdfast backup /home /etc",
-    "holdfast backup / --one-file-system --exclude /var/cache --exclude '*.tmp'",
-)
 
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    add_command(app, "backup", backup, EXAMPLES)
-
-
-def backup(
-    paths: Annotated[
-        list[str], typer.Argument(metavar="PATH", help="Files and directories to back up.")
+@click.command(
+    cls=Command,
+    arguments=[("PATH", "Files and directories to back up.")],
+    examples=[
+        "holdfast backup /home /etc",
+        "holdfast backup / --one-file-system --exclude /var/cache --exclude '*.tmp'",
     ],
-    exclude: Annotated[
-        list[str] | None,
-        typer.Option(metavar="RULE", help="Leave out, in gitignore syntax; may be repeated."),
-    ] = None,
-    one_file_system: Annotated[
-        bool, typer.Option("--one-file-system", help="Do not cross into other file systems.")
-    ] = False,
-    compression: Annotated[
-        int,
-        typer.Option(min=1, max=19, metavar="LEVEL", help="zstd level: 1 is quick, 19 is small."),
-    ] = DEFAULT_COMPRESSION,
-    as_json: options.JsonFlag = False,
+)
+@click.argument("paths", metavar="PATH...", nargs=-1, required=True, type=options.PLACE)
+@click.option(
+    "--exclude",
+    metavar="RULE",
+    multiple=True,
+    help="Leave out, in gitignore syntax; may be repeated.",
+)
+@click.option("--one-file-system", is_flag=True, help="Do not cross into other file systems.")
+@click.option(
+    "--compression",
+    metavar="LEVEL",
+    type=click.IntRange(COMPRESSION_LEVELS[0], COMPRESSION_LEVELS[-1]),
+    default=DEFAULT_COMPRESSION,
+    show_default=True,
+    help="zstd level: 1 is quick, 19 is small.",
+)
+@options.json_flag
+def backup(
+    paths: tuple[str, ...],
+    exclude: tuple[str, ...],
+    one_file_system: bool,
+    compression: int,
+    as_json: bool,
 ) -> int:
     """Back up paths. Only what changed since the last image of the same paths is stored.
 
@@ -63,9 +72,9 @@ def backup(
     """
     screen = Screen(as_json=as_json)
     order = BackupOrder(
-        client=client_name(socket.gethostname()),
+        client=client_name(os.uname().nodename),
         paths=absolute_paths([os.fsencode(path) for path in paths], os.getcwdb()),
-        exclude=tuple(exclude or ()),
+        exclude=exclude,
         one_file_system=one_file_system,
         compression=compression,
     )

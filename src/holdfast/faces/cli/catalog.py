@@ -2,31 +2,24 @@
 
 from __future__ import annotations
 
-import typer
+import click
 
 from holdfast.base.errors import EXIT_FAILED, EXIT_OK
 from holdfast.base.units import format_count
 from holdfast.faces.cli import options
 from holdfast.faces.cli.progress import counting
 from holdfast.faces.cli.screen import Screen
-from holdfast.faces.cli.words import add_command
-
-catalog_app = typer.Typer(name="catalog", help="The catalog itself.", rich_markup_mode="rich")
+from holdfast.faces.cli.words import Group
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    add_command(catalog_app, "update", update, ("holdfast catalog update",))
-    add_command(catalog_app, "rebuild", rebuild, ("holdfast catalog rebuild",))
-    app.add_typer(catalog_app)
-
-
-@catalog_app.callback()
-def group() -> None:
+@click.group(cls=Group, no_args_is_help=False)
+def catalog() -> None:
     """The catalog itself."""
 
 
-def update(as_json: options.JsonFlag = False) -> int:
+@catalog.command(examples=["holdfast catalog update"])
+@options.json_flag
+def update(as_json: bool) -> int:
     """Feed the catalog the files of all images that wait for it.
 
     Commands that search do so by themselves; after a backup by night, the first search of the
@@ -42,7 +35,9 @@ def update(as_json: options.JsonFlag = False) -> int:
     return EXIT_OK
 
 
-def rebuild(as_json: options.JsonFlag = False) -> int:
+@catalog.command(examples=["holdfast catalog rebuild"])
+@options.json_flag
+def rebuild(as_json: bool) -> int:
     """Make the catalog anew from the pool alone; it gives the same answers then."""
     screen = Screen(as_json=as_json)
     with options.open_site() as site:

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from holdfast.base.errors import EXIT_OK
 from holdfast.faces.cli import options
 from holdfast.faces.cli.screen import Screen, path_json, path_text, printable
-from holdfast.faces.cli.words import add_command
+from holdfast.faces.cli.words import Command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -17,26 +17,20 @@ if TYPE_CHECKING:
     from holdfast.base.ids import ImageId
     from holdfast.engine import Pool
 
-EXAMPLES = (
-    "holdfast diff 3f2a latest",
-    "holdfast diff 3f2a 9c01 --json",
-)
-
 SIGNS = {1: "+", 2: "-", 3: "M"}
 _WORDS = {1: "added", 2: "removed", 3: "changed"}
 _KINDS = ("file", "dir", "symlink", "fifo", "socket", "char", "block")
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    add_command(app, "diff", diff, EXAMPLES)
-
-
-def diff(
-    old: Annotated[str, typer.Argument(metavar="IMAGE", help="The older one.")],
-    new: Annotated[str, typer.Argument(metavar="IMAGE", help="The newer one.")],
-    as_json: options.JsonFlag = False,
-) -> int:
+@click.command(
+    cls=Command,
+    arguments=[("IMAGE", "The older one."), ("IMAGE", "The newer one.")],
+    examples=["holdfast diff 3f2a latest", "holdfast diff 3f2a 9c01 --json"],
+)
+@click.argument("old", metavar="IMAGE")
+@click.argument("new", metavar="IMAGE")
+@options.json_flag
+def diff(old: str, new: str, as_json: bool) -> int:
     """Tell two images apart: + was added, - was removed, M has other content or attributes."""
     screen = Screen(as_json=as_json)
     counts = dict.fromkeys(SIGNS, 0)

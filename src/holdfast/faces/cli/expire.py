@@ -2,33 +2,22 @@
 
 from __future__ import annotations
 
-from typing import Annotated
-
-import typer
+import click
 
 from holdfast.base.errors import EXIT_OK
 from holdfast.faces.cli import options
 from holdfast.faces.cli.screen import Screen
-from holdfast.faces.cli.words import add_command
+from holdfast.faces.cli.words import Command
 
-EXAMPLES = (
-    "holdfast expire 3f2a 9c01",
-    "holdfast gc",
+
+@click.command(
+    cls=Command,
+    arguments=[("IMAGE", "Ids, unique prefixes of them, or 'latest'.")],
+    examples=["holdfast expire 3f2a 9c01", "holdfast gc"],
 )
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    add_command(app, "expire", expire, EXAMPLES)
-
-
-def expire(
-    images: Annotated[
-        list[str],
-        typer.Argument(metavar="IMAGE", help="Ids, unique prefixes of them, or 'latest'."),
-    ],
-    as_json: options.JsonFlag = False,
-) -> int:
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+@options.json_flag
+def expire(images: tuple[str, ...], as_json: bool) -> int:
     """Let go of images for good. Their space returns with 'holdfast gc'."""
     screen = Screen(as_json=as_json)
     with options.open_site() as site:

@@ -2,41 +2,34 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from holdfast.base.errors import EXIT_OK, Invalid
 from holdfast.base.units import format_size
 from holdfast.faces.cli import describe, options
 from holdfast.faces.cli.screen import Screen, path_json, path_text, printable
-from holdfast.faces.cli.words import add_command
+from holdfast.faces.cli.words import Command
 
 if TYPE_CHECKING:
     from holdfast.control.catalog import FoundRow
 
-EXAMPLES = (
-    "holdfast find invoice",
-    "holdfast find '*.odt' --versions",
-    "holdfast find '/etc/*/hosts' --source web1:/etc",
-)
 
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    add_command(app, "find", find, EXAMPLES)
-
-
-def find(
-    pattern: Annotated[
-        str, typer.Argument(metavar="PATTERN", help="A part of a name, or a glob with * ? [ ].")
+@click.command(
+    cls=Command,
+    arguments=[("PATTERN", "A part of a name, or a glob with * ? [ ].")],
+    examples=[
+        "holdfast find invoice",
+        "holdfast find '*.odt' --versions",
+        "holdfast find '/etc/*/hosts' --source web1:/etc",
     ],
-    source: options.SourceOption = None,
-    versions: Annotated[
-        bool, typer.Option("--versions", help="Every version of each, not only the newest.")
-    ] = False,
-    as_json: options.JsonFlag = False,
-) -> int:
+)
+@click.argument("pattern", metavar="PATTERN")
+@options.source_option
+@click.option("--versions", is_flag=True, help="Every version of each, not only the newest.")
+@options.json_flag
+def find(pattern: str, source: str | None, versions: bool, as_json: bool) -> int:
     """Find files and directories by name, over all images.
 
     Each line names the newest image that has that state of it: restore from there.

@@ -2,38 +2,26 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from holdfast.base.errors import EXIT_OK
 from holdfast.base.units import format_count, format_size
 from holdfast.faces.cli import options
 from holdfast.faces.cli.progress import reporting
 from holdfast.faces.cli.screen import Screen
-from holdfast.faces.cli.words import add_command
+from holdfast.faces.cli.words import Command
 from holdfast.movers.pool_runs import run_garbage_collection
 
 if TYPE_CHECKING:
     from holdfast.engine import GarbageResult
 
-EXAMPLES = (
-    "holdfast gc --dry-run",
-    "holdfast gc",
-)
 
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    add_command(app, "gc", collect, EXAMPLES)
-
-
-def collect(
-    dry_run: Annotated[
-        bool, typer.Option("--dry-run", help="Say what would be given back; change nothing.")
-    ] = False,
-    as_json: options.JsonFlag = False,
-) -> int:
+@click.command(cls=Command, examples=["holdfast gc --dry-run", "holdfast gc"])
+@click.option("--dry-run", is_flag=True, help="Say what would be given back; change nothing.")
+@options.json_flag
+def gc(dry_run: bool, as_json: bool) -> int:
     """Give back the space of expired images. Backups may run meanwhile."""
     screen = Screen(as_json=as_json)
     with options.open_site() as site:

@@ -5,29 +5,22 @@ from __future__ import annotations
 import dataclasses
 from typing import TYPE_CHECKING
 
+import click
+
 from holdfast.base.errors import EXIT_OK
 from holdfast.base.units import format_count, format_size
 from holdfast.faces.cli import describe, options
 from holdfast.faces.cli.screen import Column, Screen
-from holdfast.faces.cli.words import add_command
+from holdfast.faces.cli.words import Command
 
 if TYPE_CHECKING:
-    import typer
-
     from holdfast.control.catalog import ImageRow
 
-EXAMPLES = (
-    "holdfast images",
-    "holdfast images --json | jq -r .id",
-)
 
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    add_command(app, "images", images, EXAMPLES)
-
-
-def images(source: options.SourceOption = None, as_json: options.JsonFlag = False) -> int:
+@click.command(cls=Command, examples=["holdfast images", "holdfast images --json | jq -r .id"])
+@options.source_option
+@options.json_flag
+def images(source: str | None, as_json: bool) -> int:
     """List the images, newest last."""
     screen = Screen(as_json=as_json)
     with options.open_site() as site:

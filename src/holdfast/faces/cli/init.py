@@ -2,54 +2,60 @@
 
 from __future__ import annotations
 
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from holdfast.base.clock import SystemClock
 from holdfast.base.errors import EXIT_OK, PathMissing, UsageError
 from holdfast.faces.cli import options
 from holdfast.faces.cli.screen import Screen
-from holdfast.faces.cli.words import add_command
+from holdfast.faces.cli.words import Command
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from holdfast.site.secrets import SecretSource
     from holdfast.site.site import Site
 
-EXAMPLES = (
-    "holdfast init",
-    "holdfast init --pool /mnt/backup --ask-passphrase",
-    "holdfast init --pool s3://bucket/prefix --passphrase-file /root/passphrase",
-    "holdfast init --existing --pool /mnt/backup --recovery-kit kit.txt",
+
+@click.command(
+    cls=Command,
+    examples=[
+        "holdfast init",
+        "holdfast init --pool /mnt/backup --ask-passphrase",
+        "holdfast init --pool s3://bucket/prefix --passphrase-file /root/passphrase",
+        "holdfast init --existing --pool /mnt/backup --recovery-kit kit.txt",
+    ],
 )
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    add_command(app, "init", init, EXAMPLES)
-
-
+@click.option(
+    "--pool",
+    metavar="URL",
+    type=options.PLACE,
+    help="A directory, or a URL such as s3://bucket/x.",
+)
+@click.option(
+    "--passphrase-file",
+    metavar="F",
+    type=options.FILE,
+    help="Protect the pool with the passphrase in this file.",
+)
+@click.option("--ask-passphrase", is_flag=True, help="Protect it with a passphrase you type.")
+@click.option("--existing", is_flag=True, help="Join a pool that is there already.")
+@click.option(
+    "--recovery-kit",
+    metavar="F",
+    type=options.FILE,
+    help="With --existing: open it with the text of its kit.",
+)
+@options.json_flag
 def init(
-    pool: Annotated[
-        str | None,
-        typer.Option("--pool", metavar="URL", help="A directory, or a URL such as s3://bucket/x."),
-    ] = None,
-    passphrase_file: Annotated[
-        Path | None,
-        typer.Option(metavar="F", help="Protect the pool with the passphrase in this file."),
-    ] = None,
-    ask_passphrase: Annotated[
-        bool, typer.Option("--ask-passphrase", help="Protect it with a passphrase you type.")
-    ] = False,
-    existing: Annotated[
-        bool, typer.Option("--existing", help="Join a pool that is there already.")
-    ] = False,
-    recovery_kit: Annotated[
-        Path | None,
-        typer.Option(metavar="F", help="With --existing: open it with the text of its kit."),
-    ] = None,
-    as_json: options.JsonFlag = False,
+    pool: str | None,
+    passphrase_file: Path | None,
+    ask_passphrase: bool,
+    existing: bool,
+    recovery_kit: Path | None,
+    as_json: bool,
 ) -> int:
     """Make a site in HOLDFAST_HOME, with a pool and a catalog.
 

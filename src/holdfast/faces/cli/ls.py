@@ -2,16 +2,16 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from holdfast.base.clock import from_ns
 from holdfast.base.errors import EXIT_OK
 from holdfast.base.ids import parse_image_path
 from holdfast.faces.cli import describe, options
 from holdfast.faces.cli.screen import Screen, path_text, printable
-from holdfast.faces.cli.words import add_command
+from holdfast.faces.cli.words import Command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -19,34 +19,21 @@ if TYPE_CHECKING:
     from holdfast.base.ids import ImageId
     from holdfast.engine import Entry, Pool
 
-EXAMPLES = (
-    "holdfast ls latest",
-    "holdfast ls latest:/etc --long",
-    "holdfast ls 3f2a:/home --recursive --json",
-)
 
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    add_command(app, "ls", list_entries, EXAMPLES)
-
-
-def list_entries(
-    place: Annotated[
-        str,
-        typer.Argument(
-            metavar="IMAGE[:PATH]",
-            help="IMAGE is an id, a unique prefix of one, or 'latest'.",
-        ),
+@click.command(
+    cls=Command,
+    arguments=[("IMAGE", "An id, a unique prefix of one, or 'latest'.")],
+    examples=[
+        "holdfast ls latest",
+        "holdfast ls latest:/etc --long",
+        "holdfast ls 3f2a:/home --recursive --json",
     ],
-    long: Annotated[
-        bool, typer.Option("--long", "-l", help="Mode, owner, size and time as well.")
-    ] = False,
-    recursive: Annotated[
-        bool, typer.Option("--recursive", "-R", help="Everything below, not one directory.")
-    ] = False,
-    as_json: options.JsonFlag = False,
-) -> int:
+)
+@click.argument("place", metavar="IMAGE[:PATH]")
+@click.option("--long", "-l", is_flag=True, help="Mode, owner, size and time as well.")
+@click.option("--recursive", "-R", is_flag=True, help="Everything below, not one directory.")
+@options.json_flag
+def ls(place: str, long: bool, recursive: bool, as_json: bool) -> int:
     """List a directory, or one file, of an image."""
     screen = Screen(as_json=as_json)
     wanted = parse_image_path(place)

@@ -3,39 +3,31 @@
 from __future__ import annotations
 
 import os
-from typing import Annotated
 
-import typer
+import click
 
 from holdfast.base.errors import EXIT_OK
 from holdfast.faces.cli import options
 from holdfast.faces.cli.screen import Screen
-from holdfast.faces.cli.words import add_command
+from holdfast.faces.cli.words import Command
 from holdfast.movers.restore_run import require_empty
-
-EXAMPLES = (
-    "holdfast mount latest /mnt",
-    "diff -r /mnt/etc /etc",
-)
 
 _POLL_S = 0.5
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    add_command(app, "mount", mount, EXAMPLES)
-
-
-def mount(
-    image: options.ImageArgument,
-    directory: Annotated[
-        str, typer.Argument(metavar="DIR", help="An empty directory to mount it on.")
+@click.command(
+    cls=Command,
+    arguments=[
+        ("IMAGE", "An id, a unique prefix of one, or 'latest'."),
+        ("DIR", "An empty directory to mount it on."),
     ],
-    allow_other: Annotated[
-        bool, typer.Option("--allow-other", help="Let other users look at it as well.")
-    ] = False,
-    as_json: options.JsonFlag = False,
-) -> int:
+    examples=["holdfast mount latest /mnt", "diff -r /mnt/etc /etc"],
+)
+@click.argument("image", metavar="IMAGE")
+@click.argument("directory", metavar="DIR", type=options.PLACE)
+@click.option("--allow-other", is_flag=True, help="Let other users look at it as well.")
+@options.json_flag
+def mount(image: str, directory: str, allow_other: bool, as_json: bool) -> int:
     """Mount an image, read-only, and stay until Ctrl-C or 'fusermount3 -u DIR'.
 
     Either way of ending is exit status 0.

@@ -5,13 +5,12 @@ Must not print data. Invariant: a person is asked for a passphrase only on a ter
 
 from __future__ import annotations
 
-import getpass
 import os
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from holdfast.base.clock import SystemClock
 from holdfast.base.config import default_home
@@ -22,17 +21,18 @@ if TYPE_CHECKING:
     from holdfast.site.secrets import SecretSource
     from holdfast.site.site import Site
 
-JsonFlag = Annotated[
-    bool, typer.Option("--json", help="Write JSON to stdout: an object, or one object a line.")
-]
-ImageArgument = Annotated[
-    str,
-    typer.Argument(metavar="IMAGE", help="An image: its id, a unique prefix of one, or 'latest'."),
-]
-SourceOption = Annotated[
-    str | None,
-    typer.Option("--source", metavar="S", help="Only this source, as 'holdfast images' shows it."),
-]
+PLACE = click.Path(readable=False)
+"""A path as it was typed. Whether it must be there and be readable is the command's to say."""
+
+FILE = click.Path(readable=False, path_type=Path)
+"""The same, of a file that Holdfast itself reads or writes."""
+
+json_flag = click.option(
+    "--json", "as_json", is_flag=True, help="Write JSON to stdout: an object, or one object a line."
+)
+source_option = click.option(
+    "--source", metavar="S", help="Only this source, as 'holdfast images' shows it."
+)
 
 
 def home() -> Path:
@@ -72,9 +72,11 @@ def can_ask() -> bool:
 
 def ask_passphrase(what: str) -> str:
     """Ask for a passphrase on the terminal, without showing it; a new one is asked twice."""
-    first = getpass.getpass(f"{what}: ")
+    from getpass import getpass
+
+    first = getpass(f"{what}: ")
     if what.startswith("new "):
-        while getpass.getpass("the same again: ") != first:
+        while getpass("the same again: ") != first:
             sys.stderr.write("these were not the same; once more\n")
-            first = getpass.getpass(f"{what}: ")
+            first = getpass(f"{what}: ")
     return first

@@ -4,10 +4,9 @@ from __future__ import annotations
 
 import os
 import time
-from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from holdfast.base.errors import EXIT_FAILED, EXIT_OK, InputOutput, UsageError
 from holdfast.base.units import format_count, format_ratio, format_size
@@ -15,27 +14,23 @@ from holdfast.faces.cli import options
 from holdfast.faces.cli.progress import reporting
 from holdfast.faces.cli.screen import Screen
 from holdfast.faces.cli.verify import tell_verified
-from holdfast.faces.cli.words import add_command
+from holdfast.faces.cli.words import Group
 from holdfast.movers.pool_runs import run_check, run_rebuild_index
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from holdfast.engine import PoolStats
 
-pool_app = typer.Typer(name="pool", help="The pool itself.", rich_markup_mode="rich")
+
+@click.group(cls=Group, no_args_is_help=False)
+def pool() -> None:
+    """The pool itself."""
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands."""
-    add_command(pool_app, "stats", stats, ("holdfast pool stats --json",))
-    add_command(pool_app, "check", check, ("holdfast pool check --read-data",))
-    add_command(pool_app, "rebuild-index", rebuild_index, ("holdfast pool rebuild-index",))
-    add_command(
-        pool_app, "recovery-kit", recovery_kit, ("holdfast pool recovery-kit --html kit.html",)
-    )
-    app.add_typer(pool_app)
-
-
-def stats(as_json: options.JsonFlag = False) -> int:
+@pool.command(examples=["holdfast pool stats --json"])
+@options.json_flag
+def stats(as_json: bool) -> int:
     """Say what the pool holds and what it costs."""
     screen = Screen(as_json=as_json)
     with options.open_site() as site:
@@ -43,12 +38,10 @@ def stats(as_json: options.JsonFlag = False) -> int:
     return EXIT_OK
 
 
-def check(
-    read_data: Annotated[
-        bool, typer.Option("--read-data", help="Also read every pack and compare every name.")
-    ] = False,
-    as_json: options.JsonFlag = False,
-) -> int:
+@pool.command(examples=["holdfast pool check --read-data"])
+@click.option("--read-data", is_flag=True, help="Also read every pack and compare every name.")
+@options.json_flag
+def check(read_data: bool, as_json: bool) -> int:
     """Check packs, index and manifests against each other. Exit status 2 if anything is wrong."""
     screen = Screen(as_json=as_json)
     with options.open_site() as site:
@@ -61,7 +54,9 @@ def check(
     return EXIT_FAILED if result.problems_total else EXIT_OK
 
 
-def rebuild_index(as_json: options.JsonFlag = False) -> int:
+@pool.command(examples=["holdfast pool rebuild-index"])
+@options.json_flag
+def rebuild_index(as_json: bool) -> int:
     """Make the index anew from the packs."""
     screen = Screen(as_json=as_json)
     with options.open_site() as site:
@@ -72,15 +67,15 @@ def rebuild_index(as_json: options.JsonFlag = False) -> int:
     return EXIT_OK
 
 
-def recovery_kit(
-    html: Annotated[
-        Path | None, typer.Option(metavar="F", help="Write a page to print, with a QR code.")
-    ] = None,
-    text: Annotated[
-        Path | None, typer.Option(metavar="F", help="Write the text to a file, not to stdout.")
-    ] = None,
-    as_json: options.JsonFlag = False,
-) -> int:
+@pool.command(examples=["holdfast pool recovery-kit --html kit.html"])
+@click.option(
+    "--html", metavar="F", type=options.FILE, help="Write a page to print, with a QR code."
+)
+@click.option(
+    "--text", metavar="F", type=options.FILE, help="Write the text to a file, not to stdout."
+)
+@options.json_flag
+def recovery_kit(html: Path | None, text: Path | None, as_json: bool) -> int:
     """Write the paper that opens the pool when all else is lost.
 
     Whoever has it can read every backup: print it, lock it away, delete the file.

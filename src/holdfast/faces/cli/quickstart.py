@@ -8,16 +8,15 @@ from __future__ import annotations
 
 import os
 import shutil
-import socket
 import sysconfig
 import tempfile
 import time
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from holdfast.base.clock import SystemClock
 from holdfast.base.config import CONFIG_NAME
@@ -34,7 +33,7 @@ from holdfast.base.units import (
 from holdfast.faces.cli import describe, options
 from holdfast.faces.cli.progress import counting, reporting
 from holdfast.faces.cli.screen import Screen, path_json, path_text, printable, tell_findings
-from holdfast.faces.cli.words import add_command
+from holdfast.faces.cli.words import Command
 from holdfast.movers.backup_run import BackupOrder, absolute_paths
 from holdfast.movers.comparison import compare_trees
 from holdfast.movers.restore_run import RestoreOrder, run_restore
@@ -46,12 +45,6 @@ if TYPE_CHECKING:
     from holdfast.movers.comparison import Comparison
     from holdfast.site.site import Site
 
-EXAMPLES = (
-    "holdfast quickstart",
-    "holdfast quickstart ~/Documents",
-    "HOLDFAST_HOME=/srv/holdfast holdfast quickstart /etc",
-)
-
 _CANDIDATES = ("/usr/share/doc", "/usr/include")
 _OWNER_NOT_RESTORED = "owner-not-restored"
 _LEAST_BYTES = 16 * MIB
@@ -60,11 +53,6 @@ _MOST_FILES = 20_000
 # A kernel stamps files with a clock that ticks a few milliseconds late.
 _CLOCK_TICK_NS = 20_000_000
 _CACHE_TAG = b"Signature: 8a477f597d28d172789f06886806bc55"
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    add_command(app, "quickstart", quickstart, EXAMPLES)
 
 
 @dataclass(frozen=True, slots=True)
@@ -102,16 +90,19 @@ class Outcome:
         return self.first.image.findings_total + self.restored.findings_total
 
 
-def quickstart(
-    path: Annotated[
-        str | None,
-        typer.Argument(metavar="PATH", help="What to back up; default: something of this machine."),
-    ] = None,
-    keep: Annotated[
-        bool, typer.Option("--keep", help="Keep the site and what was restored, to look at.")
-    ] = False,
-    as_json: options.JsonFlag = False,
-) -> int:
+@click.command(
+    cls=Command,
+    arguments=[("PATH", "What to back up; default: something of this machine.")],
+    examples=[
+        "holdfast quickstart",
+        "holdfast quickstart ~/Documents",
+        "HOLDFAST_HOME=/srv/holdfast holdfast quickstart /etc",
+    ],
+)
+@click.argument("path", metavar="[PATH]", required=False, type=options.PLACE)
+@click.option("--keep", is_flag=True, help="Keep the site and what was restored, to look at.")
+@options.json_flag
+def quickstart(path: str | None, keep: bool, as_json: bool) -> int:
     """Back up a real directory, restore it, compare every byte, back it up again.
 
     With HOLDFAST_HOME set, the site there is used (made if missing) and stays. Otherwise
@@ -133,7 +124,7 @@ def quickstart(
 
 
 def _all_steps(screen: Screen, site: Site, source: bytes, workshop: Path) -> Outcome:
-    order = BackupOrder(client=client_name(socket.gethostname()), paths=(source,))
+    order = BackupOrder(client=client_name(os.uname().nodename), paths=(source,))
     since_ns = site.clock.now_ns() - _CLOCK_TICK_NS
     first = _backup(screen, site, order)
     target = os.fsencode(workshop / "restored")

@@ -2,12 +2,11 @@
 
 from __future__ import annotations
 
-import enum
 import os
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, get_args
 
-import typer
+import click
 
 from holdfast.base.errors import EXIT_FINDINGS, EXIT_OK
 from holdfast.base.ids import clean_path, parse_image_path
@@ -15,60 +14,58 @@ from holdfast.base.units import format_count, format_duration, format_rate, form
 from holdfast.faces.cli import describe, options
 from holdfast.faces.cli.progress import reporting
 from holdfast.faces.cli.screen import Screen, path_json, path_text, tell_findings
-from holdfast.faces.cli.words import add_command
-from holdfast.movers.restore_run import RestoreOrder, run_restore
+from holdfast.faces.cli.words import Command
+from holdfast.movers.restore_run import Overwrite, RestoreOrder, run_restore
 
 if TYPE_CHECKING:
     from holdfast.engine import Counters, RestoreResult
 
-EXAMPLES = (
-    "holdfast restore latest --to /tmp/back",
-    "holdfast restore latest /home/ann/thesis --to /tmp/back --strip-components 2",
-    "holdfast restore 3f2a:/etc/hosts --to /tmp/back --verify",
-)
 
-
-class Overwrite(enum.StrEnum):
-    """What becomes of names that are in the target already."""
-
-    NEVER = "never"
-    OLDER = "older"
-    ALWAYS = "always"
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    add_command(app, "restore", restore, EXAMPLES)
-
-
-def restore(
-    image: Annotated[
-        str,
-        typer.Argument(
-            metavar="IMAGE", help="An id, a unique prefix of one, or 'latest'; may have :PATH."
-        ),
+@click.command(
+    cls=Command,
+    arguments=[
+        ("IMAGE", "An id, a unique prefix of one, or 'latest'; may have :PATH."),
+        ("PATH", "Only these paths of the image."),
     ],
-    to: Annotated[str, typer.Option("--to", metavar="DIR", help="Restore into this directory.")],
-    paths: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="PATH", help="Only these paths of the image."),
-    ] = None,
-    overwrite: Annotated[
-        Overwrite | None,
-        typer.Option(help="What becomes of files that are in DIR; without it DIR must be empty."),
-    ] = None,
-    strip_components: Annotated[
-        int, typer.Option(min=0, metavar="N", help="Leave out N leading parts of each path.")
-    ] = 0,
-    verify: Annotated[
-        bool, typer.Option("--verify", help="Read back what was written and compare.")
-    ] = False,
-    as_json: options.JsonFlag = False,
+    examples=[
+        "holdfast restore latest --to /tmp/back",
+        "holdfast restore latest /home/ann/thesis --to /tmp/back --strip-components 2",
+        "holdfast restore 3f2a:/etc/hosts --to /tmp/back --verify",
+    ],
+)
+@click.argument("image", metavar="IMAGE")
+@click.argument("paths", metavar="[PATH]...", nargs=-1)
+@click.option(
+    "--to", metavar="DIR", required=True, type=options.PLACE, help="Restore into this directory."
+)
+@click.option(
+    "--overwrite",
+    type=click.Choice(get_args(Overwrite)),
+    help="What becomes of files that are in DIR; without it DIR must be empty.",
+)
+@click.option(
+    "--strip-components",
+    metavar="N",
+    type=click.IntRange(min=0),
+    default=0,
+    show_default=True,
+    help="Leave out N leading parts of each path.",
+)
+@click.option("--verify", is_flag=True, help="Read back what was written and compare.")
+@options.json_flag
+def restore(
+    image: str,
+    paths: tuple[str, ...],
+    to: str,
+    overwrite: Overwrite | None,
+    strip_components: int,
+    verify: bool,
+    as_json: bool,
 ) -> int:
     """Restore an image, or the paths of it that are named, below DIR."""
     screen = Screen(as_json=as_json)
     wanted = parse_image_path(image)
-    chosen = [clean_path(os.fsencode(path)) for path in paths or []]
+    chosen = [clean_path(os.fsencode(path)) for path in paths]
     if wanted.path != b"/":
         chosen.append(wanted.path)
     target = os.path.abspath(os.fsencode(to))
@@ -77,7 +74,7 @@ def restore(
             image=site.resolve(wanted.image),
             paths=tuple(chosen),
             target=target,
-            overwrite=overwrite.value if overwrite is not None else None,
+            overwrite=overwrite,
             strip_components=strip_components,
             verify=verify,
         )

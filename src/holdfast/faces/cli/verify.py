@@ -3,42 +3,31 @@
 from __future__ import annotations
 
 import time
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING
 
-import typer
+import click
 
 from holdfast.base.errors import EXIT_FAILED, EXIT_OK
 from holdfast.base.units import format_count, format_duration, format_size
 from holdfast.faces.cli import describe, options
 from holdfast.faces.cli.progress import reporting
 from holdfast.faces.cli.screen import Screen, tell_findings
-from holdfast.faces.cli.words import add_command
+from holdfast.faces.cli.words import Command
 from holdfast.movers.pool_runs import run_verify
 
 if TYPE_CHECKING:
     from holdfast.engine import VerifyResult
 
-EXAMPLES = (
-    "holdfast verify",
-    "holdfast verify latest --read-data",
+
+@click.command(
+    cls=Command,
+    arguments=[("IMAGE", "Ids, unique prefixes, 'latest'; none: all.")],
+    examples=["holdfast verify", "holdfast verify latest --read-data"],
 )
-
-
-def register(app: typer.Typer) -> None:
-    """Add the command."""
-    add_command(app, "verify", verify, EXAMPLES)
-
-
-def verify(
-    images: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="IMAGE", help="Ids, unique prefixes, 'latest'; none: all."),
-    ] = None,
-    read_data: Annotated[
-        bool, typer.Option("--read-data", help="Also read every chunk and compare its name.")
-    ] = False,
-    as_json: options.JsonFlag = False,
-) -> int:
+@click.argument("images", metavar="[IMAGE]...", nargs=-1)
+@click.option("--read-data", is_flag=True, help="Also read every chunk and compare its name.")
+@options.json_flag
+def verify(images: tuple[str, ...], read_data: bool, as_json: bool) -> int:
     """Follow images down to their last chunk. Exit status 2 if anything is wrong."""
     screen = Screen(as_json=as_json)
     with options.open_site() as site:

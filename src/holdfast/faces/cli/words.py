@@ -1,37 +1,64 @@
-"""How a command's words become help: docstrings flow to the width of the screen.
+"""How commands look: arguments and examples are part of the help, and each sentence is whole.
 
 Must not know any command.
 """
 
 from __future__ import annotations
 
-import inspect
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from rich.markup import escape
+import click
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Sequence
 
-    import typer
+_WHOLE_SENTENCE = 1000
 
 
-def add_command(
-    app: typer.Typer, name: str, command: Callable[..., int], examples: tuple[str, ...]
-) -> None:
-    """Add a command to an application.
+class Command(click.Command):
+    """A command whose help explains its arguments and ends with examples.
 
-    Args:
-        app: To which.
-        name: The word that people type.
-        command: Its docstring is the help: a sentence, then paragraphs.
+    Attributes:
+        arguments: Names of arguments as the usage has them, and what they mean.
         examples: Whole command lines.
     """
-    shown = escape("\n".join(("Examples:", *(f"  {line}" for line in examples))))
-    app.command(name, help=reflowed(command.__doc__ or ""), epilog=shown)(command)
+
+    def __init__(
+        self,
+        *given: Any,
+        arguments: Sequence[tuple[str, str]] = (),
+        examples: Sequence[str] = (),
+        **named: Any,
+    ) -> None:
+        super().__init__(*given, **named)
+        self.arguments = arguments
+        self.examples = examples
+
+    def get_short_help_str(self, limit: int = 45) -> str:
+        """The first sentence, to its end: a list of commands breaks lines where it must."""
+        return super().get_short_help_str(max(limit, _WHOLE_SENTENCE))
+
+    def format_options(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the arguments, then the options."""
+        if self.arguments:
+            with formatter.section("Arguments"):
+                formatter.write_dl(self.arguments)
+        super().format_options(ctx, formatter)
+
+    def format_epilog(self, ctx: click.Context, formatter: click.HelpFormatter) -> None:
+        """Write the examples, each on a line of its own whatever its length."""
+        super().format_epilog(ctx, formatter)
+        if self.examples:
+            with formatter.section("Examples"):
+                for line in self.examples:
+                    formatter.write(f"{'':{formatter.current_indent}}{line}\n")
 
 
-def reflowed(text: str) -> str:
-    """Join the lines of each paragraph, so that the screen decides where they break."""
-    paragraphs = inspect.cleandoc(text).split("\n\n")
-    return escape("\n\n".join(" ".join(paragraph.split()) for paragraph in paragraphs))
+class Group(click.Group):
+    """Commands that share a word, in the order of their module."""
+
+    command_class = Command
+
+    def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
+        """The names of all."""
+        return list(self.commands)
