@@ -16,7 +16,7 @@ CRATES := $(shell find Cargo.toml Cargo.lock crates \( -name target -o -name cor
             -o -type f \( -name '*.rs' -o -name '*.toml' -o -name '*.lock' \) -print 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-rust test-python check check-python check-rust fix bench fuzz engine clean
+.PHONY: help quickstart test test-rust test-python check check-python check-rust fix bench instructions fuzz engine clean
 
 help: ## Say what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 14
@@ -54,6 +54,10 @@ fix: $(TOOLS) ## Repair what can be repaired by machine
 bench: $(ENGINE) $(TOOLS) ## Compare with other programs on corpora made from a seed
 	@test -f benchmarks/run.py || { echo "there is no benchmarks/run.py in this checkout" >&2; exit 2; }
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
+
+instructions: $(RUNTIME) ## Hold the inner loops to the instructions they are recorded with
+	tests/install-system-packages
+	$(BIN)/python benchmarks/instructions.py
 
 fuzz: ## Feed every parser of stored bytes with rubbish, FUZZ_SECONDS each
 	FUZZ_SECONDS=$(FUZZ_SECONDS) crates/engine-core/fuzz/run

@@ -24,7 +24,7 @@ use crate::tree::codec::{self, Peek, RawContent, RawEntry};
 use crate::tree::entry::{Entry, EntryKind};
 
 use super::file::Miss;
-use super::previous::PreviousDir;
+use super::previous::{PreviousDir, is_same};
 use super::queue::Work;
 use super::selection::Selection;
 use super::worker::Worker;
@@ -307,15 +307,9 @@ impl Worker<'_> {
             && scope.rules().excluded(&joined(&node.below, name), is_dir)
     }
 
-    /// Size, mtime, ctime and inode as before, and the last change old enough that a later one
-    /// must have another ctime.
+    /// As before, and all that it holds is held.
     fn is_unchanged(&self, stat: &Stat, seen: &Peek<'_>) -> bool {
-        stat.kind == seen.kind
-            && (stat.kind != EntryKind::File || stat.size == seen.size)
-            && stat.mtime == seen.mtime
-            && stat.ctime == seen.ctime
-            && stat.inode == seen.inode
-            && stat.ctime < self.job.trusted_before
+        is_same(stat, seen, self.job.trusted_before)
             && (self.ingest.may_reuse() || self.is_held(seen))
     }
 

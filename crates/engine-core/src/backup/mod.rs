@@ -8,7 +8,7 @@
 mod directory;
 mod file;
 mod job;
-mod previous;
+pub mod previous;
 mod queue;
 mod roots;
 mod selection;

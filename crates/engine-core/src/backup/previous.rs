@@ -6,7 +6,9 @@ use crate::counters::Counters;
 use crate::error::{Error, Result};
 use crate::ids::{Kind, Ref};
 use crate::pool::{ChunkBytes, Pool};
+use crate::scan::attrs::Stat;
 use crate::tree::codec::{self, Peek, RawEntry, TreeObject};
+use crate::tree::entry::{EntryKind, Time};
 
 /// All entries of one directory, sorted by name. Keeps the stored bytes; entries point into them.
 pub struct PreviousDir {
@@ -55,6 +57,10 @@ impl PreviousDir {
         self.items.len()
     }
 
+    pub fn is_empty(&self) -> bool {
+        self.items.is_empty()
+    }
+
     /// The entry of this name.
     pub fn find(&self, name: &[u8]) -> Option<RawEntry<'_>> {
         let at = self.items.binary_search_by(|item| self.bytes(item.object, &item.name).cmp(name));
@@ -77,6 +83,17 @@ impl PreviousDir {
             .and_then(|bytes| bytes.get(range.start as usize..range.end as usize))
             .unwrap_or_default()
     }
+}
+
+/// Whether a file is as the previous image has it: kind, size, mtime, ctime and inode as before,
+/// and the last change old enough that a later one must have another ctime.
+pub fn is_same(stat: &Stat, seen: &Peek<'_>, trusted_before: Time) -> bool {
+    stat.kind == seen.kind
+        && (stat.kind != EntryKind::File || stat.size == seen.size)
+        && stat.mtime == seen.mtime
+        && stat.ctime == seen.ctime
+        && stat.inode == seen.inode
+        && stat.ctime < trusted_before
 }
 
 /// Where `part`, which is a slice of `whole`, lies in it.
