@@ -47,7 +47,7 @@ PLANS = {
         Plan("small", 200_000, 3, (*_TREE, "equal"), COLD),
         Plan("large", 8 * _GIB, 3, _FEW, _COLD_FEW),
         Plan("images", _GIB, 1, _IMAGES, generations=10),
-        Plan("tiny", 1_000_000, 1, _TREE, COLD),
+        Plan("tiny", 1_000_000, 1, _TREE),
     ),
 }
 CORPORA = tuple(plan.name for plan in PLANS["full"])

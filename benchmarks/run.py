@@ -26,6 +26,7 @@ if __package__ in (None, ""):
 from benchmarks import (  # noqa: E402 - the path comes first
     corpora,
     generations,
+    goals,
     measure,
     page,
     plans,
@@ -53,8 +54,10 @@ def main(words: list[str] | None = None) -> int:
         print(page.page(json.loads(options.show.read_text())), end="")
         return 0
     if options.plot:
-        for path in plots.write(json.loads(options.plot.read_text()), PLOTS):
-            print(os.path.relpath(path))
+        known = json.loads(options.plot.read_text())
+        for path in plots.write(known, PLOTS):
+            print(f"![{path.stem}]({path.relative_to(PLOTS.parent)})")
+        print("\n" + goals.markdown(goals.judge(known)), end="")
         return 0
     work = (options.dir or _work_directory()).resolve()
     (work / "run").mkdir(parents=True, exist_ok=True)
@@ -111,7 +114,10 @@ def _options() -> argparse.ArgumentParser:
     )
     parser.add_argument("--show", type=Path, metavar="FILE", help="only print such a result")
     parser.add_argument(
-        "--plot", type=Path, metavar="FILE", help="only draw such a result, for docs/performance.md"
+        "--plot",
+        type=Path,
+        metavar="FILE",
+        help="only draw such a result, and print what docs/performance.md shows of it",
     )
     parser.add_argument(
         "--dir", type=Path, help="corpora and tools (HOLDFAST_BENCH_DIR, else benchmarks/work)"

@@ -8,7 +8,9 @@ that were not freed just now), and whoever restores next would pay.
 
 from __future__ import annotations
 
+import os
 import shutil
+import time
 from dataclasses import asdict, replace
 from typing import TYPE_CHECKING
 
@@ -23,6 +25,8 @@ if TYPE_CHECKING:
     from benchmarks.corpora import Corpus
 
 _KEEP_FILES = 1_000_000
+_SETTLE_S = 65
+"""For a minute ext4 passes over inodes that were freed, if that is on the disk."""
 
 
 class Session:
@@ -86,6 +90,10 @@ class Session:
                 shutil.rmtree(place.pool, ignore_errors=True)
             else:
                 shutil.rmtree(place.root, ignore_errors=True)
+        if many and crowd and places:
+            self._tell(f"waits {_SETTLE_S} s, until making files is no longer slow")
+            os.sync()
+            time.sleep(_SETTLE_S)
 
     def end(self) -> None:
         """Delete everything."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -25,10 +26,12 @@ from benchmarks import (
     rounds,
     run,
     tools,
+    verify,
 )
 from benchmarks.corpora import disk_images
 from benchmarks.session import Session
-from benchmarks.tools.tool import last_json
+from benchmarks.tools import install
+from benchmarks.tools.tool import DIRECTORY_TIMES, HARD_LINKS, LINK_TIMES, TOP_TIME, last_json
 from holdfast.movers.comparison import compare_trees
 
 SMALL = corpora.Shape("small", 150, 7)
@@ -261,6 +264,25 @@ def test_a_tool_that_fails_is_left_out_of_the_rest_of_its_round(tmp_path: Path) 
     assert "ended with 3: full" in works.failures[0]
 
 
+def test_only_what_a_tool_is_known_to_forget_is_forgiven(tmp_path: Path) -> None:
+    corpus = corpora.provide(corpora.Shape("small", 300, 1), tmp_path)
+    other = tmp_path / "restored"
+    # As cp without options copies: times are lost, and hard links.
+    shutil.copytree(corpus.root, other, symlinks=True, copy_function=shutil.copy)
+    everything = (DIRECTORY_TIMES, HARD_LINKS, LINK_TIMES, TOP_TIME)
+    left = verify.compare(corpus.root, other, everything)
+    assert left.forgiven > 0
+    names = {one.path for one in left.differences}
+    assert all((corpus.root / os.fsdecode(name)).is_file() for name in names)
+    assert "differences; the first" in verify.complaint(left, 1)
+    os.utime(other, ns=(1, 1))
+    only = verify.compare(corpus.root, other, (TOP_TIME,))
+    assert only.forgiven == 1
+    same = verify.compare(corpus.root, corpus.root, ())
+    assert verify.complaint(same, corpus.files) == ""
+    assert "were compared" in verify.complaint(same, same.files + 1)
+
+
 @pytest.mark.parametrize("shape", [SMALL, LARGE], ids=lambda shape: shape.name)
 def test_one_percent_changes_and_is_put_back(shape: corpora.Shape, tmp_path: Path) -> None:
     corpus = corpora.provide(shape, tmp_path / "one")
@@ -326,6 +348,46 @@ def test_the_last_object_of_lines_is_taken_for_what_was_made() -> None:
     assert last_json('{\n "id": "y"\n}\n', "rustic") == {"id": "y"}
     with pytest.raises(tools.ToolError, match="borg did not say"):
         last_json("done\n", "borg")
+
+
+GO = """#!/bin/sh
+case "$1 $2" in
+"install example.org/x/cmd@latest") echo "go: reading the list: 403 Forbidden" >&2; exit 1 ;;
+"mod download") echo '{"Dir": "'"$MODULE"'"}' ;;
+"build -trimpath") test -f cmd/main.go && printf '#!/bin/sh\\necho unofficial\\n' > "$4" &&
+    chmod +x "$4" ;;
+esac
+"""
+
+
+def test_where_the_newest_is_not_told_a_known_version_is_built(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    module = tmp_path / "module"
+    (module / "cmd").mkdir(parents=True)
+    (module / "cmd" / "main.go").touch()
+    go = tmp_path / "path" / "go"
+    go.parent.mkdir()
+    go.write_text(GO)
+    go.chmod(0o755)
+    monkeypatch.setenv("PATH", f"{go.parent}:{os.environ['PATH']}")
+    monkeypatch.setenv("MODULE", os.fspath(module))
+    cache = tmp_path / "cache"
+    (cache / "bin").mkdir(parents=True)
+    what = install.GoProgram("no-such-program", "example.org/x", "cmd", "v1.2.3")
+    made = install.go_program(what, cache)
+    assert (made.version, made.source, made.remark) == ("1.2.3", "Go module", "")
+    # Later runs find it, and its version, though it does not say that itself.
+    go.unlink()
+    assert install.go_program(what, cache) == made
+
+
+def test_a_program_that_cannot_be_had_says_what_was_tried(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("PATH", "/nowhere")
+    with pytest.raises(tools.ToolMissingError, match=r"no Rust toolchain.*cargo install"):
+        install.cargo_program("no-such-program", "no-such-crate", "1.0", tmp_path)
 
 
 def test_works_and_corpora_can_be_named() -> None:
