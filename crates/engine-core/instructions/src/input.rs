@@ -59,7 +59,7 @@ pub fn text(length: u64) -> Vec<u8> {
     while text.len() < length {
         number += 1;
         let bits = word(number);
-        let chosen = (bits & 0x3ff) * (bits >> 10 & 0x3ff) >> 10;
+        let chosen = ((bits & 0x3ff) * (bits >> 10 & 0x3ff)) >> 10;
         text.extend_from_slice(&word(chosen).to_string().as_bytes()[..4 + chosen as usize % 7]);
         if bits >> 20 & 15 == 0 {
             text.extend_from_slice((bits >> 40).to_string().as_bytes());
