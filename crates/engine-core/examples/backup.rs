@@ -14,7 +14,11 @@ use holdfast_engine_core::store::posix::PosixStore;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().collect();
-    let [_, place, path] = arguments.as_slice() else { return Err("want POOL PATH".into()) };
+    let (place, path, level) = match arguments.as_slice() {
+        [_, place, path] => (place, path, 3),
+        [_, place, path, level] => (place, path, level.parse()?),
+        _ => return Err("want POOL PATH [LEVEL]".into()),
+    };
     std::fs::create_dir_all(place)?;
     let store = Arc::new(PosixStore::open(place)?);
     let key = [7; 32];
@@ -30,7 +34,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         started_ns: i64::try_from(now.as_nanos())?,
         exclude: Vec::new(),
         one_file_system: false,
-        level: 3,
+        level,
         workers: 0,
         parent: None,
         software: "example".into(),

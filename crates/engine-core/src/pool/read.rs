@@ -21,7 +21,7 @@ use crate::tree::ChunkSource;
 use super::Pool;
 
 /// Decompressed blocks that are kept, in bytes.
-const BLOCK_CACHE_BYTES: u64 = 64 << 20;
+const BLOCK_CACHE_BYTES: u64 = 32 << 20;
 /// Opened packs that are kept; a footer is about 100 KiB.
 const PACK_CACHE: usize = 256;
 /// Blocks of one pack that lie at most this far apart are fetched in one read.

@@ -1,16 +1,20 @@
-//! Brings files back: directories first, files in the order in which they were stored, links
+//! Brings files back: directories first, files in the order in which they are stored, links
 //! when their first name is there, attributes of directories last.
 //!
 //! A file that cannot be restored whole is not left behind: it is a finding. What is written was
 //! unsealed and has the name under which it was stored.
 
 mod file;
+mod gather;
 mod links;
 mod selection;
 pub mod target;
 mod worker;
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicUsize;
+
+use parking_lot::Mutex;
 
 use crate::cancel::Cancel;
 use crate::counters::Counters;
@@ -20,6 +24,7 @@ use crate::ids::Id;
 use crate::pool::Pool;
 use crate::tasks::{Tasks, in_threads, thread_count};
 
+use gather::Gathered;
 use links::Links;
 use selection::Selection;
 use target::{Options, Overwrite, Target};
@@ -58,6 +63,9 @@ pub(crate) struct Job<'a> {
     pub pool: &'a Pool,
     pub target: Target,
     pub tasks: Tasks<Task>,
+    /// Directories that are not listed yet.
+    pub unlisted: AtomicUsize,
+    pub gathered: Mutex<Gathered>,
     pub links: Links,
     pub counters: &'a Counters,
     pub findings: &'a Arc<Findings>,
@@ -89,6 +97,8 @@ pub fn run(
         pool,
         target,
         tasks: Tasks::new(first),
+        unlisted: AtomicUsize::new(1),
+        gathered: Mutex::default(),
         links: Links::default(),
         counters,
         findings,

@@ -7,21 +7,17 @@ use std::time::Instant;
 use crate::counters::{Stage, Tally};
 use crate::error::{Error, Result};
 use crate::ids::Ref;
-use crate::tree::codec;
+use crate::index::set::Snapshot;
+use crate::tree::codec::{self, RawEntry};
 use crate::tree::entry::{Content, Entry, EntryKind};
 use crate::tree::walk::Directory;
 
 use super::Job;
 use super::file::OpenFile;
+use super::gather;
 use super::links::{First, Role, Waiting};
 use super::selection::Selection;
 use super::target::{Link, Placed, TargetDir};
-
-/// Files that are restored together, and bytes of them.
-const BATCH_FILES: usize = 64;
-const BATCH_BYTES: u64 = 4 << 20;
-/// Files of one directory that are put in order together.
-const GATHERED_FILES: usize = 4096;
 
 /// A directory of the destination, open until everything in it is done.
 pub struct Node {
@@ -53,7 +49,7 @@ impl Drop for Node {
     }
 }
 
-/// A piece of work. Each holds one of its node's pending counts.
+/// A piece of work. Each holds a pending count of its node, or of each of its nodes.
 pub enum Task {
     Directory {
         node: Arc<Node>,
@@ -61,16 +57,21 @@ pub enum Task {
         selection: Selection,
         depth: usize,
     },
-    Files {
-        node: Arc<Node>,
-        entries: Vec<Entry>,
-    },
+    /// Files and other things, each with the directory that it goes into.
+    Files(Vec<(Arc<Node>, Entry)>),
     /// A stretch of a large file.
     Segment {
         file: Arc<OpenFile>,
         offset: u64,
         refs: Vec<Ref>,
     },
+}
+
+/// What a name of a directory turned out to be.
+enum Name {
+    Dir(Box<Entry>, Selection),
+    Other,
+    End,
 }
 
 /// One thread's own things.
@@ -101,12 +102,12 @@ impl<'a> Worker<'a> {
         match task {
             Task::Directory { node, entry, selection, depth } => {
                 self.directory(&node, &entry, &selection, depth)?;
-                self.ended(node)
+                self.ended(node)?;
+                // The last directory is made: what waits can come in order.
+                let last = self.job.unlisted.fetch_sub(1, Ordering::AcqRel) == 1;
+                if last { self.give_gathered() } else { Ok(()) }
             }
-            Task::Files { node, entries } => {
-                self.files(&node, entries)?;
-                self.ended(node)
-            }
+            Task::Files(entries) => self.files(entries),
             Task::Segment { file, offset, refs } => self.segment(file, offset, &refs),
         }
     }
@@ -131,82 +132,81 @@ impl<'a> Worker<'a> {
             Ok(directory) => directory,
             Err(error) => return self.damaged(&path(), "list the directory", error),
         };
-        let mut gathered = Vec::new();
+        let index = self.job.pool.index().snapshot();
+        let mut names = listed.cursor();
         let mut below = Vec::new();
-        for item in listed.entries() {
-            let item = match item {
-                Ok(item) => item,
+        loop {
+            match self.name(node, &index, names.entry(), selection, depth) {
+                Ok(Name::Dir(entry, wanted)) => below.push((entry, wanted)),
+                Ok(Name::Other) => {}
+                Ok(Name::End) => break,
                 Err(error) => {
                     self.damaged(&path(), "list the directory", error)?;
                     break;
                 }
-            };
-            let Some(wanted) = selection.of(&item.name) else { continue };
-            if item.kind == EntryKind::Dir {
-                below.push((item, wanted));
-            } else if depth < self.job.strip {
-                self.job.findings.warning(
-                    &node.dir.path_of(&item.name),
-                    "stripped",
-                    format!(
-                        "not restored: its path has no more than the {} leading components that \
-                         are stripped",
-                        self.job.strip
-                    ),
-                );
-            } else {
-                gathered.push(item);
-                if gathered.len() >= GATHERED_FILES {
-                    self.give_gathered(node, std::mem::take(&mut gathered))?;
-                }
+            }
+            names.advance();
+            if self.job.gathered.lock().is_full() {
+                self.give_gathered()?;
             }
         }
         // The last pushed is taken first.
         for (item, wanted) in below.into_iter().rev() {
-            self.below(node, item, wanted, depth + 1)?;
+            self.below(node, *item, wanted, depth + 1)?;
         }
-        self.give_gathered(node, gathered)
+        Ok(())
     }
 
-    /// Files of one directory in batches, in the order in which their content is stored: names
-    /// are sorted, but a backup reads in the order of inodes.
-    fn give_gathered(&mut self, node: &Arc<Node>, mut entries: Vec<Entry>) -> Result<()> {
-        let index = self.job.pool.index().snapshot();
-        entries.sort_by_cached_key(|entry| match &entry.content {
-            Content::Direct(refs) => refs
-                .first()
-                .and_then(|first| index.lookup(&first.name))
-                .map(|found| (found.pack, found.block, found.offset)),
-            _ => None,
-        });
-        let mut batch = Vec::new();
-        let mut bytes = 0;
-        for entry in entries {
-            bytes += codec::data_bytes(&entry);
-            batch.push(entry);
-            if batch.len() >= BATCH_FILES || bytes >= BATCH_BYTES {
-                bytes = 0;
-                self.give_files(node, std::mem::take(&mut batch))?;
-            }
+    /// Looks at the next name of a directory; what is no directory is gathered.
+    fn name(
+        &self,
+        node: &Arc<Node>,
+        index: &Snapshot,
+        next: Result<Option<RawEntry<'_>>>,
+        selection: &Selection,
+        depth: usize,
+    ) -> Result<Name> {
+        let Some(entry) = next? else { return Ok(Name::End) };
+        let Some(wanted) = selection.of(entry.name) else { return Ok(Name::Other) };
+        let seen = entry.peek()?;
+        if seen.kind == EntryKind::Dir {
+            return Ok(Name::Dir(Box::new(entry.decode()?), wanted));
         }
-        self.give_files(node, batch)
+        if depth < self.job.strip {
+            self.job.findings.warning(
+                &node.dir.path_of(entry.name),
+                "stripped",
+                format!(
+                    "not restored: its path has no more than the {} leading components that are \
+                     stripped",
+                    self.job.strip
+                ),
+            );
+        } else {
+            let place = gather::place(index, &seen);
+            node.begin();
+            self.job.gathered.lock().add(node, entry.raw, seen.size, place);
+        }
+        Ok(Name::Other)
     }
 
-    fn give_files(&mut self, node: &Arc<Node>, entries: Vec<Entry>) -> Result<()> {
-        if entries.is_empty() {
-            return Ok(());
-        }
-        self.job.cancel.check()?;
-        node.begin();
-        let task = Task::Files { node: Arc::clone(node), entries };
-        match self.job.tasks.offer(task) {
-            None => Ok(()),
-            Some(Task::Files { node, entries }) => {
-                self.files(&node, entries)?;
-                self.ended(node)
+    /// Has all restored that was gathered.
+    fn give_gathered(&mut self) -> Result<()> {
+        let gathered = std::mem::take(&mut *self.job.gathered.lock());
+        gathered.hand_out(|batch| {
+            self.job.cancel.check()?;
+            let mut entries = Vec::with_capacity(batch.len());
+            for (node, raw) in batch {
+                match codec::decode_entry(raw) {
+                    Ok(entry) => entries.push((node, entry)),
+                    Err(error) => {
+                        self.damaged(&node.dir.handle().path(), "list the directory", error)?;
+                        self.ended(node)?;
+                    }
+                }
             }
-            Some(_) => Ok(()),
-        }
+            self.give(Task::Files(entries))
+        })
     }
 
     fn below(
@@ -229,6 +229,7 @@ impl<'a> Worker<'a> {
                 pending: AtomicUsize::new(1),
             })
         };
+        self.job.unlisted.fetch_add(1, Ordering::AcqRel);
         self.job.tasks.push(Task::Directory {
             node: child,
             entry: Box::new(entry),
@@ -238,11 +239,11 @@ impl<'a> Worker<'a> {
         Ok(())
     }
 
-    /// Files and other things of one directory.
-    fn files(&mut self, node: &Arc<Node>, entries: Vec<Entry>) -> Result<()> {
+    /// Files and other things.
+    fn files(&mut self, entries: Vec<(Arc<Node>, Entry)>) -> Result<()> {
         let refs: Vec<Ref> = entries
             .iter()
-            .filter_map(|entry| match &entry.content {
+            .filter_map(|(_, entry)| match &entry.content {
                 Content::Direct(refs) => Some(refs.as_slice()),
                 _ => None,
             })
@@ -250,17 +251,18 @@ impl<'a> Worker<'a> {
             .copied()
             .collect();
         self.job.pool.prefetch(&refs, self.job.counters);
-        for entry in entries {
+        for (node, entry) in entries {
             self.job.cancel.check()?;
             if entry.nlink <= 1 {
-                self.one(node, entry, false)?;
-                continue;
+                self.one(&node, entry, false)?;
+            } else {
+                match self.job.links.role(&node, entry) {
+                    Role::First(entry) => self.one(&node, entry, true)?,
+                    Role::Link(first, entry) => self.link(&node, &first, entry)?,
+                    Role::Waits => {}
+                }
             }
-            match self.job.links.role(node, entry) {
-                Role::First(entry) => self.one(node, entry, true)?,
-                Role::Link(first, entry) => self.link(node, &first, entry)?,
-                Role::Waits => {}
-            }
+            self.ended(node)?;
         }
         Ok(())
     }
