@@ -45,3 +45,23 @@ def test_a_count_is_not_told_off_a_terminal(capsys: pytest.CaptureFixture[str]) 
     with progress.counting(cast("Any", Screen()), "rows") as report:
         report(5)
     assert capsys.readouterr().err == ""
+
+
+def test_a_bar_is_drawn_for_what_takes_a_while_and_not_for_less(
+    monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setenv("FORCE_COLOR", "1")
+    monkeypatch.setenv("TERM", "xterm")
+    now = [0.0]
+    monkeypatch.setattr("holdfast.faces.cli.progress.time.monotonic", lambda: now[0])
+    seen = counters(files=3, bytes_read=1 << 20)
+    with progress.reporting(Screen(), "verify") as (meter, report):
+        report(seen)
+        assert meter.last is seen
+    assert capsys.readouterr().err == ""
+    with progress.reporting(Screen(), "verify") as (_, report):
+        now[0] = 1.0
+        report(seen)
+    drawn = capsys.readouterr().err
+    assert "verify" in drawn
+    assert "3 files, 1.00 MiB" in drawn

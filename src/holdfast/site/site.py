@@ -28,7 +28,7 @@ from holdfast.base.ids import ImageId, PoolId, pool_id
 from holdfast.control.inbox import Inbox
 from holdfast.movers.backup_run import run_backup
 from holdfast.site import images, places, secrets
-from holdfast.vault import PoolKey, add_slot, create_pool, open_pool, recovery_kit, unwrap
+from holdfast.vault import PoolKey, add_slot, create_pool, open_pool, unwrap
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -123,6 +123,8 @@ class Site:
         """
         url = _prepare(home, pool_url)
         if kit_text is not None:
+            from holdfast.vault import recovery_kit
+
             key = recovery_kit.read(kit_text)
             pool = open_pool(url, secret=PoolKey(key), cache_dir=None)
             chosen = secrets.choose(home, source, new=True)
@@ -249,6 +251,8 @@ class Site:
 
     def recovery_kit(self) -> Kit:
         """Make the paper with which the pool opens when all else is lost."""
+        from holdfast.vault import recovery_kit
+
         return recovery_kit.make(
             pool_id=self.pool.id,
             pool_url=self.config.pool_url,

@@ -9,16 +9,12 @@ here, whoever wrote it.
 from __future__ import annotations
 
 import json
-import secrets
 import struct
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-from cryptography.hazmat.primitives.hashes import SHA256
-from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
-from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
 from holdfast.base.errors import HoldfastError, IntegrityError, NewerFormat, NotFound, WrongKey
 from holdfast.vault.secrets import KEY_BYTES, KeyFile, Passphrase, PoolKey, Secret
@@ -87,7 +83,7 @@ class Slot:
 
 def new_pool_key() -> bytes:
     """Make a random pool key."""
-    return secrets.token_bytes(KEY_BYTES)
+    return _random(KEY_BYTES)
 
 
 def add_slot(
@@ -110,7 +106,7 @@ def add_slot(
         Invalid: The secret is empty or malformed.
         OSError: The slot was not written; safe to retry.
     """
-    salt, nonce = secrets.token_bytes(SALT_BYTES), secrets.token_bytes(NONCE_BYTES)
+    salt, nonce = _random(SALT_BYTES), _random(NONCE_BYTES)
     slot = wrap(pool_id, pool_key, secret, cost, salt, nonce)
     while not store.put_if_absent(f"{PREFIX}{slot.id}.json", encode(slot)):
         slot = wrap(pool_id, pool_key, secret, cost, salt, nonce)
@@ -199,7 +195,7 @@ def wrap(
     """Wrap a pool key with the given salt and nonce, neither of which may be used twice."""
     kind, material = _kind_and_material(secret)
     cost = cost if kind == "passphrase" else _NO_COST
-    slot = Slot(secrets.token_hex(16), pool_id, kind, cost, salt, nonce, b"")
+    slot = Slot(_random(16).hex(), pool_id, kind, cost, salt, nonce, b"")
     wrapped = AESGCM(_wrapping_key(slot, material)).encrypt(nonce, pool_key, bound_to(slot))
     return Slot(slot.id, pool_id, kind, cost, salt, nonce, wrapped)
 
@@ -321,8 +317,17 @@ def _kind_and_material(secret: Passphrase | KeyFile) -> tuple[str, bytes]:
     return "key-file", secret.read()
 
 
+def _random(size_bytes: int) -> bytes:
+    # Loaded only to make keys and slots: opening a pool, which every command does, needs none.
+    import secrets
+
+    return secrets.token_bytes(size_bytes)
+
+
 def _wrapping_key(slot: Slot, material: bytes) -> bytes:
     if slot.kind == "passphrase":
+        from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
+
         return Argon2id(
             salt=slot.salt,
             length=KEY_BYTES,
@@ -330,6 +335,9 @@ def _wrapping_key(slot: Slot, material: bytes) -> bytes:
             lanes=slot.cost.lanes,
             memory_cost=slot.cost.memory_kib,
         ).derive(material)
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
     hkdf = HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=slot.salt, info=KEY_FILE_INFO)
     return hkdf.derive(material)
 

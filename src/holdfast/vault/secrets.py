@@ -7,7 +7,6 @@ secret when printed.
 from __future__ import annotations
 
 import os
-import secrets
 import unicodedata
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
@@ -85,6 +84,8 @@ class KeyFile:
             Invalid: There is a file already; it is left alone.
             OSError: It can't be written.
         """
+        import secrets
+
         line = f"{_KEY_FILE_LABEL}: {secrets.token_hex(KEY_BYTES)}\n"
         try:
             handle = os.open(self.path, os.O_WRONLY | os.O_CREAT | os.O_EXCL, 0o600)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 import subprocess
 import sys
 from typing import TYPE_CHECKING
@@ -23,20 +22,47 @@ sys.exit(status)
 """
 
 
-@pytest.mark.parametrize("words", ["backup {tree}", "restore latest --to {back}", "ls latest:/"])
-def test_what_needs_no_database_loads_none(
-    site: Command, tree: Path, tmp_path: Path, words: str
-) -> None:
-    site("backup", tree).assert_ok()
-    arguments = words.format(tree=tree, back=tmp_path / "back").split()
+DATABASE = {"sqlalchemy", "alembic", "sqlite3"}
+DRAWING = {"rich"}
+NEVER_NEEDED = {"typer", "pydantic", "asyncio", "socket", "logging", "importlib.metadata"}
+OF_OTHERS = {"holdfast.faces.cli.quickstart", "holdfast.vault.recovery_kit", "getpass", "obstore"}
+
+
+def loaded_by(site: Command, *words: str | Path) -> set[str]:
+    """The modules that a command has loaded by its end."""
     ended = subprocess.run(
-        [sys.executable, "-c", RUN, *arguments],
-        env={**os.environ, "HOLDFAST_HOME": str(site.home)},
+        [sys.executable, "-c", RUN, *words],
+        env=site.environment(),
         capture_output=True,
         text=True,
         check=True,
     )
     (line,) = [one for one in ended.stderr.splitlines() if one.startswith("loaded: ")]
-    loaded = set(line.split())
+    return set(line.split())
+
+
+@pytest.mark.parametrize(
+    "words",
+    [
+        "backup {tree} --json",
+        "backup {tree}",
+        "restore latest --to {back} --json",
+        "restore latest --to {back}",
+        "ls latest:/",
+        "verify",
+    ],
+)
+def test_a_short_command_loads_little(
+    site: Command, tree: Path, tmp_path: Path, words: str
+) -> None:
+    site("backup", tree).assert_ok()
+    loaded = loaded_by(site, *words.format(tree=tree, back=tmp_path / "back").split())
     assert "holdfast.engine" in loaded
-    assert not loaded & {"sqlalchemy", "alembic", "sqlite3", "holdfast.faces.cli.quickstart"}
+    assert not loaded & (DATABASE | DRAWING | NEVER_NEEDED | OF_OTHERS)
+
+
+def test_the_version_loads_no_command(site: Command) -> None:
+    loaded = loaded_by(site, "--version")
+    assert "holdfast.faces.cli.main" in loaded
+    assert not loaded & (DATABASE | DRAWING | NEVER_NEEDED | OF_OTHERS)
+    assert not loaded & {"holdfast.engine", "holdfast.faces.cli.backup", "cryptography"}

@@ -6,28 +6,20 @@ Must not slow the work down: it only reads counters. Everything here goes to std
 from __future__ import annotations
 
 import time
-from contextlib import contextmanager
+from contextlib import ExitStack, contextmanager
 from typing import TYPE_CHECKING
-
-from rich.progress import (
-    BarColumn,
-    Progress,
-    ProgressColumn,
-    SpinnerColumn,
-    TaskProgressColumn,
-    TextColumn,
-)
-from rich.text import Text
 
 from holdfast.base.units import format_count, format_duration, format_rate, format_size
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
-    from rich.progress import Task
-
     from holdfast.engine import Counters
+    from holdfast.faces.cli.bar import Bar
     from holdfast.faces.cli.screen import Screen
+
+BAR_AFTER_S = 0.1
+"""What ends sooner needs no bar."""
 
 PLAIN_INTERVAL_S = 10.0
 
@@ -58,20 +50,6 @@ class Meter:
         return f"{files}{format_size(self.done_bytes(counters))}"
 
 
-class _Rate(ProgressColumn):
-    def render(self, task: Task) -> Text:
-        speed = task.finished_speed or task.speed
-        return Text(format_rate(speed) if speed else "", style="progress.data.speed")
-
-
-class _TimeLeft(ProgressColumn):
-    max_refresh = 0.5
-
-    def render(self, task: Task) -> Text:
-        left = task.time_remaining if task.total else None
-        return Text(f"{format_duration(left)} left" if left else "", style="progress.remaining")
-
-
 @contextmanager
 def reporting(
     screen: Screen, verb: str, quiet: bool = False
@@ -89,10 +67,9 @@ def reporting(
     meter = Meter(verb)
     if quiet:
         yield meter, _remember(meter)
-    elif screen.talk.is_terminal:
-        with _bar(screen) as progress:
-            task = progress.add_task(verb, total=None, words="")
-            yield meter, _onto_bar(meter, progress, task)
+    elif screen.talk_is_terminal:
+        with ExitStack() as drawn:
+            yield meter, _onto_bar(meter, screen, drawn)
     else:
         yield meter, _onto_lines(meter, screen)
 
@@ -100,10 +77,10 @@ def reporting(
 @contextmanager
 def counting(screen: Screen, what: str) -> Iterator[Callable[[int], None]]:
     """Show a number that grows, on a terminal only."""
-    if not screen.talk.is_terminal:
+    if not screen.talk_is_terminal:
         yield lambda _count: None
         return
-    with screen.talk.status(what) as status:
+    with screen.console.status(what) as status:
         yield lambda count: status.update(f"{what} {format_count(count)}")
 
 
@@ -114,13 +91,22 @@ def _remember(meter: Meter) -> Callable[[Counters], None]:
     return report
 
 
-def _onto_bar(meter: Meter, progress: Progress, task: int) -> Callable[[Counters], None]:
+def _onto_bar(meter: Meter, screen: Screen, drawn: ExitStack) -> Callable[[Counters], None]:
+    started = time.monotonic()
+    bar: Bar | None = None
+
     def report(counters: Counters) -> None:
+        nonlocal bar
         meter.last = counters
+        if bar is None:
+            if time.monotonic() - started < BAR_AFTER_S:
+                return
+            from holdfast.faces.cli.bar import Bar
+
+            bar = drawn.enter_context(Bar(screen.console, meter.verb))
         done = meter.done_bytes(counters)
-        total = max(counters.bytes_total, done) or None
-        goal = total if counters.bytes_total else None
-        progress.update(task, completed=done, total=goal, words=meter.words(counters))  # type: ignore[arg-type]
+        total = max(counters.bytes_total, done) if counters.bytes_total else None
+        bar.show(done, total, meter.words(counters))
 
     return report
 
@@ -143,17 +129,3 @@ def _onto_lines(meter: Meter, screen: Screen) -> Callable[[Counters], None]:
         screen.say(line)
 
     return report
-
-
-def _bar(screen: Screen) -> Progress:
-    return Progress(
-        SpinnerColumn(),
-        TextColumn("{task.description}"),
-        BarColumn(bar_width=12),
-        TaskProgressColumn(),
-        TextColumn("{task.fields[words]}"),
-        _Rate(),
-        _TimeLeft(),
-        console=screen.talk,
-        transient=True,
-    )

@@ -2,21 +2,21 @@
 
 Must not decide anything. Invariants: stdout carries what was asked for and nothing else, so it
 can be piped; off a terminal nothing is cut to a width; no meaning is carried by colour alone.
+Rich is loaded for a table, a bar or a colour on a terminal, and for nothing else.
 """
 
 from __future__ import annotations
 
-import base64
 import json
+import os
 import sys
-from typing import TYPE_CHECKING, Literal
-
-from rich.cells import cell_len, set_cell_size
-from rich.console import Console
-from rich.text import Text
+from functools import cached_property
+from typing import TYPE_CHECKING, Literal, TextIO
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
+
+    from rich.console import Console
 
     from holdfast.base.errors import HoldfastError
 
@@ -31,26 +31,34 @@ class Screen:
 
     Attributes:
         as_json: The command was given ``--json``.
-        talk: The console on stderr.
+        data_is_terminal: Whether a person sees the data as it is written.
+        talk_is_terminal: Whether a person sees the talk as it is written.
     """
 
     def __init__(self, *, as_json: bool = False) -> None:
         self.as_json = as_json
-        self.talk = Console(stderr=True, highlight=False, soft_wrap=True)
-        self._data = Console(highlight=False)
+        self.data_is_terminal = _is_terminal(sys.stdout)
+        self.talk_is_terminal = _is_terminal(sys.stderr)
 
-    @property
-    def data_is_terminal(self) -> bool:
-        """Whether a person sees the data as it is written."""
-        return self._data.is_terminal
+    @cached_property
+    def console(self) -> Console:
+        """Rich's console on stderr."""
+        from rich.console import Console
+
+        return Console(stderr=True, highlight=False, soft_wrap=True)
 
     def say(self, text: str) -> None:
         """Tell a person something, on stderr."""
-        self.talk.print(Text(text))
+        _talk(text)
 
     def warn(self, text: str) -> None:
         """Tell a person about something that is not as it should be, on stderr."""
-        self.talk.print(Text(f"warning: {text}", style="yellow"))
+        if not self.talk_is_terminal:
+            _talk(f"warning: {text}")
+            return
+        from rich.text import Text
+
+        self.console.print(Text(f"warning: {text}", style="yellow"))
 
     def line(self, text: str) -> None:
         """Write one line of data; names that are not UTF-8 come out as the bytes they are."""
@@ -72,13 +80,17 @@ class Screen:
 
     def table(self, columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
         """Write a table: whole off a terminal; on one, the second column gives way to its width."""
+        from rich.cells import cell_len
+
         lines = [[title for title, _ in columns], *rows]
-        fitted = self._data.is_terminal
+        fitted = self.data_is_terminal
         if fitted:
             lines = [[printable(cell) for cell in line] for line in lines]
         widths = [max(cell_len(line[at]) for line in lines) for at in range(len(columns))]
         if fitted:
-            too_wide = sum(widths) + 2 * len(widths) - 2 - self._data.width
+            from rich.console import Console
+
+            too_wide = sum(widths) + 2 * len(widths) - 2 - Console().width
             widths[1] = max(widths[1] - max(too_wide, 0), _NARROWEST)
         for line in lines:
             cells = [
@@ -98,7 +110,26 @@ class ReaderGone(Exception):  # noqa: N818 - no error: whoever reads the output 
     """Nobody reads our data any more."""
 
 
+def _is_terminal(stream: TextIO | None) -> bool:
+    """Tell whether a person sees a stream, by the rules that Rich has."""
+    compatible = os.environ.get("TTY_COMPATIBLE")
+    if compatible in {"0", "1"}:
+        return compatible == "1"
+    forced = os.environ.get("FORCE_COLOR")
+    if forced is not None:
+        return forced != ""
+    return stream is not None and stream.isatty()
+
+
+def _talk(text: str) -> None:
+    # There is no stderr where whoever started us closed it.
+    if sys.stderr is not None:
+        sys.stderr.write(f"{text}\n")
+
+
 def _cell(text: str, width: int, side: Literal["left", "right"]) -> str:
+    from rich.cells import cell_len, set_cell_size
+
     if cell_len(text) > width:
         text = set_cell_size(text, width - 1).rstrip() + "…"
     padding = " " * (width - cell_len(text))
@@ -123,7 +154,9 @@ def path_json(path: bytes, key: str = "path") -> dict[str, str]:
     try:
         return {key: path.decode("utf-8")}
     except UnicodeDecodeError:
-        encoded = base64.b64encode(path).decode("ascii")
+        from base64 import b64encode
+
+        encoded = b64encode(path).decode("ascii")
         return {key: path.decode("utf-8", "surrogateescape"), f"{key}_base64": encoded}
 
 
@@ -147,9 +180,16 @@ def tell_error(error: HoldfastError, *, as_json: bool) -> None:
     """Tell why the command failed, on stderr."""
     if as_json:
         body = {"code": error.code, "message": error.message, "hint": error.hint}
-        sys.stderr.write(json.dumps({"error": body}) + "\n")
+        _talk(json.dumps({"error": body}))
         return
-    console = Console(stderr=True, highlight=False, soft_wrap=True)
-    console.print(Text.assemble(("error: ", "bold red"), printable(error.message)))
-    if error.hint:
-        console.print(Text.assemble(("hint: ", "bold"), printable(error.hint)))
+    parts = [("error: ", "bold red", error.message), ("hint: ", "bold", error.hint)]
+    screen = Screen()
+    for label, style, text in parts:
+        if not text:
+            continue
+        if not screen.talk_is_terminal:
+            _talk(label + printable(text))
+            continue
+        from rich.text import Text
+
+        screen.console.print(Text.assemble((label, style), printable(text)))

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import errno
 import os
-import secrets
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -174,6 +173,8 @@ class DirectoryStore:
                     yield key, entry.stat().st_size
 
     def _stage(self, path: Path, data: bytes) -> Path:
+        import secrets
+
         _make_directories(path.parent)
         staged = path.with_name(f".{path.name}.{secrets.token_hex(8)}")
         try:
