@@ -48,9 +48,10 @@ class Limits:
 
     def streams(self, session: Session, number: int) -> None:
         """Read all bytes: to compress them, and, of few large files, to write them."""
-        files = sorted(os.fspath(one) for one in session.corpus.root.rglob("*") if one.is_file())
         root = os.fspath(session.corpus.root)
         if session.corpus.few:
+            found = session.corpus.root.rglob("*")
+            files = sorted(os.fspath(one) for one in found if one.is_file())
             zstd = ["zstd", "-1", "-T0", "-q", "-f", "-o", "{}", *files]
             self._take(session, number, ZSTD, zstd)
             self._take(session, number, DD, ["sh", "-c", _DD, "sh", "{}", *files])

@@ -6,6 +6,7 @@ shown as far as it goes.
 
 from __future__ import annotations
 
+from statistics import median
 from textwrap import fill
 from typing import TYPE_CHECKING, Any
 
@@ -110,6 +111,19 @@ def _raw(corpus: dict[str, Any], rows: Sequence[Row]) -> Iterator[str]:
             parts.append(f"{row.tool} {number(raw / max(pool, 1))}")
         yield ""
         yield fill(f"raw bytes to one stored: {', '.join(parts)}", 80, subsequent_indent="  ")
+    given = [part for row in found if (part := _given_back(row, rows))]
+    if given:
+        # A collection that gives little back is quick, so its time alone says nothing.
+        yield fill(f"given back by collecting, MiB: {', '.join(given)}", 80, subsequent_indent="  ")
+
+
+def _given_back(before: Row, rows: Sequence[Row]) -> str:
+    for row in rows:
+        shared = row.rounds.keys() & before.rounds.keys()
+        if row.work == "collect" and row.tool == before.tool and shared:
+            freed = (before.rounds[at].pool_bytes - row.rounds[at].pool_bytes for at in shared)
+            return f"{row.tool} {number(median(freed) / (1 << 20))}"
+    return ""
 
 
 def _load(corpus: dict[str, Any]) -> Iterator[str]:

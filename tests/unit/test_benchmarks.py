@@ -7,6 +7,7 @@ import os
 import shutil
 import sys
 from collections.abc import Sequence
+from dataclasses import replace
 from pathlib import Path
 from random import Random
 from xml.etree import ElementTree as ET
@@ -482,6 +483,16 @@ def test_a_shown_result_is_the_one_that_was_written(
     assert "FAILED: restic restored less" in shown
     assert report.table("a corpus", rows()) in shown
     assert max(map(len, shown.splitlines())) <= 80
+
+
+def test_what_a_collection_gave_back_is_told_beside_its_time() -> None:
+    before, after = row("days", "restic", 3.0), row("collect", "restic", 1.0)
+    after.rounds[0] = replace(after.rounds[0], pool_bytes=38 << 20)
+    known = report.summary([before, after])
+    corpus = {"name": "images", "title": "t", "rows": known, "raw_bytes": 500 << 20}
+    text = page.page(result(corpora=[corpus]))
+    assert "raw bytes to one stored: restic 10.0\n" in text
+    assert "given back by collecting, MiB: restic 12.0\n" in text
 
 
 def test_limits_are_told_beside_the_works_they_hold_for() -> None:
