@@ -198,6 +198,9 @@ def filter_blocks(names: Iterable[bytes], count: int) -> bytes:
     return struct.pack(f"<{len(words)}I", *words)
 
 
+SEGMENT_ID = b"\x4d" * 16
+
+
 def segment(packs: list[Pack], pool_id: bytes = POOL_ID) -> bytes:
     packs = sorted(packs, key=lambda each: each.id)
     records = sorted(
@@ -206,14 +209,17 @@ def segment(packs: list[Pack], pool_id: bytes = POOL_ID) -> bytes:
         for chunk_name, (block, offset, length) in each.places.items()
     )
     blocks = -(-len(records) * 10 // 256)
-    head = b"HFINDX\0\x01" + pool_id + struct.pack("<QII24x", len(records), len(packs), blocks)
+    head = b"HFINDX\0\x01" + pool_id + struct.pack("<QII", len(records), len(packs), blocks)
+    head += SEGMENT_ID + bytes(8)
     for each in packs:
         sizes = struct.pack("<QIB3x", len(each.raw), each.footer_sealed_len, each.kind)
         head += each.id + sizes
     raw = head + keyed("index", head)
     raw += filter_blocks((chunk_name for each in packs for chunk_name in each.places), blocks)
     for prefix, ordinal, place in records:
-        raw += prefix + struct.pack("<IQ", ordinal, place)
+        mask = blake3(prefix, key=keyed("index records", SEGMENT_ID)).digest(length=12)
+        clear = struct.pack("<IQ", ordinal, place)
+        raw += prefix + bytes(one ^ other for one, other in zip(clear, mask, strict=True))
     return raw + keyed("index", raw)
 
 
@@ -302,7 +308,7 @@ class GoldenPool:
             pack(b"\x33" * 32, 1, [Block(self._metadata)]),
         ]
         self.objects["pool"] = header()
-        self.objects["index/" + "4d" * 16] = segment(packs)
+        self.objects["index/" + SEGMENT_ID.hex()] = segment(packs)
         self.objects.update((each.key, each.raw) for each in packs)
 
 

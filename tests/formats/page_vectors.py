@@ -31,6 +31,7 @@ PURPOSES = (
     "chunker gear",
     "pack",
     "index",
+    "index records",
     "object",
     "header",
 )

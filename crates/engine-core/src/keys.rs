@@ -5,7 +5,7 @@
 use aws_lc_rs::aead::{AES_256_GCM, Aad, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 
 use crate::error::{Error, Result};
-use crate::ids::{Kind, Name};
+use crate::ids::{Id, Kind, Name, Prefix};
 
 /// Length of an AES-GCM tag: what sealing adds to a body.
 pub const TAG_LEN: usize = 16;
@@ -17,6 +17,7 @@ pub struct PoolKeys {
     gear: [u8; 32],
     pack: [u8; 32],
     index: [u8; 32],
+    index_records: [u8; 32],
     object: [u8; 32],
     header: [u8; 32],
 }
@@ -30,6 +31,7 @@ impl PoolKeys {
             gear: sub("chunker gear"),
             pack: sub("pack"),
             index: sub("index"),
+            index_records: sub("index records"),
             object: sub("object"),
             header: sub("header"),
         }
@@ -68,9 +70,28 @@ impl PoolKeys {
         blake3::Hasher::new_keyed(&self.index)
     }
 
+    /// Hides where the chunks of the index segment of this id lie, and how long they are.
+    pub fn index_records(&self, segment: &Id) -> RecordKey {
+        RecordKey(*blake3::keyed_hash(&self.index_records, &segment.0).as_bytes())
+    }
+
     /// Authenticates the pool header.
     pub fn header_mac(&self, bytes: &[u8]) -> blake3::Hash {
         blake3::keyed_hash(&self.header, bytes)
+    }
+}
+
+/// Hides the records of one index segment. A prefix stands in a segment once, so no mask is used
+/// twice.
+#[derive(Clone)]
+pub struct RecordKey([u8; 32]);
+
+impl RecordKey {
+    /// What the bytes after this prefix are combined with (exclusive or).
+    pub fn mask(&self, prefix: &Prefix) -> [u8; 12] {
+        let mut mask = [0; 12];
+        mask.copy_from_slice(&blake3::keyed_hash(&self.0, prefix).as_bytes()[..12]);
+        mask
     }
 }
 

@@ -12,7 +12,7 @@ use std::sync::Arc;
 use holdfast_engine_core::chunker::{ChunkSizes, Chunker};
 use holdfast_engine_core::codec::{Codec, Decompressor};
 use holdfast_engine_core::ids::{Id, Kind, Name, PackId, Ref, hex};
-use holdfast_engine_core::index::{PackEntry, Record, Segment, filter, segment, write_segment};
+use holdfast_engine_core::index::{PackEntry, Record, Segment, filter, segment, write_segment_as};
 use holdfast_engine_core::keys::{PoolKeys, SealKey};
 use holdfast_engine_core::manifest::{self, Manifest, Status};
 use holdfast_engine_core::pack::footer::{ChunkInfo, Footer, PackKind};
@@ -289,7 +289,8 @@ fn the_segment_of_the_page_finds_its_names_and_is_written_the_same() {
     let records: Vec<Record> =
         (0..opened.len()).rev().map(|position| opened.record(position).unwrap()).collect();
     let store = MemoryStore::new();
-    let id = write_segment(&store, &keys, &pool_id(), &[entry], records).unwrap();
+    let id = opened.id();
+    write_segment_as(&store, &keys, &pool_id(), id, &[entry], records).unwrap();
     assert_eq!(store.get(&segment::key(&id)).unwrap(), bytes);
 }
 
@@ -485,7 +486,7 @@ fn one_flipped_bit_in_any_vector_is_refused() {
         })
     });
     refused(index.vector("segment"), &|bytes| {
-        Segment::from_owned(&keys, &pool_id(), Id([1; 16]), bytes.to_vec()).is_ok()
+        Segment::from_owned(&keys, &pool_id(), Id([0x4d; 16]), bytes.to_vec()).is_ok()
     });
     refused(objects.vector("manifest"), &|bytes| {
         open_object(&keys, ObjectType::Image, key, bytes).is_ok()

@@ -168,7 +168,7 @@ struct Merged<'a> {
 impl<'a> Merged<'a> {
     fn new(segments: &'a [Arc<Segment>], ordinals: &'a [Vec<Option<u32>>]) -> Self {
         let heads = segments.iter().enumerate().filter_map(|(segment, open)| {
-            open.record(0).map(|record| Reverse((record.prefix, segment, 0)))
+            open.prefix(0).map(|prefix| Reverse((prefix, segment, 0)))
         });
         Merged { segments, ordinals, heads: heads.collect(), last: None }
     }
@@ -182,8 +182,8 @@ impl Iterator for Merged<'_> {
             let mut head = self.heads.peek_mut()?;
             let Reverse((prefix, at, position)) = *head;
             let segment = &self.segments[at];
-            match segment.record(position + 1) {
-                Some(next) => *head = Reverse((next.prefix, at, position + 1)),
+            match segment.prefix(position + 1) {
+                Some(next) => *head = Reverse((next, at, position + 1)),
                 None => {
                     std::collections::binary_heap::PeekMut::pop(head);
                 }

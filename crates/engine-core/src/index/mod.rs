@@ -14,7 +14,7 @@ pub mod write;
 
 pub use segment::{PackEntry, Place, Record, Segment};
 pub use set::{Found, Index, Snapshot};
-pub use write::{records_of, write_segment};
+pub use write::{records_of, write_segment, write_segment_as};
 
 #[cfg(test)]
 mod tests;

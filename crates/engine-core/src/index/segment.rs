@@ -10,7 +10,7 @@ use crate::error::{Error, Result};
 use crate::ids::{Id, PackId, Prefix};
 use crate::index::filter;
 use crate::index::search::{ABREAST, search, search_batch};
-use crate::keys::PoolKeys;
+use crate::keys::{PoolKeys, RecordKey};
 
 pub const MAGIC: [u8; 7] = *b"HFINDX\0";
 pub const VERSION: u8 = 1;
@@ -108,20 +108,29 @@ pub struct Record {
 }
 
 impl Record {
-    pub fn to_bytes(self) -> Option<[u8; RECORD]> {
+    pub fn to_bytes(self, key: &RecordKey) -> Option<[u8; RECORD]> {
         let mut bytes = [0; RECORD];
         bytes[..16].copy_from_slice(&self.prefix);
         bytes[16..20].copy_from_slice(&self.pack.to_le_bytes());
         bytes[20..].copy_from_slice(&self.place.pack()?.to_le_bytes());
+        combine(&mut bytes, &key.mask(&self.prefix));
         Some(bytes)
     }
 
-    fn from_bytes(bytes: &[u8]) -> Option<Self> {
-        Some(Record {
-            prefix: bytes.get(..16)?.try_into().ok()?,
-            pack: u32_at(bytes, 16)?,
-            place: Place::unpack(u64_at(bytes, 20)?),
-        })
+    fn from_bytes(bytes: &[u8], key: &RecordKey) -> Option<Self> {
+        let mut bytes: [u8; RECORD] = bytes.try_into().ok()?;
+        let mut prefix = [0; 16];
+        prefix.copy_from_slice(&bytes[..16]);
+        combine(&mut bytes, &key.mask(&prefix));
+        let (pack, place) = (u32_at(&bytes, 16)?, Place::unpack(u64_at(&bytes, 20)?));
+        Some(Record { prefix, pack, place })
+    }
+}
+
+/// Hides what follows the prefix, or shows it again.
+fn combine(record: &mut [u8; RECORD], mask: &[u8; 12]) {
+    for (byte, mask) in record[16..].iter_mut().zip(mask) {
+        *byte ^= mask;
     }
 }
 
@@ -144,6 +153,7 @@ pub struct Segment {
     id: Id,
     bytes: Bytes,
     layout: Layout,
+    key: RecordKey,
 }
 
 /// Counts and offsets that the header gives, checked against the length of the bytes.
@@ -163,8 +173,8 @@ impl Segment {
     }
 
     pub(super) fn from_bytes(keys: &PoolKeys, pool: &Id, id: Id, bytes: Bytes) -> Result<Self> {
-        let layout = Layout::read(bytes.get(), pool, &key(&id))?;
-        let segment = Segment { id, bytes, layout };
+        let layout = Layout::read(bytes.get(), pool, &id)?;
+        let segment = Segment { id, bytes, layout, key: keys.index_records(&id) };
         segment.verify_head(keys)?;
         if segment.size() <= WHOLE_MAC_LIMIT {
             segment.verify_mac(keys)?;
@@ -227,7 +237,7 @@ impl Segment {
 
     /// The record at this position in the order of prefixes.
     pub fn record(&self, position: u64) -> Option<Record> {
-        Record::from_bytes(self.record_bytes(position)?)
+        Record::from_bytes(self.record_bytes(position)?, &self.key)
     }
 
     fn record_bytes(&self, position: u64) -> Option<&[u8]> {
@@ -238,9 +248,13 @@ impl Segment {
         self.bytes.get().get(from..from + RECORD)
     }
 
+    /// The prefix at this position, for less than the whole record costs.
+    pub fn prefix(&self, position: u64) -> Option<Prefix> {
+        self.record_bytes(position)?.first_chunk().copied()
+    }
+
     fn prefix_at(&self, position: u64) -> Option<u128> {
-        let bytes = self.record_bytes(position)?.get(..16)?;
-        Some(u128::from_be_bytes(bytes.try_into().ok()?))
+        self.prefix(position).map(u128::from_be_bytes)
     }
 
     /// The position of this prefix, asking the filter first. Allocates nothing.
@@ -335,8 +349,8 @@ impl Segment {
 }
 
 impl Layout {
-    fn read(bytes: &[u8], pool: &Id, key: &str) -> Result<Self> {
-        let damaged = |reason: &str| Error::integrity(key, reason);
+    fn read(bytes: &[u8], pool: &Id, id: &Id) -> Result<Self> {
+        let damaged = |reason: &str| Error::integrity(key(id), reason);
         let short = || damaged("it is too short for a segment");
         let magic = bytes.get(..8).ok_or_else(short)?;
         if magic[..7] != MAGIC {
@@ -347,7 +361,7 @@ impl Layout {
         }
         if magic[7] > VERSION {
             return Err(Error::NewerFormat {
-                object: key.to_owned(),
+                object: key(id),
                 found: u64::from(magic[7]),
                 known: u64::from(VERSION),
             });
@@ -358,7 +372,10 @@ impl Layout {
         let records = u64_at(bytes, 24).ok_or_else(short)?;
         let packs = u32_at(bytes, 32).ok_or_else(short)?;
         let filter_blocks = u32_at(bytes, 36).ok_or_else(short)?;
-        if bytes.get(40..HEADER).ok_or_else(short)?.iter().any(|byte| *byte != 0) {
+        if bytes.get(40..56).ok_or_else(short)? != id.0 {
+            return Err(damaged("it is another segment"));
+        }
+        if bytes.get(56..HEADER).ok_or_else(short)?.iter().any(|byte| *byte != 0) {
             return Err(damaged("its header has bytes that must be zero"));
         }
         let wrong = || damaged("its length does not match its header");

@@ -172,6 +172,34 @@ fn a_segment_of_another_pool_key_or_newer_format_is_refused() {
     assert_eq!(open(&keys(), &POOL, newer).unwrap().code(), "newer-format");
 }
 
+#[test]
+fn a_segment_in_the_place_of_another_is_refused() {
+    let store = Shelf::default();
+    let id = write(&store, &[pack(1)], vec![record(1, 0)]);
+    let bytes = bytes_of(&store, &id);
+    let error = Segment::from_owned(&keys(), &POOL, Id([9; 16]), bytes).err().unwrap();
+    assert_eq!(error.code(), "integrity");
+}
+
+#[test]
+fn a_segment_tells_nobody_without_the_key_how_long_chunks_are_or_where_they_lie() {
+    let store = Shelf::default();
+    let place = Place { block: 0, offset: 0, length: 4711 };
+    let records: Vec<Record> =
+        (0..500).map(|number| Record { prefix: name(number).prefix(), pack: 0, place }).collect();
+    let hidden = |id: &Id| -> HashSet<Vec<u8>> {
+        let bytes = bytes_of(&store, id);
+        let from = bytes.len() - MAC - records.len() * segment::RECORD;
+        let rows = bytes[from..bytes.len() - MAC].chunks_exact(segment::RECORD);
+        rows.map(|row| row[16..].to_vec()).collect()
+    };
+    let (one, other) =
+        (write(&store, &[pack(1)], records.clone()), write(&store, &[pack(1)], records.clone()));
+    let (one, other) = (hidden(&one), hidden(&other));
+    assert_eq!((one.len(), other.len()), (500, 500), "equal places look different");
+    assert!(one.is_disjoint(&other), "and different again in another segment");
+}
+
 /// Authentic but senseless: what a program with a fault, or a holder of the key, could write.
 fn resealed(mut bytes: Vec<u8>, change: impl Fn(&mut Vec<u8>)) -> Vec<u8> {
     change(&mut bytes);
@@ -193,7 +221,7 @@ fn senseless_records_under_a_right_mac_are_found_by_a_check_and_harm_no_lookup()
     let store = Shelf::default();
     let id = write(&store, &[pack(1)], (0..100).map(|number| record(number, 0)).collect());
     let from = bytes_of(&store, &id).len() - MAC - 100 * segment::RECORD;
-    let foreign_pack = resealed(bytes_of(&store, &id), |bytes| bytes[from + 17] = 1);
+    let foreign_pack = resealed(bytes_of(&store, &id), |bytes| bytes[from + 17] ^= 1);
     let unsorted = resealed(bytes_of(&store, &id), |bytes| bytes[from..from + 16].fill(255));
     for bytes in [foreign_pack, unsorted] {
         let segment = Segment::from_owned(&keys(), &POOL, id, bytes).unwrap();
@@ -368,6 +396,7 @@ proptest! {
         bytes.extend_from_slice(&records.to_le_bytes());
         bytes.extend_from_slice(&packs.to_le_bytes());
         bytes.extend_from_slice(&blocks.to_le_bytes());
+        bytes.extend_from_slice(&[3; 16]);
         bytes.resize(HEADER, 0);
         let body = packs as usize * 48 + blocks as usize * 32 + 64
             + if huge { tail } else { records as usize * 28 + tail % 2 };

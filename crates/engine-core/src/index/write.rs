@@ -8,7 +8,7 @@ use crate::error::{Error, Result};
 use crate::ids::Id;
 use crate::index::filter;
 use crate::index::segment::{self, HEADER, MAGIC, PackEntry, Place, RECORD, Record, VERSION};
-use crate::keys::PoolKeys;
+use crate::keys::{PoolKeys, RecordKey};
 use crate::pack::footer::Footer;
 use crate::store::{Store, Upload};
 
@@ -22,6 +22,18 @@ pub fn write_segment(
     store: &dyn Store,
     keys: &PoolKeys,
     pool: &Id,
+    packs: &[PackEntry],
+    records: Vec<Record>,
+) -> Result<Id> {
+    write_segment_as(store, keys, pool, Id::random()?, packs, records)
+}
+
+/// With an id from the caller, for vectors. An id must never be used twice.
+pub fn write_segment_as(
+    store: &dyn Store,
+    keys: &PoolKeys,
+    pool: &Id,
+    id: Id,
     packs: &[PackEntry],
     mut records: Vec<Record>,
 ) -> Result<Id> {
@@ -39,9 +51,8 @@ pub fn write_segment(
     }
     records.sort_by_key(|record| record.prefix);
     records.dedup_by_key(|record| record.prefix);
-    write_sorted(store, keys, pool, &sorted, records.len() as u64, || {
-        Ok(records.iter().copied().map(Ok))
-    })
+    let writer = SegmentWriter::begin(store, keys, pool, id, &sorted, records.len() as u64)?;
+    writer.write(|| Ok(records.iter().copied().map(Ok)))
 }
 
 /// Writes `count` records in strictly ascending order of prefix; `records` gives them anew at
@@ -58,16 +69,7 @@ where
     R: Fn() -> Result<I>,
     I: Iterator<Item = Result<Record>>,
 {
-    let id = Id::random()?;
-    let mut writer = SegmentWriter::begin(store, keys, pool, packs, count)?;
-    for record in records()? {
-        writer.filter(&record?)?;
-    }
-    for record in records()? {
-        writer.record(&record?)?;
-    }
-    writer.finish(&id)?;
-    Ok(id)
+    SegmentWriter::begin(store, keys, pool, Id::random()?, packs, count)?.write(records)
 }
 
 /// What the index says of the chunks of a pack that stands at `ordinal` of a pack table.
@@ -82,6 +84,8 @@ pub fn records_of(footer: &Footer, ordinal: u32) -> impl Iterator<Item = Record>
 }
 
 struct SegmentWriter<'a> {
+    id: Id,
+    key: RecordKey,
     upload: Box<dyn Upload + 'a>,
     hasher: blake3::Hasher,
     buffer: Vec<u8>,
@@ -100,6 +104,7 @@ impl<'a> SegmentWriter<'a> {
         store: &'a dyn Store,
         keys: &PoolKeys,
         pool: &Id,
+        id: Id,
         packs: &[PackEntry],
         count: u64,
     ) -> Result<Self> {
@@ -116,12 +121,15 @@ impl<'a> SegmentWriter<'a> {
         head.extend_from_slice(&count.to_le_bytes());
         head.extend_from_slice(&pack_count.to_le_bytes());
         head.extend_from_slice(&filter_blocks.to_le_bytes());
+        head.extend_from_slice(&id.0);
         head.resize(HEADER, 0);
         for pack in packs {
             head.extend_from_slice(&pack.to_bytes());
         }
         let head_mac = keys.index_mac().update(&head).finalize();
         let mut writer = SegmentWriter {
+            id,
+            key: keys.index_records(&id),
             upload: store.upload()?,
             hasher: keys.index_mac(),
             buffer: Vec::with_capacity(BUFFER + filter::BLOCK),
@@ -136,6 +144,21 @@ impl<'a> SegmentWriter<'a> {
         writer.bytes(&head)?;
         writer.bytes(head_mac.as_bytes())?;
         Ok(writer)
+    }
+
+    /// Goes over the records twice; `records` gives them anew, the same each time.
+    fn write<R, I>(mut self, records: R) -> Result<Id>
+    where
+        R: Fn() -> Result<I>,
+        I: Iterator<Item = Result<Record>>,
+    {
+        for record in records()? {
+            self.filter(&record?)?;
+        }
+        for record in records()? {
+            self.record(&record?)?;
+        }
+        self.finish()
     }
 
     fn bytes(&mut self, bytes: &[u8]) -> Result<()> {
@@ -175,7 +198,7 @@ impl<'a> SegmentWriter<'a> {
         if record.pack >= self.packs {
             return Err(Error::Invalid("an index record names no pack of its segment".into()));
         }
-        let bytes: [u8; RECORD] = record.to_bytes().ok_or_else(|| {
+        let bytes: [u8; RECORD] = record.to_bytes(&self.key).ok_or_else(|| {
             Error::Invalid(format!("a chunk of {} bytes is too long", record.place.length))
         })?;
         self.bytes(&bytes)?;
@@ -184,7 +207,7 @@ impl<'a> SegmentWriter<'a> {
         Ok(())
     }
 
-    fn finish(mut self, id: &Id) -> Result<()> {
+    fn finish(mut self) -> Result<Id> {
         self.filter_up_to(self.filter_blocks)?;
         if self.written != self.count {
             return Err(Error::Invalid(format!(
@@ -195,6 +218,7 @@ impl<'a> SegmentWriter<'a> {
         self.drain()?;
         let mac = self.hasher.finalize();
         self.upload.write(mac.as_bytes())?;
-        self.upload.finish(&segment::key(id))
+        self.upload.finish(&segment::key(&self.id))?;
+        Ok(self.id)
     }
 }

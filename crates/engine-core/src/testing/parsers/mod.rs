@@ -101,6 +101,9 @@ fn block(bytes: &[u8]) {
 fn index(bytes: &[u8]) {
     let _ = Segment::from_owned(&KEYS, &POOL, OBJECT, bytes.to_vec());
     let mut bytes = bytes.to_vec();
+    if let Some(id) = bytes.get_mut(40..56) {
+        id.copy_from_slice(&OBJECT.0);
+    }
     let packs = bytes.get(32..36).map(|raw| u32::from_le_bytes(raw.try_into().unwrap()));
     let head = HEADER + packs.unwrap_or_default() as usize * PACK_ENTRY;
     let mac = |part: &[u8]| *KEYS.index_mac().update(part).finalize().as_bytes();

@@ -9,7 +9,7 @@ use crate::codec::{Codec, Compressor};
 use crate::finding::{Finding, Severity};
 use crate::ids::{Id, Kind, Name, PackId, Ref};
 use crate::index::segment::{self, PackEntry, Place, Record};
-use crate::index::write::write_segment;
+use crate::index::write::write_segment_as;
 use crate::manifest::{Manifest, Source, Status};
 use crate::pack::footer::{ChunkInfo, PackKind};
 use crate::pack::reader::Pack;
@@ -95,7 +95,7 @@ pub(super) fn index() -> Vec<Vec<u8>> {
                 place: Place { block: u16::from(at), offset: u32::from(at) * 100, length: 100 },
             })
             .collect();
-        let id = write_segment(&store, &KEYS, &POOL, &packs, records).unwrap();
+        let id = write_segment_as(&store, &KEYS, &POOL, OBJECT, &packs, records).unwrap();
         store.get(&segment::key(&id)).unwrap()
     };
     vec![segment(0), segment(1), segment(60)]
