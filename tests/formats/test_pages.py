@@ -25,7 +25,15 @@ def constant(page: str, name: str) -> Any:
 
 
 def test_every_page_in_the_folder_is_tested() -> None:
-    assert {path.stem for path in pages.PAGES.glob("*.md")} == set(MADE)
+    assert {path.stem for path in pages.PAGES.glob("*.md")} == set(MADE) | {"review"}
+
+
+def test_the_review_points_at_pages_and_code_that_exist() -> None:
+    for label, link in re.findall(r"\[([^\]]+)\]\(([^)]+)\)", pages.page("review")):
+        target = pages.PAGES / link
+        assert target.exists(), link
+        if label.startswith("`"):
+            assert re.search(rf"\b{label.strip('`')}\b", target.read_text("utf-8")), label
 
 
 @pytest.mark.parametrize("page", sorted(MADE))
