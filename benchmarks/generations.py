@@ -10,7 +10,7 @@ import shutil
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
-from benchmarks.corpora import disk_images, warm
+from benchmarks.corpora import disk_images
 from benchmarks.report import Measured
 from benchmarks.tools import Backup, Place, Tool, ToolError
 
@@ -66,7 +66,6 @@ class _Round:
             place = self._session.open(tool, f"{self._number + 1}-images", self._disks)
             if place is not None:
                 self._lines.append(_Line(tool, place))
-        warm(self._disks)
         for generation in range(generations):
             if generation:
                 disk_images.advance(self._disks, self._session.corpus.shape.seed, generation)
@@ -107,11 +106,13 @@ class _Round:
     def _expire(self, line: _Line) -> None:
         """The older half goes."""
         step = line.tool.expire(line.place, line.backups[: len(line.backups) // 2])
-        self._session.take(self._number, "expire", line.tool, line.place, step)
+        pool = (line.place.pool,)
+        self._session.take(self._number, "expire", line.tool, line.place, step, reads=pool)
 
     def _collect(self, line: _Line) -> None:
         step = line.tool.collect(line.place)
-        self._session.take(self._number, "collect", line.tool, line.place, step)
+        pool = (line.place.pool,)
+        self._session.take(self._number, "collect", line.tool, line.place, step, reads=pool)
 
     def _restore(self, line: _Line) -> None:
         session, newest = self._session, line.backups[-1]

@@ -69,7 +69,8 @@ class Limits:
         target = place / "out"
         words = [os.fspath(target) if one == "{}" else one for one in command]
         try:
-            sample, _ = measure.run(words, dict(os.environ), place)
+            reads = (session.corpus.root,)
+            sample, _ = measure.run(words, dict(os.environ), place, reads=reads)
         except (ToolError, OSError) as failure:
             session.fail(f"{name}: {failure}")
             return

@@ -9,7 +9,6 @@ from __future__ import annotations
 import os
 from typing import TYPE_CHECKING
 
-from benchmarks.corpora import warm
 from benchmarks.report import COLD, WORKS
 from benchmarks.tools import Backup, Place, Tool, ToolError
 
@@ -76,7 +75,6 @@ class _Round:
                 if work in cold or work == "cold-first":
                     self._all(places, work, cold=True)
             self._session.close([place for place, _ in places.values()], count)
-            warm(self._root)
 
     def _warm_works(self, places: dict[str, tuple[Place, list[Backup]]]) -> None:
         if not any(work in self._works for work in (*_BACKUPS, "restore", "one")):

@@ -210,7 +210,6 @@ def _measured(
         shape = corpora.Shape(plan.name, plan.amount // options.shrink, options.seed)
         _tell(f"making or finding the corpus '{plan.name}'")
         corpus = corpora.provide(shape, work / "corpora")
-        corpora.warm(corpus.root)
         place = work / "run" / str(os.getpid())
         shutil.rmtree(place, ignore_errors=True)
         session = Session(corpus, present, place, _tell)

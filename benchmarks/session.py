@@ -100,9 +100,15 @@ class Session:
         shutil.rmtree(self._place, ignore_errors=True)
 
     def sample(
-        self, tool: Tool, place: Place, step: Step, *, cold: bool = False
+        self,
+        tool: Tool,
+        place: Place,
+        step: Step,
+        *,
+        cold: bool = False,
+        reads: Sequence[Path] | None = None,
     ) -> tuple[Measured, str]:
-        """Measure a step.
+        """Measure a step. What it reads, corpus and pool if nothing is said, is in memory.
 
         Returns:
             What it took, and what it wrote to its standard output.
@@ -110,17 +116,28 @@ class Session:
         Raises:
             ToolError: It failed.
         """
-        sample, said = measure.run(step.command, step.environment, place.root, step.cwd, cold=cold)
+        reads = (place.corpus, place.pool) if reads is None else reads
+        sample, said = measure.run(
+            step.command, step.environment, place.root, step.cwd, cold=cold, reads=reads
+        )
         values = {**asdict(sample), "engine_s": tool.engine_s(said)}
         values["pool_bytes"] = measure.size_of(place.pool)
         values["state_bytes"] = measure.size_of(place.state)
         return Measured(**values), said
 
     def take(
-        self, number: int, work: str, tool: Tool, place: Place, step: Step, *, cold: bool = False
+        self,
+        number: int,
+        work: str,
+        tool: Tool,
+        place: Place,
+        step: Step,
+        *,
+        cold: bool = False,
+        reads: Sequence[Path] | None = None,
     ) -> str:
         """Measure a step and note it; for the rest see `sample`."""
-        measured, said = self.sample(tool, place, step, cold=cold)
+        measured, said = self.sample(tool, place, step, cold=cold, reads=reads)
         self.note(number, work, tool.name, measured)
         return said
 
@@ -175,7 +192,7 @@ class Session:
         else:
             step = tool.restore_one(there, backup, one)
             original, restored, files = place.corpus / one, there.restored / one, 1
-        self.take(number, work, tool, there, step, cold=cold)
+        self.take(number, work, tool, there, step, cold=cold, reads=(place.pool,))
         words = verify.complaint(verify.compare(original, restored, tool.forgets), files)
         if words:
             self.fail(f"{tool.name} restored {self.corpus.title} ({work}) with {words}")

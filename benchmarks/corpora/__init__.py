@@ -8,7 +8,6 @@ run left behind is never used, and what it changed is put back.
 from __future__ import annotations
 
 import json
-import os
 import shutil
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING
@@ -133,14 +132,3 @@ def provide(shape: Shape, place: Path) -> Corpus:
     known = {**asdict(shape), **writer.summary()}
     description.write_text(json.dumps(known, indent=1) + "\n")
     return corpus
-
-
-def warm(root: Path) -> None:
-    """Read every byte once, so that no tool pays for the disk that another one spared."""
-    for directory, _, names in os.walk(root):
-        for name in names:
-            path = os.path.join(directory, name)
-            if not os.path.islink(path):
-                with open(path, "rb", buffering=0) as stream:
-                    while stream.read(_MIB):
-                        pass
