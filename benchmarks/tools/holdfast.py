@@ -20,7 +20,7 @@ class Holdfast:
     """What is measured against the others."""
 
     name = "holdfast"
-    settings = "passphrase, zstd level 3"
+    settings = "passphrase, zstd level 2"
     # Its blocks hold many chunks, so that a lower level already stores as much as others' level 3.
     equal_settings = "zstd level 1"
     forgets: tuple[str, ...] = ()

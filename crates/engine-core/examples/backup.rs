@@ -15,7 +15,7 @@ use holdfast_engine_core::store::posix::PosixStore;
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().collect();
     let (place, path, level) = match arguments.as_slice() {
-        [_, place, path] => (place, path, 3),
+        [_, place, path] => (place, path, 2),
         [_, place, path, level] => (place, path, level.parse()?),
         _ => return Err("want POOL PATH [LEVEL]".into()),
     };

@@ -1,7 +1,7 @@
 //! Where a chunk ends: FastCDC (2020, Xia et al.) over a gear table that is the pool's secret,
 //! so that chunk lengths tell nothing about known files to whoever has not the key.
 
-use fastcdc::v2020::{Normalization, cut_gear, select_masks};
+use fastcdc::v2020::{Normalization, select_masks};
 
 use crate::error::{Error, Result};
 use crate::keys::PoolKeys;
@@ -38,22 +38,25 @@ impl ChunkSizes {
     }
 }
 
+/// The hash at a byte is made of that byte and the 63 before it: older ones are shifted out.
+const REACH: usize = 64;
+/// Bytes that one lane looks through at a time. A processor works on four lanes at once, since
+/// none waits for another's hash.
+const STRETCH: usize = 1024;
+const LANES: usize = 4;
+
 /// Cuts data of one pool. Immutable; share it between threads.
 pub struct Chunker {
     sizes: ChunkSizes,
     mask_s: u64,
     mask_l: u64,
     gear: Box<[u64; 256]>,
-    gear_ls: Box<[u64; 256]>,
 }
 
 impl Chunker {
     pub fn new(keys: &PoolKeys, sizes: ChunkSizes) -> Self {
         let (mask_s, mask_l) = select_masks(sizes.avg as usize, Normalization::Level1);
-        let gear = keys.gear();
-        let mut gear_ls = gear.clone();
-        gear_ls.iter_mut().for_each(|word| *word <<= 1);
-        Chunker { sizes, mask_s, mask_l, gear, gear_ls }
+        Chunker { sizes, mask_s, mask_l, gear: keys.gear() }
     }
 
     pub fn max(&self) -> usize {
@@ -70,20 +73,76 @@ impl Chunker {
         if data.len() <= self.min() {
             return data.len();
         }
-        let (_, length) = cut_gear(
-            data,
-            self.sizes.min as usize,
-            self.sizes.avg as usize,
-            self.sizes.max as usize,
-            self.mask_s,
-            self.mask_l,
-            self.mask_s << 1,
-            self.mask_l << 1,
-            self.gear.as_slice(),
-            self.gear_ls.as_slice(),
-        );
-        length.clamp(1, data.len())
+        let data = data.get(..self.max()).unwrap_or(data);
+        let end = data.len() & !1;
+        let strict = end.min(self.sizes.avg as usize & !1);
+        let first = self.find(data, self.min(), strict, self.mask_s);
+        first.or_else(|| self.find(data, strict, end, self.mask_l)).unwrap_or(data.len())
     }
+
+    /// The first place of `data` from `from` to `to` whose hash has none of the mask's bits.
+    fn find(&self, data: &[u8], mut from: usize, to: usize, mask: u64) -> Option<usize> {
+        while from + LANES * STRETCH <= to {
+            let lanes: [&[u8]; LANES] =
+                std::array::from_fn(|lane| lane_of(data, from + lane * STRETCH));
+            let mut hashes: [u64; LANES] =
+                std::array::from_fn(|lane| self.hash_before(data, from + lane * STRETCH));
+            if let Some(at) = self.first_of_any(lanes, &mut hashes, mask) {
+                // One of the lanes: whatever is found in an earlier one comes before it.
+                return self.find_one(data, from + at, to, mask);
+            }
+            from += LANES * STRETCH;
+        }
+        self.find_one(data, from, to, mask)
+    }
+
+    /// The first step at which any of the lanes finds something; what lies before it, in each of
+    /// them, is nothing.
+    fn first_of_any(
+        &self,
+        lanes: [&[u8]; LANES],
+        hashes: &mut [u64; LANES],
+        mask: u64,
+    ) -> Option<usize> {
+        let [a, b, c, d] = lanes;
+        let [mut h, mut i, mut j, mut k] = *hashes;
+        for (at, (((a, b), c), d)) in a.iter().zip(b).zip(c).zip(d).enumerate() {
+            h = self.step(h, *a);
+            i = self.step(i, *b);
+            j = self.step(j, *c);
+            k = self.step(k, *d);
+            if h & mask == 0 || i & mask == 0 || j & mask == 0 || k & mask == 0 {
+                return Some(at);
+            }
+        }
+        None
+    }
+
+    /// The same as [`Chunker::find`], one byte after the other.
+    fn find_one(&self, data: &[u8], from: usize, to: usize, mask: u64) -> Option<usize> {
+        let mut hash = self.hash_before(data, from);
+        let found = data.get(from..to)?.iter().position(|byte| {
+            hash = self.step(hash, *byte);
+            hash & mask == 0
+        });
+        found.map(|at| from + at)
+    }
+
+    /// The hash that is there when `at` is looked at: hashing begins at the smallest length.
+    fn hash_before(&self, data: &[u8], at: usize) -> u64 {
+        let start = at.saturating_sub(REACH).max(self.min().min(at));
+        let before = data.get(start..at).unwrap_or_default();
+        before.iter().fold(0, |hash, byte| self.step(hash, *byte))
+    }
+
+    #[inline(always)]
+    fn step(&self, hash: u64, byte: u8) -> u64 {
+        (hash << 1).wrapping_add(self.gear[usize::from(byte)])
+    }
+}
+
+fn lane_of(data: &[u8], from: usize) -> &[u8] {
+    data.get(from..from + STRETCH).unwrap_or_default()
 }
 
 #[cfg(test)]
@@ -121,6 +180,51 @@ mod tests {
         let same_back =
             before.iter().rev().zip(after.iter().rev()).take_while(|(a, b)| a == b).count();
         assert!(same_front + same_back + 8 >= before.len());
+    }
+
+    /// The published algorithm, a byte after the other.
+    fn reference(chunker: &Chunker, data: &[u8]) -> usize {
+        let sizes = chunker.sizes;
+        if data.len() <= chunker.min() {
+            return data.len();
+        }
+        let twice: Vec<u64> = chunker.gear.iter().map(|word| word << 1).collect();
+        let (_, length) = fastcdc::v2020::cut_gear(
+            data,
+            sizes.min as usize,
+            sizes.avg as usize,
+            sizes.max as usize,
+            chunker.mask_s,
+            chunker.mask_l,
+            chunker.mask_s << 1,
+            chunker.mask_l << 1,
+            chunker.gear.as_slice(),
+            &twice,
+        );
+        length.clamp(1, data.len())
+    }
+
+    #[test]
+    fn cuts_are_those_of_the_published_algorithm() {
+        let default = ChunkSizes { min: 8 << 10, avg: 32 << 10, max: 128 << 10 };
+        for (seed, sizes) in (0..).zip([default, default, default, SIZES, SIZES]) {
+            let chunker = Chunker::new(&PoolKeys::derive(&[seed; 32]), sizes);
+            let mut data = noise(3_000_001, seed);
+            // A stretch in which no border is ever found, and one that repeats.
+            data[500_000..800_000].fill(7);
+            data.copy_within(1_000_000..1_100_000, 2_000_000);
+            let mut at = 0;
+            while at < data.len() {
+                let rest = &data[at..];
+                let length = chunker.cut(rest);
+                assert_eq!(length, reference(&chunker, rest), "at {at}");
+                for shorter in [length / 2, length - 1, length + 1, length + 4097] {
+                    let rest = &rest[..shorter.min(rest.len())];
+                    assert_eq!(chunker.cut(rest), reference(&chunker, rest), "{shorter} at {at}");
+                }
+                at += length;
+            }
+        }
     }
 
     #[test]

@@ -127,7 +127,7 @@ impl Pool {
     }
 
     #[pyo3(signature = (*, paths, source, host, started_ns, exclude=Vec::new(),
-                        one_file_system=false, compression=3, workers=0, parent=None,
+                        one_file_system=false, compression=2, workers=0, parent=None,
                         software=String::from("holdfast")))]
     #[allow(clippy::too_many_arguments)]
     fn backup(
@@ -291,7 +291,7 @@ impl Pool {
         py.detach(|| self.0.stats()).or_raise().map(PoolStats::from)
     }
 
-    #[pyo3(signature = (*, now_ns, dry_run=false, lease_s=DEFAULT_LEASE_S, compression=3))]
+    #[pyo3(signature = (*, now_ns, dry_run=false, lease_s=DEFAULT_LEASE_S, compression=2))]
     fn collect_garbage(
         &self,
         now_ns: i64,

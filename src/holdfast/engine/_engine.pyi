@@ -375,7 +375,7 @@ class Pool:
         started_ns: int,
         exclude: list[str] = ...,
         one_file_system: bool = False,
-        compression: int = 3,
+        compression: int = 2,
         workers: int = 0,
         parent: str | None = None,
         software: str = ...,
@@ -398,7 +398,7 @@ class Pool:
     def check(self, *, read_data: bool = False) -> Run[VerifyResult]:
         """Look at every object of the pool, and whether they agree."""
     def collect_garbage(
-        self, *, now_ns: int, dry_run: bool = False, lease_s: int = ..., compression: int = 3
+        self, *, now_ns: int, dry_run: bool = False, lease_s: int = ..., compression: int = 2
     ) -> Run[GarbageResult]:
         """Give back the space of what no image names."""
     def rebuild_index(self, *, now_ns: int, lease_s: int = ...) -> Run[PoolStats]:

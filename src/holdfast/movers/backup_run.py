@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from holdfast.movers.drive import Reporter
 
 COMPRESSION_LEVELS = range(1, 20)
-DEFAULT_COMPRESSION = 3
+DEFAULT_COMPRESSION = 2
 
 
 @dataclass(frozen=True, slots=True)
