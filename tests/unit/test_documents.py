@@ -10,7 +10,7 @@ import click
 import pytest
 
 from holdfast.base import errors
-from holdfast.faces.cli import main
+from holdfast.faces.cli.commands import holdfast
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guides").glob("*.md"))]
@@ -32,7 +32,7 @@ def commands() -> dict[tuple[str, ...], set[str]]:
             spelling for one in command.params for spelling in one.opts if spelling.startswith("-")
         }
 
-    visit(main.holdfast, ())
+    visit(holdfast, ())
     return found
 
 

@@ -88,6 +88,11 @@ def choose(home: Path, source: SecretSource, *, new: bool) -> ChosenSecret:
     return ChosenSecret(key_file, "key-file", key_file.path)
 
 
+def derives_unasked(config: SiteConfig, source: SecretSource) -> bool:
+    """Tell whether `unlock` finds a passphrase in a file: a key is derived, and nobody asked."""
+    return source.passphrase_file is not None or config.key_source == "passphrase-file"
+
+
 def unlock(config: SiteConfig, source: SecretSource) -> Secret:
     """Find the secret of a site that exists.
 

@@ -25,10 +25,11 @@ from holdfast.base.errors import (
     WrongKey,
 )
 from holdfast.base.ids import ImageId, PoolId, pool_id
+from holdfast.base.meanwhile import Meanwhile
 from holdfast.control.inbox import Inbox
 from holdfast.movers.backup_run import run_backup
 from holdfast.site import images, places, secrets
-from holdfast.vault import PoolKey, add_slot, create_pool, open_pool, unwrap
+from holdfast.vault import PoolKey, add_slot, create_pool, open_pool, unwrap, unwrapping
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -62,6 +63,7 @@ class Site:
         self.clock = clock
         self._source = source
         self._inbox = Inbox(home / "catalog" / "inbox")
+        self._pool_key: Meanwhile[bytes] | None = None
         self._catalog: Catalog | None = None
 
     @classmethod
@@ -153,7 +155,8 @@ class Site:
         """
         cache = self.home / "cache"
         places.mark_as_cache(cache)
-        pool = open_pool(self.config.pool_url, secret=self._secret, cache_dir=cache)
+        secret = self._secret if self._pool_key is None else PoolKey(self._pool_key.result())
+        pool = open_pool(self.config.pool_url, secret=secret, cache_dir=cache)
         found = pool_id(pool.id)
         if found != self.config.pool_id:
             raise WrongKey(
@@ -161,6 +164,19 @@ class Site:
                 "another pool was put in its place: make a site of its own for it",
             )
         return pool
+
+    def unlock_meanwhile(self) -> None:
+        """Begin to derive the pool's key, if that takes a passphrase which is in a file.
+
+        `pool` waits for the key, and raises what it failed of. Nothing is written, nobody is
+        asked, and no network: what comes of words that turn out wrong must not have to wait.
+
+        Raises:
+            HoldfastError: What `pool` would raise as well: there is no pool, or no such file.
+        """
+        near = places.is_directory_place(self.config.pool_url)
+        if near and secrets.derives_unasked(self.config, self._source):
+            self._pool_key = Meanwhile(unwrapping(self.config.pool_url, self._secret))
 
     @property
     def pool_id(self) -> PoolId:

@@ -6,7 +6,7 @@ pool when all else is lost is `holdfast.vault.recovery_kit`, loaded by who needs
 
 from holdfast.vault.backends import open_store, python_store
 from holdfast.vault.keys import Slot
-from holdfast.vault.pool import add_slot, create_pool, list_slots, open_pool, unwrap
+from holdfast.vault.pool import add_slot, create_pool, list_slots, open_pool, unwrap, unwrapping
 from holdfast.vault.secrets import KeyFile, Passphrase, PoolKey, Secret
 
 __all__ = [
@@ -22,4 +22,5 @@ __all__ = [
     "open_store",
     "python_store",
     "unwrap",
+    "unwrapping",
 ]

@@ -11,6 +11,7 @@ from __future__ import annotations
 import json
 import struct
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from cryptography.exceptions import InvalidTag
@@ -20,9 +21,12 @@ from holdfast.base.errors import HoldfastError, IntegrityError, NewerFormat, Not
 from holdfast.vault.secrets import KEY_BYTES, KeyFile, Passphrase, PoolKey, Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from holdfast.engine import Store
+
+    Derivation = Callable[[bytes], bytes]
+    Candidate = tuple["Slot | HoldfastError", Derivation | None]
 
 PREFIX = "keys/"
 FORMAT = "holdfast key slot"
@@ -153,16 +157,37 @@ def unwrap(store: Store, pool_id: bytes, secret: Secret) -> bytes:
     if isinstance(secret, PoolKey):
         return secret.key
     kind, material = _kind_and_material(secret)
+    return _unwrapped(_candidates(store, pool_id, kind), kind, material)
+
+
+def unwrapping(store: Store, pool_id: bytes, secret: Secret) -> Callable[[], bytes]:
+    """Read whatever `unwrap` may need to read, and return the work that is left.
+
+    Returns:
+        What derives and unwraps, in whatever thread calls it. It raises what `unwrap` raises of
+        a secret that opens nothing.
+
+    Raises:
+        Invalid: The secret is empty or malformed.
+        OSError: The store can't be read; safe to retry.
+    """
+    if isinstance(secret, PoolKey):
+        return partial(bytes, secret.key)
+    kind, material = _kind_and_material(secret)
+    return partial(_unwrapped, list(_candidates(store, pool_id, kind)), kind, material)
+
+
+def _unwrapped(candidates: Iterable[Candidate], kind: str, material: bytes) -> bytes:
     tried, others = 0, 0
     unreadable: HoldfastError | None = None
-    for slot in _readable(store, pool_id):
+    for slot, derive in candidates:
         if isinstance(slot, HoldfastError):
             unreadable = slot
-        elif slot.kind != kind:
+        elif derive is None:
             others += 1
         else:
             tried += 1
-            pool_key = _opened(slot, material)
+            pool_key = _opened(slot, derive(material))
             if pool_key is not None:
                 return pool_key
     if unreadable is not None:
@@ -196,7 +221,7 @@ def wrap(
     kind, material = _kind_and_material(secret)
     cost = cost if kind == "passphrase" else _NO_COST
     slot = Slot(_random(16).hex(), pool_id, kind, cost, salt, nonce, b"")
-    wrapped = AESGCM(_wrapping_key(slot, material)).encrypt(nonce, pool_key, bound_to(slot))
+    wrapped = AESGCM(_derivation(slot)(material)).encrypt(nonce, pool_key, bound_to(slot))
     return Slot(slot.id, pool_id, kind, cost, salt, nonce, wrapped)
 
 
@@ -311,6 +336,15 @@ def _readable(store: Store, pool_id: bytes) -> Iterator[Slot | HoldfastError]:
             yield slot
 
 
+def _candidates(store: Store, pool_id: bytes, kind: str) -> Iterator[Candidate]:
+    """Yield what `_readable` yields, with the derivation of slots of one kind."""
+    for slot in _readable(store, pool_id):
+        if isinstance(slot, Slot) and slot.kind == kind:
+            yield slot, _derivation(slot)
+        else:
+            yield slot, None
+
+
 def _kind_and_material(secret: Passphrase | KeyFile) -> tuple[str, bytes]:
     if isinstance(secret, Passphrase):
         return "passphrase", secret.encoded()
@@ -324,7 +358,8 @@ def _random(size_bytes: int) -> bytes:
     return secrets.token_bytes(size_bytes)
 
 
-def _wrapping_key(slot: Slot, material: bytes) -> bytes:
+def _derivation(slot: Slot) -> Derivation:
+    """What makes the key that wraps out of a secret's bytes."""
     if slot.kind == "passphrase":
         from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
@@ -334,16 +369,15 @@ def _wrapping_key(slot: Slot, material: bytes) -> bytes:
             iterations=slot.cost.passes,
             lanes=slot.cost.lanes,
             memory_cost=slot.cost.memory_kib,
-        ).derive(material)
+        ).derive
     from cryptography.hazmat.primitives.hashes import SHA256
     from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-    hkdf = HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=slot.salt, info=KEY_FILE_INFO)
-    return hkdf.derive(material)
+    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=slot.salt, info=KEY_FILE_INFO).derive
 
 
-def _opened(slot: Slot, material: bytes) -> bytes | None:
-    cipher = AESGCM(_wrapping_key(slot, material))
+def _opened(slot: Slot, wrapping_key: bytes) -> bytes | None:
+    cipher = AESGCM(wrapping_key)
     try:
         return cipher.decrypt(slot.nonce, slot.wrapped, bound_to(slot))
     except InvalidTag:

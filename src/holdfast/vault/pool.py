@@ -17,7 +17,7 @@ from holdfast.vault.backends import open_store, python_store
 from holdfast.vault.secrets import KeyFile, Passphrase, PoolKey, Secret
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Callable, Iterator
     from pathlib import Path
 
     from holdfast.base.clock import Clock
@@ -95,6 +95,15 @@ def unwrap(url: str, secret: Secret) -> bytes:
     """
     with _translated(url):
         return keys.unwrap(python_store(url), _pool_id(url), secret)
+
+
+def unwrapping(url: str, secret: Secret) -> Callable[[], bytes]:
+    """Read whatever `unwrap` may need to read, and return the work that is left.
+
+    Raises what `unwrap` raises; of a secret that opens nothing, only the work does.
+    """
+    with _translated(url):
+        return keys.unwrapping(python_store(url), _pool_id(url), secret)
 
 
 def add_slot(url: str, pool_key: bytes, secret: Passphrase | KeyFile) -> keys.Slot:

@@ -9,7 +9,7 @@ import subprocess
 from pathlib import Path
 
 from holdfast import __version__
-from holdfast.faces.cli.main import COMMANDS
+from holdfast.faces.cli.commands import COMMANDS
 from tests.kit.command import Command
 
 

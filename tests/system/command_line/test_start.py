@@ -65,4 +65,4 @@ def test_the_version_loads_no_command(site: Command) -> None:
     loaded = loaded_by(site, "--version")
     assert "holdfast.faces.cli.main" in loaded
     assert not loaded & (DATABASE | DRAWING | NEVER_NEEDED | OF_OTHERS)
-    assert not loaded & {"holdfast.engine", "holdfast.faces.cli.backup", "cryptography"}
+    assert not loaded & {"holdfast.engine", "holdfast.faces.cli.backup", "cryptography", "tomllib"}

@@ -17,7 +17,7 @@ from holdfast.base.units import (
     format_ratio,
     format_size,
 )
-from holdfast.faces.cli import describe, options
+from holdfast.faces.cli import describe, opening, options
 from holdfast.faces.cli.progress import reporting
 from holdfast.faces.cli.screen import Screen, tell_findings
 from holdfast.faces.cli.words import Command
@@ -78,7 +78,7 @@ def backup(
         one_file_system=one_file_system,
         compression=compression,
     )
-    with options.open_site() as site:
+    with opening.open_site() as site:
         # Whatever asks for a passphrase does so before the bar is drawn.
         _ = site.pool
         started = time.monotonic()

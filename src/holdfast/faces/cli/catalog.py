@@ -6,7 +6,7 @@ import click
 
 from holdfast.base.errors import EXIT_FAILED, EXIT_OK
 from holdfast.base.units import format_count
-from holdfast.faces.cli import options
+from holdfast.faces.cli import opening, options
 from holdfast.faces.cli.progress import counting
 from holdfast.faces.cli.screen import Screen
 from holdfast.faces.cli.words import Group
@@ -26,7 +26,7 @@ def update(as_json: bool) -> int:
     day is quicker for it.
     """
     screen = Screen(as_json=as_json)
-    with options.open_site() as site, counting(screen, "catalog: rows") as rows:
+    with opening.open_site() as site, counting(screen, "catalog: rows") as rows:
         fed = site.catch_up(rows)
     if as_json:
         screen.json({"images": fed})
@@ -40,7 +40,7 @@ def update(as_json: bool) -> int:
 def rebuild(as_json: bool) -> int:
     """Make the catalog anew from the pool alone; it gives the same answers then."""
     screen = Screen(as_json=as_json)
-    with options.open_site() as site:
+    with opening.open_site() as site:
         _ = site.pool
         with counting(screen, "catalog: rows") as rows:
             result = site.rebuild_catalog(rows)

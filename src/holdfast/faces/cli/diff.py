@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from holdfast.base.errors import EXIT_OK
-from holdfast.faces.cli import options
+from holdfast.faces.cli import opening, options
 from holdfast.faces.cli.screen import Screen, path_json, path_text, printable
 from holdfast.faces.cli.words import Command
 
@@ -34,7 +34,7 @@ def diff(old: str, new: str, as_json: bool) -> int:
     """Tell two images apart: + was added, - was removed, M has other content or attributes."""
     screen = Screen(as_json=as_json)
     counts = dict.fromkeys(SIGNS, 0)
-    with options.open_site() as site:
+    with opening.open_site() as site:
         first, second = site.resolve(old), site.resolve(new)
         for path, change, kind, size_bytes, mtime_ns in differences(site.pool, first, second):
             counts[change] += 1

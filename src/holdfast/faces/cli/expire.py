@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from holdfast.base.errors import EXIT_OK
-from holdfast.faces.cli import options
+from holdfast.faces.cli import opening, options
 from holdfast.faces.cli.screen import Screen
 from holdfast.faces.cli.words import Command
 
@@ -20,7 +20,7 @@ from holdfast.faces.cli.words import Command
 def expire(images: tuple[str, ...], as_json: bool) -> int:
     """Let go of images for good. Their space returns with 'holdfast gc'."""
     screen = Screen(as_json=as_json)
-    with options.open_site() as site:
+    with opening.open_site() as site:
         # All names are understood before anything goes.
         _ = site.pool
         chosen = list(dict.fromkeys(site.catalog.resolve(text) for text in images))

@@ -8,7 +8,7 @@ import click
 
 from holdfast.base.errors import EXIT_OK, Invalid
 from holdfast.base.units import format_size
-from holdfast.faces.cli import describe, options
+from holdfast.faces.cli import describe, opening, options
 from holdfast.faces.cli.screen import Screen, path_json, path_text, printable
 from holdfast.faces.cli.words import Command
 
@@ -38,7 +38,7 @@ def find(pattern: str, source: str | None, versions: bool, as_json: bool) -> int
         raise Invalid("an empty pattern would find everything", "name a part of what you look for")
     screen = Screen(as_json=as_json)
     found = 0
-    with options.open_site() as site:
+    with opening.open_site() as site:
         options.catch_up(screen, site)
         for row in site.catalog.find(pattern, source=source, versions=versions):
             found += 1

@@ -8,7 +8,7 @@ import click
 
 from holdfast.base.errors import EXIT_OK
 from holdfast.base.units import format_count, format_size
-from holdfast.faces.cli import options
+from holdfast.faces.cli import opening, options
 from holdfast.faces.cli.progress import reporting
 from holdfast.faces.cli.screen import Screen
 from holdfast.faces.cli.words import Command
@@ -24,7 +24,7 @@ if TYPE_CHECKING:
 def gc(dry_run: bool, as_json: bool) -> int:
     """Give back the space of expired images. Backups may run meanwhile."""
     screen = Screen(as_json=as_json)
-    with options.open_site() as site:
+    with opening.open_site() as site:
         pool = site.pool
         with reporting(screen, "gc") as (_, report):
             result = run_garbage_collection(pool, site.clock, dry_run=dry_run, report=report)

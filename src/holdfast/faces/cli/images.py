@@ -9,7 +9,7 @@ import click
 
 from holdfast.base.errors import EXIT_OK
 from holdfast.base.units import format_count, format_size
-from holdfast.faces.cli import describe, options
+from holdfast.faces.cli import describe, opening, options
 from holdfast.faces.cli.screen import Column, Screen
 from holdfast.faces.cli.words import Command
 
@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 def images(source: str | None, as_json: bool) -> int:
     """List the images, newest last."""
     screen = Screen(as_json=as_json)
-    with options.open_site() as site:
+    with opening.open_site() as site:
         rows = site.catalog.images(source)
     if as_json:
         for row in rows:

@@ -8,7 +8,7 @@ import click
 
 from holdfast.base.clock import SystemClock
 from holdfast.base.errors import EXIT_OK, PathMissing, UsageError
-from holdfast.faces.cli import options
+from holdfast.faces.cli import opening, options
 from holdfast.faces.cli.screen import Screen
 from holdfast.faces.cli.words import Command
 
@@ -67,11 +67,11 @@ def init(
     screen = Screen(as_json=as_json)
     if recovery_kit is not None and not existing:
         raise UsageError("--recovery-kit opens a pool that exists", "add --existing")
-    if ask_passphrase and not options.can_ask():
+    if ask_passphrase and not opening.can_ask():
         raise UsageError(
             "--ask-passphrase needs a terminal", "use --passphrase-file where there is none"
         )
-    home, clock = options.home(), SystemClock()
+    home, clock = opening.home(), SystemClock()
     source = _source(passphrase_file, ask=ask_passphrase or (existing and recovery_kit is None))
     if existing:
         kit_text = _read_kit(recovery_kit) if recovery_kit is not None else None
@@ -87,7 +87,7 @@ def init(
 def _source(passphrase_file: Path | None, *, ask: bool) -> SecretSource:
     from dataclasses import replace
 
-    source = options.secret_source(passphrase_file)
+    source = opening.secret_source(passphrase_file)
     return source if ask else replace(source, ask=None)
 
 

@@ -9,7 +9,7 @@ import click
 from holdfast.base.clock import from_ns
 from holdfast.base.errors import EXIT_OK
 from holdfast.base.ids import parse_image_path
-from holdfast.faces.cli import describe, options
+from holdfast.faces.cli import describe, opening, options
 from holdfast.faces.cli.screen import Screen, path_text, printable
 from holdfast.faces.cli.words import Command
 
@@ -37,7 +37,7 @@ def ls(place: str, long: bool, recursive: bool, as_json: bool) -> int:
     """List a directory, or one file, of an image."""
     screen = Screen(as_json=as_json)
     wanted = parse_image_path(place)
-    with options.open_site() as site:
+    with opening.open_site() as site:
         image = site.resolve(wanted.image)
         for path, entry in walk(site.pool, image, wanted.path, recursive=recursive):
             _tell(screen, path, entry, long=long)

@@ -7,7 +7,7 @@ import os
 import click
 
 from holdfast.base.errors import EXIT_OK
-from holdfast.faces.cli import options
+from holdfast.faces.cli import opening, options
 from holdfast.faces.cli.screen import Screen
 from holdfast.faces.cli.words import Command
 from holdfast.movers.restore_run import require_empty
@@ -34,7 +34,7 @@ def mount(image: str, directory: str, allow_other: bool, as_json: bool) -> int:
     """
     screen = Screen(as_json=as_json)
     at = os.path.abspath(directory)
-    with options.open_site() as site:
+    with opening.open_site() as site:
         chosen = site.resolve(image)
         os.stat(at)
         require_empty(os.fsencode(at))

@@ -10,7 +10,7 @@ import click
 
 from holdfast.base.errors import EXIT_FAILED, EXIT_OK, InputOutput, UsageError
 from holdfast.base.units import format_count, format_ratio, format_size
-from holdfast.faces.cli import options
+from holdfast.faces.cli import opening, options
 from holdfast.faces.cli.progress import reporting
 from holdfast.faces.cli.screen import Screen
 from holdfast.faces.cli.verify import tell_verified
@@ -33,7 +33,7 @@ def pool() -> None:
 def stats(as_json: bool) -> int:
     """Say what the pool holds and what it costs."""
     screen = Screen(as_json=as_json)
-    with options.open_site() as site:
+    with opening.open_site() as site:
         _tell_stats(screen, site.pool.stats(), site.config.pool_url, site.config.pool_id)
     return EXIT_OK
 
@@ -44,7 +44,7 @@ def stats(as_json: bool) -> int:
 def check(read_data: bool, as_json: bool) -> int:
     """Check packs, index and manifests against each other. Exit status 2 if anything is wrong."""
     screen = Screen(as_json=as_json)
-    with options.open_site() as site:
+    with opening.open_site() as site:
         pool = site.pool
         started = time.monotonic()
         with reporting(screen, "check") as (_, report):
@@ -59,7 +59,7 @@ def check(read_data: bool, as_json: bool) -> int:
 def rebuild_index(as_json: bool) -> int:
     """Make the index anew from the packs."""
     screen = Screen(as_json=as_json)
-    with options.open_site() as site:
+    with opening.open_site() as site:
         pool = site.pool
         with reporting(screen, "rebuild") as (_, report):
             result = run_rebuild_index(pool, site.clock, report)
@@ -83,7 +83,7 @@ def recovery_kit(html: Path | None, text: Path | None, as_json: bool) -> int:
     screen = Screen(as_json=as_json)
     if html is not None and html == text:
         raise UsageError("--html and --text name the same file")
-    with options.open_site() as site:
+    with opening.open_site() as site:
         kit = site.recovery_kit()
     written = []
     for path, content in ((html, kit.html), (text, kit.text)):

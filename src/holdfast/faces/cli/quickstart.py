@@ -30,7 +30,7 @@ from holdfast.base.units import (
     format_ratio,
     format_size,
 )
-from holdfast.faces.cli import describe, options
+from holdfast.faces.cli import describe, opening, options
 from holdfast.faces.cli.progress import counting, reporting
 from holdfast.faces.cli.screen import Screen, path_json, path_text, printable, tell_findings
 from holdfast.faces.cli.words import Command
@@ -198,10 +198,10 @@ def _site(workshop: Path) -> Site:
     from holdfast.site.site import Site
 
     named = bool(os.environ.get("HOLDFAST_HOME"))
-    home = options.home() if named else workshop / "site"
+    home = opening.home() if named else workshop / "site"
     if (home / CONFIG_NAME).exists():
-        return options.open_site()
-    source = replace(options.secret_source(), ask=None)
+        return opening.open_site()
+    source = replace(opening.secret_source(), ask=None)
     return Site.create(home, None, source, SystemClock())
 
 

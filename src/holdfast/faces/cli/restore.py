@@ -11,7 +11,7 @@ import click
 from holdfast.base.errors import EXIT_FINDINGS, EXIT_OK
 from holdfast.base.ids import clean_path, parse_image_path
 from holdfast.base.units import format_count, format_duration, format_rate, format_size
-from holdfast.faces.cli import describe, options
+from holdfast.faces.cli import describe, opening, options
 from holdfast.faces.cli.progress import reporting
 from holdfast.faces.cli.screen import Screen, path_json, path_text, tell_findings
 from holdfast.faces.cli.words import Command
@@ -69,7 +69,7 @@ def restore(
     if wanted.path != b"/":
         chosen.append(wanted.path)
     target = os.path.abspath(os.fsencode(to))
-    with options.open_site() as site:
+    with opening.open_site() as site:
         order = RestoreOrder(
             image=site.resolve(wanted.image),
             paths=tuple(chosen),

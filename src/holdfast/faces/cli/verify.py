@@ -9,7 +9,7 @@ import click
 
 from holdfast.base.errors import EXIT_FAILED, EXIT_OK
 from holdfast.base.units import format_count, format_duration, format_size
-from holdfast.faces.cli import describe, options
+from holdfast.faces.cli import describe, opening, options
 from holdfast.faces.cli.progress import reporting
 from holdfast.faces.cli.screen import Screen, tell_findings
 from holdfast.faces.cli.words import Command
@@ -30,7 +30,7 @@ if TYPE_CHECKING:
 def verify(images: tuple[str, ...], read_data: bool, as_json: bool) -> int:
     """Follow images down to their last chunk. Exit status 2 if anything is wrong."""
     screen = Screen(as_json=as_json)
-    with options.open_site() as site:
+    with opening.open_site() as site:
         chosen = [site.resolve(text) for text in images] if images else None
         pool = site.pool
         started = time.monotonic()

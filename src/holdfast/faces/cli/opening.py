@@ -1,0 +1,93 @@
+"""The embedded site of this process: where it is, and how it is opened.
+
+Must not load Click, nor anything else before it is needed: ``--version`` comes by here. Invariants:
+a person is asked for a passphrase only on a terminal; what can't be opened is told when a command
+opens it, not before.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import sys
+from typing import TYPE_CHECKING
+
+from holdfast.base.errors import HoldfastError
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from pathlib import Path
+
+    from holdfast.site.secrets import SecretSource
+    from holdfast.site.site import Site
+
+OPENING = frozenset(
+    {"backup", "diff", "expire", "gc", "ls", "mount", "pool", "restore", "verify"},
+)
+"""Commands that open the pool, whatever their other words are."""
+
+_begun: list[Site] = []
+
+
+def begin(arguments: Sequence[str]) -> None:
+    """Begin to derive the pool's key while the command is still being loaded.
+
+    Deriving it from a passphrase takes longer than Python takes to load the rest of the
+    command, and leaves the interpreter free for that. Nothing is begun where the words ask for
+    help, and nothing is told of what fails; words that turn out wrong have cost a derivation.
+
+    Args:
+        arguments: The words after ``holdfast``.
+    """
+    if not OPENING.intersection(arguments[:1]) or {"-h", "--help"}.intersection(arguments):
+        return
+    with contextlib.suppress(HoldfastError):
+        site = _open()
+        site.unlock_meanwhile()
+        _begun.append(site)
+
+
+def open_site() -> Site:
+    """Open the embedded site of this process."""
+    return _begun.pop() if _begun else _open()
+
+
+def home() -> Path:
+    """The home directory of the embedded site of this process."""
+    from pathlib import Path
+
+    from holdfast.base.config import default_home
+
+    return default_home(os.environ, os.geteuid(), Path.home())
+
+
+def secret_source(passphrase_file: Path | None = None) -> SecretSource:
+    """Where a passphrase may come from, with a prompt if this is a terminal."""
+    from holdfast.site.secrets import SecretSource
+
+    ask = ask_passphrase if can_ask() else None
+    return SecretSource.from_environment(os.environ, passphrase_file, ask)
+
+
+def can_ask() -> bool:
+    """Tell whether there is a person at a terminal."""
+    return sys.stdin is not None and sys.stdin.isatty() and sys.stderr.isatty()
+
+
+def ask_passphrase(what: str) -> str:
+    """Ask for a passphrase on the terminal, without showing it; a new one is asked twice."""
+    from getpass import getpass
+
+    first = getpass(f"{what}: ")
+    if what.startswith("new "):
+        while getpass("the same again: ") != first:
+            sys.stderr.write("these were not the same; once more\n")
+            first = getpass(f"{what}: ")
+    return first
+
+
+def _open() -> Site:
+    from holdfast.base.clock import SystemClock
+    from holdfast.site.site import Site
+
+    return Site.open(home(), secret_source(), SystemClock())

@@ -1,0 +1,65 @@
+"""The key of the pool is derived while a command is being loaded."""
+
+from __future__ import annotations
+
+import shutil
+from typing import TYPE_CHECKING
+
+import pytest
+
+from holdfast.base.clock import SystemClock
+from holdfast.base.errors import WrongKey
+from holdfast.faces.cli import opening
+from holdfast.site.secrets import SecretSource
+from holdfast.site.site import Site
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """The home of this process's site, which a passphrase in a file opens."""
+    passphrase = tmp_path / "passphrase"
+    passphrase.write_text("correct horse")
+    Site.create(tmp_path / "home", None, SecretSource(passphrase), SystemClock()).close()
+    monkeypatch.setenv("HOLDFAST_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def forget_slots(home: Path) -> None:
+    """Who opens the pool after this has derived its key before."""
+    shutil.rmtree(home / "pool" / "keys")
+
+
+def test_the_key_is_derived_before_the_site_is_asked_for(home: Path) -> None:
+    opening.begin(["backup", "/etc"])
+    forget_slots(home)
+    with opening.open_site() as site:
+        assert site.pool.id.hex() == site.config.pool_id
+    with opening.open_site() as site, pytest.raises(WrongKey):
+        _ = site.pool
+
+
+@pytest.mark.parametrize("words", [[], ["--version"], ["images"], ["ls", "--help"], ["gc", "-h"]])
+def test_what_needs_no_pool_derives_nothing(home: Path, words: list[str]) -> None:
+    opening.begin(words)
+    forget_slots(home)
+    with opening.open_site() as site, pytest.raises(WrongKey):
+        _ = site.pool
+
+
+def test_a_wrong_passphrase_is_told_when_the_pool_is_used(home: Path) -> None:
+    (home.parent / "passphrase").write_text("wrong horse")
+    opening.begin(["ls", "latest"])
+    with opening.open_site() as site:
+        for _ in range(2):
+            with pytest.raises(WrongKey, match="the passphrase does not open the pool"):
+                _ = site.pool
+
+
+def test_nothing_is_said_of_a_site_that_is_not_there(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOLDFAST_HOME", str(tmp_path))
+    opening.begin(["ls", "latest"])
