@@ -80,7 +80,9 @@ impl Gathered {
         for Waiting { place, start, length, size, node } in self.files {
             let own = place.map(|(pack, block, _)| (pack, block));
             let enough = batch.len() >= BATCH_FILES || bytes >= BATCH_BYTES;
-            if (enough && own != block) || batch.len() >= BATCH_FILES_MOST {
+            // Large files go one by one: two threads can't write to one file at once.
+            let apart = own != block || own.is_none();
+            if (enough && apart) || batch.len() >= BATCH_FILES_MOST {
                 give(std::mem::take(&mut batch))?;
                 bytes = 0;
             }
@@ -129,10 +131,12 @@ mod tests {
             let place = (PackId([(block % 2) as u8; 32]), (block / 2) as u16, number);
             gathered.add(&node, format!("{block}").as_bytes(), 100, Some(place));
         }
-        gathered.add(&node, b"large", 1 << 40, None);
-        let batches = batches(gathered);
-        assert_eq!(batches.iter().map(Vec::len).sum::<usize>(), 501);
-        assert_eq!(batches[0], [b"large"]);
+        for _ in 0..3 {
+            gathered.add(&node, b"large", 1 << 30, None);
+        }
+        let mut batches = batches(gathered);
+        assert_eq!(batches.iter().map(Vec::len).sum::<usize>(), 503);
+        assert_eq!(batches.drain(..3).collect::<Vec<_>>(), [[b"large"]; 3]);
         for (at, batch) in batches.iter().enumerate() {
             let mut blocks = batch.clone();
             blocks.dedup();
