@@ -84,13 +84,6 @@ pub struct ChunkBytes {
     range: Range<usize>,
 }
 
-impl ChunkBytes {
-    /// Whether both lie in one block, so that keeping the second takes no more memory.
-    pub fn is_beside(&self, other: &ChunkBytes) -> bool {
-        Arc::ptr_eq(&self.block, &other.block)
-    }
-}
-
 impl Deref for ChunkBytes {
     type Target = [u8];
 

@@ -12,7 +12,6 @@ use parking_lot::Mutex;
 use crate::counters::Stage;
 use crate::error::{Error, Result};
 use crate::ids::{Kind, Ref};
-use crate::pool::ChunkBytes;
 use crate::scan::open;
 use crate::tree::codec;
 use crate::tree::entry::{Content, Entry, Extent};
@@ -23,10 +22,6 @@ use super::worker::{Node, Task, Worker};
 
 /// Content that is fetched and written at a time.
 const SEGMENT_BYTES: u64 = 8 << 20;
-/// Written in one call at most: bytes, chunks, and blocks that are kept for it.
-const WRITE_BYTES: u64 = 1 << 20;
-const WRITE_CHUNKS: usize = 256;
-const WRITE_BLOCKS: usize = 3;
 
 /// A file of which several threads may write parts. Whoever lets go of it last finishes it.
 pub struct OpenFile {
@@ -35,38 +30,6 @@ pub struct OpenFile {
     target: FileTarget,
     linked: bool,
     failure: Mutex<Option<Failure>>,
-}
-
-/// Chunks that follow one another, to be written in one call.
-struct Run {
-    offset: u64,
-    length: u64,
-    /// Blocks that the chunks keep in memory.
-    blocks: usize,
-    chunks: Vec<ChunkBytes>,
-}
-
-impl Run {
-    /// Whether it should be written before this one is added.
-    fn is_enough_without(&self, next: &ChunkBytes) -> bool {
-        let beside = self.chunks.last().is_some_and(|last| last.is_beside(next));
-        !self.chunks.is_empty()
-            && (self.length + next.len() as u64 > WRITE_BYTES
-                || self.chunks.len() >= WRITE_CHUNKS
-                || (self.blocks >= WRITE_BLOCKS && !beside))
-    }
-
-    fn add(&mut self, chunk: ChunkBytes) {
-        self.blocks += usize::from(!self.chunks.last().is_some_and(|last| last.is_beside(&chunk)));
-        self.length += chunk.len() as u64;
-        self.chunks.push(chunk);
-    }
-
-    fn next(&mut self) {
-        self.offset += self.length;
-        (self.length, self.blocks) = (0, 0);
-        self.chunks.clear();
-    }
 }
 
 enum Failure {
@@ -125,7 +88,7 @@ impl Worker<'_> {
         if refs.len() > 1 {
             self.job.pool.prefetch(refs, self.job.counters);
         }
-        let mut run = Run { offset, length: 0, blocks: 0, chunks: Vec::new() };
+        let mut at = offset;
         for reference in refs {
             self.job.cancel.check()?;
             if file.failure.lock().is_some() {
@@ -136,29 +99,17 @@ impl Worker<'_> {
                     file.failure.lock().get_or_insert(Failure::Reading(error));
                 }
                 Ok(bytes) => {
-                    if run.is_enough_without(&bytes) {
-                        self.write(&file, &mut run);
+                    let started = Instant::now();
+                    if let Err(error) = file.target.write_content_at(at, &bytes) {
+                        file.failure.lock().get_or_insert(Failure::Writing(error));
                     }
-                    run.add(bytes);
+                    at += bytes.len() as u64;
+                    self.tally.busy(Stage::Write, bytes.len() as u64, started);
+                    self.tally.bytes_read += bytes.len() as u64;
                 }
             }
         }
-        self.write(&file, &mut run);
         self.close(file)
-    }
-
-    /// Writes what is gathered of a file.
-    fn write(&mut self, file: &OpenFile, run: &mut Run) {
-        if run.chunks.is_empty() {
-            return;
-        }
-        let started = Instant::now();
-        if let Err(error) = file.target.write_pieces_at(run.offset, &run.chunks) {
-            file.failure.lock().get_or_insert(Failure::Writing(error));
-        }
-        self.tally.busy(Stage::Write, run.length, started);
-        self.tally.bytes_read += run.length;
-        run.next();
     }
 
     /// Lets go of the file; the last to do so gives it its attributes.

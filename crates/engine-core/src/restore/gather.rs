@@ -80,7 +80,7 @@ impl Gathered {
         for Waiting { place, start, length, size, node } in self.files {
             let own = place.map(|(pack, block, _)| (pack, block));
             let enough = batch.len() >= BATCH_FILES || bytes >= BATCH_BYTES;
-            // Large files go one by one: two threads can't write to one file at once.
+            // Large files go one by one: threads take turns at writing to one file.
             let apart = own != block || own.is_none();
             if (enough && apart) || batch.len() >= BATCH_FILES_MOST {
                 give(std::mem::take(&mut batch))?;

@@ -3,13 +3,11 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::Deref;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
-use parking_lot::Mutex;
 use rustix::fs::{Mode, OFlags};
 
 use super::metadata::On;
@@ -18,6 +16,7 @@ use super::{Attempt, Failure, Target, TargetDir, plain_name};
 use crate::error::Result;
 use crate::scan::attrs::Stat;
 use crate::scan::problem::Problem;
+use crate::store::disk::WRITE_BYTES;
 use crate::tree::entry::Entry;
 
 /// A file that is being written. Dropping it unfinished removes it.
@@ -34,8 +33,6 @@ pub struct FileTarget {
     expected: u64,
     written: AtomicU64,
     furthest: AtomicU64,
-    /// Who writes: file systems let one in at a time, and have the others spin.
-    turn: Mutex<()>,
     is_done: bool,
 }
 
@@ -71,7 +68,6 @@ impl Target {
             expected,
             written: AtomicU64::new(0),
             furthest: AtomicU64::new(0),
-            turn: Mutex::new(()),
             is_done: false,
         }))
     }
@@ -148,55 +144,17 @@ impl FileTarget {
         Ok(())
     }
 
-    /// Writes pieces of content that follow one another; see [`FileTarget::write_content_at`].
-    pub fn write_pieces_at(
-        &self,
-        offset: u64,
-        pieces: &[impl Deref<Target = [u8]>],
-    ) -> io::Result<()> {
-        let length: usize = pieces.iter().map(|piece| piece.len()).sum();
-        let fits = offset.checked_add(length as u64).is_some_and(|end| end <= self.expected);
-        if !fits || self.stretches.is_some() {
-            let mut at = offset;
-            for piece in pieces {
-                self.write_content_at(at, piece)?;
-                at += piece.len() as u64;
-            }
-            return Ok(());
-        }
-        let slices: Vec<io::IoSlice<'_>> =
-            pieces.iter().map(|piece| io::IoSlice::new(piece)).collect();
-        let written = {
-            let _turn = self.turn.lock();
-            rustix::io::retry_on_intr(|| rustix::io::pwritev(&self.file, &slices, offset))?
-        };
-        self.note(offset, written as u64);
-        // What a short write left out goes the usual way, which says why there was no more room.
-        let (mut at, mut skip) = (offset, written);
-        for piece in pieces {
-            let done = skip.min(piece.len());
-            skip -= done;
-            if let Some(rest) = piece.get(done..).filter(|rest| !rest.is_empty()) {
-                self.write_at(at + done as u64, rest)?;
-            }
-            at += piece.len() as u64;
-        }
-        Ok(())
-    }
-
     /// Writes bytes at their place in the file.
     pub fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        {
-            let _turn = self.turn.lock();
-            self.file.write_all_at(bytes, offset)?;
+        let mut at = offset;
+        for part in bytes.chunks(WRITE_BYTES) {
+            self.file.write_all_at(part, at)?;
+            at += part.len() as u64;
         }
-        self.note(offset, bytes.len() as u64);
-        Ok(())
-    }
-
-    fn note(&self, offset: u64, length: u64) {
+        let length = bytes.len() as u64;
         self.furthest.fetch_max(offset.saturating_add(length), Ordering::AcqRel);
         self.written.fetch_add(length, Ordering::AcqRel);
+        Ok(())
     }
 
     /// Bytes of content still missing.
