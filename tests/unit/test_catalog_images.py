@@ -68,7 +68,7 @@ def test_image_is_named_by_id_prefix_or_latest(catalog: Catalog) -> None:
 
 
 def test_text_that_names_no_image_is_explained(catalog: Catalog) -> None:
-    with pytest.raises(ImageMissing, match="no image yet"):
+    with pytest.raises(ImageMissing, match="no image in the catalog yet"):
         catalog.resolve("latest")
     with pytest.raises(ImageMissing, match="begins with 'abc'"):
         catalog.resolve("abc")

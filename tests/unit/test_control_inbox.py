@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
-from holdfast.base.errors import CatalogError, InputOutput
+from holdfast.base.errors import CatalogError, InputOutput, NoSpace
 from holdfast.control.catalog import Catalog
 from holdfast.control.inbox import Inbox
 from tests.kit.clock import FakeClock
@@ -57,17 +59,29 @@ def test_a_note_stays_until_the_catalog_has_its_image(tmp_path: Path) -> None:
 
 
 @pytest.mark.parametrize("content", [b"", b"{", b"[]", b'{"id": "a"}', b"\xff"])
-def test_a_damaged_note_is_named_and_can_be_cleared(tmp_path: Path, content: bytes) -> None:
+def test_a_damaged_note_is_named_and_can_be_forgotten(tmp_path: Path, content: bytes) -> None:
     inbox = Inbox(tmp_path)
     (tmp_path / ("ab" * 16 + ".json")).write_bytes(content)
     with Catalog.open(tmp_path / "catalog", FakeClock()) as catalog:
         with pytest.raises(CatalogError, match=r"abab\.json of an image is damaged"):
             inbox.hand_over(catalog)
-        inbox.clear()
+        inbox.forget(inbox.notes())
         inbox.hand_over(catalog)
+    assert inbox.notes() == []
 
 
 def test_an_inbox_that_can_not_be_written_is_named(tmp_path: Path) -> None:
     (tmp_path / "inbox").write_text("in the way")
     with pytest.raises(InputOutput, match="inbox"):
         Inbox(tmp_path / "inbox").leave(FakePool().backup({}, "host:/"), "00" * 16)
+
+
+def test_a_full_disk_is_called_that(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    def full(_descriptor: int) -> None:
+        raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
+
+    monkeypatch.setattr(os, "fsync", full)
+    inbox = Inbox(tmp_path / "inbox")
+    with pytest.raises(NoSpace, match="inbox"):
+        inbox.leave(FakePool().backup({}, "host:/"), "00" * 16)
+    assert list((tmp_path / "inbox").iterdir()) == []

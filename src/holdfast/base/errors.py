@@ -44,6 +44,7 @@ numbers; advice goes into ``hint``. Never a secret in either.
 from __future__ import annotations
 
 import enum
+import errno
 from typing import TYPE_CHECKING, ClassVar
 
 if TYPE_CHECKING:
@@ -314,6 +315,20 @@ class InternalError(HoldfastError):
 
     code = "internal"
     advice = "this is a defect: please report it with what you did"
+
+
+_OF_THE_SYSTEM: dict[int | None, type[StorageError]] = {
+    errno.ENOSPC: NoSpace,
+    errno.EDQUOT: NoSpace,
+    errno.EACCES: NoPermission,
+    errno.EPERM: NoPermission,
+    errno.EROFS: NoPermission,
+}
+
+
+def storage_error(error: OSError) -> type[StorageError]:
+    """The class that says what the operating system failed of."""
+    return _OF_THE_SYSTEM.get(error.errno, InputOutput)
 
 
 def _tree(root: type[HoldfastError]) -> Iterator[type[HoldfastError]]:

@@ -56,8 +56,3 @@ def the_one(text: str, found: Sequence[str], where: str = "") -> str:
             f"several images{where} begin with '{text}': {shown}{more}", "write more of the id"
         )
     return found[0]
-
-
-def no_image_yet(where: str = "") -> ImageMissing:
-    """What `LATEST` says where there is nothing."""
-    return ImageMissing(f"there is no image{where} yet", "make one with: holdfast backup PATH")

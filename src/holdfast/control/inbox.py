@@ -11,7 +11,7 @@ import json
 from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from holdfast.base.errors import CatalogError, InputOutput
+from holdfast.base.errors import CatalogError, InputOutput, storage_error
 from holdfast.base.files import write_whole
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ class Inbox:
         """Leave a note of a committed image; durable on return.
 
         Raises:
-            InputOutput: It can't be written.
+            StorageError: It can't be written: there is no room, no permission, or an error.
         """
         facts = {name: getattr(image, name) for name in Note.__slots__ if name != "pool"}
         note = Note(**facts, pool=pool)
@@ -66,7 +66,8 @@ class Inbox:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_whole(self._directory / (note.id + _SUFFIX), json.dumps(asdict(note)).encode())
         except OSError as error:
-            raise InputOutput(f"can't write in {self._directory}: {error.strerror}") from error
+            kind = storage_error(error)
+            raise kind(f"can't write in {self._directory}: {error.strerror}") from error
 
     def hand_over(self, catalog: Recorder) -> None:
         """Give every note to the catalog.
@@ -74,7 +75,7 @@ class Inbox:
         Raises:
             CatalogError: A note can't be understood; those before it are handed over.
         """
-        for path in sorted(self._directory.glob(f"[0-9a-f]*{_SUFFIX}")):
+        for path in self.notes():
             try:
                 note = Note(**json.loads(path.read_bytes()))
             except FileNotFoundError:
@@ -89,7 +90,11 @@ class Inbox:
             catalog.record_image(note, note.pool)
             path.unlink(missing_ok=True)
 
-    def clear(self) -> None:
-        """Throw the notes away: the pool has all that they say."""
-        for path in self._directory.glob(f"[0-9a-f]*{_SUFFIX}"):
+    def notes(self) -> list[Path]:
+        """The notes that are there, by the ids of their images."""
+        return sorted(self._directory.glob(f"[0-9a-f]*{_SUFFIX}"))
+
+    def forget(self, notes: list[Path]) -> None:
+        """Throw notes away, damaged ones as well, as the catalog has what they say."""
+        for path in notes:
             path.unlink(missing_ok=True)

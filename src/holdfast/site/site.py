@@ -14,21 +14,22 @@ from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 from holdfast.base import config as site_config
+from holdfast.base import image_names
 from holdfast.base.config import SiteConfig
 from holdfast.base.errors import (
     CatalogDamaged,
     ImageMissing,
     InputOutput,
-    IntegrityError,
     NoPermission,
     SiteExists,
+    StorageError,
     WrongKey,
 )
-from holdfast.base.ids import ImageId, PoolId, pool_id
+from holdfast.base.ids import LATEST, ImageId, PoolId, pool_id
 from holdfast.base.meanwhile import Meanwhile
 from holdfast.control.inbox import Inbox
 from holdfast.movers.backup_run import run_backup
-from holdfast.site import images, places, secrets
+from holdfast.site import places, secrets
 from holdfast.vault import PoolKey, add_slot, create_pool, open_pool, unwrap, unwrapping
 
 if TYPE_CHECKING:
@@ -187,9 +188,7 @@ class Site:
     def catalog(self) -> Catalog:
         """The catalog, opened on first use; it has heard of every image of this site then."""
         if self._catalog is None:
-            from holdfast.control.catalog import Catalog
-
-            catalog = Catalog.open(self.home / "catalog", self.clock)
+            catalog = self._open_catalog()
             try:
                 self._inbox.hand_over(catalog)
             except BaseException:
@@ -198,16 +197,32 @@ class Site:
             self._catalog = catalog
         return self._catalog
 
-    def resolve(self, text: str) -> ImageId:
-        """Find the image that a person means; see `holdfast.site.images`.
+    def _open_catalog(self) -> Catalog:
+        from holdfast.control.catalog import Catalog
 
-        The pool is asked, so that a restore needs no catalog. Where a damaged manifest keeps it
-        from answering, the catalog does.
+        return Catalog.open(self.home / "catalog", self.clock)
+
+    def resolve(self, text: str) -> ImageId:
+        """Find the image that an id, a unique prefix of one, or ``latest`` names.
+
+        An id is looked for in the pool, so that what the pool has can be restored without a
+        catalog. Which image is the latest of this site, the catalog alone can tell: other sites
+        may write to the pool as well.
+
+        Raises:
+            Invalid: It can't name an image.
+            ImageMissing: There is none.
+            ImageAmbiguous: Several begin with it.
+            CatalogError: The catalog can't tell which is the latest.
+            NotAPool, WrongKey: As `pool`.
         """
-        try:
-            return images.resolve(self.pool, text)
-        except IntegrityError:
+        # Opened first: that the pool is gone, or locked, matters more than what is in it.
+        pool = self.pool
+        if text.strip().lower() == LATEST:
             return self.catalog.resolve(text)
+        wanted = image_names.image_prefix(text)
+        found = sorted(one for one in pool.image_ids() if one.startswith(wanted))
+        return ImageId(image_names.the_one(text, found))
 
     def commit(self, order: BackupOrder, report: Reporter | None = None) -> Image:
         """Back up. The pool itself is left out of what is backed up.
@@ -221,13 +236,21 @@ class Site:
 
         Raises:
             Cancelled: Interrupted; nothing was committed.
+            StorageError: The backup failed; or, as it says then, the image is safe in the pool,
+                and the catalog could not be told.
             HoldfastError: The backup failed.
         """
         if places.is_directory_place(self.config.pool_url):
             own = places.rules_against(os.fsencode(self.config.pool_url), order.paths)
             order = replace(order, exclude=order.exclude + own)
         image = run_backup(self.pool, order, self.clock, report)
-        self._inbox.leave(image, self.pool_id)
+        try:
+            self._inbox.leave(image, self.pool_id)
+        except StorageError as error:
+            raise type(error)(
+                f"image {image.id} is safe in the pool, but the catalog could not be told: {error}",
+                "once that is put right: holdfast catalog rebuild",
+            ) from error
         return image
 
     def catch_up(self, rows: RowsReporter | None = None) -> int:
@@ -257,13 +280,20 @@ class Site:
         from holdfast.control.catalog import set_aside
 
         pool = self.pool
-        self._inbox.clear()
+        # What a note tells now is in the pool, which is read after this. A damaged note must
+        # not stand in the way; nor may any go before the catalog has its image.
+        noted = self._inbox.notes()
+        self.close()
         try:
-            return self.catalog.rebuild(pool, rows)
+            self._catalog = self._open_catalog()
+            result = self._catalog.rebuild(pool, rows)
         except CatalogDamaged:
             self.close()
             set_aside(self.home / "catalog", self.clock)
-            return self.catalog.rebuild(pool, rows)
+            self._catalog = self._open_catalog()
+            result = self._catalog.rebuild(pool, rows)
+        self._inbox.forget(noted)
+        return result
 
     def recovery_kit(self) -> Kit:
         """Make the paper with which the pool opens when all else is lost."""

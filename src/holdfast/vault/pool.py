@@ -8,10 +8,9 @@ opens; header first, then slot, and the header goes again if the slot can't be w
 from __future__ import annotations
 
 import contextlib
-import errno
 from typing import TYPE_CHECKING
 
-from holdfast.base.errors import InputOutput, NoPermission, NoSpace, StorageError
+from holdfast.base.errors import storage_error
 from holdfast.vault import keys
 from holdfast.vault.backends import open_store, python_store
 from holdfast.vault.secrets import KeyFile, Passphrase, PoolKey, Secret
@@ -159,13 +158,6 @@ def _translated(url: str) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        kinds: dict[int | None, type[StorageError]] = {
-            errno.EACCES: NoPermission,
-            errno.EPERM: NoPermission,
-            errno.EROFS: NoPermission,
-            errno.ENOSPC: NoSpace,
-            errno.EDQUOT: NoSpace,
-        }
-        kind = kinds.get(error.errno, InputOutput)
+        kind = storage_error(error)
         place = url.split("?", 1)[0]
         raise kind(f"the pool at '{place}' can't be used: {error.strerror or error}") from error

@@ -46,17 +46,18 @@ def loaded_by(site: Command, *words: str | Path) -> set[str]:
     [
         "backup {tree} --json",
         "backup {tree}",
-        "restore latest --to {back} --json",
-        "restore latest --to {back}",
-        "ls latest:/",
+        "restore {image} --to {back} --json",
+        "restore {image} --to {back}",
+        "ls {image}:/",
         "verify",
     ],
 )
 def test_a_short_command_loads_little(
     site: Command, tree: Path, tmp_path: Path, words: str
 ) -> None:
-    site("backup", tree).assert_ok()
-    loaded = loaded_by(site, *words.format(tree=tree, back=tmp_path / "back").split())
+    image = site("backup", tree, "--json").assert_ok().json()["id"]
+    words = words.format(tree=tree, image=image, back=tmp_path / "back")
+    loaded = loaded_by(site, *words.split())
     assert "holdfast.engine" in loaded
     assert not loaded & (DATABASE | DRAWING | NEVER_NEEDED | OF_OTHERS)
 

@@ -151,7 +151,11 @@ def resolve(connection: sa.Connection, text: str, source: str | None) -> ImageId
     if text.strip().lower() == LATEST:
         newest = connection.scalar(query.order_by(*_NEWEST_FIRST).limit(1))
         if newest is None:
-            raise image_names.no_image_yet(where)
+            raise ImageMissing(
+                f"there is no image{where} in the catalog yet",
+                "make one with: holdfast backup PATH; "
+                "or hear of what the pool has: holdfast catalog rebuild",
+            )
         return ImageId(newest)
     wanted = image_names.image_prefix(text)
     found = connection.scalars(

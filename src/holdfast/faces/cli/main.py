@@ -7,7 +7,6 @@ sees a traceback, unless HOLDFAST_DEBUG is set.
 
 from __future__ import annotations
 
-import errno
 import gc
 import os
 import signal
@@ -97,8 +96,4 @@ def _in_words(error: Exception | KeyboardInterrupt) -> errors.HoldfastError:
 def _system_error(error: OSError) -> errors.HoldfastError:
     words = error.strerror or str(error)
     named = f"{os.fsdecode(error.filename)}: {words}" if error.filename else words
-    if error.errno in (errno.ENOSPC, errno.EDQUOT):
-        return errors.NoSpace(named)
-    if error.errno in (errno.EACCES, errno.EPERM, errno.EROFS):
-        return errors.NoPermission(named)
-    return errors.InputOutput(named)
+    return errors.storage_error(error)(named)
