@@ -34,3 +34,4 @@ pub mod tasks;
 pub mod testing;
 pub mod tree;
 pub mod upkeep;
+mod writing;

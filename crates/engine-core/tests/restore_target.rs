@@ -10,7 +10,9 @@ use std::path::Path;
 use std::sync::Arc;
 
 use holdfast_engine_core::finding::{Finding, Findings, Severity};
-use holdfast_engine_core::restore::target::{Link, Options, Overwrite, Placed, Target, TargetDir};
+use holdfast_engine_core::restore::target::{
+    Link, Options, Overwrite, Placed, Staged, Target, TargetDir,
+};
 use holdfast_engine_core::scan::attrs::{self, Stat};
 use holdfast_engine_core::scan::handle::DirHandle;
 use holdfast_engine_core::scan::list::read_names;
@@ -94,7 +96,7 @@ fn copy_file(
 ) -> Option<Placed> {
     let made = target.create_file(to, entry).unwrap()?;
     let whole = [Extent { offset: 0, length: entry.size }];
-    let mut content = 0;
+    let (mut content, mut staged) = (0, Staged::default());
     // Odd pieces, so that they cross the borders of extents.
     for extent in entry.extents.as_deref().unwrap_or(&whole) {
         let mut at = 0;
@@ -102,11 +104,12 @@ fn copy_file(
             let length = (extent.length - at).min(70_001);
             let mut piece = vec![0; usize::try_from(length).unwrap()];
             file.read_exact_at(&mut piece, extent.offset + at).unwrap();
-            made.write_content_at(content, &piece).unwrap();
+            made.write_content_at(&mut staged, content, &piece).unwrap();
             content += length;
             at += length;
         }
     }
+    made.flush(&mut staged).unwrap();
     let placed = made.placed().unwrap();
     target.finish_file(made, entry).unwrap().then_some(placed)
 }
@@ -308,22 +311,22 @@ fn until_a_file_is_whole_the_old_one_has_its_name_and_an_unfinished_one_leaves_n
     fs::write(to.join("f"), "old").unwrap();
     let entry = file_entry(b"f", 3);
     let file = target.create_file(target.root(), &entry).unwrap().unwrap();
-    file.write_content_at(1, b"ew").unwrap();
+    file.write_content_at(&mut Staged::default(), 1, b"ew").unwrap();
     assert_eq!(file.missing(), 1);
     assert_eq!(fs::read_to_string(to.join("f")).unwrap(), "old");
     drop(file);
     assert_eq!(names_in(&to), ["f"]);
 
     let file = target.create_file(target.root(), &entry).unwrap().unwrap();
-    file.write_content_at(1, b"ew").unwrap();
-    assert!(file.write_content_at(3, b"!").is_err());
+    file.write_content_at(&mut Staged::default(), 1, b"ew").unwrap();
+    assert!(file.write_content_at(&mut Staged::default(), 3, b"!").is_err());
     assert!(!target.finish_file(file, &entry).unwrap());
     assert_eq!(codes(&findings.kept()), ["incomplete"]);
     assert_eq!(fs::read_to_string(to.join("f")).unwrap(), "old");
 
     let file = target.create_file(target.root(), &entry).unwrap().unwrap();
-    file.write_content_at(1, b"ew").unwrap();
-    file.write_content_at(0, b"n").unwrap();
+    file.write_content_at(&mut Staged::default(), 1, b"ew").unwrap();
+    file.write_content_at(&mut Staged::default(), 0, b"n").unwrap();
     assert!(target.finish_file(file, &entry).unwrap());
     assert_eq!(fs::read_to_string(to.join("f")).unwrap(), "new");
     assert_eq!(names_in(&to), ["f"]);
@@ -613,7 +616,7 @@ fn a_full_disk_ends_the_job_with_the_name_of_the_file() {
     let (target, findings) = target(&to, Overwrite::Always);
     let entry = file_entry(b"f", 1 << 20);
     let file = target.create_file(target.root(), &entry).unwrap().unwrap();
-    let error = file.write_content_at(0, &vec![1; 1 << 20]).unwrap_err();
+    let error = file.write_content_at(&mut Staged::default(), 0, &vec![1; 1 << 20]).unwrap_err();
     let error = target.abandon_file(file, error).unwrap_err();
     assert_eq!(error.code(), "no-space");
     assert!(error.to_string().contains("/to/f"), "{error}");

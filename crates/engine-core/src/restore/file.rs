@@ -100,7 +100,7 @@ impl Worker<'_> {
                 }
                 Ok(bytes) => {
                     let started = Instant::now();
-                    if let Err(error) = file.target.write_content_at(at, &bytes) {
+                    if let Err(error) = file.target.write_content_at(&mut self.staged, at, &bytes) {
                         file.failure.lock().get_or_insert(Failure::Writing(error));
                     }
                     at += bytes.len() as u64;
@@ -109,6 +109,12 @@ impl Worker<'_> {
                 }
             }
         }
+        // Also after a failure: what is staged belongs to this file.
+        let started = Instant::now();
+        if let Err(error) = file.target.flush(&mut self.staged) {
+            file.failure.lock().get_or_insert(Failure::Writing(error));
+        }
+        self.tally.busy(Stage::Write, 0, started);
         self.close(file)
     }
 

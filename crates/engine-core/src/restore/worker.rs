@@ -17,7 +17,7 @@ use super::file::OpenFile;
 use super::gather;
 use super::links::{First, Role, Waiting};
 use super::selection::Selection;
-use super::target::{Link, Placed, TargetDir};
+use super::target::{Link, Placed, Staged, TargetDir};
 
 /// A directory of the destination, open until everything in it is done.
 pub struct Node {
@@ -78,11 +78,12 @@ enum Name {
 pub struct Worker<'a> {
     pub job: &'a Job<'a>,
     pub tally: Tally,
+    pub staged: Staged,
 }
 
 impl<'a> Worker<'a> {
     pub fn new(job: &'a Job<'a>) -> Self {
-        Worker { job, tally: Tally::default() }
+        Worker { job, tally: Tally::default(), staged: Staged::default() }
     }
 
     pub fn run(&mut self) -> Result<()> {

@@ -4,7 +4,7 @@
 //! Holds no knowledge of keys or pools; durable is only what was synced.
 
 use std::fs::File;
-use std::io::{self, Write};
+use std::io;
 use std::ops::ControlFlow;
 use std::os::fd::{AsFd, OwnedFd};
 use std::os::unix::fs::FileExt;
@@ -16,11 +16,7 @@ use rustix::fs::{self as sys, Advice, AtFlags, FileType, FlockOperation, Mode, O
 use rustix::io::Errno;
 
 use super::temporary::Writer;
-
-/// Files are written in calls of this length at most. For longer ones the page cache takes large
-/// folios, which fresh memory has to be found for: on a virtual machine, 128 KiB a call took ten
-/// times as long as 32 KiB. Shorter calls cost more than they bring.
-pub const WRITE_BYTES: usize = 32 << 10;
+use crate::writing::Appender;
 
 /// A file that nobody wrote to for this long has no living writer, wherever it may have run.
 const LEASE: Duration = Duration::from_secs(24 * 60 * 60);
@@ -93,7 +89,7 @@ pub trait Disk: Send + Sync {
     fn start_writeback(&self, _file: &Self::File, _offset: u64, _length: u64) {}
 
     /// On return the file's bytes survive a power cut; its name may not.
-    fn sync_file(&self, file: &Self::File) -> io::Result<()>;
+    fn sync_file(&self, file: &mut Self::File) -> io::Result<()>;
 
     /// Moves a file, in one step, over what may be there.
     fn rename(&self, from: &str, to: &str) -> io::Result<()>;
@@ -132,6 +128,28 @@ pub trait Disk: Send + Sync {
     /// Where the operating system sees `path`, if it does.
     fn local_path(&self, _path: &str) -> Option<PathBuf> {
         None
+    }
+}
+
+/// An open file of the operating system.
+pub enum SystemFile {
+    Reading(File),
+    Writing(Appender),
+}
+
+impl SystemFile {
+    fn file(&self) -> &File {
+        match self {
+            SystemFile::Reading(file) => file,
+            SystemFile::Writing(appender) => appender.file(),
+        }
+    }
+
+    fn appender(&mut self) -> io::Result<&mut Appender> {
+        match self {
+            SystemFile::Writing(appender) => Ok(appender),
+            SystemFile::Reading(_) => Err(io::ErrorKind::PermissionDenied.into()),
+        }
     }
 }
 
@@ -179,7 +197,7 @@ fn stat_at(folder: impl AsFd, path: impl rustix::path::Arg) -> io::Result<Option
 }
 
 impl Disk for SystemDisk {
-    type File = File;
+    type File = SystemFile;
 
     fn place(&self) -> String {
         self.path.display().to_string()
@@ -193,7 +211,8 @@ impl Disk for SystemDisk {
         let (file, _) = self.open(path)?;
         // A living writer holds its lock, also where its process cannot be seen (another
         // container, a network file system). Not every file system has locks.
-        if sys::flock(&file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
+        let file = file.file();
+        if sys::flock(file, FlockOperation::NonBlockingLockExclusive) == Err(Errno::WOULDBLOCK) {
             return Ok(false);
         }
         if writer.is_gone() == Some(true) {
@@ -203,26 +222,32 @@ impl Disk for SystemDisk {
         Ok(age.is_ok_and(|age| age > LEASE))
     }
 
-    fn create(&self, path: &str) -> io::Result<File> {
+    fn create(&self, path: &str) -> io::Result<SystemFile> {
         let flags = OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::CLOEXEC;
         let file = File::from(sys::openat(&self.top, path, flags, Mode::RUSR | Mode::WUSR)?);
         // See `is_abandoned`; without locks the name and the age have to do.
         let _ = sys::flock(&file, FlockOperation::NonBlockingLockExclusive);
-        Ok(file)
+        Ok(SystemFile::Writing(Appender::new(file)))
     }
 
-    fn write(&self, file: &mut File, data: &[u8]) -> io::Result<()> {
-        data.chunks(WRITE_BYTES).try_for_each(|part| file.write_all(part))
+    fn write(&self, file: &mut SystemFile, data: &[u8]) -> io::Result<()> {
+        file.appender()?.append(data)
     }
 
-    fn start_writeback(&self, file: &File, offset: u64, length: u64) {
+    fn start_writeback(&self, file: &SystemFile, offset: u64, length: u64) {
+        if matches!(file, SystemFile::Writing(appender) if appender.is_direct()) {
+            return;
+        }
         // Linux starts to write out dirty pages that it is told are not needed. What this drops
         // from the cache was written long ago and is not read again soon.
-        let _ = sys::fadvise(file, offset, std::num::NonZeroU64::new(length), Advice::DontNeed);
+        let _ =
+            sys::fadvise(file.file(), offset, std::num::NonZeroU64::new(length), Advice::DontNeed);
     }
 
-    fn sync_file(&self, file: &File) -> io::Result<()> {
-        file.sync_data()
+    fn sync_file(&self, file: &mut SystemFile) -> io::Result<()> {
+        let appender = file.appender()?;
+        appender.settle()?;
+        appender.file().sync_data()
     }
 
     fn rename(&self, from: &str, to: &str) -> io::Result<()> {
@@ -258,20 +283,20 @@ impl Disk for SystemDisk {
         Ok(sys::unlinkat(&self.top, path, AtFlags::empty())?)
     }
 
-    fn open(&self, path: &str) -> io::Result<(File, u64)> {
+    fn open(&self, path: &str) -> io::Result<(SystemFile, u64)> {
         // Without NONBLOCK a FIFO that someone left here would hang the reader.
         let flags = OFlags::RDONLY | OFlags::NOFOLLOW | OFlags::NONBLOCK | OFlags::CLOEXEC;
         let file = File::from(sys::openat(&self.top, path, flags, Mode::empty())?);
         match found(&sys::fstat(&file)?) {
-            Found::File { size } => Ok((file, size)),
+            Found::File { size } => Ok((SystemFile::Reading(file), size)),
             _ => Err(io::ErrorKind::NotFound.into()),
         }
     }
 
-    fn read_at(&self, file: &File, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
+    fn read_at(&self, file: &SystemFile, buffer: &mut [u8], offset: u64) -> io::Result<usize> {
         let mut filled = 0;
         while let Some(rest) = buffer.get_mut(filled..).filter(|rest| !rest.is_empty()) {
-            match file.read_at(rest, offset.saturating_add(filled as u64)) {
+            match file.file().read_at(rest, offset.saturating_add(filled as u64)) {
                 Ok(0) => break,
                 Ok(count) => filled += count,
                 Err(error) if error.kind() == io::ErrorKind::Interrupted => {}

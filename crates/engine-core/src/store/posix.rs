@@ -344,7 +344,7 @@ impl<D: Disk> Temporary<'_, D> {
     /// Makes the bytes durable, and the folder of `key` ready for its name.
     fn settle(&mut self, key: &str) -> Result<()> {
         let (store, length) = (self.store, Bytes(self.written));
-        if let Some(file) = &self.file {
+        if let Some(file) = &mut self.file {
             store.disk.sync_file(file).map_err(|error| {
                 store.failed(&format!("syncing {length} of '{key}' in"), &self.path, error)
             })?;

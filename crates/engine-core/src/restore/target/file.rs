@@ -4,7 +4,6 @@
 use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
-use std::os::unix::fs::FileExt;
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -16,13 +15,27 @@ use super::{Attempt, Failure, Target, TargetDir, plain_name};
 use crate::error::Result;
 use crate::scan::attrs::Stat;
 use crate::scan::problem::Problem;
-use crate::store::disk::WRITE_BYTES;
 use crate::tree::entry::Entry;
+use crate::writing::{self, Stage};
+
+/// Files with this much content are written past the page cache, where that is known to be good.
+const DIRECT_FROM_BYTES: u64 = 16 << 20;
+
+/// Content on its way to one place of a file after the other. Empty again after
+/// [`FileTarget::flush`].
+#[derive(Default)]
+pub struct Staged {
+    stage: Option<Stage>,
+    /// Where in the file what is staged goes.
+    offset: u64,
+}
 
 /// A file that is being written. Dropping it unfinished removes it.
 #[derive(Debug)]
 pub struct FileTarget {
     file: File,
+    /// The same file, for writing past the page cache.
+    direct: Option<File>,
     dir: Arc<TargetDir>,
     name: Vec<u8>,
     temporary: Option<Vec<u8>>,
@@ -58,8 +71,12 @@ impl Target {
         let flags =
             OFlags::WRONLY | OFlags::CREATE | OFlags::EXCL | OFlags::NOFOLLOW | OFlags::CLOEXEC;
         let create = |name: &[u8]| rustix::fs::openat(&fd, name, flags, Mode::RUSR | Mode::WUSR);
-        Ok(self.make(fd.as_fd(), entry, create)?.map(|made| FileTarget {
-            file: File::from(made.what),
+        let Some(made) = self.make(fd.as_fd(), entry, create)? else { return Ok(None) };
+        let file = File::from(made.what);
+        let direct = (expected >= DIRECT_FROM_BYTES).then(|| writing::direct(&file)).flatten();
+        let target = FileTarget {
+            file,
+            direct,
             dir: Arc::clone(dir),
             name: entry.name.clone(),
             temporary: made.temporary,
@@ -69,7 +86,11 @@ impl Target {
             written: AtomicU64::new(0),
             furthest: AtomicU64::new(0),
             is_done: false,
-        }))
+        };
+        if target.direct.is_some() {
+            writing::make_room(&target.file, target.size, target.stretches.is_some())?;
+        }
+        Ok(Some(target))
     }
 
     /// Gives a file whose content is written its size and attributes, and then its name. Whether
@@ -117,8 +138,14 @@ impl Target {
 
 impl FileTarget {
     /// Writes content: for sparse files `offset` counts the bytes of data only, since stored
-    /// content is the data laid end to end. Each byte must be written once, in any order.
-    pub fn write_content_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
+    /// content is the data laid end to end. Each byte must be written once, in any order. Some of
+    /// it may wait in `staged`, until it is flushed.
+    pub fn write_content_at(
+        &self,
+        staged: &mut Staged,
+        offset: u64,
+        bytes: &[u8],
+    ) -> io::Result<()> {
         let end = offset.checked_add(bytes.len() as u64).filter(|end| *end <= self.expected);
         if end.is_none() {
             return Err(io::Error::new(
@@ -127,7 +154,7 @@ impl FileTarget {
             ));
         }
         let Some(stretches) = &self.stretches else {
-            return self.write_at(offset, bytes);
+            return self.put(staged, offset, bytes);
         };
         let mut at =
             stretches.partition_point(|stretch| stretch.content + stretch.length <= offset);
@@ -136,7 +163,7 @@ impl FileTarget {
             let within = offset - stretch.content;
             let room = usize::try_from(stretch.length - within).unwrap_or(usize::MAX);
             let (part, after) = rest.split_at(room.min(rest.len()));
-            self.write_at(stretch.offset + within, part)?;
+            self.put(staged, stretch.offset + within, part)?;
             offset += part.len() as u64;
             rest = after;
             at += 1;
@@ -144,17 +171,52 @@ impl FileTarget {
         Ok(())
     }
 
-    /// Writes bytes at their place in the file.
-    pub fn write_at(&self, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        let mut at = offset;
-        for part in bytes.chunks(WRITE_BYTES) {
-            self.file.write_all_at(part, at)?;
-            at += part.len() as u64;
+    /// Writes bytes at their place in the file, at once or, for a direct write, when there are
+    /// enough that belong together.
+    fn put(&self, staged: &mut Staged, offset: u64, bytes: &[u8]) -> io::Result<()> {
+        if self.direct.is_none() {
+            writing::write_cached_at(&self.file, bytes, offset)?;
+            self.count(offset, bytes.len());
+            return Ok(());
         }
-        let length = bytes.len() as u64;
+        let waits = staged.stage.as_ref().map_or(0, |stage| stage.len() as u64);
+        if waits > 0 && staged.offset + waits != offset {
+            self.flush(staged)?;
+        }
+        let (mut offset, mut rest) = (offset, bytes);
+        while !rest.is_empty() {
+            let stage = staged.stage.get_or_insert_default();
+            if stage.is_empty() {
+                let (head, after) = rest.split_at(writing::before_aligned(offset, rest.len()));
+                writing::write_cached_at(&self.file, head, offset)?;
+                self.count(offset, head.len());
+                offset += head.len() as u64;
+                rest = after;
+                staged.offset = offset;
+            }
+            let left = stage.take(rest);
+            offset += (rest.len() - left.len()) as u64;
+            rest = left;
+            if stage.is_full() {
+                self.flush(staged)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Writes what waits.
+    pub fn flush(&self, staged: &mut Staged) -> io::Result<()> {
+        let (Some(direct), Some(stage)) = (&self.direct, &mut staged.stage) else { return Ok(()) };
+        let length = stage.len();
+        writing::write_stage_at(direct, &self.file, stage, staged.offset)?;
+        self.count(staged.offset, length);
+        Ok(())
+    }
+
+    fn count(&self, offset: u64, length: usize) {
+        let length = length as u64;
         self.furthest.fetch_max(offset.saturating_add(length), Ordering::AcqRel);
         self.written.fetch_add(length, Ordering::AcqRel);
-        Ok(())
     }
 
     /// Bytes of content still missing.

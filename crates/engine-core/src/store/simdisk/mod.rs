@@ -189,7 +189,7 @@ impl Disk for SimDisk {
         })
     }
 
-    fn sync_file(&self, file: &SimFile) -> io::Result<()> {
+    fn sync_file(&self, file: &mut SimFile) -> io::Result<()> {
         self.change("sync a file".into(), false, |state| {
             let (now, durable) = state.opened(file)?;
             durable.clone_from(now);

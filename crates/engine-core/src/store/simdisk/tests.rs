@@ -18,7 +18,7 @@ fn read(disk: &SimDisk, path: &str) -> Option<Vec<u8>> {
 fn a_power_cut_takes_bytes_that_were_not_synced() {
     let disk = SimDisk::new();
     let mut file = write(&disk, "a", b"synced");
-    disk.sync_file(&file).unwrap();
+    disk.sync_file(&mut file).unwrap();
     disk.write(&mut file, b" and not").unwrap();
     write(&disk, "b", b"never synced");
     disk.sync_dir("").unwrap();
@@ -32,9 +32,9 @@ fn a_power_cut_takes_bytes_that_were_not_synced() {
 #[test]
 fn a_power_cut_takes_names_that_were_not_synced_and_undoes_renames() {
     let disk = SimDisk::new();
-    disk.sync_file(&write(&disk, "old", b"1")).unwrap();
+    disk.sync_file(&mut write(&disk, "old", b"1")).unwrap();
     disk.sync_dir("").unwrap();
-    disk.sync_file(&write(&disk, "new", b"2")).unwrap();
+    disk.sync_file(&mut write(&disk, "new", b"2")).unwrap();
     disk.rename("old", "moved").unwrap();
     let (kept, lost) = (disk.copy(), disk);
     lost.crash(Loss::AllUnsynced);
@@ -50,7 +50,7 @@ fn a_power_cut_takes_names_that_were_not_synced_and_undoes_renames() {
 fn a_folder_that_was_not_synced_takes_its_files_with_it() {
     let disk = SimDisk::new();
     disk.mkdir("d").unwrap();
-    disk.sync_file(&write(&disk, "d/a", b"1")).unwrap();
+    disk.sync_file(&mut write(&disk, "d/a", b"1")).unwrap();
     disk.sync_dir("d").unwrap();
     disk.crash(Loss::AllUnsynced);
     assert_eq!(disk.stat("d").unwrap(), None);
@@ -59,7 +59,7 @@ fn a_folder_that_was_not_synced_takes_its_files_with_it() {
 #[test]
 fn an_unlink_that_was_not_synced_is_undone() {
     let disk = SimDisk::new();
-    disk.sync_file(&write(&disk, "a", b"1")).unwrap();
+    disk.sync_file(&mut write(&disk, "a", b"1")).unwrap();
     disk.sync_dir("").unwrap();
     disk.unlink("a").unwrap();
     disk.crash(Loss::AllUnsynced);
@@ -71,12 +71,12 @@ fn a_seed_chooses_what_is_lost_and_never_what_was_synced() {
     let mut seen = std::collections::BTreeSet::new();
     for seed in 0..64 {
         let disk = SimDisk::new();
-        disk.sync_file(&write(&disk, "safe", b"safe")).unwrap();
+        disk.sync_file(&mut write(&disk, "safe", b"safe")).unwrap();
         disk.sync_dir("").unwrap();
         write(&disk, "a", &[1; 2000]);
         disk.unlink("safe").unwrap();
         disk.sync_dir("").unwrap();
-        disk.sync_file(&write(&disk, "b", b"b")).unwrap();
+        disk.sync_file(&mut write(&disk, "b", b"b")).unwrap();
         disk.crash(Loss::Some(seed));
         assert_eq!(read(&disk, "safe"), None);
         assert!(read(&disk, "b").is_none_or(|data| data == b"b"));
