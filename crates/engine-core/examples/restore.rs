@@ -1,5 +1,5 @@
 //! Restores the newest image of a pool with a fixed key and prints what each stage took: the
-//! engine alone, for profiling. `cargo run --release --example restore POOL DIRECTORY`
+//! engine alone, for profiling. `cargo run --release --example restore POOL DIRECTORY [WORKERS]`
 
 use std::error::Error;
 use std::sync::Arc;
@@ -15,7 +15,11 @@ use holdfast_engine_core::store::posix::PosixStore;
 
 fn main() -> Result<(), Box<dyn Error>> {
     let arguments: Vec<String> = std::env::args().collect();
-    let [_, place, to] = arguments.as_slice() else { return Err("want POOL DIRECTORY".into()) };
+    let (place, to, workers) = match arguments.as_slice() {
+        [_, place, to] => (place, to, 0),
+        [_, place, to, workers] => (place, to, workers.parse()?),
+        _ => return Err("want POOL DIRECTORY [WORKERS]".into()),
+    };
     let pool = Pool::open(Arc::new(PosixStore::open(place)?), &[7; 32], None)?;
     let image = pool.images()?.pop().ok_or("no image")?.id;
     let request = Request {
@@ -25,7 +29,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         overwrite: Overwrite::Never,
         strip_components: 0,
         verify: false,
-        workers: 0,
+        workers,
     };
     let (counters, findings) = (Counters::default(), Arc::new(Findings::default()));
     let started = Instant::now();

@@ -110,13 +110,13 @@ pub fn in_threads(
     })
 }
 
-/// Threads for work that both computes and waits for disks: some more than processors.
-pub fn thread_count(wanted: usize) -> usize {
+/// Threads for work that both computes and waits for disks: so many more than processors wait.
+pub fn thread_count(wanted: usize, waiting: usize) -> usize {
     if wanted > 0 {
         return wanted.min(256);
     }
     let cores = std::thread::available_parallelism().map_or(2, usize::from);
-    (cores + 2).min(64)
+    (cores + waiting).min(64)
 }
 
 #[cfg(test)]

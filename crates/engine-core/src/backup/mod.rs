@@ -38,6 +38,9 @@ use queue::Work;
 use selection::Selection;
 use worker::Worker;
 
+/// Threads that wait for a disk to find or open something.
+const READERS_WAITING: usize = 2;
+
 /// What to back up, and how.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -163,7 +166,9 @@ fn back_up(
     job.queue.push([Work::Directory(DirNode::root(root, selection, previous))]);
     let options =
         ingest::Options { counters, cancel, level: request.level, marked, job: Some(record) };
-    ingest::run(pool, options, |ingest| walk(&job, ingest, thread_count(request.workers)))?;
+    ingest::run(pool, options, |ingest| {
+        walk(&job, ingest, thread_count(request.workers, READERS_WAITING))
+    })?;
     let root = job.take_root().ok_or(Error::Cancelled)?;
     Ok((root, parent_id, highest))
 }

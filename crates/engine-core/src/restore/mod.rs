@@ -30,6 +30,9 @@ use selection::Selection;
 use target::{Options, Overwrite, Target};
 use worker::{Node, Task, Worker};
 
+/// Threads that wait for a disk: with fewer, fast ones are idle between direct writes.
+const WRITERS_WAITING: usize = 6;
+
 /// What to restore, and where.
 #[derive(Clone, Debug)]
 pub struct Request {
@@ -107,7 +110,7 @@ pub fn run(
         verify: request.verify,
     };
     let work = || Worker::new(&job).run();
-    in_threads(thread_count(request.workers), work, || job.tasks.abandon())?;
+    in_threads(thread_count(request.workers, WRITERS_WAITING), work, || job.tasks.abandon())?;
     let seen = counters.snapshot();
     Ok(Outcome {
         files: seen.files,
