@@ -4,14 +4,15 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, timedelta
 
-from holdfast.base.clock import to_ns
+from holdfast.base.clock import ClockMark, to_ns
 
 
 class FakeClock:
     """A `holdfast.base.clock.Clock` under the control of a test."""
 
     def __init__(self, start: datetime = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)) -> None:
-        self._now = start
+        self._start = self._now = start
+        self._set_by = timedelta()
 
     def now(self) -> datetime:
         return self._now
@@ -19,5 +20,15 @@ class FakeClock:
     def now_ns(self) -> int:
         return to_ns(self._now)
 
+    def mark(self) -> ClockMark:
+        passed = self._now - self._start - self._set_by
+        return ClockMark(self.now_ns(), passed // timedelta(microseconds=1) * 1000, "a boot")
+
     def move(self, by: timedelta) -> None:
+        """Let time pass."""
         self._now += by
+
+    def set_by(self, by: timedelta) -> None:
+        """Set the clock on the wall forward, or back, without time passing."""
+        self._now += by
+        self._set_by += by

@@ -6,12 +6,31 @@ Must not be used to measure durations: that is what `time.monotonic` is for.
 from __future__ import annotations
 
 import time
+from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from pathlib import Path
 from typing import Protocol
 
 _EPOCH = datetime(1970, 1, 1, tzinfo=UTC)
 _FIRST = datetime.min.replace(tzinfo=UTC)
 _LAST = datetime.max.replace(tzinfo=UTC)
+
+_BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
+
+
+@dataclass(frozen=True, slots=True)
+class ClockMark:
+    """What two clocks showed at one moment, to find out later whether one was set.
+
+    Attributes:
+        wall_ns: The clock on the wall, in ns since 1970; a person or a time server may set it.
+        since_boot_ns: Since the machine started, sleep included; nobody can set that.
+        boot: Which start of the machine that was.
+    """
+
+    wall_ns: int
+    since_boot_ns: int
+    boot: str
 
 
 class Clock(Protocol):
@@ -25,6 +44,10 @@ class Clock(Protocol):
         """Nanoseconds since 1970-01-01 UTC."""
         ...
 
+    def mark(self) -> ClockMark:
+        """What all clocks show now."""
+        ...
+
 
 class SystemClock:
     """The clock of the machine."""
@@ -36,6 +59,12 @@ class SystemClock:
     def now_ns(self) -> int:
         """Nanoseconds since 1970-01-01 UTC."""
         return time.time_ns()
+
+    def mark(self) -> ClockMark:
+        """What all clocks show now."""
+        boot = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else ""
+        since_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
+        return ClockMark(self.now_ns(), since_ns, boot)
 
 
 def from_ns(moment_ns: int) -> datetime:

@@ -29,6 +29,8 @@
     │   ├── NoSpace                     no-space               2  other target
     │   ├── NoPermission                no-permission          2  never
     │   └── ObjectExists                object-exists          2  never
+    ├── ImageProtected                  image-protected        2  never
+    ├── ClockDoubtful                   clock-doubtful         2  never
     ├── TargetNotEmpty                  target-not-empty       2  never
     ├── Fenced                          fenced                 2  same target
     ├── Busy                            busy                   2  same target
@@ -269,6 +271,20 @@ class ObjectExists(StorageError):
     code = "object-exists"
     retry = Retry.NEVER
     advice = "choose another name or place"
+
+
+class ImageProtected(HoldfastError):
+    """A hold or a lock keeps an image from what was asked."""
+
+    code = "image-protected"
+    advice = "'holdfast images' shows what is held or locked"
+
+
+class ClockDoubtful(HoldfastError):
+    """The clock jumped, or contradicts what is stored: nothing may be judged by it."""
+
+    code = "clock-doubtful"
+    advice = "set the clock right, then run the same command again"
 
 
 class TargetNotEmpty(HoldfastError):

@@ -269,31 +269,41 @@ class Site:
 
         Raises:
             ImageMissing: There is no such image.
+            ImageProtected: A hold or a lock keeps it.
         """
+        self.catalog.require_unprotected(image)
         # An earlier try may have ended between the two: then the catalog alone still has it.
         with contextlib.suppress(ImageMissing):
             self.pool.expire(image)
         self.catalog.expire(image)
 
-    def rebuild_catalog(self, rows: RowsReporter | None = None) -> RebuildResult:
-        """Make the catalog anew from the pool alone; a damaged one is kept beside it."""
+    def rebuild_catalog(
+        self, rows: RowsReporter | None = None
+    ) -> tuple[RebuildResult, Path | None]:
+        """Make the catalog anew from the pool alone.
+
+        Returns:
+            What was brought back; and where a damaged catalog is kept, with the holds and locks
+            that it knew, if that was in the way.
+        """
         from holdfast.control.catalog import set_aside
 
         pool = self.pool
         # What a note tells now is in the pool, which is read after this. A damaged note must
         # not stand in the way; nor may any go before the catalog has its image.
         noted = self._inbox.notes()
+        aside = None
         self.close()
         try:
             self._catalog = self._open_catalog()
             result = self._catalog.rebuild(pool, rows)
         except CatalogDamaged:
             self.close()
-            set_aside(self.home / "catalog", self.clock)
+            aside = set_aside(self.home / "catalog", self.clock)
             self._catalog = self._open_catalog()
             result = self._catalog.rebuild(pool, rows)
         self._inbox.forget(noted)
-        return result
+        return result, aside
 
     def recovery_kit(self) -> Kit:
         """Make the paper with which the pool opens when all else is lost."""

@@ -4,6 +4,7 @@ The front door; nothing outside imports the modules behind it. Must not move dat
 """
 
 from holdfast.control.catalog.catalog import Catalog, set_aside
+from holdfast.control.catalog.protection import Protection
 from holdfast.control.catalog.rows import (
     CatalogState,
     ChangeRow,
@@ -30,6 +31,7 @@ __all__ = [
     "ImageRow",
     "Manifest",
     "PoolReader",
+    "Protection",
     "RebuildResult",
     "set_aside",
 ]

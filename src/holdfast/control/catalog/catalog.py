@@ -12,20 +12,26 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from dataclasses import asdict
 from typing import TYPE_CHECKING
 
+import sqlalchemy as sa
+
 from holdfast.base import clock as clocks
+from holdfast.base.clock import ClockMark
 from holdfast.base.errors import CatalogError, Invalid, PathMissing
 from holdfast.base.ids import ImageId, PoolId, SourceName, clean_path
 from holdfast.control.catalog import (
     browse,
     pattern,
+    protection,
     registry,
     search,
 )
 from holdfast.control.catalog.database import Database
 from holdfast.control.catalog.indexer import Indexer
 from holdfast.control.catalog.rows import CatalogState
+from holdfast.control.catalog.schema import clock_marks
 from holdfast.control.catalog.source_files import SourceFiles
 
 if TYPE_CHECKING:
@@ -37,6 +43,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from holdfast.base.clock import Clock
+    from holdfast.control.catalog.protection import Protection
     from holdfast.control.catalog.rows import (
         CopyRow,
         FileRow,
@@ -149,6 +156,67 @@ class Catalog:
         """
         with self._database.read() as connection:
             return registry.as_of(connection, source, clocks.to_ns(moment), moment)
+
+    # -- protection -----------------------------------------------------------------------
+
+    def protections(self) -> dict[ImageId, Protection]:
+        """Every image that has a hold or a lock, even one that is past."""
+        with self._database.read() as connection:
+            return protection.of_all(connection)
+
+    def require_unprotected(self, image: ImageId) -> None:
+        """Make sure that an image may go.
+
+        Raises:
+            ImageProtected: A hold or a lock keeps it.
+        """
+        with self._database.read() as connection:
+            protection.require_none(connection, image, self._clock.now_ns())
+
+    def hold(self, image: ImageId, reason: str) -> None:
+        """Keep an image until `unhold`, whatever rules say; for another reason once more.
+
+        Raises:
+            ImageMissing: The catalog does not have it.
+        """
+        with self._database.write() as connection:
+            registry.source_of(connection, image)
+            protection.hold(connection, image, reason, self._clock.now_ns())
+
+    def unhold(self, image: ImageId, reason: str | None = None) -> int:
+        """Lift the hold of this reason, or all of an image; count those that there were.
+
+        Raises:
+            ImageMissing: The catalog does not have it.
+        """
+        with self._database.write() as connection:
+            registry.source_of(connection, image)
+            return protection.unhold(connection, image, reason)
+
+    def lock(self, image: ImageId, until: datetime) -> None:
+        """Keep an image until a moment, whoever asks; a lock can be made longer only.
+
+        Raises:
+            ImageMissing: The catalog does not have it.
+            ImageProtected: It is locked for longer already.
+        """
+        with self._database.write() as connection:
+            registry.source_of(connection, image)
+            protection.lock(connection, image, clocks.to_ns(until))
+
+    # -- the clock ------------------------------------------------------------------------
+
+    def clock_mark(self) -> ClockMark | None:
+        """What `set_clock_mark` was last told."""
+        with self._database.read() as connection:
+            row = connection.execute(sa.select(clock_marks)).first()
+        return None if row is None else ClockMark(row.wall_ns, row.since_boot_ns, row.boot)
+
+    def set_clock_mark(self, mark: ClockMark) -> None:
+        """Remember what the clocks showed, in place of what was remembered."""
+        with self._database.write() as connection:
+            connection.execute(sa.delete(clock_marks))
+            connection.execute(sa.insert(clock_marks).values(id=1, **asdict(mark)))
 
     # -- feeding --------------------------------------------------------------------------
 

@@ -16,6 +16,7 @@ from holdfast.base import image_names
 from holdfast.base.clock import from_ns
 from holdfast.base.errors import ImageMissing, NotFound
 from holdfast.base.ids import LATEST, ImageId, PoolId, SourceName
+from holdfast.control.catalog import protection
 from holdfast.control.catalog.ingest import RestorePoint
 from holdfast.control.catalog.rows import CatalogState, CopyRow, ImageRow
 from holdfast.control.catalog.schema import clients, copies, images, sources
@@ -303,6 +304,7 @@ def drop_copy(connection: sa.Connection, image: ImageId, pool: str | None) -> bo
 
 def forget(connection: sa.Connection, image: ImageId) -> None:
     """Remove an expiring image; its source stays known."""
+    protection.forget(connection, image)
     connection.execute(sa.delete(copies).where(copies.c.image_id == image))
     connection.execute(sa.delete(images).where(images.c.id == image, ~_THERE))
 

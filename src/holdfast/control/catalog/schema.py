@@ -1,7 +1,8 @@
 """Tables of the catalog's main database, ``catalog.db``.
 
 Must not hold file rows: those are one file a source, see `source_file`. Invariants: an image
-belongs to one source, a source to one client; an image without a copy does not exist.
+belongs to one source, a source to one client; an image without a copy does not exist; a hold or
+a lock is of an image that is there.
 """
 
 from __future__ import annotations
@@ -75,3 +76,28 @@ copies = Table(
     Column("recorded_ns", BigInteger, nullable=False),
 )
 Index(None, copies.c.pool_id)
+
+holds = Table(
+    "holds",
+    metadata,
+    Column("image_id", Text, ForeignKey("images.id"), primary_key=True),
+    Column("reason", Text, primary_key=True),
+    Column("placed_ns", BigInteger, nullable=False),
+)
+
+locks = Table(
+    "locks",
+    metadata,
+    Column("image_id", Text, ForeignKey("images.id"), primary_key=True),
+    Column("until_ns", BigInteger, nullable=False),
+)
+
+# one row: when expiry was last judged, by the clock on the wall and by the one since the start
+clock_marks = Table(
+    "clock_marks",
+    metadata,
+    Column("id", Integer, primary_key=True),
+    Column("wall_ns", BigInteger, nullable=False),
+    Column("since_boot_ns", BigInteger, nullable=False),
+    Column("boot", Text, nullable=False),
+)

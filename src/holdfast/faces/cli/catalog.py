@@ -43,7 +43,7 @@ def rebuild(as_json: bool) -> int:
     with opening.open_site() as site:
         _ = site.pool
         with counting(screen, "catalog: rows") as rows:
-            result = site.rebuild_catalog(rows)
+            result, aside = site.rebuild_catalog(rows)
     if as_json:
         screen.json(
             {
@@ -52,6 +52,7 @@ def rebuild(as_json: bool) -> int:
                 "rows": result.rows,
                 "dropped": result.dropped,
                 "failed": dict(result.failed),
+                "set_aside": str(aside) if aside else None,
             }
         )
     else:
@@ -65,4 +66,9 @@ def rebuild(as_json: bool) -> int:
         )
         for image, reason in result.failed.items():
             screen.warn(f"image {image} could not be read: {reason}")
+    if aside is not None:
+        screen.warn(
+            f"the damaged catalog is kept in {aside}; holds and locks were in it alone: "
+            "place them again"
+        )
     return EXIT_FAILED if result.failed else EXIT_OK

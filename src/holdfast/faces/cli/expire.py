@@ -18,12 +18,17 @@ from holdfast.faces.cli.words import Command
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
 @options.json_flag
 def expire(images: tuple[str, ...], as_json: bool) -> int:
-    """Let go of images for good. Their space returns with 'holdfast gc'."""
+    """Let go of images for good. Their space returns with 'holdfast gc'.
+
+    If any of them is held or locked, none goes.
+    """
     screen = Screen(as_json=as_json)
     with opening.open_site() as site:
-        # All names are understood before anything goes.
+        # All names are understood, and all may go, before anything goes.
         _ = site.pool
         chosen = list(dict.fromkeys(site.catalog.resolve(text) for text in images))
+        for image in chosen:
+            site.catalog.require_unprotected(image)
         for image in chosen:
             site.expire(image)
             if as_json:

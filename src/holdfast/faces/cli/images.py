@@ -14,7 +14,9 @@ from holdfast.faces.cli.screen import Column, Screen
 from holdfast.faces.cli.words import Command
 
 if TYPE_CHECKING:
-    from holdfast.control.catalog import ImageRow
+    from datetime import datetime
+
+    from holdfast.control.catalog import ImageRow, Protection
 
 
 @click.command(cls=Command, examples=["holdfast images", "holdfast images --json | jq -r .id"])
@@ -25,9 +27,11 @@ def images(source: str | None, as_json: bool) -> int:
     screen = Screen(as_json=as_json)
     with opening.open_site() as site:
         rows = site.catalog.images(source)
+        kept = site.catalog.protections()
+        now = site.clock.now()
     if as_json:
         for row in rows:
-            screen.json(_object(row))
+            screen.json(_object(row, kept.get(row.id)))
         return EXIT_OK
     if not rows:
         screen.say("no images yet: 'holdfast backup PATH' makes one")
@@ -41,12 +45,16 @@ def images(source: str | None, as_json: bool) -> int:
         ("new", "right"),
         ("status", "left"),
     ]
-    screen.table(columns, [_cells(row) for row in rows])
+    screen.table(columns, [_cells(row, kept.get(row.id), now) for row in rows])
     return EXIT_OK
 
 
-def _cells(row: ImageRow) -> list[str]:
+def _cells(row: ImageRow, kept: Protection | None, now: datetime) -> list[str]:
     status = "completed" if not row.findings else f"findings: {format_count(row.findings)}"
+    if kept and kept.holds:
+        status += ", held"
+    if kept and kept.locked_until is not None and kept.locked_until > now:
+        status += ", locked"
     return [
         row.id[: describe.SHORT_ID],
         row.source,
@@ -58,8 +66,11 @@ def _cells(row: ImageRow) -> list[str]:
     ]
 
 
-def _object(row: ImageRow) -> dict[str, object]:
+def _object(row: ImageRow, kept: Protection | None) -> dict[str, object]:
+    until = kept.locked_until if kept else None
     return dataclasses.asdict(row) | {
+        "holds": list(kept.holds) if kept else [],
+        "locked_until": None if until is None else describe.iso_time(until),
         "started_at": describe.iso_time(row.started_at),
         "finished_at": describe.iso_time(row.finished_at),
     }

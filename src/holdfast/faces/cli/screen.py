@@ -78,8 +78,16 @@ class Screen:
         """Write one JSON document, on one line, pure ASCII."""
         self.line(json.dumps(value, ensure_ascii=True, separators=(", ", ": ")))
 
-    def table(self, columns: Sequence[Column], rows: Iterable[Sequence[str]]) -> None:
-        """Write a table: whole off a terminal; on one, the second column gives way to its width."""
+    def table(
+        self, columns: Sequence[Column], rows: Iterable[Sequence[str]], *, gives_way: int = 1
+    ) -> None:
+        """Write a table: whole off a terminal; on one, a column gives way to its width.
+
+        Args:
+            columns: Titles and sides.
+            rows: A cell for each column.
+            gives_way: Which column that is, counted from 0.
+        """
         from rich.cells import cell_len
 
         lines = [[title for title, _ in columns], *rows]
@@ -91,7 +99,7 @@ class Screen:
             from rich.console import Console
 
             too_wide = sum(widths) + 2 * len(widths) - 2 - Console().width
-            widths[1] = max(widths[1] - max(too_wide, 0), _NARROWEST)
+            widths[gives_way] = max(widths[gives_way] - max(too_wide, 0), _NARROWEST)
         for line in lines:
             cells = [
                 _cell(text, width, side)

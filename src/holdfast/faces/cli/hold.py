@@ -1,0 +1,38 @@
+"""``holdfast hold``: keep images, whatever rules say."""
+
+from __future__ import annotations
+
+import click
+
+from holdfast.base.errors import EXIT_OK, Invalid
+from holdfast.faces.cli import opening, options
+from holdfast.faces.cli.screen import Screen
+from holdfast.faces.cli.words import Command
+
+
+@click.command(
+    cls=Command,
+    arguments=[("IMAGE", "Ids, unique prefixes of them, or 'latest'.")],
+    examples=["holdfast hold 3f2a --reason 'case 17, until the court says so'"],
+)
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+@click.option("--reason", metavar="TEXT", required=True, help="Why; shown with the image.")
+@options.json_flag
+def hold(images: tuple[str, ...], reason: str, as_json: bool) -> int:
+    """Keep images until 'holdfast unhold' (a legal hold), whatever rules say.
+
+    An image may be held for several reasons; it stays until the last is lifted.
+    """
+    screen = Screen(as_json=as_json)
+    stated = " ".join(reason.split())
+    if not stated:
+        raise Invalid("a hold needs a reason", "say why, for example --reason 'audit of 2026'")
+    with opening.open_site() as site:
+        chosen = list(dict.fromkeys(site.catalog.resolve(text) for text in images))
+        for image in chosen:
+            site.catalog.hold(image, stated)
+            if as_json:
+                screen.json({"held": image, "reason": stated})
+            else:
+                screen.line(f"held {image}: {stated}")
+    return EXIT_OK

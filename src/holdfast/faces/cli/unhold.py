@@ -1,0 +1,41 @@
+"""``holdfast unhold``: lift holds."""
+
+from __future__ import annotations
+
+import click
+
+from holdfast.base.errors import EXIT_OK, NotFound
+from holdfast.faces.cli import opening, options
+from holdfast.faces.cli.screen import Screen
+from holdfast.faces.cli.words import Command
+
+
+@click.command(
+    cls=Command,
+    arguments=[("IMAGE", "Ids, unique prefixes of them, or 'latest'.")],
+    examples=["holdfast unhold 3f2a", "holdfast unhold 3f2a --reason 'audit of 2026'"],
+)
+@click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
+@click.option("--reason", metavar="TEXT", help="Only the hold of this reason; without: all.")
+@options.json_flag
+def unhold(images: tuple[str, ...], reason: str | None, as_json: bool) -> int:
+    """Lift holds from images. Rules decide about them again."""
+    screen = Screen(as_json=as_json)
+    stated = None if reason is None else " ".join(reason.split())
+    with opening.open_site() as site:
+        chosen = list(dict.fromkeys(site.catalog.resolve(text) for text in images))
+        known = site.catalog.protections()
+        for image in chosen:
+            holds = known[image].holds if image in known else ()
+            if not holds or (stated is not None and stated not in holds):
+                wanted = "" if stated is None else f" for '{stated}'"
+                raise NotFound(
+                    f"image {image} is not held{wanted}", "'holdfast images' shows what is held"
+                )
+        for image in chosen:
+            count = site.catalog.unhold(image, stated)
+            if as_json:
+                screen.json({"unheld": image, "lifted": count})
+            else:
+                screen.line(f"unheld {image}")
+    return EXIT_OK

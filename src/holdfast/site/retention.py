@@ -1,0 +1,100 @@
+"""Retention of the embedded site: what the rules say of its images, and doing it.
+
+Must not print. Invariant: nothing goes while the clock is in doubt.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from holdfast.base.errors import ClockDoubtful, ImageMissing, ImageProtected, NotFound
+from holdfast.control.catalog import Protection
+from holdfast.control.retention import Candidate, judge
+from holdfast.control.retention.clock_watch import jump
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import tzinfo
+
+    from holdfast.base.ids import ImageId
+    from holdfast.control.retention import Judgement, Rules
+    from holdfast.site.site import Site
+
+
+def preview(
+    site: Site, rules: Rules, source: str | None = None, zone: tzinfo | None = None
+) -> Judgement:
+    """Say what rules, holds and locks mean for each image now; change nothing.
+
+    Args:
+        site: The site.
+        rules: What is kept of each source.
+        source: Only this one.
+        zone: Whose calendar counts; None for that of this machine.
+
+    Raises:
+        NotFound: There is no such source.
+    """
+    if source is not None and source not in site.catalog.sources():
+        raise NotFound(f"there is no source '{source}'", "list them with: holdfast images")
+    protections = site.catalog.protections()
+    candidates = []
+    for image in site.catalog.images(source):
+        found = protections.get(image.id, Protection())
+        candidates.append(
+            Candidate(
+                id=image.id,
+                source=image.source,
+                number=image.number,
+                started_at=image.started_at,
+                finished_at=image.finished_at,
+                holds=found.holds,
+                locked_until=found.locked_until,
+            )
+        )
+    return judge(candidates, rules, site.clock.now(), zone)
+
+
+def clock_doubt(site: Site) -> str | None:
+    """Why the clock can't be trusted with letting images go, in words, if it can't."""
+    return jump(site.catalog.clock_mark(), site.clock.mark())
+
+
+def trust_clock(site: Site) -> None:
+    """Take the clock as right from now on."""
+    site.catalog.set_clock_mark(site.clock.mark())
+
+
+def apply(site: Site, judgement: Judgement, gone: Callable[[ImageId], None]) -> list[ImageId]:
+    """Let go of what a judgement lets go.
+
+    Args:
+        site: The site.
+        judgement: Of `preview`.
+        gone: Called with each image that went.
+
+    Returns:
+        Images that were held or locked since, and stay.
+
+    Raises:
+        ClockDoubtful: The clock was set since images were last let go; none went.
+    """
+    doubt = clock_doubt(site)
+    if doubt is not None:
+        raise ClockDoubtful(
+            f"nothing is let go: {doubt} since that was last done",
+            "set it right; if it is right now, say so with --trust-clock",
+        )
+    trust_clock(site)
+    kept = []
+    for image in judgement.leaving:
+        try:
+            site.expire(image.id)
+        except ImageProtected:
+            kept.append(image.id)
+        except ImageMissing:
+            # Somebody else let it go meanwhile.
+            continue
+        else:
+            gone(image.id)
+    return kept
