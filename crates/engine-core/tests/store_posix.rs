@@ -295,7 +295,7 @@ fn the_loser_of_a_race_may_rely_on_the_winners_object() {
     disk.sync_dir("").unwrap();
     let mut file = disk.create("images/1").unwrap();
     disk.write(&mut file, b"winner").unwrap();
-    disk.sync_file(&file).unwrap();
+    disk.sync_file(&mut file).unwrap();
     // The winner has not come to syncing the name.
     let store = PosixStore::on(disk.clone());
     assert!(!store.put_if_absent("images/1", b"loser").unwrap());
