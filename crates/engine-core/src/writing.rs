@@ -133,12 +133,7 @@ pub fn write_cached_at(file: &File, bytes: &[u8], offset: u64) -> io::Result<()>
 
 /// Writes what is staged, at an aligned place of a file. `direct` was opened with `O_DIRECT`;
 /// what it can't take goes through `cached`.
-pub fn write_stage_at(
-    direct: &File,
-    cached: &File,
-    stage: &mut Stage,
-    offset: u64,
-) -> io::Result<()> {
+pub fn write_stage_at(direct: &File, cached: &File, stage: &Stage, offset: u64) -> io::Result<()> {
     let (aligned, rest) = stage.parts();
     let done = if aligned.len() < WORTH_BYTES {
         write_cached_at(cached, aligned, offset)
@@ -148,9 +143,7 @@ pub fn write_stage_at(
             result => result,
         }
     };
-    done.and_then(|()| write_cached_at(cached, rest, offset + aligned.len() as u64))?;
-    stage.clear();
-    Ok(())
+    done.and_then(|()| write_cached_at(cached, rest, offset + aligned.len() as u64))
 }
 
 fn is_refused(error: &io::Error) -> bool {

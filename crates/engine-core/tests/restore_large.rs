@@ -133,9 +133,19 @@ fn a_disk_that_fills_up_leaves_nothing_of_a_sparse_file() {
         .enumerate()
         .find_map(|(at, part)| file.write_content_at(&mut staged, (at as u64) << 20, part).err())
         .unwrap();
+    // As a worker does at the end of its part, whatever came before.
+    let _ = file.flush(&mut staged);
     let error = target.abandon_file(file, error).unwrap_err();
     assert_eq!(error.code(), "no-space");
     assert!(!disk.place.join("f").exists());
+
+    // What could not be written is not left for the next file.
+    let (entry, content) = (self::entry(b"g", 16 << 20, None), noise(16 << 20));
+    let file = target.create_file(target.root(), &entry).unwrap().unwrap();
+    file.write_content_at(&mut staged, 0, &content).unwrap();
+    file.flush(&mut staged).unwrap();
+    assert!(target.finish_file(file, &entry).unwrap());
+    assert!(fs::read(disk.place.join("g")).unwrap() == content);
 }
 
 /// An ext4 of its own, which is written to directly whatever the temporary directory lies on.

@@ -204,11 +204,14 @@ impl FileTarget {
         Ok(())
     }
 
-    /// Writes what waits.
+    /// Writes what waits. Nothing waits afterwards, even if it could not be written: what comes
+    /// next may be of another file.
     pub fn flush(&self, staged: &mut Staged) -> io::Result<()> {
         let (Some(direct), Some(stage)) = (&self.direct, &mut staged.stage) else { return Ok(()) };
         let length = stage.len();
-        writing::write_stage_at(direct, &self.file, stage, staged.offset)?;
+        let written = writing::write_stage_at(direct, &self.file, stage, staged.offset);
+        stage.clear();
+        written?;
         self.count(staged.offset, length);
         Ok(())
     }
