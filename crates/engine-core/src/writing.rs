@@ -151,11 +151,12 @@ fn is_refused(error: &io::Error) -> bool {
 }
 
 /// A file that is written from its beginning to its end. All of it is handed to the system only
-/// after [`Appender::settle`].
+/// after [`Appender::settle`]. After an error it takes nothing more, and never settles.
 pub struct Appender {
     file: File,
     written: u64,
     way: Way,
+    has_failed: bool,
 }
 
 enum Way {
@@ -166,7 +167,7 @@ enum Way {
 impl Appender {
     /// `file` is empty, and nobody else writes to it.
     pub fn new(file: File) -> Self {
-        Appender { file, written: 0, way: Way::Cached { may_change: true } }
+        Appender { file, written: 0, way: Way::Cached { may_change: true }, has_failed: false }
     }
 
     pub fn file(&self) -> &File {
@@ -178,6 +179,24 @@ impl Appender {
     }
 
     pub fn append(&mut self, data: &[u8]) -> io::Result<()> {
+        self.unless_failed(|appender| appender.try_append(data))
+    }
+
+    /// Hands to the system what it does not have yet.
+    pub fn settle(&mut self) -> io::Result<()> {
+        self.unless_failed(Self::flush)
+    }
+
+    fn unless_failed(&mut self, act: impl FnOnce(&mut Self) -> io::Result<()>) -> io::Result<()> {
+        if self.has_failed {
+            return Err(io::Error::other("an earlier write to it failed"));
+        }
+        let done = act(self);
+        self.has_failed = done.is_err();
+        done
+    }
+
+    fn try_append(&mut self, data: &[u8]) -> io::Result<()> {
         let mut rest = data;
         if let Way::Cached { may_change: true } = self.way
             && self.written + data.len() as u64 > CACHED_BYTES
@@ -195,7 +214,7 @@ impl Appender {
             if !stage.is_full() {
                 return Ok(());
             }
-            self.settle()?;
+            self.flush()?;
         }
     }
 
@@ -211,8 +230,7 @@ impl Appender {
         Ok(())
     }
 
-    /// Hands to the system what it does not have yet.
-    pub fn settle(&mut self) -> io::Result<()> {
+    fn flush(&mut self) -> io::Result<()> {
         self.flush_by(|file, bytes, offset| file.write_all_at(bytes, offset))
     }
 
@@ -327,9 +345,12 @@ mod tests {
         make_direct(&mut appender);
         appender.append(&noise(8192)).unwrap();
         let full = |_: &File, _: &[u8], _| Err(Errno::NOSPC.into());
-        let failed = appender.flush_by(full).unwrap_err();
+        let failed = appender.unless_failed(|appender| appender.flush_by(full)).unwrap_err();
         assert_eq!(failed.kind(), io::ErrorKind::StorageFull);
         assert_eq!(file.as_file().metadata().unwrap().len(), 0);
+        // What is missing in its middle is never taken for whole.
+        assert!(appender.append(b"more").is_err());
+        assert!(appender.settle().is_err());
     }
 
     #[test]
