@@ -1,7 +1,8 @@
 """The catalog of a site: which images there are, where they are, and every file in them.
 
-A derived index with one exception: what a pool no longer has but another place does is known here
-only. Must not read or write backup data, and must not be needed by a restore.
+A derived index with two exceptions: what a pool no longer has but another place does, and what is
+held or locked, are known here only. Must not read or write backup data, and must not be needed
+by a restore.
 
 Invariants: an image is *pending* from the moment it is recorded until its files are fed, then
 *indexed*, or *failed* with the reason; feeding an image again changes nothing; a process killed
