@@ -35,6 +35,23 @@ def test_a_client_name_keeps_source_names_readable(text: str) -> None:
         ids.client_name(text)
 
 
+@pytest.mark.parametrize("text", ["web", "0", "a.b_c-d", "x" * 63, "adhoc"])
+def test_a_policy_name_is_plain(text: str) -> None:
+    assert ids.policy_name(text) == text
+
+
+@pytest.mark.parametrize("text", ["", "Web", "-a", ".a", "a b", "a/b", "ä", "x" * 64, "a\n"])
+def test_what_can_not_name_a_policy_is_refused(text: str) -> None:
+    with pytest.raises(Invalid):
+        ids.policy_name(text)
+
+
+def test_a_source_is_named_by_its_client_and_paths() -> None:
+    web = ids.client_name("web1")
+    assert ids.source_name(web, [b"/etc", b"/srv"]) == "web1:/etc,/srv"
+    assert ids.source_name(web, [b"/\xff"]) == "web1:/\\xff"
+
+
 def test_a_prefix_of_an_id_is_told_from_a_word() -> None:
     assert ids.is_image_prefix("3F")
     assert not ids.is_image_prefix("latest")

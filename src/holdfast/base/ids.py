@@ -8,9 +8,12 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import NewType
+from typing import TYPE_CHECKING, NewType
 
 from holdfast.base.errors import Invalid
+
+if TYPE_CHECKING:
+    from collections.abc import Iterable
 
 ImageId = NewType("ImageId", str)
 """One backup's result: 32 lower-case hexadecimal digits."""
@@ -27,11 +30,20 @@ ClientName = NewType("ClientName", str)
 SourceName = NewType("SourceName", str)
 """What an image is of: ``client:path1,path2``; its images follow each other."""
 
+PolicyName = NewType("PolicyName", str)
+"""The name of a policy."""
+
+ADHOC = PolicyName("adhoc")
+"""The policy of commands that are given by hand; no policy of a site may be called so."""
+
 LATEST = "latest"
 """The word that names the newest image."""
 
+PLAIN_NAME_HINT = "use a-z, 0-9, '.', '_' and '-', a letter or digit first, 63 characters at most"
+
 _HEX_32 = re.compile(r"[0-9a-f]{32}")
 _HEX_PREFIX = re.compile(r"[0-9a-f]{1,32}")
+_PLAIN_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
 def image_id(text: str) -> ImageId:
@@ -75,6 +87,33 @@ def client_name(text: str) -> ClientName:
             "use a host name: no white space, no ':' and no ','",
         )
     return ClientName(text)
+
+
+def is_plain_name(text: str) -> bool:
+    """Tell whether a text can name a policy, a schedule, a selection or a storage unit."""
+    return _PLAIN_NAME.fullmatch(text) is not None
+
+
+def policy_name(text: str) -> PolicyName:
+    """Parse the name of a policy. Whether it is reserved is not looked at.
+
+    Raises:
+        Invalid: It is not made of the characters that it may have.
+    """
+    if not is_plain_name(text):
+        raise Invalid(f"'{text}' can't be the name of a policy", PLAIN_NAME_HINT)
+    return PolicyName(text)
+
+
+def source_name(client: ClientName, paths: Iterable[bytes]) -> SourceName:
+    """Name what is backed up: the images of one name follow each other.
+
+    Args:
+        client: The machine.
+        paths: Absolute, in their order; bytes that are not UTF-8 are escaped.
+    """
+    listed = ",".join(path.decode("utf-8", "backslashreplace") for path in paths)
+    return SourceName(f"{client}:{listed}")
 
 
 def is_image_prefix(text: str) -> bool:

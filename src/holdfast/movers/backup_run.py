@@ -13,11 +13,12 @@ from typing import TYPE_CHECKING
 
 from holdfast import __version__
 from holdfast.base.errors import Invalid, NoPermission, PathMissing
-from holdfast.base.ids import ClientName, SourceName
+from holdfast.base.ids import source_name
 from holdfast.movers.drive import drive
 
 if TYPE_CHECKING:
     from holdfast.base.clock import Clock
+    from holdfast.base.ids import ClientName, SourceName
     from holdfast.engine import Image, Pool
     from holdfast.movers.drive import Reporter
 
@@ -46,8 +47,7 @@ class BackupOrder:
     @property
     def source(self) -> SourceName:
         """The name under which this order's images follow each other."""
-        listed = ",".join(path.decode("utf-8", "backslashreplace") for path in self.paths)
-        return SourceName(f"{self.client}:{listed}")
+        return source_name(self.client, self.paths)
 
 
 def absolute_paths(given: list[bytes], working_directory: bytes) -> tuple[bytes, ...]:
