@@ -10,8 +10,9 @@ import pytest
 
 from holdfast.base.errors import Busy, CatalogDamaged, NoPermission, NoSpace
 from holdfast.base.ids import ImageId
-from holdfast.control.catalog import Catalog, database, source_file
-from holdfast.control.catalog.failures import translate
+from holdfast.control.catalog import Catalog, source_file
+from holdfast.control.database import database
+from holdfast.control.database.failures import translate
 from tests.kit.catalog_model import assert_answers, fed, stored_rows
 from tests.kit.clock import FakeClock
 from tests.kit.fake_pool import FakePool, tree_of

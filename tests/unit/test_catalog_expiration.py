@@ -9,6 +9,7 @@ import pytest
 
 from holdfast.base.ids import ImageId
 from holdfast.control.catalog import Catalog, CatalogState
+from holdfast.control.database import Database
 from tests.kit.catalog_model import assert_answers, fed, stored_rows
 from tests.kit.clock import FakeClock
 from tests.kit.fake_pool import FakePool, Node, Tree, tree_of
@@ -29,8 +30,8 @@ TREES: list[Tree] = [
 
 
 @pytest.fixture
-def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    with Catalog.open(tmp_path, FakeClock()) as opened:
+def catalog(tmp_path: Path, database: Database) -> Iterator[Catalog]:
+    with Catalog.open(tmp_path, FakeClock(), database) as opened:
         yield opened
 
 

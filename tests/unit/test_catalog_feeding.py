@@ -17,6 +17,7 @@ from holdfast.base.errors import (
 )
 from holdfast.base.ids import ImageId
 from holdfast.control.catalog import Catalog, CatalogState
+from holdfast.control.database import Database
 from tests.kit.catalog_model import all_versions, assert_answers, fed, stored_rows
 from tests.kit.clock import FakeClock
 from tests.kit.fake_pool import DIR, FakePool, Node, tree_of
@@ -31,8 +32,8 @@ SOURCE = "host:/data"
 
 
 @pytest.fixture
-def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    with Catalog.open(tmp_path, FakeClock()) as opened:
+def catalog(tmp_path: Path, database: Database) -> Iterator[Catalog]:
+    with Catalog.open(tmp_path, FakeClock(), database) as opened:
         yield opened
 
 

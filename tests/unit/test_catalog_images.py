@@ -8,10 +8,6 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
-import sqlalchemy as sa
-from alembic import config, script
-from alembic.autogenerate import compare_metadata
-from alembic.migration import MigrationContext
 
 from holdfast.base.errors import (
     CatalogDamaged,
@@ -22,8 +18,8 @@ from holdfast.base.errors import (
     NotFound,
 )
 from holdfast.base.ids import ImageId
-from holdfast.control.catalog import Catalog, database, set_aside, source_file
-from holdfast.control.catalog.schema import metadata
+from holdfast.control.catalog import Catalog, set_aside, source_file
+from holdfast.control.database import Database
 from tests.kit.catalog_model import assert_answers, fed
 from tests.kit.clock import FakeClock
 from tests.kit.fake_pool import FakePool, tree_of
@@ -38,8 +34,8 @@ SOURCE = "host:/data"
 
 
 @pytest.fixture
-def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    with Catalog.open(tmp_path, FakeClock()) as opened:
+def catalog(tmp_path: Path, database: Database) -> Iterator[Catalog]:
+    with Catalog.open(tmp_path, FakeClock(), database) as opened:
         yield opened
 
 
@@ -118,26 +114,6 @@ def test_image_with_two_copies_lives_until_the_last_is_expired(catalog: Catalog)
 def test_unknown_source_is_named_in_the_error(catalog: Catalog) -> None:
     with pytest.raises(NotFound, match="host:/nowhere"):
         catalog.versions("host:/nowhere", b"/a")
-
-
-def test_schema_of_the_migrations_is_the_schema_of_the_code(tmp_path: Path) -> None:
-    Catalog.open(tmp_path, FakeClock()).close()
-    engine = sa.create_engine(f"sqlite:///{tmp_path / 'catalog.db'}")
-    with engine.connect() as connection:
-        differences = compare_metadata(MigrationContext.configure(connection), metadata)
-        tables = set(sa.inspect(connection).get_table_names())
-    engine.dispose()
-    assert differences == []
-    assert tables == {*metadata.tables, "alembic_version"}
-
-
-def test_head_is_the_newest_migration_of_the_package() -> None:
-    from importlib import resources
-
-    migrations = config.Config()
-    with resources.as_file(resources.files("holdfast.control.catalog") / "migrations") as place:
-        migrations.set_main_option("script_location", str(place))
-        assert script.ScriptDirectory.from_config(migrations).get_heads() == [database.HEAD]
 
 
 def test_catalog_of_a_newer_schema_is_refused_untouched(tmp_path: Path) -> None:

@@ -11,6 +11,7 @@ import pytest
 from holdfast.base.errors import ImageMissing, ImageProtected
 from holdfast.base.ids import ImageId
 from holdfast.control.catalog import Catalog, Protection
+from holdfast.control.database import Database
 from tests.kit.clock import FakeClock
 from tests.kit.fake_pool import FakePool
 
@@ -27,8 +28,8 @@ def clock() -> FakeClock:
 
 
 @pytest.fixture
-def catalog(tmp_path: Path, clock: FakeClock) -> Iterator[Catalog]:
-    with Catalog.open(tmp_path, clock) as opened:
+def catalog(tmp_path: Path, clock: FakeClock, database: Database) -> Iterator[Catalog]:
+    with Catalog.open(tmp_path, clock, database) as opened:
         yield opened
 
 

@@ -23,7 +23,8 @@
     │   ├── PathMissing                 path-missing           2  never
     │   └── ObjectMissing               object-missing         2  other target
     ├── CatalogError                    catalog                2  never
-    │   └── CatalogDamaged              catalog-damaged        2  never
+    │   ├── CatalogDamaged              catalog-damaged        2  never
+    │   └── DatabaseLost                database-lost          2  same target
     ├── StorageError                    storage                2  same target
     │   ├── InputOutput                 io                     2  same target
     │   ├── NoSpace                     no-space               2  other target
@@ -233,6 +234,14 @@ class CatalogDamaged(CatalogError):
 
     code = "catalog-damaged"
     advice = "make it anew from the pool with 'holdfast catalog rebuild'"
+
+
+class DatabaseLost(CatalogError):
+    """The server of the control database can't be reached."""
+
+    code = "database-lost"
+    retry = Retry.SAME_TARGET
+    advice = "see that the server runs, and that the database's URL is right"
 
 
 class StorageError(HoldfastError):

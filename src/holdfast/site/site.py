@@ -33,12 +33,14 @@ from holdfast.site import places, secrets
 from holdfast.vault import PoolKey, add_slot, create_pool, open_pool, unwrap, unwrapping
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
     from types import TracebackType
 
     from holdfast.base.clock import Clock
+    from holdfast.base.settings import Settings
     from holdfast.control.catalog import Catalog, RebuildResult
+    from holdfast.control.database import Database
     from holdfast.engine import Image, Pool
     from holdfast.movers.backup_run import BackupOrder
     from holdfast.movers.drive import Reporter
@@ -58,24 +60,39 @@ class Site:
         clock: The clock by which it works.
     """
 
-    def __init__(self, home: Path, config: SiteConfig, source: SecretSource, clock: Clock) -> None:
+    def __init__(
+        self,
+        home: Path,
+        config: SiteConfig,
+        source: SecretSource,
+        clock: Clock,
+        environ: Mapping[str, str] = os.environ,
+    ) -> None:
         self.home = home
         self.config = config
         self.clock = clock
+        self._environ = environ
         self._source = source
         self._inbox = Inbox(home / "catalog" / "inbox")
         self._pool_key: Meanwhile[bytes] | None = None
+        self._database: Database | None = None
         self._catalog: Catalog | None = None
 
     @classmethod
-    def open(cls, home: Path, source: SecretSource, clock: Clock) -> Site:
+    def open(
+        cls,
+        home: Path,
+        source: SecretSource,
+        clock: Clock,
+        environ: Mapping[str, str] = os.environ,
+    ) -> Site:
         """Open the site of a home directory.
 
         Raises:
             SiteMissing: There is none.
             ConfigInvalid: Its configuration can't be understood.
         """
-        return cls(home, site_config.load(home), source, clock)
+        return cls(home, site_config.load(home), source, clock, environ)
 
     @classmethod
     def create(cls, home: Path, pool_url: str | None, source: SecretSource, clock: Clock) -> Site:
@@ -184,6 +201,38 @@ class Site:
         """The id of the pool, known without opening it."""
         return PoolId(self.config.pool_id)
 
+    @cached_property
+    def settings(self) -> Settings:
+        """What is set for this site, read on first use.
+
+        Raises:
+            ConfigInvalid: Something is set that is no setting, or to what it can't be.
+        """
+        from holdfast.base import settings
+
+        return settings.load(self.home, self._environ)
+
+    @property
+    def database(self) -> Database:
+        """The control database, opened on first use; its schema is the newest then."""
+        if self._database is None:
+            self._database = self._open_database()
+        return self._database
+
+    def _open_database(self) -> Database:
+        from holdfast.control.catalog import DATABASE
+        from holdfast.control.database import Database
+
+        directory = self.home / "catalog"
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+        database = Database(self.settings.text("database.url") or directory / DATABASE)
+        try:
+            database.migrate()
+        except BaseException:
+            database.close()
+            raise
+        return database
+
     @property
     def catalog(self) -> Catalog:
         """The catalog, opened on first use; it has heard of every image of this site then."""
@@ -200,7 +249,7 @@ class Site:
     def _open_catalog(self) -> Catalog:
         from holdfast.control.catalog import Catalog
 
-        return Catalog.open(self.home / "catalog", self.clock)
+        return Catalog.open(self.home / "catalog", self.clock, self.database)
 
     def resolve(self, text: str) -> ImageId:
         """Find the image that an id, a unique prefix of one, or ``latest`` names.
@@ -321,6 +370,9 @@ class Site:
         if self._catalog is not None:
             self._catalog.close()
             self._catalog = None
+        if self._database is not None:
+            self._database.close()
+            self._database = None
 
     def __enter__(self) -> Self:
         return self

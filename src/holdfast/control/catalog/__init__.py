@@ -3,7 +3,7 @@
 The front door; nothing outside imports the modules behind it. Must not move data.
 """
 
-from holdfast.control.catalog.catalog import Catalog, set_aside
+from holdfast.control.catalog.catalog import DATABASE, Catalog, set_aside
 from holdfast.control.catalog.protection import Protection
 from holdfast.control.catalog.rows import (
     CatalogState,
@@ -20,6 +20,7 @@ from holdfast.control.catalog.rows import (
 )
 
 __all__ = [
+    "DATABASE",
     "Catalog",
     "CatalogState",
     "ChangeRow",

@@ -29,11 +29,11 @@ from holdfast.control.catalog import (
     registry,
     search,
 )
-from holdfast.control.catalog.database import Database
 from holdfast.control.catalog.indexer import Indexer
 from holdfast.control.catalog.rows import CatalogState
 from holdfast.control.catalog.schema import clock_marks
 from holdfast.control.catalog.source_files import SourceFiles
+from holdfast.control.database import Database
 
 if TYPE_CHECKING:
     import sqlite3
@@ -66,23 +66,34 @@ class Catalog:
     What it records is durable on return.
     """
 
-    def __init__(self, database: Database, files: SourceFiles, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, files: SourceFiles, clock: Clock, *, owns: bool = True
+    ) -> None:
         self._database = database
+        self._owns = owns
         self._files = files
         self._clock = clock
         self._indexer = Indexer(database, files, clock)
 
     @classmethod
-    def open(cls, directory: Path, clock: Clock) -> Catalog:
+    def open(cls, directory: Path, clock: Clock, database: Database | None = None) -> Catalog:
         """Open the catalog in a directory; make one where there is none.
+
+        Args:
+            directory: Where the files of sources are.
+            clock: The clock by which it works.
+            database: The control database, which stays open when the catalog is closed; None for
+                one of SQLite in the directory.
 
         Raises:
             CatalogError: It was written by a newer Holdfast.
             CatalogDamaged: Its database is broken; see `set_aside`.
         """
         (directory / FILES).mkdir(mode=0o700, parents=True, exist_ok=True)
-        database = Database(directory / DATABASE)
-        catalog = cls(database, SourceFiles(directory / FILES), clock)
+        owns = database is None
+        if database is None:
+            database = Database(directory / DATABASE)
+        catalog = cls(database, SourceFiles(directory / FILES), clock, owns=owns)
         try:
             database.migrate()
             catalog._indexer.finish_expirations()
@@ -94,7 +105,8 @@ class Catalog:
     def close(self) -> None:
         """Close every file; the catalog is of no use afterwards."""
         self._files.close()
-        self._database.close()
+        if self._owns:
+            self._database.close()
 
     def __enter__(self) -> Self:
         return self

@@ -13,18 +13,18 @@ from typing import TYPE_CHECKING
 from holdfast.base.errors import Busy, Cancelled, HoldfastError, NotFound, StorageError
 from holdfast.base.ids import ImageId, PoolId, pool_id
 from holdfast.control.catalog import registry, shrink, source_file
-from holdfast.control.catalog.failures import translated
 from holdfast.control.catalog.ingest import RestorePoint, ingest, is_of_image, shifted
 from holdfast.control.catalog.rows import CatalogState, RebuildResult
+from holdfast.control.database.failures import translated
 
 if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Callable, Iterator
 
     from holdfast.base.clock import Clock
-    from holdfast.control.catalog.database import Database
     from holdfast.control.catalog.rows import PoolReader
     from holdfast.control.catalog.source_files import SourceFiles
+    from holdfast.control.database import Database
 
 
 class Indexer:

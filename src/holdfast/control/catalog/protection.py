@@ -10,12 +10,12 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import sqlite
 
 from holdfast.base.clock import from_ns
 from holdfast.base.errors import ImageProtected
 from holdfast.base.ids import ImageId
 from holdfast.control.catalog.schema import holds, locks
+from holdfast.control.database.upsert import insert
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -69,7 +69,7 @@ def require_none(connection: sa.Connection, image: ImageId, now_ns: int) -> None
 def hold(connection: sa.Connection, image: ImageId, reason: str, now_ns: int) -> None:
     """Hold an image for a reason; a second time changes nothing."""
     connection.execute(
-        sqlite.insert(holds)
+        insert(connection, holds)
         .values(image_id=image, reason=reason, placed_ns=now_ns)
         .on_conflict_do_nothing()
     )
@@ -96,7 +96,7 @@ def lock(connection: sa.Connection, image: ImageId, until_ns: int) -> None:
             "nobody can shorten a lock; name a later date",
         )
     connection.execute(
-        sqlite.insert(locks)
+        insert(connection, locks)
         .values(image_id=image, until_ns=until_ns)
         .on_conflict_do_update(index_elements=[locks.c.image_id], set_={"until_ns": until_ns})
     )

@@ -10,7 +10,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
-from sqlalchemy.dialects import sqlite
 
 from holdfast.base import image_names
 from holdfast.base.clock import from_ns
@@ -20,6 +19,7 @@ from holdfast.control.catalog import protection
 from holdfast.control.catalog.ingest import RestorePoint
 from holdfast.control.catalog.rows import CatalogState, CopyRow, ImageRow
 from holdfast.control.catalog.schema import clients, copies, images, sources
+from holdfast.control.database.upsert import insert
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -62,19 +62,19 @@ def record(connection: sa.Connection, manifest: Manifest, pool: PoolId, now_ns: 
         "software": manifest.software,
     }
     connection.execute(
-        sqlite.insert(images)
+        insert(connection, images)
         .values(id=manifest.id, catalog_state=CatalogState.PENDING.value, **facts)
         .on_conflict_do_update(index_elements=[images.c.id], set_=facts)
     )
     connection.execute(
-        sqlite.insert(copies)
+        insert(connection, copies)
         .values(image_id=manifest.id, pool_id=pool, recorded_ns=now_ns)
         .on_conflict_do_nothing()
     )
 
 
 def _id_of(connection: sa.Connection, table: sa.Table, key: dict[str, str], **others: int) -> int:
-    statement = sqlite.insert(table).values(**key, **others).on_conflict_do_nothing()
+    statement = insert(connection, table).values(**key, **others).on_conflict_do_nothing()
     connection.execute(statement)
     condition = sa.and_(*(table.c[name] == value for name, value in key.items()))
     return int(connection.execute(sa.select(table.c.id).where(condition)).scalar_one())

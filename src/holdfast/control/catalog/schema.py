@@ -1,4 +1,4 @@
-"""Tables of the catalog's main database, ``catalog.db``.
+"""Tables of clients, sources, images and copies in the control database.
 
 Must not hold file rows: those are one file a source, see `source_file`. Invariants: an image
 belongs to one source, a source to one client; an image without a copy does not exist; a hold or
@@ -13,19 +13,11 @@ from sqlalchemy import (
     ForeignKey,
     Index,
     Integer,
-    MetaData,
     Table,
     Text,
 )
 
-metadata = MetaData(
-    naming_convention={
-        "ix": "ix_%(table_name)s_%(column_0_N_name)s",
-        "uq": "uq_%(table_name)s_%(column_0_N_name)s",
-        "fk": "fk_%(table_name)s_%(column_0_N_name)s",
-        "pk": "pk_%(table_name)s",
-    }
-)
+from holdfast.control.database.metadata import metadata
 
 clients = Table(
     "clients",

@@ -23,8 +23,8 @@ import sqlite3
 from typing import TYPE_CHECKING
 
 from holdfast.base.errors import CatalogError
-from holdfast.control.catalog.failures import translated
 from holdfast.control.catalog.folding import fold_name
+from holdfast.control.database.failures import translated
 
 if TYPE_CHECKING:
     from pathlib import Path

@@ -13,7 +13,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from holdfast.control.catalog import source_file
-from holdfast.control.catalog.failures import translated
+from holdfast.control.database.failures import translated
 
 if TYPE_CHECKING:
     import sqlite3

@@ -1,6 +1,6 @@
 from alembic import context
 
-from holdfast.control.catalog.schema import metadata
+from holdfast.control.database.metadata import metadata
 
 context.configure(
     connection=context.config.attributes["connection"],

@@ -1,0 +1,175 @@
+"""Open the control database, bring its schema up to date, run transactions in it.
+
+Must not know what the rows mean. Invariants, on SQLite and on PostgreSQL: a commit is durable; a
+write transaction takes the writer's lock at its beginning, so that writers follow each other, none
+fails in its middle, and what it has read stays true until it ends; a schema of a newer Holdfast is
+refused before anything is read from it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+from sqlalchemy import event
+
+from holdfast.base.errors import CatalogError, Invalid
+from holdfast.control.database.failures import translated
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from sqlite3 import Connection as SqliteConnection
+
+HEAD = "0002"
+"""The newest revision in ``migrations/versions``; a test holds it against Alembic's opinion."""
+
+BUSY_TIMEOUT_S = 30.0
+CONNECT_TIMEOUT_S = 10
+
+WRITER_LOCK = 0x486F6C64
+"""PostgreSQL's advisory lock that a write transaction holds; `leadership` has the next number."""
+
+_WRITES = "holdfast_writes"
+
+
+class Database:
+    """The control database of one site. Thread-safe.
+
+    Attributes:
+        name: What a person knows it by: the file, or the URL without its password.
+        file: Where it is, if it is SQLite.
+    """
+
+    def __init__(self, place: Path | str) -> None:
+        """Prepare; nothing is opened yet.
+
+        Args:
+            place: A file for SQLite, or a URL ``postgresql://user@host/name``.
+
+        Raises:
+            Invalid: The URL can't be understood, or is of another kind of database.
+        """
+        if isinstance(place, Path):
+            self.file: Path | None = place
+            self.name = str(place)
+            self._engine = sa.create_engine(
+                sa.URL.create("sqlite", database=str(place)),
+                connect_args={"timeout": BUSY_TIMEOUT_S},
+            )
+            event.listen(self._engine, "connect", _configure)
+            event.listen(self._engine, "begin", _begin)
+            self._reader = self._engine
+        else:
+            self.file = None
+            url = _postgresql(place)
+            self.name = url.render_as_string(hide_password=True).replace("+psycopg", "")
+            self._engine = sa.create_engine(
+                url,
+                pool_pre_ping=True,
+                pool_size=10,
+                connect_args={"connect_timeout": CONNECT_TIMEOUT_S},
+            )
+            event.listen(self._engine, "begin", _begin_on_server)
+            self._reader = self._engine.execution_options(
+                isolation_level="REPEATABLE READ", postgresql_readonly=True
+            )
+        self._writer = self._engine.execution_options(**{_WRITES: True})
+
+    @contextlib.contextmanager
+    def read(self) -> Iterator[sa.Connection]:
+        """One consistent view of the database."""
+        with translated(self.name), self._reader.begin() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def write(self) -> Iterator[sa.Connection]:
+        """One transaction; durable when the block has ended without an exception."""
+        with translated(self.name), self._writer.begin() as connection:
+            yield connection
+
+    @contextlib.contextmanager
+    def session(self) -> Iterator[sa.Connection]:
+        """A connection of its own that lasts for the block, without a transaction."""
+        with (
+            translated(self.name),
+            self._engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection,
+        ):
+            yield connection
+
+    def migrate(self) -> None:
+        """Create the schema, or bring an older one up to date.
+
+        Raises:
+            CatalogError: The schema is of a newer Holdfast.
+            CatalogDamaged: The file is no database.
+            DatabaseLost: The server can't be reached.
+        """
+        if self._revision() != HEAD:
+            self._upgrade()
+
+    def close(self) -> None:
+        """Give back every connection."""
+        self._engine.dispose()
+
+    def _revision(self) -> str | None:
+        with self.read() as connection:
+            return _revision(connection)
+
+    def _upgrade(self) -> None:
+        # Alembic takes a third of a second to import: only when there is something to do.
+        from alembic import command, config, script
+
+        migrations = config.Config()
+        migrations.set_main_option("script_location", str(Path(__file__).parent / "migrations"))
+        known = {
+            one.revision for one in script.ScriptDirectory.from_config(migrations).walk_revisions()
+        }
+        # Another process may have done it before we got the writer's lock.
+        with self.write() as connection:
+            revision = _revision(connection)
+            if revision is not None and revision not in known:
+                raise CatalogError(
+                    f"the catalog '{self.name}' has schema {revision}, "
+                    f"this Holdfast knows up to {HEAD}",
+                    "use the newer Holdfast that wrote it",
+                )
+            migrations.attributes["connection"] = connection
+            command.upgrade(migrations, "head")
+
+
+def _revision(connection: sa.Connection) -> str | None:
+    if not sa.inspect(connection).has_table("alembic_version"):
+        return None
+    found: str | None = connection.scalar(sa.text("SELECT version_num FROM alembic_version"))
+    return found
+
+
+def _postgresql(text: str) -> sa.URL:
+    hint = "write for example postgresql://holdfast@db.example.org/holdfast"
+    try:
+        url = sa.make_url(text)
+    except (sa.exc.ArgumentError, ValueError) as error:
+        # Not the text: there may be a password in it.
+        raise Invalid("the database's URL can't be understood", hint) from error
+    if url.drivername not in {"postgresql", "postgres", "postgresql+psycopg"}:
+        raise Invalid(f"a database can't be of the kind '{url.drivername}'", hint)
+    return url.set(drivername="postgresql+psycopg")
+
+
+def _configure(connection: SqliteConnection, _record: object) -> None:
+    connection.isolation_level = None
+    connection.execute("PRAGMA journal_mode=WAL")
+    connection.execute("PRAGMA synchronous=FULL")
+    connection.execute("PRAGMA foreign_keys=ON")
+
+
+def _begin(connection: sa.Connection) -> None:
+    writes = connection.get_execution_options().get(_WRITES, False)
+    connection.exec_driver_sql("BEGIN IMMEDIATE" if writes else "BEGIN")
+
+
+def _begin_on_server(connection: sa.Connection) -> None:
+    if connection.get_execution_options().get(_WRITES, False):
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({WRITER_LOCK})")

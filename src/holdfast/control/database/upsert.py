@@ -1,0 +1,20 @@
+"""Insertion that says what to do where a row is there already, in the database's own words.
+
+Must not open transactions. SQLite and PostgreSQL spell it alike; SQLAlchemy has one class each.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from sqlalchemy.dialects import postgresql, sqlite
+
+if TYPE_CHECKING:
+    import sqlalchemy as sa
+
+
+def insert(connection: sa.Connection, table: sa.Table) -> sqlite.Insert | postgresql.Insert:
+    """An insertion into a table that has ``on_conflict_do_nothing`` and ``…_do_update``."""
+    if connection.dialect.name == "postgresql":
+        return postgresql.insert(table)
+    return sqlite.insert(table)

@@ -1,0 +1,74 @@
+"""The master server of a home: its site, its control database, and what is kept in that.
+
+Must not move data, nor decide: it joins those who do. Everything is opened when first used.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Self
+
+from holdfast.site.site import Site
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from pathlib import Path
+    from types import TracebackType
+
+    from holdfast.base.clock import Clock
+    from holdfast.base.settings import Settings
+    from holdfast.control.catalog import Catalog
+    from holdfast.control.database import Database
+    from holdfast.site.secrets import SecretSource
+
+
+class Master:
+    """One master server. Thread-safe once it is open; close it, or use it in a ``with``.
+
+    Attributes:
+        site: The embedded site that it works on.
+        clock: The clock by which it works.
+        settings: What is set, and by whom.
+        database: The control database, at the newest schema.
+        catalog: Images, copies, and every file in them.
+    """
+
+    def __init__(self, site: Site) -> None:
+        self.site = site
+        self.clock: Clock = site.clock
+        self.settings: Settings = site.settings
+        self.database: Database = site.database
+        self.catalog: Catalog = site.catalog
+
+    @classmethod
+    def open(
+        cls, home: Path, source: SecretSource, clock: Clock, environ: Mapping[str, str]
+    ) -> Self:
+        """Open the master server of a home directory.
+
+        Raises:
+            SiteMissing: There is no site.
+            ConfigInvalid: Its configuration can't be understood.
+            CatalogDamaged: Its database is no database.
+            DatabaseLost: The server of its database can't be reached.
+        """
+        site = Site.open(home, source, clock, environ)
+        try:
+            return cls(site)
+        except BaseException:
+            site.close()
+            raise
+
+    def close(self) -> None:
+        """Close what is open. More than once is fine."""
+        self.site.close()
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        value: BaseException | None,
+        trace: TracebackType | None,
+    ) -> None:
+        self.close()

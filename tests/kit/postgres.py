@@ -1,0 +1,103 @@
+"""A real PostgreSQL server for a test session, from Debian's package, and databases in it.
+
+The server keeps its data in a temporary directory and listens on a socket there and nowhere else.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shutil
+import subprocess
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+from urllib.parse import quote
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+_OPTIONS = {
+    "listen_addresses": "''",
+    "fsync": "off",
+    "full_page_writes": "off",
+    "max_connections": "50",
+    "shared_buffers": "32MB",
+}
+
+
+def programs() -> Path | None:
+    """Where the newest installed server's programs are."""
+    found = sorted(
+        Path("/usr/lib/postgresql").glob("*/bin/initdb"), key=lambda one: float(one.parts[-3])
+    )
+    return found[-1].parent if found else None
+
+
+class Server:
+    """One running server. Its databases are made from a template, so that each is cheap."""
+
+    def __init__(self, place: Path, binaries: Path, prefix: list[str]) -> None:
+        self.place = place
+        self._binaries = binaries
+        self._prefix = prefix
+        self._made = 0
+
+    def run(self, program: str, *arguments: str) -> None:
+        command = [*self._prefix, str(self._binaries / program), *arguments]
+        done = subprocess.run(
+            command, cwd=self.place, capture_output=True, text=True, timeout=120, check=False
+        )
+        assert done.returncode == 0, f"{command}: {done.stdout}{done.stderr}"
+
+    def start(self) -> None:
+        # The server's own output must not keep our pipe open.
+        settings = " ".join(f"-c {name}={value}" for name, value in _OPTIONS.items())
+        self.run(
+            "pg_ctl", "start", "--wait", "-D", str(self.place / "data"),
+            "-l", str(self.place / "log"), "-o", f"-k {self.place} {settings}",
+        )  # fmt: skip
+
+    def stop(self, mode: str = "immediate") -> None:
+        self.run("pg_ctl", "stop", "--wait", "-D", str(self.place / "data"), "-m", mode)
+
+    def url(self, name: str) -> str:
+        return f"postgresql://holdfast@/{name}?host={quote(str(self.place), safe='')}"
+
+    def database(self, template: str = "template0") -> tuple[str, str]:
+        """Make a database; its name and its URL."""
+        self._made += 1
+        name = f"site_{self._made}"
+        self.run(
+            "createdb", "-h", str(self.place), "-U", "holdfast", "-E", "UTF8",
+            "-T", template, name,
+        )  # fmt: skip
+        return name, self.url(name)
+
+    def drop(self, name: str) -> None:
+        self.run("dropdb", "-h", str(self.place), "-U", "holdfast", "--force", name)
+
+
+@contextlib.contextmanager
+def server(binaries: Path) -> Iterator[Server]:
+    """Start a server; it is gone when the block has ended."""
+    place = Path(tempfile.mkdtemp(prefix="holdfast-postgres-"))
+    prefix: list[str] = []
+    if os.geteuid() == 0:
+        # It refuses to run as root.
+        shutil.chown(place, "postgres", "postgres")
+        prefix = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
+    place.chmod(0o755)
+    running = Server(place, binaries, prefix)
+    try:
+        running.run(
+            "initdb", "-D", str(place / "data"), "--username=holdfast", "--auth=trust",
+            "--encoding=UTF8", "--locale=C.UTF-8", "--no-sync",
+        )  # fmt: skip
+        running.start()
+        try:
+            yield running
+        finally:
+            running.stop()
+    finally:
+        shutil.rmtree(place, ignore_errors=True)
