@@ -37,6 +37,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         level,
         workers: 0,
         parent: None,
+        read_all: false,
         software: "example".into(),
     };
     let (counters, findings) = (Counters::default(), Findings::default());

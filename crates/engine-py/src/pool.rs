@@ -127,7 +127,7 @@ impl Pool {
     }
 
     #[pyo3(signature = (*, paths, source, host, started_ns, exclude=Vec::new(),
-                        one_file_system=false, compression=2, workers=0, parent=None,
+                        one_file_system=false, compression=2, workers=0, parent=None, read_all=false,
                         software=String::from("holdfast")))]
     #[allow(clippy::too_many_arguments)]
     fn backup(
@@ -141,6 +141,7 @@ impl Pool {
         compression: i32,
         workers: usize,
         parent: Option<String>,
+        read_all: bool,
         software: String,
     ) -> PyResult<Run> {
         let request = backup::Request {
@@ -153,6 +154,7 @@ impl Pool {
             level: compression,
             workers,
             parent: parent.as_deref().map(image_id).transpose()?,
+            read_all,
             software,
         };
         let pool = Arc::clone(&self.0);

@@ -378,9 +378,13 @@ class Pool:
         compression: int = 2,
         workers: int = 0,
         parent: str | None = None,
+        read_all: bool = False,
         software: str = ...,
     ) -> Run[Image]:
-        """Back up absolute paths; the image is committed when the run ends well."""
+        """Back up absolute paths; the image is committed when the run ends well.
+
+        With `read_all` nothing is taken from an older image: every file is read.
+        """
     def restore(
         self,
         image: str,

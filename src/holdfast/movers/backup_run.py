@@ -18,7 +18,7 @@ from holdfast.movers.drive import drive
 
 if TYPE_CHECKING:
     from holdfast.base.clock import Clock
-    from holdfast.base.ids import ClientName, SourceName
+    from holdfast.base.ids import ClientName, ImageId, SourceName
     from holdfast.engine import Image, Pool
     from holdfast.movers.drive import Reporter
 
@@ -36,6 +36,8 @@ class BackupOrder:
         exclude: Rules in gitignore syntax.
         one_file_system: Stay on the file system that each path is on.
         compression: zstd level, 1 to 19.
+        read_all: Read every file, whatever an older image says of it: a full backup.
+        parent: The image to compare with; None for the newest of the source.
     """
 
     client: ClientName
@@ -43,6 +45,8 @@ class BackupOrder:
     exclude: tuple[str, ...] = field(default=())
     one_file_system: bool = False
     compression: int = DEFAULT_COMPRESSION
+    read_all: bool = False
+    parent: ImageId | None = None
 
     @property
     def source(self) -> SourceName:
@@ -106,6 +110,8 @@ def run_backup(
         exclude=list(order.exclude),
         one_file_system=order.one_file_system,
         compression=order.compression,
+        parent=order.parent,
+        read_all=order.read_all,
         software=f"holdfast {__version__}",
     )
     return drive(run, report)

@@ -62,6 +62,16 @@ def test_every_image_brings_back_its_own_moment(site: Command, tree: Path, tmp_p
     assert_same_tree(tree, restored(tmp_path / "two", tree))
 
 
+def test_a_full_backup_reads_everything_and_stores_next_to_nothing(
+    site: Command, tree: Path
+) -> None:
+    first = site("backup", tree, "--json").assert_ok().json()
+    full = site("backup", "--full", tree, "--json").assert_ok().json()
+    assert full["parent"] is None
+    assert full["stats"]["files_changed"] == first["stats"]["files_changed"]
+    assert full["stats"]["bytes_new"] < first["stats"]["bytes_new"] / 10
+
+
 def test_an_unchanged_second_backup_reads_and_stores_next_to_nothing(
     site: Command, tree: Path
 ) -> None:

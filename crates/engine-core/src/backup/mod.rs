@@ -59,6 +59,8 @@ pub struct Request {
     pub workers: usize,
     /// The image to compare with; `None`: the newest of the same source.
     pub parent: Option<Id>,
+    /// Compare with no image: every file is read, whatever its times say.
+    pub read_all: bool,
     pub software: String,
 }
 
@@ -153,6 +155,7 @@ fn back_up(
     let images = pool.readable_images()?;
     let highest = images.iter().map(|image| image.number).max().unwrap_or(0);
     let parent = match &request.parent {
+        _ if request.read_all => None,
         Some(id) => images.iter().find(|image| image.id == *id),
         None => images.iter().rfind(|image| image.source.name == request.source),
     };
@@ -194,6 +197,7 @@ fn options(request: &Request) -> BTreeMap<String, String> {
     let mut options = BTreeMap::from([
         ("compression".to_owned(), request.level.to_string()),
         ("one_file_system".to_owned(), request.one_file_system.to_string()),
+        ("read_all".to_owned(), request.read_all.to_string()),
     ]);
     if !request.exclude.is_empty() {
         options.insert("exclude".to_owned(), request.exclude.join("\n"));

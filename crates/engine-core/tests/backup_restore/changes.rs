@@ -1,10 +1,12 @@
 //! What changed since the last image is noticed, and what did not is not read.
 
+use crate::kit;
 use crate::site::*;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::Path;
 
+use holdfast_engine_core::backup;
 use holdfast_engine_core::testing::compare::{assert_same_tree, compare_trees};
 use holdfast_engine_core::testing::deep::remove_deep;
 use rustix::fs::XattrFlags;
@@ -103,4 +105,37 @@ fn a_file_changed_in_the_moment_of_the_backup_is_read_again_by_the_next() {
     assert_eq!(second.counts.files_changed, 1);
     let third = site.back_up_later();
     assert_eq!(third.counts.files_unchanged, 1);
+}
+
+#[test]
+fn a_full_backup_reads_every_file_and_stores_none_twice() {
+    let site = Site::new();
+    fs::write(site.from.join("file"), vec![b'x'; 300_000]).unwrap();
+    let first = site.back_up_later();
+    let started_ns = kit::now_ns() + 20_000_000_000;
+    let again = site.run(&backup::Request { started_ns, ..site.request() }).unwrap();
+    assert_eq!(again.counts.bytes_read, 0);
+    let request = backup::Request { started_ns, read_all: true, ..site.request() };
+    let full = site.run(&request).unwrap();
+    assert_eq!(full.counts.bytes_read, 300_000);
+    assert_eq!(full.counts.files_changed, 1);
+    // Directories above, which others change, at most.
+    assert!(full.counts.bytes_new < 10_000, "{}", full.counts.bytes_new);
+    assert_eq!((again.image.parent, full.image.parent), (Some(first.image.id), None));
+    site.assert_restored(&full.image);
+}
+
+#[test]
+fn an_older_image_can_be_compared_with() {
+    let site = Site::new();
+    fs::write(site.from.join("kept"), vec![b'x'; 200_000]).unwrap();
+    let first = site.back_up_later();
+    fs::write(site.from.join("new"), vec![b'y'; 100_000]).unwrap();
+    site.back_up_later();
+    let started_ns = kit::now_ns() + 20_000_000_000;
+    let request = backup::Request { started_ns, parent: Some(first.image.id), ..site.request() };
+    let cumulative = site.run(&request).unwrap();
+    assert_eq!(cumulative.image.parent, Some(first.image.id));
+    assert_eq!(cumulative.counts.bytes_online, 100_000);
+    site.assert_restored(&cumulative.image);
 }

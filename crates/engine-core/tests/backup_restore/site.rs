@@ -72,6 +72,7 @@ impl Site {
             level: 1,
             workers: 3,
             parent: None,
+            read_all: false,
             software: "test".into(),
         }
     }

@@ -170,6 +170,7 @@ pub fn request(tree: &Tree) -> Request {
         level: 1,
         workers: 1,
         parent: None,
+        read_all: false,
         software: "test".into(),
     }
 }

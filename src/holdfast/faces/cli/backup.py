@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     multiple=True,
     help="Leave out, in gitignore syntax; may be repeated.",
 )
+@click.option("--full", is_flag=True, help="Read every file again, changed or not.")
 @click.option("--one-file-system", is_flag=True, help="Do not cross into other file systems.")
 @click.option(
     "--compression",
@@ -60,6 +61,7 @@ if TYPE_CHECKING:
 def backup(
     paths: tuple[str, ...],
     exclude: tuple[str, ...],
+    full: bool,
     one_file_system: bool,
     compression: int,
     as_json: bool,
@@ -77,6 +79,7 @@ def backup(
         exclude=exclude,
         one_file_system=one_file_system,
         compression=compression,
+        read_all=full,
     )
     with opening.open_site() as site:
         # Whatever asks for a passphrase does so before the bar is drawn.
