@@ -7,21 +7,22 @@ import multiprocessing
 import pkgutil
 import sqlite3
 import threading
-from importlib import resources
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
 import sqlalchemy as sa
-from alembic import config, script
+from alembic import command, config, script
 from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 import holdfast.control
 from holdfast.base.errors import CatalogError, DatabaseLost, Invalid
+from holdfast.control.catalog import Catalog
 from holdfast.control.database import Database, Leadership
 from holdfast.control.database.database import HEAD
 from holdfast.control.database.metadata import metadata
+from tests.kit.clock import FakeClock
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -46,10 +47,54 @@ def test_schema_of_the_migrations_is_the_schema_of_the_code(database: Database) 
 
 
 def test_head_is_the_newest_migration_of_the_package() -> None:
-    migrations = config.Config()
-    with resources.as_file(resources.files("holdfast.control.database") / "migrations") as place:
-        migrations.set_main_option("script_location", str(place))
-        assert script.ScriptDirectory.from_config(migrations).get_heads() == [HEAD]
+    assert script.ScriptDirectory.from_config(migrations()).get_heads() == [HEAD]
+
+
+def migrations() -> config.Config:
+    place = Path(holdfast.control.__path__[0]) / "database" / "migrations"
+    found = config.Config()
+    found.set_main_option("script_location", str(place))
+    return found
+
+
+REVISIONS = [
+    one.revision for one in script.ScriptDirectory.from_config(migrations()).walk_revisions()
+]
+
+OLD_SITE = (
+    "INSERT INTO clients (id, name) VALUES (1, 'web1')",
+    "INSERT INTO sources (id, client_id, name, generation) VALUES (1, 1, 'web1:/srv', 0)",
+    (
+        "INSERT INTO images (id, source_id, number, started_ns, finished_ns, files, size_bytes, "
+        "online_bytes, new_bytes, transmitted_bytes, findings, status, software, catalog_state) "
+        "VALUES ('0123456789abcdef0123456789abcdef', 1, 7, 1, 2, 3, 4, 5, 6, 7, 8, 'completed', "
+        "'holdfast', 'pending')"
+    ),
+    "INSERT INTO copies VALUES ('0123456789abcdef0123456789abcdef', 'aa', 9)",
+)
+
+
+@pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
+@pytest.mark.parametrize("revision", REVISIONS)
+def test_site_of_every_older_schema_is_brought_up_to_date(
+    tmp_path: Path, request: pytest.FixtureRequest, kind: str, revision: str
+) -> None:
+    sqlite = kind == "sqlite"
+    database = Database(tmp_path / "old.db" if sqlite else request.getfixturevalue("postgres_url"))
+    with database.write() as connection:
+        older = migrations()
+        older.attributes["connection"] = connection
+        command.upgrade(older, revision)
+        for statement in OLD_SITE:
+            connection.execute(sa.text(statement))
+    database.migrate()
+    load_every_schema()
+    with database.read() as connection:
+        assert compare_metadata(MigrationContext.configure(connection), metadata) == []
+    with Catalog.open(tmp_path, FakeClock(), database) as catalog:
+        (image,) = catalog.images()
+    assert (image.number, image.source, image.findings) == (7, "web1:/srv", 8)
+    database.close()
 
 
 def test_schema_of_a_newer_holdfast_is_refused(database_place: Path | str) -> None:

@@ -105,6 +105,7 @@ class FakeImage:
     stats: Mapping[str, int]
     findings_total: int
     software: str
+    labels: Mapping[str, str]
     tree: Tree = field(repr=False)
 
 
@@ -124,7 +125,11 @@ class FakePool:
         return self.id.hex()
 
     def backup(
-        self, tree: Tree, source: str = "host:/data", number: int | None = None
+        self,
+        tree: Tree,
+        source: str = "host:/data",
+        number: int | None = None,
+        labels: Mapping[str, str] | None = None,
     ) -> FakeImage:
         """Put an image of a tree into the pool."""
         assert all(split(path)[0] in ({b"/"} | tree.keys()) for path in tree)
@@ -150,6 +155,7 @@ class FakePool:
             },
             findings_total=0,
             software="holdfast test",
+            labels=labels or {},
             tree=dict(tree),
         )
         self._images[image.id] = image

@@ -49,6 +49,20 @@ def test_images_are_listed_newest_last(catalog: Catalog) -> None:
     assert catalog.images("host:/unknown") == []
 
 
+def test_image_says_who_ordered_it_before_and_after_a_rebuild(catalog: Catalog) -> None:
+    pool = FakePool()
+    ordered = {"policy": "files", "schedule": "nightly", "kind": "full", "job": "a/7"}
+    made = [pool.backup({}, labels=ordered), pool.backup({})]
+    for image in made:
+        catalog.record_image(image, pool.pool_id)
+    for _ in range(2):
+        found = [(row.policy, row.schedule, row.backup_kind, row.job) for row in catalog.images()]
+        assert found == [("files", "nightly", "full", "a/7"), (None, None, None, None)]
+        for image in made:
+            catalog.expire(ImageId(image.id))
+        catalog.rebuild(pool)
+
+
 def test_image_is_named_by_id_prefix_or_latest(catalog: Catalog) -> None:
     pool = FakePool()
     first = pool.backup({}, "one:/")

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import sqlite3
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
@@ -117,21 +116,3 @@ def test_the_clock_is_remembered(catalog: Catalog, clock: FakeClock) -> None:
         clock.move(DAY)
         catalog.set_clock_mark(clock.mark())
         assert catalog.clock_mark() == clock.mark()
-
-
-def test_a_catalog_of_the_first_schema_is_brought_up_to_date(
-    tmp_path: Path, clock: FakeClock
-) -> None:
-    pool = FakePool()
-    made = pool.backup({})
-    with Catalog.open(tmp_path, clock) as catalog:
-        catalog.record_image(made, pool.pool_id)
-    with sqlite3.connect(tmp_path / "catalog.db") as old:
-        for table in ("holds", "locks", "clock_marks"):
-            old.execute(f"DROP TABLE {table}")
-        old.execute("UPDATE alembic_version SET version_num = '0001'")
-    old.close()
-    with Catalog.open(tmp_path, clock) as catalog:
-        assert [row.id for row in catalog.images()] == [made.id]
-        catalog.hold(ImageId(made.id), "a case")
-        assert catalog.protections()

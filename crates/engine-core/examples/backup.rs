@@ -38,6 +38,7 @@ fn main() -> Result<(), Box<dyn Error>> {
         workers: 0,
         parent: None,
         read_all: false,
+        labels: Default::default(),
         software: "example".into(),
     };
     let (counters, findings) = (Counters::default(), Findings::default());

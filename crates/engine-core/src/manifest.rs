@@ -15,6 +15,9 @@ use crate::tree::entry::Entry;
 /// The only version there is.
 pub const VERSION: u64 = 1;
 
+/// What an option's name begins with that whoever ordered the backup gave.
+pub const LABEL: &str = "label.";
+
 /// How a backup ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
@@ -63,6 +66,7 @@ pub struct Manifest {
     /// The first [`Findings::KEPT`].
     pub findings: Vec<Finding>,
     pub findings_total: u64,
+    /// How the job was asked to work; with [`LABEL`] before it, what whoever ordered it says.
     pub options: BTreeMap<String, String>,
     pub software: String,
 }
@@ -88,6 +92,12 @@ impl Manifest {
     /// Where an image's manifest lies in a store.
     pub fn key(id: &Id) -> String {
         format!("images/{id}")
+    }
+
+    /// What whoever ordered the backup said of it, by name.
+    pub fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
+        let labels = self.options.iter();
+        labels.filter_map(|(name, value)| Some((name.strip_prefix(LABEL)?, value.as_str())))
     }
 
     /// The plain bytes, to be sealed.

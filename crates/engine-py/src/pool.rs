@@ -1,5 +1,6 @@
 //! A pool and its verbs.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
@@ -128,6 +129,7 @@ impl Pool {
 
     #[pyo3(signature = (*, paths, source, host, started_ns, exclude=Vec::new(),
                         one_file_system=false, compression=2, workers=0, parent=None, read_all=false,
+labels=BTreeMap::new(),
                         software=String::from("holdfast")))]
     #[allow(clippy::too_many_arguments)]
     fn backup(
@@ -142,6 +144,7 @@ impl Pool {
         workers: usize,
         parent: Option<String>,
         read_all: bool,
+        labels: BTreeMap<String, String>,
         software: String,
     ) -> PyResult<Run> {
         let request = backup::Request {
@@ -155,6 +158,7 @@ impl Pool {
             workers,
             parent: parent.as_deref().map(image_id).transpose()?,
             read_all,
+            labels,
             software,
         };
         let pool = Arc::clone(&self.0);

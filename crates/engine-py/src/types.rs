@@ -349,6 +349,11 @@ impl Image {
         &self.0.software
     }
 
+    #[getter]
+    fn labels(&self) -> BTreeMap<&str, &str> {
+        self.0.labels().collect()
+    }
+
     fn __repr__(&self) -> String {
         format!("Image({} {})", self.0.id, self.0.source.name)
     }

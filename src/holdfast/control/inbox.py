@@ -8,7 +8,7 @@ has its image; handing one over twice changes nothing.
 from __future__ import annotations
 
 import json
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from holdfast.base.errors import CatalogError, InputOutput, storage_error
@@ -38,6 +38,7 @@ class Note:
     findings_total: int
     software: str
     pool: str
+    labels: dict[str, str] = field(default_factory=dict)
 
 
 class Recorder(Protocol):

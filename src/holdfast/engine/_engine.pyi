@@ -205,6 +205,9 @@ class Image:
     def findings_total(self) -> int: ...
     @property
     def software(self) -> str: ...
+    @property
+    def labels(self) -> dict[str, str]:
+        """What whoever ordered the backup said of it."""
 
 @final
 class Run(Generic[_T]):
@@ -379,6 +382,7 @@ class Pool:
         workers: int = 0,
         parent: str | None = None,
         read_all: bool = False,
+        labels: dict[str, str] = ...,
         software: str = ...,
     ) -> Run[Image]:
         """Back up absolute paths; the image is committed when the run ends well.

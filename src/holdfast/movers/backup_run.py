@@ -17,6 +17,8 @@ from holdfast.base.ids import source_name
 from holdfast.movers.drive import drive
 
 if TYPE_CHECKING:
+    from collections.abc import Mapping
+
     from holdfast.base.clock import Clock
     from holdfast.base.ids import ClientName, ImageId, SourceName
     from holdfast.engine import Image, Pool
@@ -38,6 +40,7 @@ class BackupOrder:
         compression: zstd level, 1 to 19.
         read_all: Read every file, whatever an older image says of it: a full backup.
         parent: The image to compare with; None for the newest of the source.
+        labels: What the image's manifest is to say of who ordered it; see `base.labels`.
     """
 
     client: ClientName
@@ -47,6 +50,7 @@ class BackupOrder:
     compression: int = DEFAULT_COMPRESSION
     read_all: bool = False
     parent: ImageId | None = None
+    labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def source(self) -> SourceName:
@@ -112,6 +116,7 @@ def run_backup(
         compression=order.compression,
         parent=order.parent,
         read_all=order.read_all,
+        labels=dict(order.labels),
         software=f"holdfast {__version__}",
     )
     return drive(run, report)

@@ -25,7 +25,7 @@ use crate::error::{Error, Result};
 use crate::finding::Findings;
 use crate::ids::{Id, PackId};
 use crate::ingest::{self, Ingest};
-use crate::manifest::{Manifest, Source, Status};
+use crate::manifest::{LABEL, Manifest, Source, Status};
 use crate::pool::{Pool, jobs, marks};
 use crate::scan::handle::DirHandle;
 use crate::tasks::{in_threads, thread_count};
@@ -61,6 +61,8 @@ pub struct Request {
     pub parent: Option<Id>,
     /// Compare with no image: every file is read, whatever its times say.
     pub read_all: bool,
+    /// What whoever ordered the backup wants to find in its manifest.
+    pub labels: BTreeMap<String, String>,
     pub software: String,
 }
 
@@ -199,6 +201,9 @@ fn options(request: &Request) -> BTreeMap<String, String> {
         ("one_file_system".to_owned(), request.one_file_system.to_string()),
         ("read_all".to_owned(), request.read_all.to_string()),
     ]);
+    for (name, value) in &request.labels {
+        options.insert(format!("{LABEL}{name}"), value.clone());
+    }
     if !request.exclude.is_empty() {
         options.insert("exclude".to_owned(), request.exclude.join("\n"));
     }

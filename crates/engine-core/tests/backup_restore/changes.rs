@@ -139,3 +139,16 @@ fn an_older_image_can_be_compared_with() {
     assert_eq!(cumulative.counts.bytes_online, 100_000);
     site.assert_restored(&cumulative.image);
 }
+
+#[test]
+fn labels_are_in_the_manifest_that_is_read_back() {
+    let site = Site::new();
+    let given = [("policy", "files"), ("", "nameless"), ("job", "7/1")];
+    let labels = given.map(|(name, value)| (name.to_owned(), value.to_owned())).into();
+    let made = site.run(&backup::Request { labels, ..site.request() }).unwrap();
+    let read = site.pool.readable_images().unwrap().pop().unwrap();
+    assert_eq!(read.id, made.image.id);
+    let mut expected = given.to_vec();
+    expected.sort_unstable();
+    assert_eq!(read.labels().collect::<Vec<_>>(), expected);
+}

@@ -73,6 +73,7 @@ impl Site {
             workers: 3,
             parent: None,
             read_all: false,
+            labels: Default::default(),
             software: "test".into(),
         }
     }

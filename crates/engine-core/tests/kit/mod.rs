@@ -171,6 +171,7 @@ pub fn request(tree: &Tree) -> Request {
         workers: 1,
         parent: None,
         read_all: false,
+        labels: Default::default(),
         software: "test".into(),
     }
 }

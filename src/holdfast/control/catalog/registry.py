@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
-from holdfast.base import image_names
+from holdfast.base import image_names, labels
 from holdfast.base.clock import from_ns
 from holdfast.base.errors import ImageMissing, NotFound
 from holdfast.base.ids import LATEST, ImageId, PoolId, SourceName
@@ -60,6 +60,10 @@ def record(connection: sa.Connection, manifest: Manifest, pool: PoolId, now_ns: 
         "status": manifest.status,
         "parent": manifest.parent,
         "software": manifest.software,
+        "policy": manifest.labels.get(labels.POLICY),
+        "schedule": manifest.labels.get(labels.SCHEDULE),
+        "backup_kind": manifest.labels.get(labels.KIND),
+        "job": manifest.labels.get(labels.JOB),
     }
     connection.execute(
         insert(connection, images)
@@ -127,6 +131,10 @@ def _image_row(row: sa.RowMapping) -> ImageRow:
         findings=row["findings"],
         catalog_state=CatalogState(row["catalog_state"]),
         catalog_detail=row["catalog_detail"],
+        policy=row["policy"],
+        schedule=row["schedule"],
+        backup_kind=row["backup_kind"],
+        job=row["job"],
     )
 
 

@@ -111,6 +111,11 @@ class Manifest(Protocol):
         """What wrote it."""
         ...
 
+    @property
+    def labels(self) -> Mapping[str, str]:
+        """What it says of who ordered it; see `base.labels`."""
+        ...
+
 
 class PoolReader(Protocol):
     """The part of the engine's ``Pool`` that the catalog is fed from."""
@@ -146,6 +151,10 @@ class ImageRow:
         findings: Problems with single files.
         catalog_state: Whether browse and search know its files yet.
         catalog_detail: Why they do not, when they failed to.
+        policy: The policy under which it was made; None for one that was ordered by hand.
+        schedule: The schedule of the policy, if one made it due.
+        backup_kind: The kind of backup that was ordered: full, differential, …
+        job: The job that made it, ``<site>/<job>``.
     """
 
     id: ImageId
@@ -164,6 +173,10 @@ class ImageRow:
     findings: int
     catalog_state: CatalogState
     catalog_detail: str | None
+    policy: str | None
+    schedule: str | None
+    backup_kind: str | None
+    job: str | None
 
 
 @dataclass(frozen=True, slots=True)

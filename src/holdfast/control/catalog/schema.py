@@ -53,11 +53,17 @@ images = Table(
     Column("status", Text, nullable=False),
     Column("parent", Text),
     Column("software", Text, nullable=False),
+    # who ordered it; NULL for what no policy did
+    Column("policy", Text),
+    Column("schedule", Text),
+    Column("backup_kind", Text),
+    Column("job", Text),
     Column("catalog_state", Text, nullable=False),
     Column("catalog_detail", Text),
 )
 Index(None, images.c.source_id, images.c.number)
 Index(None, images.c.number)
+Index(None, images.c.policy)
 Index(None, images.c.catalog_state)
 
 copies = Table(

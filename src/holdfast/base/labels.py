@@ -1,0 +1,17 @@
+"""Names of what a manifest says of who ordered its image.
+
+Must not change: they are in pools. A catalog that is made anew knows by them which policy an
+image is of, and a master that was killed knows whether a job has its image already.
+"""
+
+POLICY = "policy"
+"""The name of the policy."""
+
+SCHEDULE = "schedule"
+"""The name of its schedule."""
+
+KIND = "kind"
+"""The kind of backup, as in `control.schedule`: full, differential, …"""
+
+JOB = "job"
+"""The number of the job, and of the site that gave it: ``<site>/<job>``."""
