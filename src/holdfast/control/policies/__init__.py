@@ -1,0 +1,38 @@
+"""Policies: what is backed up, when, where to, and how long it is kept.
+
+The front door; nothing outside imports the modules behind it. Must not move data nor ask a
+clock.
+"""
+
+from holdfast.control.policies.clients import KnownClients, PolicySource, sources
+from holdfast.control.policies.document import Document, Format, from_data, parse, render
+from holdfast.control.policies.findings import Finding, Severity, errors_of
+from holdfast.control.policies.plain import from_plain, to_plain
+from holdfast.control.policies.policy import (
+    ALL_LOCAL_DRIVES,
+    Drives,
+    Limits,
+    Policy,
+    Selection,
+)
+
+__all__ = [
+    "ALL_LOCAL_DRIVES",
+    "Document",
+    "Drives",
+    "Finding",
+    "Format",
+    "KnownClients",
+    "Limits",
+    "Policy",
+    "PolicySource",
+    "Selection",
+    "Severity",
+    "errors_of",
+    "from_data",
+    "from_plain",
+    "parse",
+    "render",
+    "sources",
+    "to_plain",
+]

@@ -1,0 +1,150 @@
+"""Which clients a policy is for, and the sources that it stands for on them.
+
+Pure: the known clients are handed in. Invariant: a query never names a client that is not
+known; a list names what it names.
+"""
+
+from __future__ import annotations
+
+import fnmatch
+import os
+import re
+from bisect import bisect_left
+from dataclasses import dataclass
+from functools import lru_cache
+from typing import TYPE_CHECKING
+
+from holdfast.base.ids import source_name
+from holdfast.control.policies.policy import Drives
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Sequence
+
+    from holdfast.base.ids import ClientName, SourceName
+    from holdfast.control.policies.policy import Policy, Selection
+
+_WILD = re.compile(r"[*?\[]")
+_BEYOND = "\U0010ffff"
+"""After every name that begins with the text it is put behind."""
+
+
+class KnownClients:
+    """The clients of a site, in an order that makes queries quick. Immutable."""
+
+    def __init__(self, names: Iterable[ClientName]) -> None:
+        self.names: tuple[ClientName, ...] = tuple(sorted(set(names)))
+        self._set = frozenset(self.names)
+
+    def __contains__(self, name: object) -> bool:
+        return name in self._set
+
+    def __len__(self) -> int:
+        return len(self.names)
+
+    def matching(self, query: str) -> tuple[ClientName, ...]:
+        """The clients that a query names, sorted.
+
+        Args:
+            query: Globs with commas between, such as ``web*,db?,!web-test*``: any of them, and
+                none of those with ``!``. Capital letters count.
+        """
+        wanted: set[ClientName] = set()
+        unwanted: set[ClientName] = set()
+        for glob in globs(query):
+            if glob.startswith("!"):
+                unwanted.update(self._like(glob[1:]))
+            else:
+                wanted.update(self._like(glob))
+        return tuple(sorted(wanted - unwanted))
+
+    def of(self, policy: Policy) -> tuple[ClientName, ...]:
+        """The clients that a policy is for."""
+        if policy.client_query is not None:
+            return self.matching(policy.client_query)
+        return policy.clients
+
+    def _like(self, glob: str) -> Iterator[ClientName]:
+        # Thousands of policies ask thousands of clients: only those that begin alike are asked.
+        wild = _WILD.search(glob)
+        start = glob[: wild.start()] if wild else glob
+        begin = bisect_left(self.names, start)
+        end = bisect_left(self.names, start + _BEYOND)
+        pattern = _pattern(glob)
+        return (name for name in self.names[begin:end] if pattern.match(name))
+
+
+def globs(query: str) -> list[str]:
+    """The parts of a query, without white space around them."""
+    return [part.strip() for part in query.split(",")]
+
+
+@lru_cache(maxsize=4096)
+def _pattern(glob: str) -> re.Pattern[str]:
+    return re.compile(fnmatch.translate(glob))
+
+
+@dataclass(frozen=True, slots=True)
+class PolicySource:
+    """One source of a policy: its images follow each other.
+
+    Attributes:
+        client: Whose it is.
+        selection: The name of the selection that it comes from.
+        paths: Absolute, sorted, none inside of another.
+        exclude: Rules in gitignore syntax.
+        one_file_system: Stay on the file system that each path is on.
+    """
+
+    client: ClientName
+    selection: str
+    paths: tuple[str, ...]
+    exclude: tuple[str, ...]
+    one_file_system: bool
+
+    @property
+    def source(self) -> SourceName:
+        """The name of the source, as a backup of these paths given by hand has it too."""
+        return source_name(self.client, [os.fsencode(path) for path in self.paths])
+
+
+def sources(
+    policy: Policy,
+    clients: Iterable[ClientName],
+    drives: Callable[[ClientName], Sequence[str]],
+) -> Iterator[PolicySource]:
+    """Take a policy apart into what can be backed up side by side.
+
+    Args:
+        policy: Any.
+        clients: Those that it is for, see `KnownClients.of`.
+        drives: Where the local file systems of a client are mounted; asked only of a selection
+            of `ALL_LOCAL_DRIVES`.
+    """
+    for client in clients:
+        for selection in policy.selections:
+            if isinstance(selection.paths, Drives):
+                for drive in drives(client):
+                    yield _source(client, selection, (drive,), one_file_system=True)
+            else:
+                paths = outermost(selection.paths)
+                yield _source(client, selection, paths, selection.one_file_system)
+
+
+def outermost(paths: Iterable[str]) -> tuple[str, ...]:
+    """Absolute paths in the order of their bytes, without repetition or nesting."""
+    clean = {"/" + os.path.normpath(path).lstrip("/") for path in paths}
+    return tuple(path for path in sorted(clean, key=os.fsencode) if clean.isdisjoint(parents(path)))
+
+
+def parents(path: str) -> list[str]:
+    """The directories that a normal path lies in, ``/`` first."""
+    if path == "/":
+        return []
+    parts = path.split("/")
+    return ["/", *("/".join(parts[:end]) for end in range(2, len(parts)))]
+
+
+def _source(
+    client: ClientName, selection: Selection, paths: tuple[str, ...], one_file_system: bool
+) -> PolicySource:
+    return PolicySource(client, selection.name, paths, selection.exclude, one_file_system)
