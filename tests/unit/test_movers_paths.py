@@ -29,6 +29,13 @@ def test_order_repetition_and_nesting_make_no_other_source(tmp_path: Path) -> No
     assert order.source == "host:" + ",".join(os.fsdecode(path) for path in wanted)
 
 
+def test_a_nested_path_counts_where_it_may_be_on_another_file_system(tmp_path: Path) -> None:
+    here = os.fsencode(tmp_path)
+    (tmp_path / "a" / "mounted").mkdir(parents=True)
+    given = [b"a/mounted", b"a", b"a/mounted/"]
+    assert absolute_paths(given, here, nested=True) == (here + b"/a", here + b"/a/mounted")
+
+
 def test_a_symbolic_link_is_backed_up_as_itself(tmp_path: Path) -> None:
     (tmp_path / "link").symlink_to("nowhere")
     here = os.fsencode(tmp_path)

@@ -32,6 +32,7 @@
     │   └── ObjectExists                object-exists          2  never
     ├── ImageProtected                  image-protected        2  never
     ├── ClockDoubtful                   clock-doubtful         2  never
+    ├── CommandFailed                   command-failed         2  same target
     ├── TargetNotEmpty                  target-not-empty       2  never
     ├── Fenced                          fenced                 2  same target
     ├── Busy                            busy                   2  same target
@@ -294,6 +295,14 @@ class ClockDoubtful(HoldfastError):
 
     code = "clock-doubtful"
     advice = "set the clock right, then run the same command again"
+
+
+class CommandFailed(HoldfastError):
+    """What a policy wants run before or after a backup failed."""
+
+    code = "command-failed"
+    retry = Retry.SAME_TARGET
+    advice = "what it said is among the events of the job"
 
 
 class TargetNotEmpty(HoldfastError):

@@ -40,6 +40,7 @@ class BackupOrder:
         compression: zstd level, 1 to 19.
         read_all: Read every file, whatever an older image says of it: a full backup.
         parent: The image to compare with; None for the newest of the source.
+        name: The source's name, where it does not follow from the paths.
         labels: What the image's manifest is to say of who ordered it; see `base.labels`.
     """
 
@@ -50,15 +51,18 @@ class BackupOrder:
     compression: int = DEFAULT_COMPRESSION
     read_all: bool = False
     parent: ImageId | None = None
+    name: SourceName | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def source(self) -> SourceName:
         """The name under which this order's images follow each other."""
-        return source_name(self.client, self.paths)
+        return self.name or source_name(self.client, self.paths)
 
 
-def absolute_paths(given: list[bytes], working_directory: bytes) -> tuple[bytes, ...]:
+def absolute_paths(
+    given: list[bytes], working_directory: bytes, *, nested: bool = False
+) -> tuple[bytes, ...]:
     """Make what a person named absolute, sorted, without repetition or nesting.
 
     Symbolic links in a path are left alone: what is backed up is what was named.
@@ -66,6 +70,8 @@ def absolute_paths(given: list[bytes], working_directory: bytes) -> tuple[bytes,
     Args:
         given: Absolute paths, or paths relative to the working directory.
         working_directory: Absolute.
+        nested: Keep a path inside of another: where each stays on its own file system, one may
+            lie on another than what surrounds it.
 
     Raises:
         Invalid: Nothing was named, or an empty path was.
@@ -84,7 +90,9 @@ def absolute_paths(given: list[bytes], working_directory: bytes) -> tuple[bytes,
         _require(absolute)
         wanted.add(absolute)
     return tuple(
-        path for path in sorted(wanted) if not any(_inside(path, other) for other in wanted)
+        path
+        for path in sorted(wanted)
+        if nested or not any(_inside(path, other) for other in wanted)
     )
 
 

@@ -75,7 +75,9 @@ def backup(
     screen = Screen(as_json=as_json)
     order = BackupOrder(
         client=client_name(os.uname().nodename),
-        paths=absolute_paths([os.fsencode(path) for path in paths], os.getcwdb()),
+        paths=absolute_paths(
+            [os.fsencode(path) for path in paths], os.getcwdb(), nested=one_file_system
+        ),
         exclude=exclude,
         one_file_system=one_file_system,
         compression=compression,

@@ -1,0 +1,227 @@
+"""Do the work that a master offers, and tell it how that goes.
+
+Must not touch the catalog, nor decide what is worth doing. Invariants: while a job is at work its
+lease is renewed, and where that fails for as long as the lease lasts, or the master says that
+the job is another's, the work stops before anything is committed; whatever happens, the master is
+told of the end once, with the fence under which it came to be.
+"""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+from holdfast.base.errors import Cancelled, CommandFailed, Fenced, HoldfastError, InternalError
+from holdfast.base.ids import ClientName, ImageId, SourceName
+from holdfast.movers.backup_run import BackupOrder, absolute_paths
+from holdfast.movers.commands import run_command
+from holdfast.movers.drives import ALL_LOCAL_DRIVES, local_drives
+from holdfast.wire.messages import (
+    Answer,
+    ImageNote,
+    WorkEnded,
+    WorkError,
+    WorkEvent,
+    WorkProgress,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from holdfast.engine import Counters, Image
+    from holdfast.movers.drive import Reporter
+    from holdfast.wire.messages import BackupWork, Master, WorkOffer
+
+REPORTS_S = 1.0
+"""How often the master hears of a job at work; ten times a lease at most."""
+
+EVENTS_KEPT = 1000
+"""How many events of a job are told; a manifest keeps as many findings."""
+
+COUNTERS = (
+    *("files", "dirs", "others", "bytes_found", "bytes_read", "bytes_online", "files_changed"),
+    *("files_unchanged", "bytes_new", "bytes_transmitted", "bytes_stored", "findings"),
+    *("bytes_total", "files_total"),
+)
+
+
+class BackUp(Protocol):
+    """Takes a backup into the storage of this machine's site."""
+
+    def __call__(self, order: BackupOrder, report: Reporter) -> Image:
+        """Back up; raises `HoldfastError`."""
+        ...
+
+
+@dataclass
+class Agent:
+    """One machine's worker. Each offer may be worked on in a thread of its own.
+
+    Attributes:
+        back_up: How it takes a backup.
+        master: Whom it tells.
+        now_s: A clock that only goes forward, in seconds.
+    """
+
+    back_up: BackUp
+    master: Master
+    now_s: Callable[[], float] = time.monotonic
+
+    def work(self, offer: WorkOffer) -> None:
+        """Do one offer to its end. Never raises: what goes wrong is told to the master."""
+        task = _Task(self, offer)
+        error: WorkError | None = None
+        try:
+            task.run()
+        except HoldfastError as failure:
+            error = WorkError(failure.code, failure.message, failure.hint)
+        except Exception as defect:  # noqa: BLE001 - it is told, as every other end is
+            error = WorkError(
+                InternalError.code, f"{type(defect).__name__}: {defect}", InternalError.advice
+            )
+        task.tell_end(error)
+
+
+class _Task:
+    """One offer at work."""
+
+    def __init__(self, agent: Agent, offer: WorkOffer) -> None:
+        self._agent = agent
+        self._offer = offer
+        self._events: list[WorkEvent] = []
+        self._counters: dict[str, int] = {}
+        self._image: Image | None = None
+        self._heard_s = agent.now_s()
+        self._next_s = self._heard_s
+        self._every_s = min(REPORTS_S, offer.lease_s / 10)
+
+    def run(self) -> None:
+        work = self._offer.work
+        self._alive()
+        if work.pre_command:
+            self._command(work.pre_command, "pre-command", {})
+        failed = True
+        try:
+            self._image = self._agent.back_up(_order(work), self._report)
+            failed = False
+        finally:
+            # What the first command made ready is put back whatever became of the backup.
+            if work.post_command:
+                self._post(work, failed=failed)
+
+    def tell_end(self, error: WorkError | None) -> None:
+        """Tell the master of the end, until it has heard or the job is no longer ours."""
+        image = self._image
+        note = None if image is None else _note(image)
+        found = [] if image is None else image.findings
+        events = self._events + [
+            WorkEvent(one.severity, one.code, one.message, one.path) for one in found
+        ]
+        total = len(self._events) + (0 if image is None else image.findings_total)
+        message = WorkEnded(
+            job_id=self._offer.job_id,
+            fence=self._offer.fence,
+            image=note,
+            events=tuple(events[:EVENTS_KEPT]),
+            events_total=total,
+            counters=dict(image.stats) if image is not None else self._counters,
+            error=error,
+        )
+        while True:
+            try:
+                self._agent.master.hear(message)
+            except HoldfastError:
+                if self._agent.now_s() - self._heard_s > self._offer.lease_s:
+                    # The master finds the image by its label when it takes the job up again.
+                    return
+                time.sleep(self._every_s)
+            else:
+                return
+
+    def _post(self, work: BackupWork, *, failed: bool) -> None:
+        try:
+            self._command(
+                work.post_command, "post-command", {"HOLDFAST_FAILED": "1" if failed else "0"}
+            )
+        except CommandFailed:
+            # It must not hide why the backup itself failed.
+            if not failed:
+                raise
+
+    def _command(self, command: tuple[str, ...], which: str, environ: dict[str, str]) -> None:
+        labels = {
+            f"HOLDFAST_{name.upper()}": value for name, value in self._offer.work.labels.items()
+        }
+        timeout_s = self._offer.work.command_timeout_s
+        try:
+            said = run_command(command, {**labels, **environ}, timeout_s, self._alive)
+        except CommandFailed as error:
+            message = f"{which}: {error.message}"
+            self._events.append(WorkEvent("error", error.code, message))
+            raise CommandFailed(message, error.hint) from error
+        if said:
+            self._events.append(WorkEvent("info", which, f"{which} said: {said}"))
+
+    def _report(self, counters: Counters) -> None:
+        self._counters = {name: getattr(counters, name) for name in COUNTERS}
+        self._alive()
+
+    def _alive(self) -> None:
+        """Renew the lease if it is time to; raise if the work is to stop."""
+        now_s = self._agent.now_s()
+        if now_s < self._next_s:
+            return
+        self._next_s = now_s + self._every_s
+        message = WorkProgress(self._offer.job_id, self._offer.fence, self._counters)
+        try:
+            answer = self._agent.master.hear(message)
+        except HoldfastError as error:
+            if now_s - self._heard_s > self._offer.lease_s:
+                raise Fenced(
+                    f"job {self._offer.job_id} lost its master for "
+                    f"{now_s - self._heard_s:.0f} s: {error.message}"
+                ) from error
+            return
+        self._heard_s = now_s
+        if answer is Answer.FENCED:
+            raise Fenced(f"job {self._offer.job_id} was given to another worker")
+        if answer is Answer.STOP:
+            raise Cancelled(f"job {self._offer.job_id} was told to stop")
+
+
+def _order(work: BackupWork) -> BackupOrder:
+    nested = work.one_file_system or work.paths == (ALL_LOCAL_DRIVES,)
+    if work.paths == (ALL_LOCAL_DRIVES,):
+        paths = local_drives()
+    else:
+        paths = absolute_paths([os.fsencode(path) for path in work.paths], b"/", nested=nested)
+    return BackupOrder(
+        client=ClientName(work.client),
+        paths=paths,
+        exclude=work.exclude,
+        one_file_system=nested,
+        compression=work.compression,
+        read_all=work.read_all,
+        parent=None if work.parent is None else ImageId(work.parent),
+        name=SourceName(work.source),
+        labels=work.labels,
+    )
+
+
+def _note(image: Image) -> ImageNote:
+    return ImageNote(
+        id=image.id,
+        number=image.number,
+        source=image.source,
+        host=image.host,
+        started_ns=image.started_ns,
+        finished_ns=image.finished_ns,
+        parent=image.parent,
+        status=image.status,
+        stats=dict(image.stats),
+        findings_total=image.findings_total,
+        software=image.software,
+        labels=dict(image.labels),
+    )

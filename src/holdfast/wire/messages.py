@@ -1,0 +1,195 @@
+"""What a master and those who work for it tell each other about jobs.
+
+Must not act. Invariants: every message of a worker names the job and the fence under which it
+works, so that one who was given up can change nothing; every message is plain data that passes
+JSON unchanged. Names of files are text in which bytes that are not UTF-8 are surrogate escapes.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import asdict, dataclass, field, fields
+from typing import Any, Protocol, Self, TypeAlias
+
+from holdfast.base.errors import Invalid
+
+VERSION = 1
+"""Of all messages together; a receiver refuses a newer one."""
+
+
+@dataclass(frozen=True, slots=True)
+class BackupWork:
+    """A backup of one source.
+
+    Attributes:
+        client: Whose machine.
+        source: The name under which the images follow each other.
+        paths: Absolute; a word such as ``ALL_LOCAL_DRIVES`` is for the worker to resolve.
+        exclude: Rules in gitignore syntax.
+        one_file_system: Stay on the file system that each path is on.
+        compression: zstd level.
+        read_all: Read every file, whatever an older image says of it.
+        parent: The image to compare with; None for the newest of the source.
+        labels: For the manifest; see `base.labels`.
+        pre_command: Run before, without a shell; empty for none. Its failure is the job's.
+        post_command: Run after, also where the backup failed.
+        command_timeout_s: How long each of them may take.
+    """
+
+    client: str
+    source: str
+    paths: tuple[str, ...]
+    exclude: tuple[str, ...] = ()
+    one_file_system: bool = False
+    compression: int = 2
+    read_all: bool = False
+    parent: str | None = None
+    labels: dict[str, str] = field(default_factory=dict)
+    pre_command: tuple[str, ...] = ()
+    post_command: tuple[str, ...] = ()
+    command_timeout_s: float = 3600.0
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data, with its version."""
+        return {"version": VERSION, "work": "backup", **asdict(self)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> Self:
+        """Read what `to_json` made.
+
+        Raises:
+            Invalid: It is of a newer version, of another kind, or lacks something.
+        """
+        given = dict(data)
+        version, work = given.pop("version", None), given.pop("work", None)
+        if not isinstance(version, int) or version > VERSION or work != "backup":
+            raise Invalid(
+                f"work of the kind '{work}', version {version}, is not known here",
+                f"this Holdfast knows backups up to version {VERSION}: update it",
+            )
+        known = {one.name for one in fields(cls)}
+        for name in ("paths", "exclude", "pre_command", "post_command"):
+            if name in given:
+                given[name] = tuple(given[name])
+        try:
+            return cls(**{name: value for name, value in given.items() if name in known})
+        except TypeError as error:
+            raise Invalid(f"work of the kind 'backup' is not complete: {error}") from error
+
+
+@dataclass(frozen=True, slots=True)
+class WorkOffer:
+    """One job, for one worker, under one fence.
+
+    Attributes:
+        job_id: Which job.
+        fence: Higher each time that the job is given out.
+        lease_s: For how long without an answer it stays this worker's.
+        work: What to do.
+    """
+
+    job_id: int
+    fence: int
+    lease_s: float
+    work: BackupWork
+
+
+@dataclass(frozen=True, slots=True)
+class WorkEvent:
+    """Something about a job that a person may want to know.
+
+    Attributes:
+        severity: ``info``, ``warning`` or ``error``.
+        cause: Stable word for the cause: ``no-permission``, ``vanished``.
+        message: The same in a sentence.
+        path: Which file; None for the job itself.
+    """
+
+    severity: str
+    cause: str
+    message: str
+    path: bytes | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkProgress:
+    """A sign of life; it renews the lease."""
+
+    job_id: int
+    fence: int
+    counters: dict[str, int]
+
+
+@dataclass(frozen=True, slots=True)
+class ImageNote:
+    """What a catalog keeps of a committed image's manifest."""
+
+    id: str
+    number: int
+    source: str
+    host: str
+    started_ns: int
+    finished_ns: int
+    parent: str | None
+    status: str
+    stats: dict[str, int]
+    findings_total: int
+    software: str
+    labels: dict[str, str]
+
+
+@dataclass(frozen=True, slots=True)
+class WorkError:
+    """Why a job failed; `base.errors.from_code` makes the error of it."""
+
+    code: str
+    message: str
+    hint: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class WorkEnded:
+    """The end of a job, well or not.
+
+    Attributes:
+        job_id: Which job.
+        fence: Under which it was worked on.
+        image: What was committed, if anything was.
+        events: About single files and commands; the first of them.
+        events_total: How many there were.
+        counters: The last.
+        error: Why it failed; None if it did not.
+    """
+
+    job_id: int
+    fence: int
+    image: ImageNote | None
+    events: tuple[WorkEvent, ...]
+    events_total: int
+    counters: dict[str, int]
+    error: WorkError | None
+
+
+WorkMessage: TypeAlias = WorkProgress | WorkEnded
+
+
+class Answer(enum.StrEnum):
+    """What a master says to a message."""
+
+    GO_ON = "go on"
+    STOP = "stop"
+    """Somebody cancelled the job, or it is to be suspended."""
+    FENCED = "fenced"
+    """The job is another's now: stop, and commit nothing."""
+
+
+class Master(Protocol):
+    """Whom a worker reports to. Thread-safe."""
+
+    def hear(self, message: WorkMessage) -> Answer:
+        """Take a message.
+
+        Raises:
+            HoldfastError: It could not be taken; the worker may say it again.
+        """
+        ...

@@ -1,0 +1,237 @@
+"""A worker: leases, fences, commands around a backup, and one word of the end."""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, field
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import pytest
+
+from holdfast.base.errors import DatabaseLost, NoSpace
+from holdfast.movers.agent import COUNTERS, Agent
+from holdfast.wire.messages import Answer, BackupWork, WorkEnded, WorkOffer, WorkProgress
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from holdfast.engine import Counters, Image
+    from holdfast.movers.backup_run import BackupOrder
+    from holdfast.movers.drive import Reporter
+    from holdfast.wire.messages import WorkMessage
+
+LEASE_S = 10.0
+
+
+@dataclass
+class FakeMaster:
+    """Hears; answers, or fails, as it is told."""
+
+    heard: list[WorkMessage] = field(default_factory=list)
+    answer: Callable[[WorkMessage], Answer] = lambda _message: Answer.GO_ON
+
+    def hear(self, message: WorkMessage) -> Answer:
+        self.heard.append(message)
+        return self.answer(message)
+
+    @property
+    def ended(self) -> list[WorkEnded]:
+        return [one for one in self.heard if isinstance(one, WorkEnded)]
+
+
+class Time:
+    """Seconds that pass when they are told to."""
+
+    def __init__(self) -> None:
+        self.now_s = 0.0
+
+    def __call__(self) -> float:
+        return self.now_s
+
+
+def counters(files: int) -> Counters:
+    return cast("Counters", SimpleNamespace(**dict.fromkeys(COUNTERS, files)))
+
+
+def image(order: BackupOrder) -> Image:
+    finding = SimpleNamespace(
+        path=b"/srv/\xff", severity="error", code="no-permission", message="may not read it"
+    )
+    made = SimpleNamespace(
+        id="ab" * 16, number=3, source=order.source, host=order.client, started_ns=1,
+        finished_ns=2, parent=None, status="completed with errors", stats={"files": 9},
+        findings=[finding], findings_total=1, software="holdfast", labels=order.labels,
+    )  # fmt: skip
+    return cast("Image", made)
+
+
+@dataclass
+class Backup:
+    """Stands for a pool: reports as often as it is told while time passes."""
+
+    time: Time
+    steps: int = 3
+    step_s: float = 2.0
+    orders: list[BackupOrder] = field(default_factory=list)
+    error: Exception | None = None
+
+    def __call__(self, order: BackupOrder, report: Reporter) -> Image:
+        self.orders.append(order)
+        for step in range(self.steps):
+            self.time.now_s += self.step_s
+            report(counters(step))
+        if self.error is not None:
+            raise self.error
+        return image(order)
+
+
+def offer(path: Path, **more: Any) -> WorkOffer:
+    work = BackupWork(
+        client="web1", source="web1:srv", paths=(str(path),), labels={"policy": "files"}, **more
+    )
+    return WorkOffer(7, 2, LEASE_S, work)
+
+
+def test_a_backup_renews_its_lease_and_ends_once(tmp_path: Path) -> None:
+    time, master = Time(), FakeMaster()
+    backup = Backup(time)
+    Agent(backup, master, time).work(offer(tmp_path, read_all=True, parent="cd" * 16))
+    (order,) = backup.orders
+    assert (order.source, order.client, order.read_all) == ("web1:srv", "web1", True)
+    assert (order.parent, order.labels) == ("cd" * 16, {"policy": "files"})
+    assert all((one.job_id, one.fence) == (7, 2) for one in master.heard)
+    assert len([one for one in master.heard if isinstance(one, WorkProgress)]) == 4
+    (ended,) = master.ended
+    assert ended.error is None
+    assert ended.image is not None
+    assert ended.image.labels == {"policy": "files"}
+    assert [(one.path, one.cause) for one in ended.events] == [(b"/srv/\xff", "no-permission")]
+    assert ended.counters == {"files": 9}
+
+
+def test_an_error_is_told_with_its_code(tmp_path: Path) -> None:
+    time, master = Time(), FakeMaster()
+    Agent(Backup(time, error=NoSpace("disk full", "free some")), master, time).work(offer(tmp_path))
+    (ended,) = master.ended
+    assert ended.error is not None
+    assert (ended.error.code, ended.error.hint) == ("no-space", "free some")
+    assert ended.image is None
+    assert ended.counters["files"] == 2
+
+
+def test_a_defect_is_told_as_well(tmp_path: Path) -> None:
+    time, master = Time(), FakeMaster()
+    Agent(Backup(time, error=ZeroDivisionError("x")), master, time).work(offer(tmp_path))
+    (ended,) = master.ended
+    assert ended.error is not None
+    assert (ended.error.code, ended.error.message) == ("internal", "ZeroDivisionError: x")
+
+
+def test_a_path_that_is_not_there_fails_before_anything_is_read(tmp_path: Path) -> None:
+    time, master = Time(), FakeMaster()
+    backup = Backup(time)
+    Agent(backup, master, time).work(offer(tmp_path / "nowhere"))
+    assert backup.orders == []
+    assert [one.error.code for one in master.ended if one.error] == ["path-missing"]
+
+
+@pytest.mark.parametrize(
+    ("answer", "code"), [(Answer.STOP, "cancelled"), (Answer.FENCED, "fenced")]
+)
+def test_work_stops_when_the_master_says_so(tmp_path: Path, answer: Answer, code: str) -> None:
+    time, master = Time(), FakeMaster()
+    master.answer = lambda _message: answer if time.now_s > 3 else Answer.GO_ON
+    Agent(Backup(time, steps=100), master, time).work(offer(tmp_path))
+    assert time.now_s == 4
+    assert [one.error.code for one in master.ended if one.error] == [code]
+
+
+def lost(_message: WorkMessage) -> Answer:
+    raise DatabaseLost("no server")
+
+
+def test_work_outlives_a_short_loss_of_the_master(tmp_path: Path) -> None:
+    time, master = Time(), FakeMaster()
+    master.answer = lambda message: lost(message) if 2 < time.now_s < 10 else Answer.GO_ON
+    Agent(Backup(time, steps=10), master, time).work(offer(tmp_path))
+    (ended,) = master.ended
+    assert ended.error is None
+
+
+def test_work_stops_when_its_lease_ran_out_unheard(tmp_path: Path) -> None:
+    time, master = Time(), FakeMaster()
+    master.answer = lambda message: lost(message) if time.now_s > 2 else Answer.GO_ON
+    backup = Backup(time, steps=100)
+    Agent(backup, master, time).work(offer(tmp_path))
+    assert LEASE_S < time.now_s <= 2 + LEASE_S + backup.step_s
+    assert [one.error.code for one in master.ended if one.error] == ["fenced"]
+
+
+def say(text: str) -> tuple[str, ...]:
+    return (sys.executable, "-c", text)
+
+
+def test_commands_run_around_the_backup_and_are_heard(tmp_path: Path) -> None:
+    time, master = Time(), FakeMaster()
+    note = "import os; print(os.environ['HOLDFAST_POLICY'], os.environ.get('HOLDFAST_FAILED'))"
+    work = offer(tmp_path, pre_command=say(note), post_command=say(note))
+    Agent(Backup(time), master, time).work(work)
+    (ended,) = master.ended
+    said = [one.message for one in ended.events if one.severity == "info"]
+    assert said == ["pre-command said: files None", "post-command said: files 0"]
+    assert ended.events_total == 3
+
+
+def test_a_failed_command_before_keeps_the_backup_from_running(tmp_path: Path) -> None:
+    time, master = Time(), FakeMaster()
+    backup = Backup(time)
+    marker = tmp_path / "marker"
+    after = say(f"open({str(marker)!r}, 'w')")
+    work = offer(tmp_path, pre_command=say("exit('no dump')"), post_command=after)
+    Agent(backup, master, time).work(work)
+    assert backup.orders == []
+    assert not marker.exists()
+    (ended,) = master.ended
+    assert ended.error is not None
+    assert ended.error.code == "command-failed"
+    assert "no dump" in ended.error.message
+    assert [one.severity for one in ended.events] == ["error"]
+
+
+def test_the_command_after_runs_where_the_backup_failed_and_hides_nothing(tmp_path: Path) -> None:
+    time, master = Time(), FakeMaster()
+    after = say("import os; exit('failed=' + os.environ['HOLDFAST_FAILED'])")
+    work = offer(tmp_path, post_command=after)
+    Agent(Backup(time, error=NoSpace("disk full")), master, time).work(work)
+    (ended,) = master.ended
+    assert ended.error is not None
+    assert ended.error.code == "no-space"
+    assert "failed=1" in ended.events[0].message
+
+
+def test_a_failed_command_after_is_the_jobs_failure_and_keeps_the_image_known(
+    tmp_path: Path,
+) -> None:
+    time, master = Time(), FakeMaster()
+    Agent(Backup(time), master, time).work(offer(tmp_path, post_command=say("exit(1)")))
+    (ended,) = master.ended
+    assert ended.error is not None
+    assert ended.error.code == "command-failed"
+    assert ended.image is not None
+
+
+def test_messages_pass_json_and_newer_ones_are_refused(tmp_path: Path) -> None:
+    import json
+
+    from holdfast.base.errors import Invalid
+
+    work = offer(tmp_path, exclude=("*.tmp",), post_command=("a", "b\udcff")).work
+    data = json.loads(json.dumps(work.to_json()))
+    assert BackupWork.from_json(data) == work
+    for wrong in ({"version": 2}, {"work": "dance"}, {"version": None}):
+        with pytest.raises(Invalid):
+            BackupWork.from_json({**data, **wrong})
+    with pytest.raises(Invalid, match="not complete"):
+        BackupWork.from_json({"version": 1, "work": "backup", "client": "web1"})
