@@ -21,6 +21,7 @@
     ├── NotFound                        not-found              2  never
     │   ├── ImageMissing                image-missing          2  never
     │   ├── PathMissing                 path-missing           2  never
+    │   ├── JobMissing                  job-missing            2  never
     │   └── ObjectMissing               object-missing         2  other target
     ├── CatalogError                    catalog                2  never
     │   ├── CatalogDamaged              catalog-damaged        2  never
@@ -34,6 +35,8 @@
     ├── ClockDoubtful                   clock-doubtful         2  never
     ├── CommandFailed                   command-failed         2  same target
     ├── TargetNotEmpty                  target-not-empty       2  never
+    ├── WrongState                      wrong-state            2  never
+    ├── WorkerLost                      worker-lost            2  same target
     ├── Fenced                          fenced                 2  same target
     ├── Busy                            busy                   2  same target
     ├── Unsupported                     unsupported            2  never
@@ -215,6 +218,13 @@ class PathMissing(NotFound):
     advice = "'holdfast ls IMAGE:PATH' and 'holdfast find' show what there is"
 
 
+class JobMissing(NotFound):
+    """The site has no such job."""
+
+    code = "job-missing"
+    advice = "list them with: holdfast jobs"
+
+
 class ObjectMissing(NotFound):
     """The store has no object of this key."""
 
@@ -310,6 +320,21 @@ class TargetNotEmpty(HoldfastError):
 
     code = "target-not-empty"
     advice = "choose an empty or new directory"
+
+
+class WrongState(HoldfastError):
+    """What was asked can't be done to something in the state in which it is."""
+
+    code = "wrong-state"
+    advice = "look at its state first"
+
+
+class WorkerLost(HoldfastError):
+    """Nothing was heard of a job's worker for too long."""
+
+    code = "worker-lost"
+    retry = Retry.SAME_TARGET
+    advice = "look whether the machine that did the work is up and can reach the master server"
 
 
 class Fenced(HoldfastError):
