@@ -4,6 +4,7 @@ The front door. Pure functions of schedules, history and a moment; must not ask 
 database.
 """
 
+from holdfast.control.schedule.occurrences import Occurrence, occurrences
 from holdfast.control.schedule.schedule import BackupKind, Calendar, Schedule, Window
 
-__all__ = ["BackupKind", "Calendar", "Schedule", "Window"]
+__all__ = ["BackupKind", "Calendar", "Occurrence", "Schedule", "Window", "occurrences"]

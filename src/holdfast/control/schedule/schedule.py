@@ -7,13 +7,13 @@ itself; what does not is refused with one sentence when it is made.
 from __future__ import annotations
 
 import enum
-import re
 from dataclasses import dataclass
 from datetime import date, datetime, time, timedelta
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo
 
 from holdfast.base.errors import Invalid
+from holdfast.base.ids import PLAIN_NAME_HINT, is_plain_name
 from holdfast.base.units import format_duration
 
 if TYPE_CHECKING:
@@ -25,8 +25,6 @@ LEAST_DISTANCE = timedelta(minutes=1)
 LEAST_DISTANCE_CONTINUOUS = timedelta(seconds=1)
 GREATEST_DISTANCE = timedelta(days=36_500)
 WEEKDAYS = ("Monday", "Tuesday", "Wednesday", "Thursday", "Friday", "Saturday", "Sunday")
-
-_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
 
 
 class BackupKind(enum.StrEnum):
@@ -64,7 +62,8 @@ class Window:
             times make 24 hours.
 
     Raises:
-        Invalid: It has no day, an unknown day, or times with a zone of their own.
+        Invalid: It has no day, an unknown day, or times that are more than hours, minutes and
+            seconds.
     """
 
     days: frozenset[int]
@@ -85,6 +84,8 @@ class Window:
                     f"the time {moment} of a window has a zone of its own",
                     "a window is in the zone of its schedule",
                 )
+            if moment.microsecond:
+                raise Invalid(f"the time {moment} of a window is not a whole second")
 
     @property
     def length(self) -> timedelta:
@@ -110,7 +111,7 @@ class Calendar:
         except_dates: Days that are taken away.
 
     Raises:
-        Invalid: It gives nothing.
+        Invalid: A rule can't be understood or never fires, or exceptions leave nothing.
     """
 
     rules: tuple[str, ...] = ()
@@ -119,6 +120,9 @@ class Calendar:
     except_dates: tuple[date, ...] = ()
 
     def __post_init__(self) -> None:
+        from holdfast.control.schedule.occurrences import is_ever_due
+        from holdfast.control.schedule.recurrence import recurrence
+
         if not self.rules and not self.dates:
             raise Invalid(
                 "a calendar has one rule or date at least",
@@ -127,6 +131,13 @@ class Calendar:
         for one in (*self.dates, *self.except_dates):
             if isinstance(one, datetime):
                 raise Invalid(f"'{one}' is a moment where a calendar wants a date")
+        for text in (*self.rules, *self.except_rules):
+            recurrence(text)
+        if not is_ever_due(self, ()):
+            raise Invalid(
+                "nothing is left of a calendar: it ended long ago, or its exceptions take all away",
+                "look at the UNTIL of its rules, and at its exceptions",
+            )
 
 
 @dataclass(frozen=True, slots=True)
@@ -161,11 +172,8 @@ class Schedule:
     priority: int | None = None
 
     def __post_init__(self) -> None:
-        if _NAME.fullmatch(self.name) is None:
-            raise Invalid(
-                f"'{self.name}' can't be the name of a schedule",
-                "use up to 63 of a to z, 0 to 9, '.', '_', '-', with a letter or digit first",
-            )
+        if not is_plain_name(self.name):
+            raise Invalid(f"'{self.name}' can't be the name of a schedule", PLAIN_NAME_HINT)
         self._check_distance()
         self._check_windows()
         if self.priority is not None and not 0 <= self.priority <= 100:
@@ -198,11 +206,18 @@ class Schedule:
             )
 
     def _check_windows(self) -> None:
+        from holdfast.control.schedule.occurrences import is_ever_due
+
         overlap = overlapping(self.windows)
         if overlap is not None:
             raise Invalid(
                 f"windows of schedule '{self.name}' overlap: {overlap[0]} and {overlap[1]}",
                 "make one window of them, or let one close when the other opens",
+            )
+        if self.calendar is not None and not is_ever_due(self.calendar, self.windows):
+            raise Invalid(
+                f"schedule '{self.name}' is never due: nothing of its calendar lies in a window",
+                "a day needs a window that opens on it, a time one that is open then",
             )
         if self.stagger < timedelta():
             raise Invalid(f"schedule '{self.name}' can't be staggered over less than nothing")
@@ -217,12 +232,7 @@ class Schedule:
 
 def since_midnight(moment: time) -> timedelta:
     """How long after midnight a time of day is, where no clock is changed."""
-    return timedelta(
-        hours=moment.hour,
-        minutes=moment.minute,
-        seconds=moment.second,
-        microseconds=moment.microsecond,
-    )
+    return timedelta(hours=moment.hour, minutes=moment.minute, seconds=moment.second)
 
 
 def overlapping(windows: tuple[Window, ...]) -> tuple[Window, Window] | None:
