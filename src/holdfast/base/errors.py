@@ -5,7 +5,9 @@
     HoldfastError                       code                exit  retry
     ├── UsageError                      usage                 64  never
     │   ├── Invalid                     invalid               64  never
-    │   └── ImageAmbiguous              image-ambiguous       64  never
+    │   ├── ImageAmbiguous              image-ambiguous       64  never
+    │   ├── KeyReused                   key-reused            64  never
+    │   └── TooLarge                    too-large             64  never
     ├── SiteError                       site                   2  never
     │   ├── SiteMissing                 site-missing           2  never
     │   ├── SiteExists                  site-exists            2  never
@@ -30,7 +32,13 @@
     │   ├── InputOutput                 io                     2  same target
     │   ├── NoSpace                     no-space               2  other target
     │   ├── NoPermission                no-permission          2  never
-    │   └── ObjectExists                object-exists          2  never
+    │   ├── ObjectExists                object-exists          2  never
+    │   └── Unreachable                 unreachable            2  same target
+    ├── AccessError                     access                 2  never
+    │   ├── NotAuthenticated            not-authenticated      2  never
+    │   ├── Forbidden                   forbidden              2  never
+    │   └── TooManyAttempts             too-many-attempts      2  same target
+    ├── AlreadyExists                   already-exists         2  never
     ├── ImageProtected                  image-protected        2  never
     ├── ClockDoubtful                   clock-doubtful         2  never
     ├── CommandFailed                   command-failed         2  same target
@@ -115,6 +123,20 @@ class ImageAmbiguous(UsageError):
     """A prefix names more than one image."""
 
     code = "image-ambiguous"
+
+
+class KeyReused(UsageError):
+    """An idempotency key came again with another request."""
+
+    code = "key-reused"
+    advice = "make a new key for each act, and repeat a request as it was"
+
+
+class TooLarge(UsageError):
+    """A request is larger than what is taken."""
+
+    code = "too-large"
+    advice = "send less at once"
 
 
 class SiteError(HoldfastError):
@@ -291,6 +313,51 @@ class ObjectExists(StorageError):
     code = "object-exists"
     retry = Retry.NEVER
     advice = "choose another name or place"
+
+
+class Unreachable(StorageError):
+    """The site's API does not answer."""
+
+    code = "unreachable"
+    advice = "see that the site is served, and that its URL is right"
+
+
+class AccessError(HoldfastError):
+    """Who asks is not let in."""
+
+    code = "access"
+    advice = "ask an administrator of the site"
+
+
+class NotAuthenticated(AccessError):
+    """Nobody knows who asks: no token, or one that is not valid."""
+
+    code = "not-authenticated"
+    advice = "log in, or give a token that is valid: HOLDFAST_TOKEN"
+
+
+class Forbidden(AccessError):
+    """Who asks is known, and may not do that."""
+
+    code = "forbidden"
+    advice = "ask an administrator of the site for a role, or for clients, that include it"
+
+
+class TooManyAttempts(AccessError):
+    """Too many logins failed; the next has to wait."""
+
+    code = "too-many-attempts"
+    retry = Retry.SAME_TARGET
+    advice = "wait, then try again"
+    wait_s: float | None = None
+    """How long, if whoever raises it knows."""
+
+
+class AlreadyExists(HoldfastError):
+    """Something of this name is there already."""
+
+    code = "already-exists"
+    advice = "choose another name"
 
 
 class ImageProtected(HoldfastError):

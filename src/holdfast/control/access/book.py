@@ -1,0 +1,490 @@
+"""Users and tokens in the control database, and who stands behind a token.
+
+Must not judge what somebody may do: a `Principal` does. Invariants: a user who is disabled, or
+whose role is changed, is so for every token at once; a secret is handed out once, never stored.
+"""
+
+from __future__ import annotations
+
+from datetime import timedelta
+from typing import TYPE_CHECKING
+
+import sqlalchemy as sa
+
+from holdfast.base.clock import from_ns, to_ns
+from holdfast.base.errors import AlreadyExists, Forbidden, Invalid, NotAuthenticated, NotFound
+from holdfast.control.access import accounts, passwords, throttle
+from holdfast.control.access.accounts import Token, User
+from holdfast.control.access.passwords import Cost, Passwords
+from holdfast.control.access.permissions import Role
+from holdfast.control.access.principal import Principal, Way
+from holdfast.control.access.schema import tokens, users
+from holdfast.control.access.scope import ALL_CLIENTS, Scope
+from holdfast.control.database.upsert import insert
+
+if TYPE_CHECKING:
+    from datetime import datetime
+
+    from holdfast.base.clock import Clock
+    from holdfast.control.database import Database
+
+SESSION = timedelta(hours=12)
+"""How long a login lasts."""
+
+KEPT = timedelta(days=30)
+"""How long a token that is worth nothing any more is still listed."""
+
+_USED_AGAIN = timedelta(minutes=1)
+
+
+class AccessBook:
+    """The users and tokens of one site. Thread-safe."""
+
+    def __init__(self, database: Database, clock: Clock, cost: Cost | None = None) -> None:
+        """Prepare.
+
+        Args:
+            database: Where they are.
+            clock: What tokens expire by.
+            cost: What a password's hash costs.
+        """
+        self._database = database
+        self._clock = clock
+        self._passwords = Passwords(cost or Cost())
+
+    # users
+
+    def users(self, *, limit: int, after: str | None = None) -> list[User]:
+        """Some users, by name; those after one."""
+        statement = sa.select(users).order_by(users.c.name).limit(limit)
+        if after is not None:
+            statement = statement.where(users.c.name > after)
+        with self._database.read() as connection:
+            return [_user(row) for row in connection.execute(statement)]
+
+    def user(self, name: str) -> User:
+        """One user.
+
+        Raises:
+            NotFound: There is none of this name.
+        """
+        with self._database.read() as connection:
+            return _user(_row(connection, name))
+
+    def count_users(self) -> int:
+        """How many users there are."""
+        with self._database.read() as connection:
+            return connection.scalar(sa.select(sa.func.count()).select_from(users)) or 0
+
+    def add_user(
+        self,
+        name: str,
+        *,
+        role: Role,
+        display_name: str = "",
+        scope: Scope = ALL_CLIENTS,
+        password: str | None = None,
+        subject: tuple[str, str] | None = None,
+    ) -> User:
+        """Make a user.
+
+        Args:
+            name: Unique.
+            role: What this one is here for.
+            display_name: As people write it.
+            scope: Which clients this one is concerned with.
+            password: Without one, only tokens and the identity provider let this one in.
+            subject: Who that is at an identity provider.
+
+        Raises:
+            Invalid: The name or the password can't be one.
+            AlreadyExists: There is a user of this name, or with this subject.
+        """
+        accounts.user_name(name)
+        shown = accounts.label(display_name, "a display name")
+        kept = None
+        if password is not None:
+            passwords.require_good(password, name)
+            kept = self._passwords.hash(password)
+        values = {
+            "name": name,
+            "display_name": shown,
+            "role": role.value,
+            "scope": _scope_text(scope),
+            "password_hash": kept,
+            "subject": None if subject is None else "\n".join(subject),
+            "disabled": False,
+            "created_ns": self._clock.now_ns(),
+        }
+        with self._database.write() as connection:
+            made = connection.execute(
+                insert(connection, users).values(**values).on_conflict_do_nothing()
+            )
+            if not made.rowcount:
+                raise AlreadyExists(
+                    f"there is a user '{name}' already, or another with the same subject"
+                )
+            return _user(_row(connection, name))
+
+    def change_user(
+        self,
+        name: str,
+        *,
+        role: Role | None = None,
+        display_name: str | None = None,
+        scope: Scope | None = None,
+        disabled: bool | None = None,
+    ) -> User:
+        """Change what is given of a user.
+
+        Raises:
+            NotFound: There is none of this name.
+            Invalid: The display name can't be one.
+        """
+        values: dict[str, object] = {}
+        if role is not None:
+            values["role"] = role.value
+        if display_name is not None:
+            values["display_name"] = accounts.label(display_name, "a display name")
+        if scope is not None:
+            values["scope"] = _scope_text(scope)
+        if disabled is not None:
+            values["disabled"] = disabled
+        with self._database.write() as connection:
+            _row(connection, name)
+            if values:
+                connection.execute(sa.update(users).where(users.c.name == name).values(**values))
+            if disabled:
+                _end_sessions(connection, name, self._clock.now_ns())
+            return _user(_row(connection, name))
+
+    def set_password(self, name: str, password: str) -> None:
+        """Give a user a new password. Logins that were made with the old one end.
+
+        Raises:
+            NotFound: There is none of this name.
+            Invalid: The password is too easy.
+        """
+        passwords.require_good(password, name)
+        kept = self._passwords.hash(password)
+        with self._database.write() as connection:
+            _row(connection, name)
+            connection.execute(
+                sa.update(users).where(users.c.name == name).values(password_hash=kept)
+            )
+            _end_sessions(connection, name, self._clock.now_ns())
+
+    def change_own_password(self, name: str, old: str, new: str, address: str) -> None:
+        """Give a user who knows the old password a new one.
+
+        Raises:
+            Forbidden: The old password is another.
+            TooManyAttempts: Too many were wrong.
+            Invalid: The new password is too easy.
+        """
+        passwords.require_good(new, name)
+        if not self._fits(name, old, address):
+            raise Forbidden("the old password is another", "an administrator can set a new one")
+        self.set_password(name, new)
+
+    def remove_user(self, name: str) -> None:
+        """Remove a user, and every token of that one. The audit log keeps the name.
+
+        Raises:
+            NotFound: There is none of this name.
+        """
+        with self._database.write() as connection:
+            _row(connection, name)
+            connection.execute(sa.delete(tokens).where(tokens.c.user_name == name))
+            connection.execute(sa.delete(users).where(users.c.name == name))
+
+    # logins and tokens
+
+    def log_in(self, name: str, password: str, address: str) -> tuple[Token, str]:
+        """Let a user in by name and password.
+
+        Args:
+            name: What somebody says to be.
+            password: What that one gives.
+            address: Where it comes from, to count failures.
+
+        Returns:
+            A token for a short time, and its secret.
+
+        Raises:
+            NotAuthenticated: Whatever is wrong: it is not told what.
+            TooManyAttempts: The next attempt has to wait.
+        """
+        if not self._fits(name, password, address):
+            raise NotAuthenticated(
+                "name and password do not fit, or the user is disabled", "try again"
+            )
+        return self.open_session(name, "login")
+
+    def open_session(self, user: str, how: str) -> tuple[Token, str]:
+        """Give a token for a short time to a user who was recognised.
+
+        Raises:
+            NotFound: There is none of this name.
+        """
+        return self._give(user, how, session=True, expires_at=self._clock.now() + SESSION)
+
+    def create_token(
+        self,
+        user: str,
+        name: str,
+        *,
+        expires_at: datetime | None = None,
+        role: Role | None = None,
+        scope: Scope | None = None,
+    ) -> tuple[Token, str]:
+        """Make a token for a program.
+
+        Args:
+            user: Whose it is.
+            name: What it is for.
+            expires_at: From when on it is worth nothing; None for never.
+            role: Narrows what the user may do: both have to allow it.
+            scope: Narrows the clients likewise.
+
+        Returns:
+            The token, and its secret, which nobody can be told again.
+
+        Raises:
+            NotFound: There is no such user.
+            Invalid: The name can't be one, or the end is past.
+        """
+        stated = accounts.label(name, "the name of a token")
+        if not stated:
+            raise Invalid("a token needs a name", "say what it is for")
+        if expires_at is not None and expires_at <= self._clock.now():
+            raise Invalid("the token would have expired already", "name a later moment")
+        return self._give(
+            user, stated, session=False, expires_at=expires_at, role=role, scope=scope
+        )
+
+    def tokens(
+        self,
+        *,
+        limit: int,
+        user: str | None = None,
+        sessions: bool = False,
+        after: tuple[int, str] | None = None,
+    ) -> list[Token]:
+        """Some tokens, oldest first.
+
+        Args:
+            limit: How many at most.
+            user: Only of this one.
+            sessions: Also those that came from logins.
+            after: `token_key` of the one before.
+        """
+        statement = sa.select(tokens).order_by(tokens.c.created_ns, tokens.c.id).limit(limit)
+        if user is not None:
+            statement = statement.where(tokens.c.user_name == user)
+        if not sessions:
+            statement = statement.where(tokens.c.session.is_(False))
+        if after is not None:
+            created_ns, id_ = after
+            statement = statement.where(
+                sa.or_(
+                    tokens.c.created_ns > created_ns,
+                    sa.and_(tokens.c.created_ns == created_ns, tokens.c.id > id_),
+                )
+            )
+        with self._database.read() as connection:
+            return [_token(row) for row in connection.execute(statement)]
+
+    def token(self, id_: str) -> Token:
+        """One token.
+
+        Raises:
+            NotFound: There is none of this id.
+        """
+        with self._database.read() as connection:
+            row = connection.execute(sa.select(tokens).where(tokens.c.id == id_)).first()
+        if row is None:
+            raise NotFound(f"there is no token '{id_[:80]}'", "'holdfast token list' shows them")
+        return _token(row)
+
+    def revoke(self, id_: str) -> Token:
+        """Take a token back; a second time changes nothing.
+
+        Raises:
+            NotFound: There is none of this id.
+        """
+        with self._database.write() as connection:
+            connection.execute(
+                sa.update(tokens)
+                .where(tokens.c.id == id_, tokens.c.revoked_ns.is_(None))
+                .values(revoked_ns=self._clock.now_ns())
+            )
+        return self.token(id_)
+
+    def principal_of(self, secret: str) -> Principal:
+        """Who stands behind a token.
+
+        Args:
+            secret: What somebody gave.
+
+        Raises:
+            NotAuthenticated: Nobody.
+        """
+        now = self._clock.now()
+        statement = (
+            sa.select(
+                tokens,
+                users.c.role.label("user_role"),
+                users.c.scope.label("user_scope"),
+                users.c.disabled,
+            )
+            .join(users, users.c.name == tokens.c.user_name)
+            .where(tokens.c.secret_hash == accounts.secret_hash(secret))
+        )
+        with self._database.read() as connection:
+            row = connection.execute(statement).first()
+        if row is None:
+            raise NotAuthenticated("the token is not one of this site")
+        token = _token(row)
+        if row.disabled:
+            raise NotAuthenticated(f"the user '{token.user}' is disabled")
+        if token.revoked_at is not None:
+            raise NotAuthenticated(f"the token '{token.name}' was revoked")
+        if token.expires_at is not None and now >= token.expires_at:
+            at = f"{token.expires_at:%Y-%m-%d %H:%M} UTC"
+            raise NotAuthenticated(f"the token '{token.name}' expired at {at}")
+        self._use(token, now)
+        roles = [Role(row.user_role), *([token.role] if token.role else [])]
+        scopes = [_scope(row.user_scope), *([token.scope] if token.scope else [])]
+        way = Way.SESSION if token.session else Way.TOKEN
+        return Principal(token.user, way, tuple(roles), tuple(scopes), token.id)
+
+    def _fits(self, name: str, password: str, address: str) -> bool:
+        with self._database.write() as connection:
+            throttle.count(connection, name, address, self._clock.now_ns())
+        with self._database.read() as connection:
+            row = connection.execute(sa.select(users).where(users.c.name == name)).first()
+        usable = row is not None and not row.disabled
+        kept = row.password_hash if row is not None and usable else None
+        if not self._passwords.fits(password, kept):
+            return False
+        with self._database.write() as connection:
+            throttle.succeeded(connection, name, address)
+        if kept is not None and self._passwords.is_dated(kept):
+            renewed = self._passwords.hash(password)
+            same = sa.and_(users.c.name == name, users.c.password_hash == kept)
+            with self._database.write() as connection:
+                connection.execute(sa.update(users).where(same).values(password_hash=renewed))
+        return True
+
+    def _give(
+        self,
+        user: str,
+        name: str,
+        *,
+        session: bool,
+        expires_at: datetime | None,
+        role: Role | None = None,
+        scope: Scope | None = None,
+    ) -> tuple[Token, str]:
+        secret = accounts.new_secret()
+        # As the database has it: to the microsecond.
+        now = from_ns(self._clock.now_ns())
+        token = Token(
+            accounts.new_id(), user, name, session, role, scope, now, expires_at, None, None
+        )
+        with self._database.write() as connection:
+            _row(connection, user)
+            _forget(connection, to_ns(now - KEPT))
+            connection.execute(
+                sa.insert(tokens).values(
+                    id=token.id,
+                    secret_hash=accounts.secret_hash(secret),
+                    user_name=user,
+                    name=name,
+                    session=session,
+                    role=None if role is None else role.value,
+                    scope=None if scope is None else _scope_text(scope),
+                    created_ns=to_ns(now),
+                    expires_ns=None if expires_at is None else to_ns(expires_at),
+                )
+            )
+        return token, secret
+
+    def _use(self, token: Token, now: datetime) -> None:
+        if token.last_used_at is not None and now - token.last_used_at < _USED_AGAIN:
+            return
+        with self._database.write() as connection:
+            connection.execute(
+                sa.update(tokens).where(tokens.c.id == token.id).values(last_used_ns=to_ns(now))
+            )
+
+
+def token_key(token: Token) -> tuple[int, str]:
+    """Where a token stands in the list of all."""
+    return to_ns(token.created_at), token.id
+
+
+def _row(connection: sa.Connection, name: str) -> sa.Row[tuple[object, ...]]:
+    row = connection.execute(sa.select(users).where(users.c.name == name)).first()
+    if row is None:
+        raise NotFound(f"there is no user '{name[:80]}'", "'holdfast user list' shows them")
+    return row
+
+
+def _end_sessions(connection: sa.Connection, user: str, now_ns: int) -> None:
+    connection.execute(
+        sa.update(tokens)
+        .where(tokens.c.user_name == user, tokens.c.session, tokens.c.revoked_ns.is_(None))
+        .values(revoked_ns=now_ns)
+    )
+
+
+def _forget(connection: sa.Connection, before_ns: int) -> None:
+    """Forget tokens that have been worth nothing for long."""
+    over = sa.or_(tokens.c.expires_ns < before_ns, tokens.c.revoked_ns < before_ns)
+    connection.execute(sa.delete(tokens).where(over))
+
+
+def _user(row: sa.Row[tuple[object, ...]]) -> User:
+    subject = None
+    if row.subject is not None:
+        issuer, _, name = row.subject.partition("\n")
+        subject = (issuer, name)
+    return User(
+        row.name,
+        row.display_name,
+        Role(row.role),
+        _scope(row.scope),
+        row.password_hash is not None,
+        subject,
+        row.disabled,
+        from_ns(row.created_ns),
+    )
+
+
+def _token(row: sa.Row[tuple[object, ...]]) -> Token:
+    return Token(
+        row.id,
+        row.user_name,
+        row.name,
+        row.session,
+        None if row.role is None else Role(row.role),
+        None if row.scope is None else _scope(row.scope),
+        from_ns(row.created_ns),
+        _moment(row.expires_ns),
+        _moment(row.last_used_ns),
+        _moment(row.revoked_ns),
+    )
+
+
+def _moment(at_ns: int | None) -> datetime | None:
+    return None if at_ns is None else from_ns(at_ns)
+
+
+def _scope(text: str) -> Scope:
+    return Scope(tuple(text.split("\n")))
+
+
+def _scope_text(scope: Scope) -> str:
+    return "\n".join(scope.globs)
