@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
+from holdfast.control.access import AccessBook, ActBook, AuditLog
 from holdfast.site.site import Site
 
 if TYPE_CHECKING:
@@ -30,6 +31,9 @@ class Master:
         settings: What is set, and by whom.
         database: The control database, at the newest schema.
         catalog: Images, copies, and every file in them.
+        access: Users and their tokens.
+        audit: Every act, and what was refused.
+        acts: Acts under way.
     """
 
     def __init__(self, site: Site) -> None:
@@ -38,6 +42,9 @@ class Master:
         self.settings: Settings = site.settings
         self.database: Database = site.database
         self.catalog: Catalog = site.catalog
+        self.access = AccessBook(self.database, self.clock)
+        self.audit = AuditLog(self.database, self.clock)
+        self.acts = ActBook(self.database, self.clock, self.audit)
 
     @classmethod
     def open(

@@ -1,0 +1,81 @@
+"""The application: every router joined, every error a problem, every route guarded.
+
+Must not know any noun. The same application answers on a socket (see `serving`) and inside a
+process that has no site to talk to (see `faces.cli.api_client`).
+"""
+
+from __future__ import annotations
+
+import os
+from typing import TYPE_CHECKING, Any
+
+from fastapi import FastAPI
+from prometheus_client import CollectorRegistry
+
+from holdfast import __version__
+from holdfast.faces.api import document, health, metrics, problems
+from holdfast.faces.api.acting import Strangers
+from holdfast.faces.api.limits import BodyLimit
+
+if TYPE_CHECKING:
+    from fastapi import APIRouter
+
+    from holdfast.site.master import Master
+
+PREFIX = "/api/v1"
+
+ROUTERS: tuple[APIRouter, ...] = ()
+"""Below `PREFIX`, one for each noun."""
+
+ROOT_ROUTERS: tuple[APIRouter, ...] = (health.router, metrics.router)
+"""Where others expect them: at the root."""
+
+TAGS = [
+    {"name": "Health", "description": "For whoever watches over the process."},
+]
+
+
+class Api(FastAPI):
+    """FastAPI, with a document that says all."""
+
+    def openapi(self) -> dict[str, Any]:
+        """The document."""
+        made = super().openapi()
+        document.complete(made)
+        return made
+
+
+def make_app(master: Master, owners: frozenset[int] | None = None) -> FastAPI:
+    """Make the application of one master server.
+
+    Args:
+        master: What it speaks for; it has to stay open.
+        owners: Ids of the users of the operating system who are let in without a token, where it is
+            known who is at the other end; root and this process's user if not given.
+    """
+    app = Api(
+        title="Holdfast",
+        version=__version__,
+        summary="Backup and recovery for a whole site.",
+        license_info={"name": "Apache-2.0", "identifier": "Apache-2.0"},
+        openapi_url=f"{PREFIX}/openapi.json",
+        openapi_tags=TAGS,
+        # Their pages load scripts from elsewhere.
+        docs_url=None,
+        redoc_url=None,
+        redirect_slashes=False,
+    )
+    registry = CollectorRegistry()
+    app.state.master = master
+    app.state.owners = owners if owners is not None else frozenset({0, os.geteuid()})
+    app.state.registry = registry
+    app.state.requests = metrics.Requests(registry)
+    app.state.strangers = Strangers()
+    registry.register(metrics.Numbers(master))
+    problems.install(app)
+    app.add_middleware(BodyLimit)
+    for router in ROUTERS:
+        app.include_router(router, prefix=PREFIX)
+    for router in ROOT_ROUTERS:
+        app.include_router(router)
+    return app

@@ -1,0 +1,197 @@
+"""How errors leave the API: one status for each class, one form for all (RFC 9457).
+
+Must not tell what only a developer needs: of a defect, only a reference goes out. Invariant: every
+answer that is not what was asked for is a problem with a stable code.
+"""
+
+from __future__ import annotations
+
+import uuid
+from http import HTTPStatus
+from typing import TYPE_CHECKING, Any
+
+from fastapi.exceptions import RequestValidationError
+from fastapi.responses import JSONResponse
+from pydantic import Field
+from starlette.exceptions import HTTPException
+
+from holdfast.base import errors
+from holdfast.faces.api.models import Model
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from fastapi import FastAPI
+    from starlette.requests import Request
+
+MEDIA_TYPE = "application/problem+json"
+
+STATUS: dict[type[errors.HoldfastError], int] = {
+    errors.HoldfastError: 500,
+    errors.UsageError: 400,
+    errors.Invalid: 422,
+    errors.ImageAmbiguous: 409,
+    errors.KeyReused: 422,
+    errors.TooLarge: 413,
+    errors.SiteError: 503,
+    errors.SiteExists: 409,
+    errors.PoolError: 503,
+    errors.PoolExists: 409,
+    errors.IntegrityError: 500,
+    errors.NotFound: 404,
+    errors.ObjectMissing: 500,
+    errors.CatalogError: 503,
+    errors.StorageError: 503,
+    errors.NoSpace: 507,
+    errors.NoPermission: 500,
+    errors.ObjectExists: 409,
+    errors.AccessError: 403,
+    errors.NotAuthenticated: 401,
+    errors.Forbidden: 403,
+    errors.TooManyAttempts: 429,
+    errors.AlreadyExists: 409,
+    errors.ImageProtected: 409,
+    errors.ClockDoubtful: 409,
+    errors.TargetNotEmpty: 409,
+    errors.Fenced: 409,
+    errors.Busy: 409,
+    errors.Unsupported: 501,
+    errors.Cancelled: 409,
+    errors.InternalError: 500,
+}
+"""The one table from class to status; a class that is not in it has its parent's."""
+
+_OF_HTTP: dict[int, type[errors.HoldfastError]] = {
+    404: errors.NotFound,
+    405: errors.UsageError,
+    413: errors.TooLarge,
+}
+
+_ERRORS_TOLD = 100
+
+
+class Fault(Model):
+    """One thing that is wrong with a request."""
+
+    where: str = Field(description="The part of the request.", examples=["body.name"])
+    message: str = Field(description="What is wrong with it.", examples=["Field required"])
+
+
+class Problem(Model):
+    """Why a request was not served (RFC 9457)."""
+
+    type: str = Field(description="A name for the kind.", examples=["urn:holdfast:error:not-found"])
+    title: str = Field(
+        description="The kind in words.", examples=["What was asked for is not there"]
+    )
+    status: int = Field(description="The status of the answer.", examples=[404])
+    detail: str = Field(description="One sentence that names the object and the numbers.")
+    code: str = Field(description="The stable code of the error.", examples=["not-found"])
+    hint: str | None = Field(default=None, description="What can be done about it.")
+    errors: list[Fault] | None = Field(
+        default=None, description="All that is wrong, where it is several things."
+    )
+
+
+EXAMPLE = {
+    "type": "urn:holdfast:error:not-found",
+    "title": "What was asked for is not there",
+    "status": 404,
+    "detail": "there is no user 'alicia'",
+    "code": "not-found",
+    "hint": "check the spelling",
+}
+
+
+def status_of(error: errors.HoldfastError) -> int:
+    """The HTTP status that tells of an error."""
+    return next(STATUS[one] for one in type(error).__mro__ if one in STATUS)
+
+
+def problem(
+    error: errors.HoldfastError,
+    *,
+    status: int | None = None,
+    faults: list[Fault] | None = None,
+    headers: Mapping[str, str] | None = None,
+) -> JSONResponse:
+    """The answer that tells of an error.
+
+    Args:
+        error: What went wrong.
+        status: Another status than the table's.
+        faults: All single things that are wrong, if there are several.
+        headers: More headers.
+    """
+    number = status or status_of(error)
+    body = Problem(
+        type=f"urn:holdfast:error:{error.code}",
+        title=(type(error).__doc__ or error.code).split("\n")[0].rstrip("."),
+        status=number,
+        detail=error.message,
+        code=error.code,
+        hint=error.hint,
+        errors=faults,
+    )
+    told = dict(headers or {})
+    if number == HTTPStatus.UNAUTHORIZED:
+        told["WWW-Authenticate"] = 'Bearer realm="holdfast"'
+    if isinstance(error, errors.TooManyAttempts) and error.wait_s is not None:
+        told["Retry-After"] = str(max(1, round(error.wait_s)))
+    content = body.model_dump(exclude_none=True)
+    return JSONResponse(content, number, headers=told, media_type=MEDIA_TYPE)
+
+
+def install(app: FastAPI) -> None:
+    """Let an application answer every error so."""
+    app.add_exception_handler(errors.HoldfastError, _on_error)
+    app.add_exception_handler(RequestValidationError, _on_invalid)
+    app.add_exception_handler(HTTPException, _on_http)
+    app.add_exception_handler(Exception, _on_defect)
+
+
+def faults_of(error: RequestValidationError) -> list[Fault]:
+    """What is wrong with a request; never the value itself, which may be a secret."""
+    found: list[dict[str, Any]] = list(error.errors())[:_ERRORS_TOLD]
+    return [
+        Fault(where=".".join(str(part) for part in one["loc"]), message=str(one["msg"]))
+        for one in found
+    ]
+
+
+def _on_error(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, errors.HoldfastError)  # noqa: S101 - narrows the type
+    return problem(error)
+
+
+def _on_invalid(_request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, RequestValidationError)  # noqa: S101 - narrows the type
+    faults = faults_of(error)
+    first = f"{faults[0].where}: {faults[0].message}"
+    more = f" (and {len(faults) - 1} more)" if len(faults) > 1 else ""
+    hint = "'/api/v1/openapi.json' says what each request may be"
+    return problem(errors.Invalid(f"the request is not valid: {first}{more}", hint), faults=faults)
+
+
+def _on_http(request: Request, error: Exception) -> JSONResponse:
+    assert isinstance(error, HTTPException)  # noqa: S101 - narrows the type
+    kind = _OF_HTTP.get(error.status_code)
+    if kind is None:
+        kind = errors.UsageError if error.status_code < 500 else errors.InternalError
+    hint = "'/api/v1/openapi.json' says what there is"
+    said = {
+        404: f"there is nothing at {request.url.path}",
+        405: f"{request.method} is not for {request.url.path}",
+    }.get(error.status_code, str(error.detail))
+    return problem(kind(said, hint), status=error.status_code, headers=error.headers)
+
+
+def _on_defect(_request: Request, error: Exception) -> JSONResponse:
+    # Whoever runs the application gets the exception too, and logs it with this note.
+    reference = uuid.uuid4().hex
+    error.add_note(f"reference {reference}")
+    return problem(
+        errors.InternalError(
+            f"this is a defect in Holdfast; the log of the server tells more, under {reference}"
+        )
+    )

@@ -1,0 +1,90 @@
+"""The socket on which the site of a home is reached on its own machine.
+
+Must not know what is spoken over it. Invariants: it is for its owner and root alone; one that
+nobody listens on is as if it were not there.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+from typing import TYPE_CHECKING
+
+from holdfast.base.errors import Busy, storage_error
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+NAME = "run/api.sock"
+"""Where it is in a home."""
+
+_LONGEST = 100
+_BACKLOG = 128
+_PROBE_S = 5.0
+
+
+@contextlib.contextmanager
+def within_reach(path: Path) -> Iterator[str]:
+    """A name of a socket's path that is short enough for the kernel while the block lasts."""
+    whole = os.fspath(path)
+    if len(os.fsencode(whole)) <= _LONGEST:
+        yield whole
+        return
+    directory = os.open(path.parent, os.O_PATH | os.O_DIRECTORY)
+    try:
+        yield f"/proc/self/fd/{directory}/{path.name}"
+    finally:
+        os.close(directory)
+
+
+def listen(path: Path) -> socket.socket:
+    """Make the socket, and the directory it is in.
+
+    Raises:
+        Busy: Somebody answers there already.
+        StorageError: It can't be made.
+    """
+    try:
+        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        if answers(path):
+            raise Busy(f"a site is served at {path} already", "stop the other one first")
+        path.unlink(missing_ok=True)
+        return _bound(path)
+    except OSError as error:
+        words = error.strerror or str(error)
+        raise storage_error(error)(f"can't make the socket {path}: {words}") from error
+
+
+def answers(path: Path) -> bool:
+    """Whether somebody listens there.
+
+    Raises:
+        OSError: This user may not know.
+    """
+    with socket.socket(socket.AF_UNIX, socket.SOCK_STREAM) as probe:
+        probe.settimeout(_PROBE_S)
+        try:
+            with within_reach(path) as name:
+                probe.connect(name)
+        except (FileNotFoundError, NotADirectoryError, ConnectionRefusedError):
+            return False
+        except (TimeoutError, BlockingIOError):
+            # It listens, and has more to do than it can.
+            return True
+    return True
+
+
+def _bound(path: Path) -> socket.socket:
+    end = socket.socket(socket.AF_UNIX, socket.SOCK_STREAM)
+    try:
+        with within_reach(path) as name:
+            end.bind(name)
+            # Nobody can connect before it listens.
+            os.chmod(name, 0o600)
+        end.listen(_BACKLOG)
+    except BaseException:
+        end.close()
+        raise
+    return end

@@ -1,0 +1,85 @@
+"""The API of a master server without a pool, and clients of it with any role."""
+
+from __future__ import annotations
+
+import contextlib
+from dataclasses import dataclass
+from types import SimpleNamespace
+from typing import TYPE_CHECKING, Any, cast
+
+import httpx
+
+from holdfast.base import settings
+from holdfast.control.access import AccessBook, Cost, Role, Scope
+from holdfast.control.catalog import Catalog
+from holdfast.control.database import Database
+from holdfast.faces.api.app import make_app
+from holdfast.faces.cli.api_client import ApiClient
+from holdfast.faces.cli.in_process import InProcess
+from holdfast.site.master import Master
+from tests.kit.clock import FakeClock
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from fastapi import FastAPI
+
+    from holdfast.site.site import Site
+
+QUICK = Cost(memory_kib=32, passes=1, lanes=1)
+"""What a password costs in tests."""
+
+
+@dataclass
+class Api:
+    """One application, and who asks it."""
+
+    master: Master
+    clock: FakeClock
+    app: FastAPI
+    closing: contextlib.ExitStack
+
+    def http(self, token: str | None = None) -> httpx.Client:
+        """Plain HTTP, as somebody who has a token, or as nobody."""
+        transport = InProcess(self.app, {})
+        headers = {"Authorization": f"Bearer {token}"} if token else {}
+        client = httpx.Client(transport=transport, base_url="http://holdfast", headers=headers)
+        return self.closing.enter_context(client)
+
+    def client(self, token: str | None = None) -> ApiClient:
+        """What the commands use, as the local superuser if there is no token."""
+        return self.closing.enter_context(ApiClient.of_application(self.app, token))
+
+    def token(self, role: Role, scope: Scope | None = None, name: str | None = None) -> str:
+        """The session of a new user of a role."""
+        book = self.master.access
+        user = name or role.value
+        with contextlib.suppress(Exception):
+            book.add_user(user, role=role, scope=scope or Scope())
+        return book.open_session(user, "test")[1]
+
+    def audited(self) -> list[Any]:
+        """Rows of the audit log, oldest first."""
+        return self.master.audit.rows(limit=1000, newest_first=False)
+
+
+@contextlib.contextmanager
+def make_api(database: Database, home: Path) -> Iterator[Api]:
+    """An application on a database that has the newest schema."""
+    clock = FakeClock()
+    with (
+        Catalog.open(home / "catalog", clock, database) as catalog,
+        contextlib.ExitStack() as stack,
+    ):
+        site = SimpleNamespace(
+            home=home,
+            clock=clock,
+            settings=settings.load(home, {}),
+            database=database,
+            catalog=catalog,
+            close=lambda: None,
+        )
+        master = Master(cast("Site", site))
+        master.access = AccessBook(database, clock, QUICK)
+        yield Api(master, clock, make_app(master), stack)

@@ -1,0 +1,85 @@
+"""Every route, and who may use it: everybody not named is refused."""
+
+from __future__ import annotations
+
+import re
+from typing import TYPE_CHECKING, NamedTuple
+
+import pytest
+
+from holdfast.control.access import PERMISSIONS, Role, Scope, Verb
+from holdfast.faces.api.app import make_app
+from tests.kit.api import Api
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+ADM, OPE, RES, AUD = Role.ADMINISTRATOR, Role.OPERATOR, Role.RESTORE_OPERATOR, Role.AUDITOR
+STRANGERS: frozenset[Role | None] = frozenset({ADM, OPE, RES, AUD, None})
+
+
+class Expected(NamedTuple):
+    """Who may use a route.
+
+    Attributes:
+        roles: None stands for a stranger.
+        bounded: Whether somebody who is bounded to some clients may, with such a role.
+    """
+
+    roles: frozenset[Role | None] | set[Role]
+    bounded: bool = True
+
+
+TABLE: Mapping[str, Expected] = {
+    "GET /health": Expected(STRANGERS),
+    "GET /ready": Expected(STRANGERS),
+    "GET /metrics": Expected({ADM, OPE, AUD}, bounded=False),
+}
+"""Every route of the API. A new one has to be written down here."""
+
+
+def routes(api: Api) -> dict[str, tuple[str, str]]:
+    document = make_app(api.master).openapi()
+    return {
+        f"{method.upper()} {path}": (method.upper(), re.sub(r"\{[^}]*\}", "0", path))
+        for path, operations in document["paths"].items()
+        for method in operations
+    }
+
+
+def test_every_route_is_in_the_table(api: Api) -> None:
+    assert set(routes(api)) == set(TABLE)
+
+
+@pytest.mark.parametrize("role", [*Role, None], ids=lambda role: role or "stranger")
+def test_every_route_lets_in_whom_the_table_names(api: Api, role: Role | None) -> None:
+    """Whoever is let in gets whatever answer but these: bodies are left out."""
+    http = api.http(api.token(role) if role else None)
+    refusal = 401 if role is None else 403
+    for route, (method, path) in routes(api).items():
+        status = http.request(method, path).status_code
+        if role in TABLE[route].roles:
+            assert status not in {401, 403}, (route, role, status)
+        else:
+            assert status == refusal, (route, role, status)
+
+
+@pytest.mark.parametrize("role", Role)
+def test_who_is_bounded_to_some_clients_is_refused_what_concerns_all(api: Api, role: Role) -> None:
+    http = api.http(api.token(role, Scope(("web*",))))
+    for route, (method, path) in routes(api).items():
+        expected = TABLE[route]
+        refused = http.request(method, path).status_code == 403
+        assert refused == (role not in expected.roles or not expected.bounded), (route, role)
+
+
+def test_every_role_has_its_verbs_and_administrators_have_all() -> None:
+    assert set(PERMISSIONS) == set(Role)
+    assert PERMISSIONS[Role.ADMINISTRATOR] == set(Verb)
+
+
+def test_a_token_that_is_nobodys_is_refused_everywhere(api: Api) -> None:
+    http = api.http("hf_nobodys")
+    for route, (method, path) in routes(api).items():
+        public = None in TABLE[route].roles
+        assert (http.request(method, path).status_code == 401) != public, route
