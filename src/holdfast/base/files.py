@@ -5,15 +5,20 @@ Must not know what is in them.
 
 from __future__ import annotations
 
+import contextlib
 import os
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
 
-def write_whole(path: Path, content: bytes) -> None:
-    """Write a file for its owner alone, in place of one that may be there; durable on return.
+@contextlib.contextmanager
+def writing_whole(path: Path) -> Iterator[IO[bytes]]:
+    """Write a file for its owner alone, in place of one that may be there.
+
+    It is there, and durable, when the block has ended without an exception.
 
     Raises:
         OSError: It can't be written; an older one is as it was.
@@ -22,7 +27,7 @@ def write_whole(path: Path, content: bytes) -> None:
     descriptor = os.open(temporary, os.O_WRONLY | os.O_CREAT | os.O_TRUNC, 0o600)
     try:
         with os.fdopen(descriptor, "wb") as file:
-            file.write(content)
+            yield file
             file.flush()
             os.fsync(file.fileno())
         temporary.replace(path)
@@ -34,3 +39,13 @@ def write_whole(path: Path, content: bytes) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def write_whole(path: Path, content: bytes) -> None:
+    """Write a file as `writing_whole` does, of content that is there already.
+
+    Raises:
+        OSError: It can't be written; an older one is as it was.
+    """
+    with writing_whole(path) as file:
+        file.write(content)

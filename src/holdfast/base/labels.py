@@ -15,3 +15,9 @@ KIND = "kind"
 
 JOB = "job"
 """The number of the job, and of the site that gave it: ``<site>/<job>``."""
+
+SITE = "site"
+"""The id of the site that made the image."""
+
+CATALOG = "catalog"
+"""The kind of an image that holds a site's own control database, and nobody's files."""

@@ -219,13 +219,17 @@ class Site:
             self._database = self._open_database()
         return self._database
 
-    def _open_database(self) -> Database:
+    def unopened_database(self) -> Database:
+        """The control database, without looking at its schema; the caller closes it."""
         from holdfast.control.catalog import DATABASE
         from holdfast.control.database import Database
 
         directory = self.home / "catalog"
         directory.mkdir(mode=0o700, parents=True, exist_ok=True)
-        database = Database(self.settings.text("database.url") or directory / DATABASE)
+        return Database(self.settings.text("database.url") or directory / DATABASE)
+
+    def _open_database(self) -> Database:
+        database = self.unopened_database()
         try:
             database.migrate()
         except BaseException:

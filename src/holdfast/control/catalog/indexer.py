@@ -14,7 +14,7 @@ from holdfast.base.errors import Busy, Cancelled, HoldfastError, NotFound, Stora
 from holdfast.base.ids import ImageId, PoolId, pool_id
 from holdfast.control.catalog import registry, shrink, source_file
 from holdfast.control.catalog.ingest import RestorePoint, ingest, is_of_image, shifted
-from holdfast.control.catalog.rows import CatalogState, RebuildResult
+from holdfast.control.catalog.rows import CatalogState, RebuildResult, is_catalog
 from holdfast.control.database.failures import translated
 
 if TYPE_CHECKING:
@@ -124,7 +124,7 @@ class Indexer:
     def rebuild(self, pool: PoolReader, progress: Callable[[int], None] | None) -> RebuildResult:
         """Feed everything again; see `Catalog.rebuild`."""
         holder = pool_id(pool.id)
-        manifests = list(pool.images())
+        manifests = [one for one in pool.images() if not is_catalog(one)]
         with self._database.write() as connection:
             for one in manifests:
                 registry.record(connection, one, holder, self._clock.now_ns())

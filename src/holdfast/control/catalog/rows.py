@@ -10,6 +10,7 @@ import enum
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
+from holdfast.base import labels
 from holdfast.base.clock import from_ns
 
 if TYPE_CHECKING:
@@ -115,6 +116,11 @@ class Manifest(Protocol):
     def labels(self) -> Mapping[str, str]:
         """What it says of who ordered it; see `base.labels`."""
         ...
+
+
+def is_catalog(image: Manifest) -> bool:
+    """Whether an image holds a site's own control database: lists and searches leave it out."""
+    return image.labels.get(labels.KIND) == labels.CATALOG
 
 
 class PoolReader(Protocol):

@@ -22,7 +22,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from sqlite3 import Connection as SqliteConnection
 
-HEAD = "0004"
+HEAD = "0005"
 """The newest revision in ``migrations/versions``; a test holds it against Alembic's opinion."""
 
 BUSY_TIMEOUT_S = 30.0
@@ -118,6 +118,16 @@ class Database:
             return _revision(connection)
 
     def _upgrade(self) -> None:
+        # Another process may have done it before we got the writer's lock.
+        with self.write() as connection:
+            self.upgrade_on(connection)
+
+    def upgrade_on(self, connection: sa.Connection, revision: str = "head") -> None:
+        """Bring the schema up to a revision, in the caller's write transaction.
+
+        Raises:
+            CatalogError: The schema is of a newer Holdfast.
+        """
         # Alembic takes a third of a second to import: only when there is something to do.
         from alembic import command, config, script
 
@@ -126,17 +136,14 @@ class Database:
         known = {
             one.revision for one in script.ScriptDirectory.from_config(migrations).walk_revisions()
         }
-        # Another process may have done it before we got the writer's lock.
-        with self.write() as connection:
-            revision = _revision(connection)
-            if revision is not None and revision not in known:
-                raise CatalogError(
-                    f"the catalog '{self.name}' has schema {revision}, "
-                    f"this Holdfast knows up to {HEAD}",
-                    "use the newer Holdfast that wrote it",
-                )
-            migrations.attributes["connection"] = connection
-            command.upgrade(migrations, "head")
+        found = _revision(connection)
+        if found is not None and found not in known:
+            raise CatalogError(
+                f"the catalog '{self.name}' has schema {found}, this Holdfast knows up to {HEAD}",
+                "use the newer Holdfast that wrote it",
+            )
+        migrations.attributes["connection"] = connection
+        command.upgrade(migrations, revision)
 
 
 def _revision(connection: sa.Connection) -> str | None:

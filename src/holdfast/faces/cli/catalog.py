@@ -35,6 +35,25 @@ def update(as_json: bool) -> int:
     return EXIT_OK
 
 
+@catalog.command(examples=["holdfast catalog protect"])
+@options.json_flag
+def protect(as_json: bool) -> int:
+    """Put the control database into the pool: policies, jobs, users, holds and locks.
+
+    The newest few stay there. 'holdfast recover' brings a site back from the last.
+    """
+    from holdfast.site.protection import protect as act
+
+    screen = Screen(as_json=as_json)
+    with opening.open_site() as site:
+        done = act(site)
+    if as_json:
+        screen.json({"image": done.image, "site": done.site})
+    else:
+        screen.say(f"the catalog is in the pool, as image {done.image}")
+    return EXIT_OK
+
+
 @catalog.command(examples=["holdfast catalog rebuild"])
 @options.json_flag
 def rebuild(as_json: bool) -> int:
@@ -68,7 +87,7 @@ def rebuild(as_json: bool) -> int:
             screen.warn(f"image {image} could not be read: {reason}")
     if aside is not None:
         screen.warn(
-            f"the damaged catalog is kept in {aside}; holds and locks were in it alone: "
-            "place them again"
+            f"the damaged catalog is kept in {aside}; policies, users, holds and locks were in it "
+            "as well: see 'holdfast recover --help'"
         )
     return EXIT_FAILED if result.failed else EXIT_OK

@@ -72,9 +72,9 @@ def init(
             "--ask-passphrase needs a terminal", "use --passphrase-file where there is none"
         )
     home, clock = opening.home(), SystemClock()
-    source = _source(passphrase_file, ask=ask_passphrase or (existing and recovery_kit is None))
+    source = source_of(passphrase_file, ask=ask_passphrase or (existing and recovery_kit is None))
     if existing:
-        kit_text = _read_kit(recovery_kit) if recovery_kit is not None else None
+        kit_text = read_kit(recovery_kit) if recovery_kit is not None else None
         site = Site.join(home, pool, source, clock, kit_text)
     else:
         site = Site.create(home, pool, source, clock)
@@ -84,14 +84,16 @@ def init(
     return EXIT_OK
 
 
-def _source(passphrase_file: Path | None, *, ask: bool) -> SecretSource:
+def source_of(passphrase_file: Path | None, *, ask: bool) -> SecretSource:
+    """Where a passphrase comes from; asked for only where that was asked for."""
     from dataclasses import replace
 
     source = opening.secret_source(passphrase_file)
     return source if ask else replace(source, ask=None)
 
 
-def _read_kit(path: Path) -> str:
+def read_kit(path: Path) -> str:
+    """The text of a recovery kit."""
     try:
         return path.read_text(encoding="utf-8")
     except FileNotFoundError as error:
