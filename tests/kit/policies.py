@@ -53,15 +53,22 @@ RULES = st.builds(
     monthly=COUNTS,
     yearly=COUNTS,
 )
-DATES = st.lists(st.dates(date(1000, 1, 1)), max_size=2).map(tuple)
-RRULES = st.lists(TEXTS, max_size=2).map(tuple)
+DATES = st.lists(st.dates(date(2020, 1, 1), date(2099, 12, 31)), max_size=2).map(tuple)
+RRULE = st.sampled_from(
+    ["FREQ=WEEKLY;BYDAY=SA,SU", "FREQ=MONTHLY;BYDAY=-1FR", "FREQ=DAILY;BYHOUR=23", "freq=yearly"]
+)
+RRULES = st.lists(RRULE, max_size=2).map(tuple)
 ZONES = st.none() | st.sampled_from(["UTC", "Europe/Berlin", "Australia/Lord_Howe"])
 
 
 @st.composite
 def calendars(draw: st.DrawFn) -> Calendar:
-    rules = draw(st.lists(TEXTS, min_size=1, max_size=2).map(tuple))
-    return Calendar(rules, draw(DATES), draw(RRULES), draw(DATES))
+    rules = draw(st.lists(RRULE, min_size=1, max_size=2).map(tuple))
+    dates, except_rules, except_dates = draw(DATES), draw(RRULES), draw(DATES)
+    try:
+        return Calendar(rules, dates, except_rules, except_dates)
+    except Invalid:
+        return Calendar(rules, dates)
 
 
 @st.composite

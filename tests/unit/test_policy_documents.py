@@ -284,7 +284,27 @@ def test_a_document_of_any_size_is_not_read(monkeypatch: pytest.MonkeyPatch) -> 
         {"command_timeout": "1.5s"},
         {"command_timeout": "9" * 400 + "d"},
         {"pre_command": [""]},
-        {"schedules": [{"name": "n", "kind": "continuous", "calendar": {"rules": ["x"]}}]},
+        {"schedules": [{"name": "n", "kind": "continuous", "calendar": {"dates": ["2026-12-31"]}}]},
+        {"schedules": [{"name": "n", "kind": "full", "calendar": {"rules": ["FREQ=NEVER"]}}]},
+        {
+            "schedules": [
+                {
+                    "name": "n",
+                    "kind": "full",
+                    "calendar": {"rules": ["FREQ=YEARLY;BYMONTH=2;BYMONTHDAY=30"]},
+                }
+            ]
+        },
+        {
+            "schedules": [
+                {
+                    "name": "n",
+                    "kind": "full",
+                    "calendar": {"rules": ["FREQ=WEEKLY;BYDAY=SU"]},
+                    "windows": ["Mon-Fri 22:00-23:00"],
+                }
+            ]
+        },
         {"schedules": [{"name": "n", "kind": "full", "calendar": {"dates": ["2026-W01-1"]}}]},
         {"schedules": [{"name": "n", "kind": "full", "calendar": {"dates": ["20260101"]}}]},
         {

@@ -6,6 +6,7 @@ clock.
 
 from holdfast.control.policies.clients import KnownClients, PolicySource, sources
 from holdfast.control.policies.document import Document, Format, from_data, parse, render
+from holdfast.control.policies.files_type import FilesType
 from holdfast.control.policies.findings import Finding, Severity, errors_of
 from holdfast.control.policies.plain import from_plain, to_plain
 from holdfast.control.policies.policy import (
@@ -15,24 +16,33 @@ from holdfast.control.policies.policy import (
     Policy,
     Selection,
 )
+from holdfast.control.policies.types import TYPES, PolicyType, PolicyTypes
+from holdfast.control.policies.validation import SiteFacts, review, validate
 
 __all__ = [
     "ALL_LOCAL_DRIVES",
+    "TYPES",
     "Document",
     "Drives",
+    "FilesType",
     "Finding",
     "Format",
     "KnownClients",
     "Limits",
     "Policy",
     "PolicySource",
+    "PolicyType",
+    "PolicyTypes",
     "Selection",
     "Severity",
+    "SiteFacts",
     "errors_of",
     "from_data",
     "from_plain",
     "parse",
     "render",
+    "review",
     "sources",
     "to_plain",
+    "validate",
 ]

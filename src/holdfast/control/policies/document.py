@@ -11,7 +11,6 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from holdfast.base.errors import UsageError
-from holdfast.control.policies import toml_text, yaml_text
 from holdfast.control.policies.findings import Finding, error, errors_of
 from holdfast.control.policies.plain import from_plain, to_plain
 from holdfast.control.policies.reading import table
@@ -59,7 +58,7 @@ class Document:
     """What was read of a document.
 
     Attributes:
-        policies: Those that could be named, with a default for each part that could not be read.
+        policies: With a default for each part that could not be read, and ``#3`` for a name.
         findings: What could not be read. With errors among them, the policies are good for
             looking for more of them, and for nothing else.
     """
@@ -76,9 +75,14 @@ class Document:
 def render(policies: Iterable[Policy], form: Format) -> str:
     """Write policies as a document; what is as it is by default is left out."""
     plain = [to_plain(one) for one in policies]
+    # The libraries are loaded where a file is written or read, and nowhere else.
     if form is Format.TOML:
-        return toml_text.write_toml(plain)
-    return yaml_text.write_yaml({KEY: plain})
+        from holdfast.control.policies.toml_text import write_toml
+
+        return write_toml(plain)
+    from holdfast.control.policies.yaml_text import write_yaml
+
+    return write_yaml({KEY: plain})
 
 
 def parse(text: str, form: Format) -> Document:
@@ -86,12 +90,21 @@ def parse(text: str, form: Format) -> Document:
     if len(text) > LONGEST:
         message = f"it has {len(text):,} characters; {LONGEST:,} is the most"
         return Document((), (error("", message, "write several files"),))
-    read = toml_text.read_toml if form is Format.TOML else yaml_text.read_yaml
-    value, findings = read(text)
+    value, findings = _read(text, form)
     if value is None and findings:
         return Document((), tuple(findings))
     document = from_data(value)
     return Document(document.policies, (*findings, *document.findings))
+
+
+def _read(text: str, form: Format) -> tuple[object, list[Finding]]:
+    if form is Format.TOML:
+        from holdfast.control.policies.toml_text import read_toml
+
+        return read_toml(text)
+    from holdfast.control.policies.yaml_text import read_yaml
+
+    return read_yaml(text)
 
 
 def from_data(value: object) -> Document:

@@ -30,7 +30,6 @@ if TYPE_CHECKING:
 
 _COUNTS = range(1, 1_000_001)
 _TIMEOUTS_S = range(1, 365 * 86_400 + 1)
-_NAMELESS = PolicyName("")
 _COMMAND_EXAMPLE = '["/usr/local/bin/dump", "--all"]'
 
 
@@ -73,23 +72,24 @@ def from_plain(value: object, number: int = 1) -> tuple[Policy | None, list[Find
         number: Which policy of a file it is, counted from 1: its name in findings if it has none.
 
     Returns:
-        The policy, with a default for each part that could not be read and an empty name for one
-        that it could not have, None if it is no table at all; and what could not be read, every
-        finding with the policy's name.
+        The policy, with a default for each part that could not be read, and ``#3`` for a name
+        that could not; None if it is no table at all. And what could not be read, every finding
+        with the policy's name.
     """
     findings: list[Finding] = []
     read = table(value, "", findings)
-    policy = None if read is None else _read_policy(read)
-    name = f"#{number}" if policy is None or not policy.name else policy.name
+    nameless = PolicyName(f"#{number}")
+    policy = None if read is None else _read_policy(read, nameless)
+    name = nameless if policy is None else policy.name
     return policy, [replace(one, policy=name) for one in findings]
 
 
-def _read_policy(read: Table) -> Policy:
+def _read_policy(read: Table, nameless: PolicyName) -> Policy:
     name = read.parsed("name", policy_name)
     if "name" not in read:
         read.lacks("name", 'give it one, such as name = "servers"')
     found = Policy(
-        name=name or _NAMELESS,
+        name=name or nameless,
         type=read.text("type", policies.DEFAULT_TYPE),
         active=read.flag("active", default=True),
         clients=tuple(one for _, one in read.each("clients", client_name, '["web1", "web2"]')),
@@ -209,7 +209,7 @@ def _read_timeout(read: Table) -> int:
     return timeout_s
 
 
-_DEFAULTS = to_plain(Policy(_NAMELESS), whole=True) | {
+_DEFAULTS = to_plain(Policy(PolicyName("")), whole=True) | {
     "type": None,
     "client_query": None,
     "limits": {},

@@ -129,17 +129,28 @@ def _read_calendar(schedule: Table) -> Calendar | None:
     table = schedule.table("calendar")
     if table is None:
         return None
-    rules = table.texts("rules", _RULE_EXAMPLE)
+    before = len(table.findings)
+    rules = table.each("rules", _rule, _RULE_EXAMPLE)
     dates = table.dates("dates")
-    except_rules = table.texts("except_rules", _RULE_EXAMPLE)
+    except_rules = table.each("except_rules", _rule, _RULE_EXAMPLE)
     except_dates = table.dates("except_dates")
     table.end()
     try:
-        return Calendar(rules, dates, except_rules, except_dates)
+        return Calendar(_values(rules), dates, _values(except_rules), except_dates)
     except Invalid as refused:
-        if "rules" not in table and "dates" not in table:
+        # That nothing is left may come of what could not be read.
+        if len(table.findings) == before:
             table.findings.append(error(table.place, refused.message, refused.hint))
         return None
+
+
+def _rule(text: str) -> str:
+    Calendar((text,))
+    return text
+
+
+def _values(read: list[tuple[str, str]]) -> tuple[str, ...]:
+    return tuple(value for _, value in read)
 
 
 def _read_windows(table: Table, name: str) -> tuple[Window, ...]:
