@@ -95,7 +95,7 @@ def user_name(text: str) -> str:
     Raises:
         Invalid: It can't be one.
     """
-    if _USER_NAME.fullmatch(text) is None:
+    if not is_user_name(text):
         raise Invalid(
             f"'{text[:80]}' can't be the name of a user",
             "1 to 64 of a-z, 0-9, '.', '_', '@' and '-', a letter or digit first",
@@ -103,16 +103,21 @@ def user_name(text: str) -> str:
     return text
 
 
+def is_user_name(text: str) -> bool:
+    """Whether a text can be the name of a user."""
+    return _USER_NAME.fullmatch(text) is not None
+
+
 def label(text: str, what: str) -> str:
-    """Check a name that is for people only.
+    """Make a name that is for people only fit to be shown: what can't be seen is left out.
 
     Raises:
-        Invalid: It is too long, or has characters that no name has.
+        Invalid: It is too long.
     """
-    stated = " ".join(text.split())
-    if len(stated) > MAX_LABEL or not stated.isprintable():
-        raise Invalid(f"{what} has up to {MAX_LABEL} printable characters")
-    return stated
+    if len(text) > MAX_LABEL:
+        raise Invalid(f"{what} has up to {MAX_LABEL} characters, not {len(text)}")
+    seen = " ".join(text.split())
+    return "".join(character for character in seen if character.isprintable())
 
 
 def new_secret() -> str:

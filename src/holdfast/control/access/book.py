@@ -71,6 +71,12 @@ class AccessBook:
         with self._database.read() as connection:
             return _user(_row(connection, name))
 
+    def has_user(self, name: str) -> bool:
+        """Whether there is a user of this name."""
+        with self._database.read() as connection:
+            found = connection.scalar(sa.select(users.c.name).where(users.c.name == name))
+        return found is not None
+
     def count_users(self) -> int:
         """How many users there are."""
         with self._database.read() as connection:
@@ -252,11 +258,9 @@ class AccessBook:
 
         Raises:
             NotFound: There is no such user.
-            Invalid: The name can't be one, or the end is past.
+            Invalid: The name is too long, or the end is past.
         """
-        stated = accounts.label(name, "the name of a token")
-        if not stated:
-            raise Invalid("a token needs a name", "say what it is for")
+        stated = accounts.label(name, "the name of a token") or "unnamed"
         if expires_at is not None and expires_at <= self._clock.now():
             raise Invalid("the token would have expired already", "name a later moment")
         return self._give(
@@ -426,7 +430,10 @@ def token_key(token: Token) -> tuple[int, str]:
 
 
 def _row(connection: sa.Connection, name: str) -> sa.Row[tuple[object, ...]]:
-    row = connection.execute(sa.select(users).where(users.c.name == name)).first()
+    row = None
+    # What can't be a name, a database might not even be able to look for.
+    if accounts.is_user_name(name):
+        row = connection.execute(sa.select(users).where(users.c.name == name)).first()
     if row is None:
         raise NotFound(f"there is no user '{name[:80]}'", "'holdfast user list' shows them")
     return row

@@ -63,14 +63,15 @@ class Principal:
             return False
         return all(verb in PERMISSIONS[role] for role in self.roles)
 
-    def require(self, verb: Verb) -> None:
-        """Refuse what this one may not do.
+    def require(self, *verbs: Verb) -> None:
+        """Refuse what this one may not do, neither as one of these verbs nor as another.
 
         Raises:
             Forbidden: So it is.
         """
-        if not self.may(verb):
-            raise Forbidden(f"{self.name} may not do that: it takes the permission '{verb}'")
+        if not any(self.may(verb) for verb in verbs):
+            named = " or ".join(f"'{verb}'" for verb in verbs)
+            raise Forbidden(f"{self.name} may not do that: it takes the permission {named}")
 
     def sees(self, client: str) -> bool:
         """Whether a client is in the scope of this one."""

@@ -19,7 +19,10 @@ if TYPE_CHECKING:
 
 MAX_GLOBS = 100
 
-_GLOB = re.compile(r"[^\s:,\[\]\0]{1,255}")
+GLOB = r"[^\s:,\[\]\x00-\x1f\x7f]+"
+MAX_GLOB = 255
+
+_GLOB = re.compile(GLOB)
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,7 +47,7 @@ class Scope:
         if not 0 < len(chosen) <= MAX_GLOBS:
             raise Invalid(f"a scope has 1 to {MAX_GLOBS} globs, not {len(chosen)}")
         for glob in chosen:
-            if _GLOB.fullmatch(glob) is None:
+            if len(glob) > MAX_GLOB or _GLOB.fullmatch(glob) is None:
                 raise Invalid(
                     f"'{glob}' is not a glob over names of clients",
                     "write names with * and ?, for example web*",

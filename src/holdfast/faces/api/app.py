@@ -13,7 +13,7 @@ from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
 
 from holdfast import __version__
-from holdfast.faces.api import document, health, metrics, problems
+from holdfast.faces.api import audit, document, health, me, metrics, problems, tokens, users
 from holdfast.faces.api.acting import Strangers
 from holdfast.faces.api.limits import BodyLimit
 
@@ -24,13 +24,17 @@ if TYPE_CHECKING:
 
 PREFIX = "/api/v1"
 
-ROUTERS: tuple[APIRouter, ...] = ()
+ROUTERS: tuple[APIRouter, ...] = (me.router, users.router, tokens.router, audit.router)
 """Below `PREFIX`, one for each noun."""
 
 ROOT_ROUTERS: tuple[APIRouter, ...] = (health.router, metrics.router)
 """Where others expect them: at the root."""
 
 TAGS = [
+    {"name": "Own account", "description": "Logging in and out, who one is, one's password."},
+    {"name": "Users", "description": "Who may log in, as what, and for which clients."},
+    {"name": "Tokens", "description": "What programs log in with."},
+    {"name": "Audit", "description": "Every act, and what was refused, in a chain of hashes."},
     {"name": "Health", "description": "For whoever watches over the process."},
 ]
 

@@ -47,14 +47,14 @@ class Traits:
 
     Attributes:
         known: It has to be known who asks.
-        verb: What they have to be allowed.
+        verbs: What they have to be allowed, one of these.
         act: It does something.
         names: Its path names something.
         has_body: It takes a body.
     """
 
     known: bool
-    verb: Verb | None
+    verbs: tuple[Verb, ...]
     act: bool
     names: bool
     has_body: bool
@@ -64,7 +64,7 @@ def problems(traits: Traits) -> dict[int | str, dict[str, Any]]:
     """The answers of a route that tell what went wrong."""
     statuses = {422, 500, 503}
     statuses |= {401} if traits.known else set()
-    statuses |= {403} if traits.verb is not None else set()
+    statuses |= {403} if traits.verbs else set()
     statuses |= {404} if traits.names else set()
     statuses |= {409} if traits.act else set()
     statuses |= {413} if traits.has_body else set()
@@ -84,11 +84,17 @@ def response(status: int) -> dict[str, Any]:
     }
 
 
+def busy() -> dict[str, Any]:
+    """The answer to too many attempts."""
+    header = {"description": "Seconds to wait.", "schema": {"type": "integer", "minimum": 1}}
+    return response(429) | {"headers": {"Retry-After": header}}
+
+
 def more(traits: Traits) -> dict[str, Any]:
     """What else the document says of a route."""
     said: dict[str, Any] = {"security": [{SCHEME: []}] if traits.known else []}
-    if traits.verb is not None:
-        said["x-holdfast-permission"] = traits.verb.value
+    if traits.verbs:
+        said["x-holdfast-permissions"] = [verb.value for verb in traits.verbs]
     if traits.act and traits.known:
         said["parameters"] = [KEY_PARAMETER]
     return said

@@ -44,12 +44,12 @@ class Gate:
     """Who may use a route; a dependency that gives the principal.
 
     Attributes:
-        verb: What they have to be allowed; None: whoever is known.
+        verbs: What they have to be allowed, one of these; none: whoever is known.
         act: Whether the route does something, if its method may.
         secret: Whether there is a secret in its answer.
     """
 
-    verb: Verb | None
+    verbs: tuple[Verb, ...] = ()
     act: bool = True
     secret: bool = False
 
@@ -73,17 +73,17 @@ class Open:
         """Nothing to say."""
 
 
-def may(verb: Verb | None, *, act: bool = True, secret: bool = False) -> Any:
+def may(*verbs: Verb, act: bool = True, secret: bool = False) -> Any:
     """Say who may use a route.
 
     As in ``who: Annotated[Principal, may(Verb.SEE)]``.
 
     Args:
-        verb: What they have to be allowed; None: whoever is known.
+        verbs: What they have to be allowed, one of these; none: whoever is known.
         act: False for a POST that changes nothing, such as a preview: it is not audited.
         secret: There is a secret in the answer: it is kept for no idempotency key.
     """
-    return Depends(Gate(verb, act, secret))
+    return Depends(Gate(verbs, act, secret))
 
 
 def anybody(*, act: bool = False) -> Any:
@@ -127,7 +127,7 @@ class Guarded(APIRoute):
         self.what: str = given.get("operation_id") or endpoint.__name__
         traits = document.Traits(
             known=isinstance(self.gate, Gate),
-            verb=self.gate.verb if isinstance(self.gate, Gate) else None,
+            verbs=self.gate.verbs if isinstance(self.gate, Gate) else (),
             act=self.is_act,
             names="{" in path,
             has_body=not methods <= SAFE | {"DELETE"},
@@ -170,8 +170,8 @@ class Guarded(APIRoute):
                 self._note_vain(request, error)
             raise
         try:
-            if gate.verb is not None:
-                who.require(gate.verb)
+            if gate.verbs:
+                who.require(*gate.verbs)
         except Forbidden as error:
             said = acting.circumstances(request, who)
             acting.refuse(_master(request).audit, request, self.what, who.name, error, said)

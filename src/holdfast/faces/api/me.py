@@ -1,0 +1,122 @@
+"""One's own account: logging in and out, who one is, one's password."""
+
+from __future__ import annotations
+
+from datetime import datetime
+from typing import Annotated
+
+from fastapi import Request
+from pydantic import Field, SecretStr
+
+from holdfast.base.errors import Forbidden, NotFound
+from holdfast.control.access import Principal, Role, Verb, Way
+from holdfast.control.access.passwords import MAX_CHARACTERS
+from holdfast.faces.api import document, visitors
+from holdfast.faces.api.door import TheMaster, TheNote, anybody, make_router, may
+from holdfast.faces.api.models import Model
+from holdfast.faces.api.users import NewPassword, UserName
+
+router = make_router("Own account")
+
+GivenPassword = Annotated[
+    SecretStr, Field(max_length=MAX_CHARACTERS, examples=["four words nobody guesses"])
+]
+
+
+class Login(Model):
+    """What a user logs in with."""
+
+    name: UserName
+    password: GivenPassword
+
+
+class Session(Model):
+    """A login: a token for a short time."""
+
+    token: str = Field(description="Give it as `Authorization: Bearer …`.", examples=["hf_…"])
+    id: str = Field(description="To speak of it.", examples=["0c5bd1f5a2e9"])
+    user: UserName
+    expires_at: datetime | None
+
+
+class Me(Model):
+    """Who asks."""
+
+    name: str = Field(
+        description="A user, or `local:NAME` for one of the operating system.", examples=["alice"]
+    )
+    way: Way = Field(description="How that was shown.")
+    roles: list[Role] = Field(description="All of them have to allow what is done.")
+    permissions: list[Verb] = Field(description="What comes of that.")
+    scopes: list[list[str]] = Field(
+        description="All of them have to cover a client.", examples=[[["web*"]]]
+    )
+
+
+class OwnPassword(Model):
+    """One's old password and the new one."""
+
+    old: GivenPassword
+    new: NewPassword
+
+
+@router.post(
+    "/sessions",
+    status_code=201,
+    responses={401: document.response(401), 413: document.response(413), 429: document.busy()},
+)
+def log_in(
+    _: Annotated[None, anybody(act=True)],
+    master: TheMaster,
+    body: Login,
+    request: Request,
+    note: TheNote,
+) -> Session:
+    """Log in with name and password. What comes of it lasts for twelve hours."""
+    note.details["user"] = body.name if master.access.has_user(body.name) else "(no user)"
+    token, secret = master.access.log_in(
+        body.name, body.password.get_secret_value(), visitors.address(request)
+    )
+    note.who = token.user
+    note.details["token"] = token.id
+    return Session(token=secret, id=token.id, user=token.user, expires_at=token.expires_at)
+
+
+@router.get("/me")
+def read_me(who: Annotated[Principal, may()]) -> Me:
+    """Who asks, and what that one may do."""
+    return Me(
+        name=who.name,
+        way=who.way,
+        roles=list(who.roles),
+        permissions=[verb for verb in Verb if who.may(verb)],
+        scopes=[list(scope.globs) for scope in who.scopes],
+    )
+
+
+@router.put(
+    "/me/password", status_code=204, responses={404: document.response(404), 429: document.busy()}
+)
+def change_own_password(
+    who: Annotated[Principal, may(Verb.OWN_ACCOUNT)],
+    master: TheMaster,
+    body: OwnPassword,
+    request: Request,
+) -> None:
+    """Give oneself a new password. All logins end, this one too."""
+    if who.way is Way.LOCAL:
+        raise NotFound(f"{who.name} has no password here", "log in as a user of the site")
+    master.access.change_own_password(
+        who.name,
+        body.old.get_secret_value(),
+        body.new.get_secret_value(),
+        visitors.address(request),
+    )
+
+
+@router.delete("/me/session", status_code=204)
+def log_out(who: Annotated[Principal, may()], master: TheMaster) -> None:
+    """End the login by which one asks."""
+    if who.way is not Way.SESSION or who.token is None:
+        raise Forbidden("this is no login that could end", "a token is revoked: DELETE /tokens/ID")
+    master.access.revoke(who.token)
