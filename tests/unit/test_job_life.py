@@ -12,7 +12,16 @@ from holdfast.base.errors import Fenced, InternalError, Invalid, WrongState
 from holdfast.base.ids import ImageId, JobId
 from holdfast.control.jobs import family, life
 from holdfast.control.jobs.family import Parts
-from holdfast.control.jobs.job import Asked, Job, JobError, JobKind, JobState, Outcome, Severity
+from holdfast.control.jobs.job import (
+    Asked,
+    Job,
+    JobError,
+    JobKind,
+    JobState,
+    Outcome,
+    Severity,
+    counted,
+)
 from holdfast.control.jobs.life import Result, Retrying
 
 if TYPE_CHECKING:
@@ -41,13 +50,13 @@ def test_a_job_begins_goes_on_and_ends() -> None:
     job = life.progress(job, 1, NOW + LEASE, LEASE, {"files": 3}).job
     assert job.lease_until == NOW + 2 * LEASE
     job = life.progress(job, 1, NOW + LEASE, LEASE, ending=True).job
-    assert (job.state, job.counters) == (JobState.ENDING, {"files": 3})
+    assert (job.state, job.counters) == (JobState.ENDING, counted({"files": 3}))
     result = Result(Outcome.COMPLETED, ImageId("0" * 32), {"files": 4})
     step = life.end(job, 1, NOW + 2 * LEASE, result, RETRYING)
     assert step.remark is None
     assert step.job.status == "completed"
     assert step.job.image_id == "0" * 32
-    assert step.job.counters == {"files": 4}
+    assert step.job.counters == counted({"files": 4})
     assert step.job.duration == 2 * LEASE
     assert step.job.lease_until is None
     # told once more, as the answer was lost

@@ -4,6 +4,9 @@ The front door. Must not look inside the work of a job, nor move data, nor decid
 (broker) or what is due (schedule).
 """
 
+from holdfast.control.jobs.book import LEASE, Granted, JobBook
+from holdfast.control.jobs.enqueue import Enqueued, NewJob
+from holdfast.control.jobs.events import WantedEvents
 from holdfast.control.jobs.job import (
     COUNTER_NAMES,
     Asked,
@@ -17,18 +20,33 @@ from holdfast.control.jobs.job import (
     Severity,
 )
 from holdfast.control.jobs.life import Result, Retrying
+from holdfast.control.jobs.lists import Wanted
+from holdfast.control.jobs.numbers import Depth, Numbers
+from holdfast.control.jobs.paging import Sort
+from holdfast.control.jobs.queue import Ready
 
 __all__ = [
     "COUNTER_NAMES",
+    "LEASE",
     "Asked",
+    "Depth",
+    "Enqueued",
     "Event",
+    "Granted",
     "Job",
+    "JobBook",
     "JobError",
     "JobKind",
     "JobState",
+    "NewJob",
+    "Numbers",
     "Outcome",
+    "Ready",
     "Remark",
     "Result",
     "Retrying",
     "Severity",
+    "Sort",
+    "Wanted",
+    "WantedEvents",
 ]

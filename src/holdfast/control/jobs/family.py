@@ -10,7 +10,7 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from holdfast.base.errors import InternalError
-from holdfast.control.jobs.job import Job, JobState, Outcome, Remark, Severity
+from holdfast.control.jobs.job import Job, JobState, Outcome, Remark, Severity, counted
 from holdfast.control.jobs.life import Step
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def follow(parent: Job, parts: Parts) -> Step:
         raise InternalError(f"job {parent.id} has {parent.children} parts, not {parts.total}")
     if parent.state is JobState.ENDED:
         return Step(parent)
-    followed = replace(parent, started_at=parts.started_at, counters=dict(parts.counters))
+    followed = replace(parent, started_at=parts.started_at, counters=counted(parts.counters))
     if sum(parts.ended.values()) == parts.total:
         outcome = max(parts.ended, key=lambda one: one.badness)
         ended = replace(

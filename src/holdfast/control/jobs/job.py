@@ -25,6 +25,11 @@ COUNTER_NAMES = (
 """What is counted of every job; a worker may count more."""
 
 
+def counted(counters: Mapping[str, int] | None = None) -> dict[str, int]:
+    """Counters with every one of `COUNTER_NAMES`."""
+    return dict.fromkeys(COUNTER_NAMES, 0) | dict(counters or {})
+
+
 class JobKind(enum.StrEnum):
     """What a job does. More kinds may come."""
 
@@ -116,7 +121,7 @@ class Job:
         attempt: How often it was begun, as far as that counts against it.
         fence: Names the one worker that may write; raised whenever that changes.
         lease_until: Its worker is given up if nothing is heard of it until then.
-        counters: See `COUNTER_NAMES`; a worker may add others.
+        counters: Each of `COUNTER_NAMES`, and what else its worker counts.
         waits_on: The resource that a queued job waits for, such as ``storage unit 'default'``.
         waits_for: The same in a sentence, with numbers.
         error: Why it failed, or why its last attempt did.
@@ -149,7 +154,7 @@ class Job:
     fence: int = 0
     lease_until: datetime | None = None
     image_id: ImageId | None = None
-    counters: Mapping[str, int] = field(default_factory=dict)
+    counters: Mapping[str, int] = field(default_factory=counted)
     waits_on: str | None = None
     waits_for: str | None = None
     error: JobError | None = None

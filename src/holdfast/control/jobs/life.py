@@ -23,7 +23,16 @@ from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
 from holdfast.base.errors import Fenced, InternalError, Invalid, Retry, WorkerLost, WrongState
-from holdfast.control.jobs.job import Asked, Job, JobError, JobState, Outcome, Remark, Severity
+from holdfast.control.jobs.job import (
+    Asked,
+    Job,
+    JobError,
+    JobState,
+    Outcome,
+    Remark,
+    Severity,
+    counted,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -125,7 +134,7 @@ def grant(job: Job, now: datetime, lease: timedelta) -> Step:
             fence=job.fence + 1,
             lease_until=now + lease,
             not_before=None,
-            counters={},
+            counters=counted(),
             waits_on=None,
             waits_for=None,
         )
@@ -160,7 +169,7 @@ def progress(
             job,
             state=JobState.ENDING if ending else job.state,
             lease_until=now + lease,
-            counters=job.counters if counters is None else dict(counters),
+            counters=job.counters if counters is None else counted(counters),
         )
     )
 
@@ -181,17 +190,17 @@ def end(job: Job, fence: int, now: datetime, result: Result, retrying: Retrying)
     if job.state is JobState.ENDED and job.fence == fence and job.outcome is result.outcome:
         return Step(job)
     _require_held(job, fence)
-    counted = replace(
+    told = replace(
         job,
         image_id=result.image_id or job.image_id,
-        counters=job.counters if result.counters is None else dict(result.counters),
+        counters=job.counters if result.counters is None else counted(result.counters),
     )
     if result.outcome is Outcome.FAILED:
         error = result.error or JobError("internal", "the work failed, and did not say why")
-        return _failed(counted, now, error, retrying)
+        return _failed(told, now, error, retrying)
     if result.outcome is Outcome.CANCELLED:
-        return _stopped(counted, now)
-    return Step(_ended(counted, now, result.outcome))
+        return _stopped(told, now)
+    return Step(_ended(told, now, result.outcome))
 
 
 def lose(job: Job, now: datetime, why: str, retrying: Retrying, *, at_once: bool = False) -> Step:

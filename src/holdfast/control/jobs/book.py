@@ -1,0 +1,467 @@
+"""The book of jobs: what is to be done, who does it, and what came of it.
+
+Must not decide who may begin (broker), what may follow on what (life), or what is due
+(schedule). Invariants: every call is one transaction, durable on return, so that a process
+killed at any moment leaves each job in one state of its life and its parent with it; one
+occurrence of a schedule is one job; nothing that an older fence says is written.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from holdfast.base.clock import to_ns
+from holdfast.base.errors import WrongState
+from holdfast.control.jobs import enqueue, events, history, life, lists, numbers, queue, store
+from holdfast.control.jobs.events import WantedEvents
+from holdfast.control.jobs.job import JobState, Remark, Severity
+from holdfast.control.jobs.life import Retrying
+from holdfast.control.jobs.lists import Wanted
+from holdfast.control.jobs.paging import Sort
+from holdfast.control.jobs.schema import jobs
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from datetime import datetime
+
+    from holdfast.base.clock import Clock
+    from holdfast.base.ids import JobId
+    from holdfast.control.database import Database
+    from holdfast.control.jobs.enqueue import Enqueued, NewJob
+    from holdfast.control.jobs.job import Asked, Event, Job
+    from holdfast.control.jobs.life import Result, Step
+    from holdfast.control.jobs.lists import Visible
+    from holdfast.control.jobs.numbers import Numbers
+    from holdfast.control.jobs.paging import After
+    from holdfast.control.jobs.queue import Ready
+
+LEASE = timedelta(minutes=2)
+"""A worker may be silent for so long."""
+
+NEWEST_FIRST = Sort("id", descending=True)
+IN_ORDER = Sort("seq")
+
+_AT_WORK = (str(JobState.ACTIVE), str(JobState.ENDING))
+_HELD = (jobs.c.state.in_(_AT_WORK), jobs.c.children == 0)
+
+
+@dataclass(frozen=True, slots=True)
+class Granted:
+    """A job that has begun, and what its worker is to be told; its fence is in the job."""
+
+    job: Job
+    work: dict[str, Any]
+
+
+class JobBook:
+    """All jobs of a site. Thread-safe; several processes may have it open."""
+
+    def __init__(
+        self,
+        database: Database,
+        clock: Clock,
+        retrying: Retrying | None = None,
+        lease: timedelta = LEASE,
+    ) -> None:
+        """Use a database of the newest schema.
+
+        Args:
+            database: Where jobs are kept.
+            clock: Says when things happen.
+            retrying: How often, and after how long, failed work is tried again.
+            lease: How long a worker may be silent.
+        """
+        self._database = database
+        self._clock = clock
+        self._retrying = retrying or Retrying()
+        self._lease = lease
+
+    # -- into the queue -------------------------------------------------------------------
+
+    def enqueue(self, new: Sequence[NewJob]) -> list[Enqueued]:
+        """Queue jobs, all or none; an occurrence that is there already is left alone.
+
+        Returns:
+            The job of each, in the same order.
+        """
+        now = self._clock.now()
+        with self._database.write() as connection:
+            found = enqueue.enqueue(connection, new, now)
+            for one, answer in zip(new, found, strict=True):
+                if one.missed is not None and answer.is_new:
+                    self._ask(connection, answer.id, now, _missing(one.missed, now))
+        return found
+
+    def restart(self, job: JobId, by: str | None = None) -> JobId:
+        """Run an ended job again, as a new job; of a family, the parts that were not completed.
+
+        Args:
+            job: Ended.
+            by: Who asked for it.
+
+        Raises:
+            JobMissing: There is no such job.
+            WrongState: It has not ended, or runs again already.
+        """
+        now = self._clock.now()
+        with self._database.write() as connection:
+            new = queue.restarted(connection, store.load(connection, job))
+            (answer,) = enqueue.enqueue(connection, [new], now)
+            remark = _said(Remark(Severity.INFO, "restarted", f"job {job} was restarted"), by)
+            added = store.load(connection, answer.id)
+            store.take_step(connection, added, life.Step(added, remark), now)
+        return answer.id
+
+    # -- the queue ------------------------------------------------------------------------
+
+    def ready_ids(self) -> set[JobId]:
+        """The queued jobs that may begin as soon as they have what they need."""
+        now = self._clock.now()
+        with self._database.read() as connection:
+            return queue.ready_ids(connection, now)
+
+    def ready(self, some: Iterable[JobId] | None = None) -> list[Ready]:
+        """What the broker has to know of queued jobs that may begin, oldest first.
+
+        Args:
+            some: Of these only; None for all.
+        """
+        now = self._clock.now()
+        with self._database.read() as connection:
+            return queue.ready(connection, now, some)
+
+    def at_work(self) -> list[Job]:
+        """Jobs that workers have, oldest first; a restarted broker adopts them."""
+        with self._database.read() as connection:
+            return store.load_some(connection, *_HELD)
+
+    def waits(self, reasons: Mapping[JobId, tuple[str | None, str]]) -> None:
+        """Note what queued jobs wait for: the resource, and a sentence."""
+        with self._database.write() as connection:
+            queue.note_waits(connection, reasons)
+
+    # -- a worker's turn ------------------------------------------------------------------
+
+    def grant(self, some: Sequence[JobId]) -> list[Granted]:
+        """Let queued jobs begin: each has a new fence, and a lease, at once.
+
+        Returns:
+            Those that began, oldest first. One that may not begin any more, since somebody
+            cancelled or suspended it, is not among them.
+        """
+        now = self._clock.now()
+        granted: list[Job] = []
+        with self._database.write() as connection:
+            for chunk in queue.chunks(sorted(some)):
+                for job in store.load_some(connection, jobs.c.id.in_(chunk)):
+                    try:
+                        step = life.grant(job, now, self._lease)
+                    except WrongState:
+                        continue
+                    granted.append(store.take_step(connection, job, step, now))
+            store.follow(connection, granted, now)
+            work = queue.work_of(connection, [one.id for one in granted])
+        return [Granted(one, work[one.id]) for one in granted]
+
+    def progress(
+        self,
+        job: JobId,
+        fence: int,
+        counters: Mapping[str, int] | None = None,
+        *,
+        ending: bool = False,
+        remarks: Sequence[Remark] = (),
+    ) -> Asked | None:
+        """Hear of a worker: its lease is renewed.
+
+        Args:
+            job: At work.
+            fence: The worker's.
+            counters: All it has counted so far; None for no news.
+            ending: The data is through, and what is left is short.
+            remarks: What happened to files since.
+
+        Returns:
+            What was asked of the job; if anything, the worker is to stop.
+
+        Raises:
+            JobMissing: There is no such job.
+            Fenced: The job is not this worker's any more.
+        """
+        now = self._clock.now()
+        with self._database.write() as connection:
+            before = store.load(connection, job)
+            step = life.progress(before, fence, now, self._lease, counters, ending=ending)
+            after = store.take_step(connection, before, step, now, remarks)
+        return after.asked
+
+    def end(self, job: JobId, fence: int, result: Result, remarks: Sequence[Remark] = ()) -> Job:
+        """Hear of the end of a job's work. Safe to repeat, if the answer was lost.
+
+        Args:
+            job: At work.
+            fence: The worker's.
+            result: What came of it.
+            remarks: What happened to files since the last progress.
+
+        Returns:
+            The job as it has become: ended, or queued once more.
+
+        Raises:
+            JobMissing: There is no such job.
+            Fenced: The job is not this worker's any more.
+        """
+        now = self._clock.now()
+        with self._database.write() as connection:
+            before = store.load(connection, job)
+            step = life.end(before, fence, now, result, self._retrying)
+            if step.job is before:
+                return before
+            after = store.take_step(connection, before, step, now, remarks)
+            store.follow(connection, [after], now)
+        return after
+
+    def expire(self) -> list[Job]:
+        """Give up on workers that were silent for longer than their lease; to be called often.
+
+        Returns:
+            The jobs as they have become: queued once more, or ended.
+        """
+        now = self._clock.now()
+        late = jobs.c.lease_until_ns < to_ns(now)
+        why = "nothing was heard of its worker since {heard:%Y-%m-%d %H:%M:%S} UTC"
+        return self._lose(now, why, late, at_once=False)
+
+    def recover(self) -> list[Job]:
+        """Give up on every worker, as they ended with the master that is starting now.
+
+        Returns:
+            The jobs as they have become: queued once more, or ended.
+        """
+        why = "the master server ended while it was at work"
+        return self._lose(self._clock.now(), why, at_once=True)
+
+    # -- what people ask for --------------------------------------------------------------
+
+    def cancel(self, job: JobId, by: str | None = None) -> Job:
+        """End a job, or all of a family that have not ended, without its work being done.
+
+        One at work ends when its worker has stopped.
+
+        Raises:
+            JobMissing: There is no such job.
+            WrongState: It has ended otherwise.
+        """
+        now = self._clock.now()
+        return self._asked(job, now, lambda one: life.cancel(one, now), by)
+
+    def suspend(self, job: JobId, by: str | None = None) -> Job:
+        """Keep a job, or a family, from beginning; one at work goes back to the queue.
+
+        Raises:
+            JobMissing: There is no such job.
+            WrongState: It has ended, or is being cancelled.
+        """
+        return self._asked(job, self._clock.now(), life.suspend, by)
+
+    def resume(self, job: JobId, by: str | None = None) -> Job:
+        """Let a suspended job, or family, begin again.
+
+        Raises:
+            JobMissing: There is no such job.
+            WrongState: It is not suspended.
+        """
+        return self._asked(job, self._clock.now(), life.resume, by)
+
+    def requeue(self, job: JobId) -> Job:
+        """Have a job at work stop and go back to the queue, as the master wants to end.
+
+        Raises:
+            JobMissing: There is no such job.
+            WrongState: It is not at work.
+        """
+        return self._asked(job, self._clock.now(), life.requeue, None)
+
+    def miss(self, job: JobId, why: str) -> Job:
+        """End a queued job that can't begin in time any more.
+
+        Raises:
+            JobMissing: There is no such job.
+            WrongState: It is not queued.
+        """
+        now = self._clock.now()
+        return self._asked(job, now, _missing(why, now), None)
+
+    # -- questions ------------------------------------------------------------------------
+
+    def job(self, job: JobId) -> Job:
+        """One job.
+
+        Raises:
+            JobMissing: There is no such job.
+        """
+        with self._database.read() as connection:
+            return store.load(connection, job)
+
+    def work(self, job: JobId) -> dict[str, Any]:
+        """What a job is told to do, as it was enqueued; nothing for one that has parts.
+
+        Raises:
+            JobMissing: There is no such job.
+        """
+        with self._database.read() as connection:
+            store.load(connection, job)
+            return queue.work_of(connection, [job]).get(job, {})
+
+    def page(
+        self,
+        wanted: Wanted | None = None,
+        sort: Sort = NEWEST_FIRST,
+        limit: int = 100,
+        after: After | None = None,
+    ) -> list[Job]:
+        """Some of the jobs that are wanted, in order; see `lists.SORTS` and `lists.place`.
+
+        Raises:
+            Invalid: Nothing can be sorted by that, or there is no such place.
+        """
+        with self._database.read() as connection:
+            return lists.page(connection, wanted or Wanted(), sort, limit, after)
+
+    def each(self, wanted: Wanted | None = None, sort: Sort = NEWEST_FIRST) -> Iterator[Job]:
+        """All jobs that are wanted, in order, however many there are.
+
+        No transaction is open between two of them: what changes meanwhile may be seen.
+        """
+        after: After | None = None
+        while True:
+            page = self.page(wanted, sort, queue.AT_ONCE, after)
+            yield from page
+            if len(page) < queue.AT_ONCE:
+                return
+            after = lists.place(page[-1], sort)
+
+    def count(self, wanted: Wanted | None = None) -> int:
+        """How many jobs are wanted."""
+        with self._database.read() as connection:
+            return lists.count(connection, wanted or Wanted())
+
+    def events(
+        self,
+        job: JobId,
+        wanted: WantedEvents | None = None,
+        sort: Sort = IN_ORDER,
+        limit: int = 100,
+        after: After | None = None,
+    ) -> list[Event]:
+        """Some events of a job, in order; see `events.SORTS` and `events.place`.
+
+        How many were left out is told by the job.
+
+        Raises:
+            JobMissing: There is no such job.
+            Invalid: Nothing can be sorted by that, or there is no such place.
+        """
+        with self._database.read() as connection:
+            store.load(connection, job)
+            return events.page(connection, job, wanted or WantedEvents(), sort, limit, after)
+
+    def each_event(
+        self, job: JobId, wanted: WantedEvents | None = None, sort: Sort = IN_ORDER
+    ) -> Iterator[Event]:
+        """All events of a job that are wanted, in order, however many there are.
+
+        Raises:
+            JobMissing: There is no such job.
+        """
+        after: After | None = None
+        while True:
+            page = self.events(job, wanted, sort, queue.AT_ONCE, after)
+            yield from page
+            if len(page) < queue.AT_ONCE:
+                return
+            after = events.place(page[-1], sort)
+
+    def numbers(self, since: datetime, until: datetime, visible: Visible | None = None) -> Numbers:
+        """What a dashboard shows: jobs by state now, outcomes over a time, what is waited for."""
+        with self._database.read() as connection:
+            return numbers.numbers(connection, since, until, visible)
+
+    def forget(self, before: datetime, at_most: int = queue.AT_ONCE) -> int:
+        """Forget jobs that ended long ago, with their events; families only as a whole.
+
+        Args:
+            before: What ended before this goes.
+            at_most: So many in one transaction; call again until there are none.
+
+        Returns:
+            How many went.
+        """
+        with self._database.write() as connection:
+            return history.forget(connection, before, at_most)
+
+    # -- inside ---------------------------------------------------------------------------
+
+    def _asked(self, job: JobId, now: datetime, act: Callable[[Job], Step], by: str | None) -> Job:
+        with self._database.write() as connection:
+            return self._ask(connection, job, now, act, by)
+
+    def _ask(
+        self,
+        connection: sa.Connection,
+        job: JobId,
+        now: datetime,
+        act: Callable[[Job], Step],
+        by: str | None = None,
+    ) -> Job:
+        asked = store.load(connection, job)
+        members = [asked]
+        if asked.children:
+            unended = (jobs.c.parent_id == job, jobs.c.state != str(JobState.ENDED))
+            # What can't be done to one that has ended is said in the same words of a family.
+            members = store.load_some(connection, *unended) or [replace(asked, children=0)]
+        written, refused = [], None
+        for one in members:
+            try:
+                step = act(one)
+            except WrongState as error:
+                refused = error
+                continue
+            told = step.remark and _said(step.remark, by)
+            written.append(store.take_step(connection, one, life.Step(step.job, told), now))
+        if not written and refused is not None:
+            raise refused
+        store.follow(connection, written, now)
+        return store.load(connection, job)
+
+    def _lose(
+        self, now: datetime, why: str, *conditions: sa.ColumnElement[bool], at_once: bool
+    ) -> list[Job]:
+        with self._database.read() as connection:
+            # Most often there is none, and a look does not keep others from writing.
+            query = sa.select(jobs.c.id).where(*_HELD, *conditions).limit(1)
+            if connection.scalar(query) is None:
+                return []
+        with self._database.write() as connection:
+            lost = []
+            for one in store.load_some(connection, *_HELD, *conditions):
+                heard = (one.lease_until or now) - self._lease
+                told = why.format(heard=heard)
+                step = life.lose(one, now, told, self._retrying, at_once=at_once)
+                lost.append(store.take_step(connection, one, step, now))
+            store.follow(connection, lost, now)
+        return lost
+
+
+def _missing(why: str, now: datetime) -> Callable[[Job], Step]:
+    return lambda job: life.miss(job, now, why)
+
+
+def _said(remark: Remark, by: str | None) -> Remark:
+    if by is None:
+        return remark
+    return replace(remark, message=f"{remark.message}, as {by} asked")
