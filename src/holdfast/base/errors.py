@@ -5,6 +5,7 @@
     HoldfastError                       code                exit  retry
     ├── UsageError                      usage                 64  never
     │   ├── Invalid                     invalid               64  never
+    │   │   └── PolicyInvalid           policy-invalid        64  never
     │   ├── ImageAmbiguous              image-ambiguous       64  never
     │   ├── KeyReused                   key-reused            64  never
     │   └── TooLarge                    too-large             64  never
@@ -24,6 +25,7 @@
     │   ├── ImageMissing                image-missing          2  never
     │   ├── PathMissing                 path-missing           2  never
     │   ├── JobMissing                  job-missing            2  never
+    │   ├── PolicyMissing               policy-missing         2  never
     │   └── ObjectMissing               object-missing         2  other target
     ├── CatalogError                    catalog                2  never
     │   ├── CatalogDamaged              catalog-damaged        2  never
@@ -39,6 +41,7 @@
     │   ├── Forbidden                   forbidden              2  never
     │   └── TooManyAttempts             too-many-attempts      2  same target
     ├── AlreadyExists                   already-exists         2  never
+    ├── EditConflict                    edit-conflict          2  never
     ├── ImageProtected                  image-protected        2  never
     ├── ClockDoubtful                   clock-doubtful         2  never
     ├── CommandFailed                   command-failed         2  same target
@@ -117,6 +120,18 @@ class Invalid(UsageError):
     """A value is outside of what it may be."""
 
     code = "invalid"
+
+
+class PolicyInvalid(Invalid):
+    """A policy is not as it has to be.
+
+    Attributes:
+        faults: All that is wrong: where, what, and a hint if there is one.
+    """
+
+    code = "policy-invalid"
+    advice = "'holdfast policy validate FILE' tells all that is wrong"
+    faults: tuple[tuple[str, str, str | None], ...] = ()
 
 
 class ImageAmbiguous(UsageError):
@@ -247,6 +262,13 @@ class JobMissing(NotFound):
     advice = "list them with: holdfast jobs"
 
 
+class PolicyMissing(NotFound):
+    """The site has no such policy."""
+
+    code = "policy-missing"
+    advice = "list them with: holdfast policy list"
+
+
 class ObjectMissing(NotFound):
     """The store has no object of this key."""
 
@@ -358,6 +380,13 @@ class AlreadyExists(HoldfastError):
 
     code = "already-exists"
     advice = "choose another name"
+
+
+class EditConflict(HoldfastError):
+    """Somebody else changed it meanwhile."""
+
+    code = "edit-conflict"
+    advice = "look at what it is now, and make your change again"
 
 
 class ImageProtected(HoldfastError):

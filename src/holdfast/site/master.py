@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 from holdfast.control.access import AccessBook, ActBook, AuditLog
+from holdfast.control.policies import PolicyBook
 from holdfast.site.site import Site
 
 if TYPE_CHECKING:
@@ -34,6 +35,7 @@ class Master:
         access: Users and their tokens.
         audit: Every act, and what was refused.
         acts: Acts under way.
+        policies: What is protected, and everything they ever said.
     """
 
     def __init__(self, site: Site) -> None:
@@ -44,6 +46,7 @@ class Master:
         self.catalog: Catalog = site.catalog
         self.access = AccessBook(self.database, self.clock)
         self.audit = AuditLog(self.database, self.clock)
+        self.policies = PolicyBook(self.database, self.clock)
         self.acts = ActBook(self.database, self.clock, self.audit)
 
     @classmethod

@@ -4,11 +4,20 @@ The front door; nothing outside imports the modules behind it. Must not move dat
 clock.
 """
 
+from holdfast.control.policies.book import Applied, PolicyBook, Snapshot
 from holdfast.control.policies.clients import KnownClients, PolicySource, sources
 from holdfast.control.policies.document import Document, Format, from_data, parse, render
 from holdfast.control.policies.files_type import FilesType
 from holdfast.control.policies.findings import Finding, Severity, errors_of
 from holdfast.control.policies.plain import from_plain, to_plain
+from holdfast.control.policies.plan import (
+    Change,
+    FieldChange,
+    Plan,
+    StoredPolicy,
+    field_changes,
+    make_plan,
+)
 from holdfast.control.policies.policy import (
     ALL_LOCAL_DRIVES,
     Drives,
@@ -16,29 +25,42 @@ from holdfast.control.policies.policy import (
     Policy,
     Selection,
 )
+from holdfast.control.policies.rows import Act, Filter, Revision
 from holdfast.control.policies.types import TYPES, PolicyType, PolicyTypes
 from holdfast.control.policies.validation import SiteFacts, review, validate
 
 __all__ = [
     "ALL_LOCAL_DRIVES",
     "TYPES",
+    "Act",
+    "Applied",
+    "Change",
     "Document",
     "Drives",
+    "FieldChange",
     "FilesType",
+    "Filter",
     "Finding",
     "Format",
     "KnownClients",
     "Limits",
+    "Plan",
     "Policy",
+    "PolicyBook",
     "PolicySource",
     "PolicyType",
     "PolicyTypes",
+    "Revision",
     "Selection",
     "Severity",
     "SiteFacts",
+    "Snapshot",
+    "StoredPolicy",
     "errors_of",
+    "field_changes",
     "from_data",
     "from_plain",
+    "make_plan",
     "parse",
     "render",
     "review",

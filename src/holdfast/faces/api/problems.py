@@ -50,6 +50,7 @@ STATUS: dict[type[errors.HoldfastError], int] = {
     errors.Forbidden: 403,
     errors.TooManyAttempts: 429,
     errors.AlreadyExists: 409,
+    errors.EditConflict: 409,
     errors.ImageProtected: 409,
     errors.ClockDoubtful: 409,
     errors.TargetNotEmpty: 409,
