@@ -10,7 +10,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from holdfast.base.ids import ImageId, SourceName
-from holdfast.control.retention import PERIODS, Candidate, Judgement, Rules, judge
+from holdfast.control.retention import (
+    PERIODS,
+    Candidate,
+    Judgement,
+    Rules,
+    Terms,
+    judge,
+    judge_each,
+)
 
 START = datetime(2024, 2, 20, tzinfo=UTC)
 COUNTS = st.integers(0, 4)
@@ -145,3 +153,24 @@ def test_an_image_that_ended_before_its_forerunner_began_is_doubted(
     judgement = judge([*images[:-1], back], rules, end_of(images), UTC)
     has_forerunner = any(one.source == last.source for one in images[:-1])
     assert (last.source in judgement.doubts) == has_forerunner
+
+
+@given(histories(), st.lists(RULES, min_size=3, max_size=3), ZONES, st.data())
+def test_images_of_different_terms_are_counted_apart(
+    images: list[Candidate], rules: list[Rules], zone: ZoneInfo, data: st.DataObject
+) -> None:
+    """Judged together, each is kept for the reasons for which it is kept among its own."""
+    now = end_of(images)
+    terms = [Terms(f"terms {number}", one) for number, one in enumerate(rules)]
+    whose = {one.id: data.draw(st.sampled_from(terms)) for one in images}
+    together = judge_each(images, lambda one: whose[one.id], now, zone)
+    apart: set[str] = set()
+    for one in terms:
+        own = [image for image in images if whose[image.id] == one]
+        apart |= {
+            verdict.image.id
+            for verdict in judge(own, one.rules, now, zone).verdicts
+            if verdict.stays and verdict.reasons != ("the newest of its source",)
+        }
+    newest = {one.source: one.id for one in images}
+    assert staying(together) == apart | set(newest.values())

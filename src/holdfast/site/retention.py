@@ -9,28 +9,30 @@ from typing import TYPE_CHECKING
 
 from holdfast.base.errors import ClockDoubtful, ImageMissing, ImageProtected, NotFound
 from holdfast.control.catalog import Protection
-from holdfast.control.retention import Candidate, judge
+from holdfast.control.policies import PolicyBook, terms_by
+from holdfast.control.retention import Candidate, judge, judge_each
 from holdfast.control.retention.clock_watch import jump
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from datetime import tzinfo
 
-    from holdfast.base.ids import ImageId
+    from holdfast.base.ids import ImageId, PolicyName
+    from holdfast.control.policies import Policy
     from holdfast.control.retention import Judgement, Rules
     from holdfast.site.site import Site
 
 
 def preview(
-    site: Site, rules: Rules, source: str | None = None, zone: tzinfo | None = None
+    site: Site, rules: Rules | None, source: str | None = None, zone: tzinfo | None = None
 ) -> Judgement:
     """Say what rules, holds and locks mean for each image now; change nothing.
 
     Args:
         site: The site.
-        rules: What is kept of each source.
+        rules: What is kept of each source; None for what each image's policy says.
         source: Only this one.
-        zone: Whose calendar counts; None for that of this machine.
+        zone: Whose calendar counts; None for that of the site.
 
     Raises:
         NotFound: There is no such source.
@@ -50,9 +52,23 @@ def preview(
                 finished_at=image.finished_at,
                 holds=found.holds,
                 locked_until=found.locked_until,
+                policy=image.policy,
+                schedule=image.schedule,
             )
         )
-    return judge(candidates, rules, site.clock.now(), zone)
+    zone = zone or site.settings.zone("site.zone")
+    if rules is not None:
+        return judge(candidates, rules, site.clock.now(), zone)
+    return judge_each(candidates, terms_by(_policies(site)), site.clock.now(), zone)
+
+
+def has_policies(site: Site) -> bool:
+    """Whether any policy ever said how long its images are kept."""
+    return bool(_policies(site))
+
+
+def _policies(site: Site) -> dict[PolicyName, Policy]:
+    return PolicyBook(site.database, site.clock).last_known()
 
 
 def clock_doubt(site: Site) -> str | None:

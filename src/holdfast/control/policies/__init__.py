@@ -26,6 +26,7 @@ from holdfast.control.policies.policy import (
     Selection,
 )
 from holdfast.control.policies.rows import Act, Filter, Revision
+from holdfast.control.policies.terms import terms_by, terms_of
 from holdfast.control.policies.types import TYPES, PolicyType, PolicyTypes
 from holdfast.control.policies.validation import SiteFacts, review, validate
 
@@ -65,6 +66,8 @@ __all__ = [
     "render",
     "review",
     "sources",
+    "terms_by",
+    "terms_of",
     "to_plain",
     "validate",
 ]

@@ -16,11 +16,13 @@ from holdfast.base.units import format_duration
 from holdfast.control.retention.rules import PERIODS, Period
 
 if TYPE_CHECKING:
-    from collections.abc import Hashable, Iterable, Sequence
+    from collections.abc import Callable, Hashable, Iterable, Sequence
     from datetime import datetime, tzinfo
 
     from holdfast.base.ids import ImageId, SourceName
     from holdfast.control.retention.rules import Rules
+
+    TermsOf = Callable[["Candidate"], "Terms"]
 
 AHEAD = timedelta(minutes=5)
 """An image may have begun so much after now: clocks are set while they run."""
@@ -36,6 +38,8 @@ class Candidate:
         finished_at: Likewise.
         holds: Why it must not go, until somebody lifts that.
         locked_until: Until when it must not go, whoever asks.
+        policy: The policy under which it was made; None for one that was ordered by hand.
+        schedule: The schedule of the policy, if one made it due.
     """
 
     id: ImageId
@@ -45,6 +49,22 @@ class Candidate:
     finished_at: datetime
     holds: tuple[str, ...] = ()
     locked_until: datetime | None = None
+    policy: str | None = None
+    schedule: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Terms:
+    """The rules of some images of a source.
+
+    Attributes:
+        name: Whose rules they are, in words. Images of one name are counted together, and not with
+            the others of their source.
+        rules: What is kept of them.
+    """
+
+    name: str
+    rules: Rules
 
 
 @dataclass(frozen=True, slots=True)
@@ -81,11 +101,29 @@ class Judgement:
 def judge(
     candidates: Iterable[Candidate], rules: Rules, now: datetime, zone: tzinfo | None = None
 ) -> Judgement:
-    """Say of each image whether it stays, and why.
+    """Say of each image whether it stays, and why, all by the same rules.
 
     Args:
         candidates: All images of the sources that are judged; rules count them.
         rules: What is kept of each source.
+        now: The moment of judgement, aware.
+        zone: Whose calendar counts; None for that of this machine.
+    """
+    same = Terms("", rules)
+    return judge_each(candidates, lambda _: same, now, zone)
+
+
+def judge_each(
+    candidates: Iterable[Candidate],
+    terms_of: TermsOf,
+    now: datetime,
+    zone: tzinfo | None = None,
+) -> Judgement:
+    """Say of each image whether it stays, and why, each by its own rules.
+
+    Args:
+        candidates: All images of the sources that are judged.
+        terms_of: The rules of an image, and with which others they count it.
         now: The moment of judgement, aware.
         zone: Whose calendar counts; None for that of this machine.
     """
@@ -99,7 +137,7 @@ def judge(
         doubt = _doubt(images, now)
         if doubt is not None:
             doubts[source] = doubt
-        reasons = _reasons(images, rules, now, zone)
+        reasons = _reasons(images, terms_of, now, zone)
         for one in images:
             found = _protection(one, now) + reasons[one.id]
             if doubt is not None and not found:
@@ -120,9 +158,29 @@ def _protection(image: Candidate, now: datetime) -> list[str]:
 
 
 def _reasons(
-    images: Sequence[Candidate], rules: Rules, now: datetime, zone: tzinfo | None
+    images: Sequence[Candidate], terms_of: TermsOf, now: datetime, zone: tzinfo | None
 ) -> dict[ImageId, list[str]]:
     """Why rules keep each image of one source, which come oldest first."""
+    groups: dict[str, tuple[Rules, list[Candidate]]] = {}
+    for one in images:
+        terms = terms_of(one)
+        groups.setdefault(terms.name, (terms.rules, []))[1].append(one)
+    found: dict[ImageId, list[str]] = {}
+    for name, (rules, group) in groups.items():
+        # Whose rules they are is worth saying where there are others.
+        whose = f" ({name})" if name and len(groups) > 1 else ""
+        for image, reasons in _reasons_of_group(group, rules, now, zone).items():
+            found[image] = [f"{reason}{whose}" for reason in reasons]
+    newest = found[images[-1].id]
+    if not newest:
+        newest.append("the newest of its source")
+    return found
+
+
+def _reasons_of_group(
+    images: Sequence[Candidate], rules: Rules, now: datetime, zone: tzinfo | None
+) -> dict[ImageId, list[str]]:
+    """Why the same rules keep each of some images, which come oldest first."""
     found: dict[ImageId, list[str]] = {one.id: [] for one in images}
     if not rules.are_there:
         return {one: ["there is no rule"] for one in found}
@@ -136,9 +194,6 @@ def _reasons(
                 found[one.id].append(f"not older than {age}")
     for period in PERIODS:
         _keep_newest_of_each(newest_first, period, rules.count(period), zone, found)
-    newest = found[newest_first[0].id]
-    if not newest:
-        newest.append("the newest of its source")
     return found
 
 

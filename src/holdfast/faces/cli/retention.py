@@ -29,20 +29,21 @@ _KEPT = click.IntRange(min=0)
 def _rules(command: Callable[..., int]) -> Callable[..., int]:
     """The options that make up rules, and which images they are for."""
     given = [
-        click.option("--last", type=_KEPT, metavar="N", default=0, help="Keep the newest N."),
+        click.option("--last", type=_KEPT, metavar="N", help="Keep the newest N."),
         click.option("--within", metavar="AGE", help="Keep what is not older, such as 30d or 8w."),
         *(
             click.option(
                 f"--{period}",
                 type=_KEPT,
                 metavar="N",
-                default=0,
                 help=f"Keep the newest of each of the last N {_NOUNS[period]} that have any.",
             )
             for period in PERIODS
         ),
         click.option(
-            "--zone", metavar="Z", help="Whose calendar counts, such as Europe/Berlin; else ours."
+            "--zone",
+            metavar="Z",
+            help="Whose calendar counts, such as Europe/Berlin; else the site's.",
         ),
         options.source_option,
         options.json_flag,
@@ -71,7 +72,7 @@ def preview(**given: Any) -> int:
     """Show what rules would keep of each source, and why, for every image. Nothing is changed.
 
     An image is kept if any rule keeps it, if it is held or locked, or if it is the newest of its
-    source.
+    source. Without rules, each image is judged by those of its policy.
     """
     from holdfast.site import retention as acts
 
@@ -96,14 +97,13 @@ def preview(**given: Any) -> int:
 def apply(yes: bool, trust_clock: bool, **given: Any) -> int:
     """Let go of every image that no rule keeps. Their space returns with 'holdfast gc'.
 
-    Look at 'holdfast retention preview' with the same rules first.
+    Look at 'holdfast retention preview' with the same rules first. Without rules, each image is
+    judged by those of its policy.
     """
     from holdfast.site import retention as acts
 
     screen = Screen(as_json=given["as_json"])
     rules, zone = _read(given)
-    if not rules.are_there:
-        raise UsageError("no rule says what to keep", "add for example --daily 7 --weekly 4")
 
     def gone(image: ImageId) -> None:
         if screen.as_json:
@@ -112,6 +112,9 @@ def apply(yes: bool, trust_clock: bool, **given: Any) -> int:
             screen.line(f"expired {image}")
 
     with opening.open_site() as site:
+        if not (acts.has_policies(site) if rules is None else rules.are_there):
+            hint = "add for example --daily 7 --weekly 4, or make a policy: holdfast policy new"
+            raise UsageError("no rule says what to keep", hint)
         _ = site.pool
         judgement = acts.preview(site, rules, given["source"], zone)
         _warn(screen, judgement)
@@ -130,7 +133,7 @@ def apply(yes: bool, trust_clock: bool, **given: Any) -> int:
     return EXIT_FINDINGS if kept or judgement.doubts else EXIT_OK
 
 
-def _read(given: dict[str, Any]) -> tuple[Rules, ZoneInfo | None]:
+def _read(given: dict[str, Any]) -> tuple[Rules | None, ZoneInfo | None]:
     within = given["within"]
     name = given["zone"]
     try:
@@ -143,8 +146,8 @@ def _read(given: dict[str, Any]) -> tuple[Rules, ZoneInfo | None]:
         raise Invalid(
             f"'{name}' is not a time zone", "write for example Europe/Berlin or UTC"
         ) from error
-    counts = {period.value: given[period.value] for period in PERIODS}
-    return Rules(last=given["last"], within=age, **counts), zone
+    counts = {name: given[name] for name in ("last", *PERIODS) if given[name] is not None}
+    return Rules(within=age, **counts) if counts or age is not None else None, zone
 
 
 def _confirm(judgement: Judgement) -> None:
