@@ -18,7 +18,7 @@ import sqlite3
 import statistics
 import tempfile
 import time
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -55,6 +55,7 @@ class Image:
     status: str = "completed"
     findings_total: int = 0
     software: str = "benchmark"
+    labels: dict[str, str] = field(default_factory=dict)
 
     @property
     def stats(self) -> dict[str, int]:

@@ -13,7 +13,8 @@ import pytest
 
 from holdfast.base.errors import ImageMissing
 from holdfast.base.ids import ImageId
-from holdfast.control.catalog import Catalog, source_file
+from holdfast.control.catalog import Catalog
+from holdfast.control.catalog.on_sqlite import source_file
 from holdfast.control.database import database
 from tests.kit import quick_disk
 from tests.kit.catalog_model import assert_answers, fed, stored_rows

@@ -10,7 +10,8 @@ import pytest
 
 from holdfast.base.errors import Busy, CatalogDamaged, NoPermission, NoSpace
 from holdfast.base.ids import ImageId
-from holdfast.control.catalog import Catalog, source_file
+from holdfast.control.catalog import Catalog
+from holdfast.control.catalog.on_sqlite import source_file
 from holdfast.control.database import database
 from holdfast.control.database.failures import translate
 from tests.kit.catalog_model import assert_answers, fed, stored_rows

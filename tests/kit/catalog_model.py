@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.base.ids import ImageId
 from holdfast.control.catalog.folding import fold_name, fold_text
+from holdfast.control.catalog.timeline import to_signed
 from tests.kit.fake_pool import Node, Tree, split
 
 if TYPE_CHECKING:
@@ -106,11 +107,29 @@ def assert_answers(catalog: Catalog, images: Sequence[FakeImage], source: str) -
         for directory in directories:
             rows = catalog.list_directory(ImageId(image.id), directory)
             assert [(row.name, node_of(row)) for row in rows] == listing(image.tree, directory)
+        assert_tree(catalog, image, b"/")
+        for directory in directories[1:3]:
+            assert_tree(catalog, image, directory)
     expected = all_versions(images)
     assert asked_versions(catalog.find("", source=source, versions=True)) == expected
     for path in {version[1] for version in expected}:
         rows_of_path = catalog.versions(source, path)
         assert [asked_version(row) for row in rows_of_path] == versions(images, path)
+
+
+def assert_tree(catalog: Catalog, image: FakeImage, top: bytes) -> None:
+    """What is below a directory, all at once, is what is there."""
+    below = top.rstrip(b"/") + b"/"
+    found = [
+        (batch.directories[directory] + b"/" + name, columns)
+        for batch in catalog.tree(ImageId(image.id), top)
+        for directory, name, *columns in batch.rows
+    ]
+    assert sorted(found) == sorted(
+        (path, [*node.columns[:-1], to_signed(node.inode)])
+        for path, node in image.tree.items()
+        if path.startswith(below)
+    )
 
 
 def stored_rows(directory: Path) -> list[list[tuple[object, ...]]]:
@@ -155,6 +174,8 @@ def _rows(connection: sqlite3.Connection) -> list[tuple[object, ...]]:
 
 
 def _orphans(connection: sqlite3.Connection) -> list[tuple[str, int]]:
+    placed = set(connection.execute("SELECT directory, name FROM places"))
+    assert placed == set(connection.execute("SELECT directory, name FROM files"))
     return connection.execute(
         "SELECT 'name', id FROM names WHERE id NOT IN (SELECT name FROM files) "
         "UNION ALL SELECT 'directory', id FROM directories "

@@ -18,9 +18,10 @@ from holdfast.base.errors import (
     NotFound,
 )
 from holdfast.base.ids import ImageId
-from holdfast.control.catalog import Catalog, set_aside, source_file
+from holdfast.control.catalog import Catalog, set_aside
+from holdfast.control.catalog.on_sqlite import source_file
 from holdfast.control.database import Database
-from tests.kit.catalog_model import assert_answers, fed
+from tests.kit.catalog_model import assert_answers, fed, stored_rows
 from tests.kit.clock import FakeClock
 from tests.kit.fake_pool import FakePool, tree_of
 
@@ -155,6 +156,45 @@ def test_file_of_a_newer_schema_is_refused(catalog: Catalog, tmp_path: Path) -> 
         catalog.ingest(pool, ImageId(second.id))
 
 
+def as_of_the_first_schema(file: Path) -> None:
+    """Put what a file holds into one of the first schema, as the first Holdfast made it."""
+    aside = file.with_name("aside")
+    file.rename(aside)
+    old = sqlite3.connect(file)
+    old.executescript(source_file.MIGRATIONS[0])
+    old.execute("ATTACH ? AS new", (str(aside),))
+    for table in ("restore_points", "names", "directories", "files"):
+        old.execute(f"INSERT INTO main.{table} SELECT * FROM new.{table}")
+    old.commit()
+    old.executescript(source_file._SEARCH_INDEX)
+    old.execute(
+        "INSERT INTO names_search (rowid, folded) "
+        f"SELECT id, {source_file.SEARCH_TEXT} FROM main.names"
+    )
+    old.execute("PRAGMA user_version=1")
+    old.commit()
+    old.close()
+
+
+def test_file_of_the_first_schema_is_upgraded_and_goes_on(tmp_path: Path) -> None:
+    pool = FakePool()
+    trees = [tree_of(b"/a/b", b"/a/c"), tree_of(b"/a/b", "/Ä".encode()), tree_of(b"/a/c")]
+    with Catalog.open(tmp_path / "old", FakeClock()) as catalog:
+        images = [fed(catalog, pool, tree) for tree in trees]
+    (file,) = (tmp_path / "old" / "files").glob("*.db")
+    as_of_the_first_schema(file)
+    with Catalog.open(tmp_path / "old", FakeClock()) as catalog:
+        assert_answers(catalog, images, SOURCE)
+        assert [row.path for row in catalog.find("ä")] == ["/Ä".encode()]
+        images.append(fed(catalog, pool, tree_of(b"/a/c", b"/new")))
+        pool.expire(images[0].id)
+        catalog.expire(ImageId(images.pop(0).id))
+        assert_answers(catalog, images, SOURCE)
+    with Catalog.open(tmp_path / "new", FakeClock()) as catalog:
+        catalog.rebuild(pool)
+    assert stored_rows(tmp_path / "old") == stored_rows(tmp_path / "new")
+
+
 def test_file_of_an_older_schema_is_upgraded_when_it_is_read(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -167,7 +207,7 @@ def test_file_of_an_older_schema_is_upgraded_when_it_is_read(
         assert_answers(catalog, [image], SOURCE)
     (file,) = (tmp_path / "files").glob("*.db")
     connection = sqlite3.connect(file)
-    assert connection.execute("PRAGMA user_version").fetchone() == (2,)
+    assert connection.execute("PRAGMA user_version").fetchone() == (len(later),)
     assert connection.execute("SELECT * FROM later").fetchall() == []
     connection.close()
 

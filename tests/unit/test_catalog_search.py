@@ -10,8 +10,9 @@ import pytest
 
 from holdfast.base.errors import Invalid, NotFound
 from holdfast.base.ids import ImageId
-from holdfast.control.catalog import Catalog, source_file
+from holdfast.control.catalog import Catalog
 from holdfast.control.catalog.folding import fold_name, fold_text
+from holdfast.control.catalog.on_sqlite import source_file
 from tests.kit.catalog_model import asked_versions, fed, found
 from tests.kit.clock import FakeClock
 from tests.kit.fake_pool import FakeImage, FakePool, Node, Tree, tree_of

@@ -17,6 +17,8 @@ from holdfast.control.catalog.rows import (
     Manifest,
     PoolReader,
     RebuildResult,
+    TreeBatch,
+    TreeRow,
 )
 
 __all__ = [
@@ -34,5 +36,7 @@ __all__ = [
     "PoolReader",
     "Protection",
     "RebuildResult",
+    "TreeBatch",
+    "TreeRow",
     "set_aside",
 ]

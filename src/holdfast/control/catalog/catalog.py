@@ -22,21 +22,14 @@ from holdfast.base import clock as clocks
 from holdfast.base.clock import ClockMark
 from holdfast.base.errors import CatalogError, Invalid, PathMissing
 from holdfast.base.ids import ImageId, PoolId, SourceName, clean_path
-from holdfast.control.catalog import (
-    browse,
-    pattern,
-    protection,
-    registry,
-    search,
-)
+from holdfast.control.catalog import pattern, protection, registry
 from holdfast.control.catalog.indexer import Indexer
+from holdfast.control.catalog.on_sqlite import SourceFiles
 from holdfast.control.catalog.rows import CatalogState
 from holdfast.control.catalog.schema import clock_marks
-from holdfast.control.catalog.source_files import SourceFiles
 from holdfast.control.database import Database
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Callable, Iterator
     from datetime import datetime
     from pathlib import Path
@@ -44,6 +37,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from holdfast.base.clock import Clock
+    from holdfast.control.catalog.file_rows import FileRows, RowsReader
     from holdfast.control.catalog.protection import Protection
     from holdfast.control.catalog.rows import (
         CopyRow,
@@ -54,6 +48,7 @@ if TYPE_CHECKING:
         Manifest,
         PoolReader,
         RebuildResult,
+        TreeBatch,
     )
 
 DATABASE = "catalog.db"
@@ -67,7 +62,7 @@ class Catalog:
     """
 
     def __init__(
-        self, database: Database, files: SourceFiles, clock: Clock, *, owns: bool = True
+        self, database: Database, files: FileRows, clock: Clock, *, owns: bool = True
     ) -> None:
         self._database = database
         self._owns = owns
@@ -89,11 +84,11 @@ class Catalog:
             CatalogError: It was written by a newer Holdfast.
             CatalogDamaged: Its database is broken; see `set_aside`.
         """
-        (directory / FILES).mkdir(mode=0o700, parents=True, exist_ok=True)
+        directory.mkdir(mode=0o700, parents=True, exist_ok=True)
         owns = database is None
         if database is None:
             database = Database(directory / DATABASE)
-        catalog = cls(database, SourceFiles(directory / FILES), clock, owns=owns)
+        catalog = cls(database, _file_rows(database, directory), clock, owns=owns)
         try:
             database.migrate()
             catalog._indexer.finish_expirations()
@@ -272,12 +267,10 @@ class Catalog:
             CatalogError: The files of the image are not indexed.
         """
         cleaned = clean_path(path)
-        with self._at(image_id) as (connection, sequence):
-            found = browse.list_directory(connection, sequence, cleaned)
-            if found is None and browse.entry(connection, sequence, cleaned) is not None:
-                raise PathMissing(f"'{_shown(cleaned)}' in image {image_id} is not a directory")
-        if found is None:
-            raise _path_missing(image_id, cleaned)
+        with self._at(image_id) as (rows, sequence):
+            found = rows.list_directory(sequence, cleaned)
+            if found is None:
+                raise _no_directory(rows, sequence, image_id, cleaned)
         return found
 
     def entry(self, image_id: ImageId, path: bytes) -> FileRow:
@@ -290,11 +283,26 @@ class Catalog:
         cleaned = clean_path(path)
         if cleaned == b"/":
             raise Invalid("the root has no entry of its own", "name something in it")
-        with self._at(image_id) as (connection, sequence):
-            found = browse.entry(connection, sequence, cleaned)
+        with self._at(image_id) as (rows, sequence):
+            found = rows.entry(sequence, cleaned)
         if found is None:
             raise _path_missing(image_id, cleaned)
         return found
+
+    def tree(self, image_id: ImageId, path: bytes = b"/") -> Iterator[TreeBatch]:
+        """Everything below a directory as an image has it, in batches, in no promised order.
+
+        Raises:
+            PathMissing: The image has no directory at this path; raised at once.
+            CatalogError: The files of the image are not indexed.
+        """
+        cleaned = clean_path(path)
+        with contextlib.ExitStack() as stack:
+            rows, sequence = stack.enter_context(self._at(image_id))
+            found = rows.tree(sequence, cleaned)
+            if found is None:
+                raise _no_directory(rows, sequence, image_id, cleaned)
+            return _held_open(found, stack.pop_all())
 
     def versions(self, source: str, path: bytes) -> list[FileVersion]:
         """Every version of a path that an image shows, oldest first; none for an unknown path.
@@ -306,8 +314,8 @@ class Catalog:
             (found,) = registry.list_sources(connection, source)
         if not found.generation:
             return []
-        with self._reading(found) as file:
-            return browse.versions(file, found.name, clean_path(path))
+        with self._files.reading(found) as rows:
+            return rows.versions(clean_path(path))
 
     def find(
         self,
@@ -336,15 +344,8 @@ class Catalog:
         wanted = pattern.parse(pattern_text)
         with self._database.read() as connection:
             places = registry.list_sources(connection, source)
-        return itertools.islice(self._found(places, wanted, versions=versions), limit)
-
-    def _found(
-        self, places: list[registry.Source], wanted: pattern.Pattern, *, versions: bool
-    ) -> Iterator[FoundRow]:
-        for place in places:
-            if place.generation:
-                with self._reading(place) as file:
-                    yield from search.find(file, place.name, wanted, versions=versions)
+        found = self._files.find(places, wanted, versions=versions, limit=limit)
+        return itertools.islice(found, limit)
 
     # -- expiration ---------------------------------------------------------------------------
 
@@ -381,32 +382,35 @@ class Catalog:
     # -- inside ---------------------------------------------------------------------------
 
     @contextlib.contextmanager
-    def _at(self, image: ImageId) -> Iterator[tuple[sqlite3.Connection, int]]:
-        """The file of an image's source, and the image's sequence number in it."""
+    def _at(self, image: ImageId) -> Iterator[tuple[RowsReader, int]]:
+        """The rows of an image's source, and the image's sequence number among them."""
         with self._database.read() as connection:
             source = registry.source_of(connection, image)
             row = registry.one_image(connection, image)
         if not source.generation:
             raise _not_indexed(row)
-        with self._reading(source) as file:
-            sequence = browse.sequence_of(file, image)
+        with self._files.reading(source) as rows:
+            sequence = rows.sequence_of(image)
             if sequence is None:
                 raise _not_indexed(row)
-            yield file, sequence
+            yield rows, sequence
 
-    @contextlib.contextmanager
-    def _reading(self, source: registry.Source) -> Iterator[sqlite3.Connection]:
-        with contextlib.ExitStack() as stack:
-            try:
-                file = stack.enter_context(self._files.reading(source.id, source.generation))
-            except CatalogError:
-                # A rebuild may have put another file in its place since.
-                with self._database.read() as connection:
-                    generation = registry.generation_of(connection, source.id)
-                if generation == source.generation:
-                    raise
-                file = stack.enter_context(self._files.reading(source.id, generation))
-            yield file
+
+def _file_rows(database: Database, directory: Path) -> FileRows:
+    (directory / FILES).mkdir(mode=0o700, exist_ok=True)
+
+    def generation_of(source: int) -> int:
+        with database.read() as connection:
+            return registry.generation_of(connection, source)
+
+    return SourceFiles(directory / FILES, generation_of)
+
+
+def _held_open(
+    batches: Iterator[TreeBatch], rows: contextlib.ExitStack[bool | None]
+) -> Iterator[TreeBatch]:
+    with rows:
+        yield from batches
 
 
 def set_aside(directory: Path, clock: Clock) -> Path:
@@ -431,6 +435,12 @@ def set_aside(directory: Path, clock: Clock) -> Path:
 
 def _shown(path: bytes) -> str:
     return path.decode("utf-8", "backslashreplace")
+
+
+def _no_directory(rows: RowsReader, sequence: int, image: ImageId, path: bytes) -> PathMissing:
+    if path != b"/" and rows.entry(sequence, path) is not None:
+        return PathMissing(f"'{_shown(path)}' in image {image} is not a directory")
+    return _path_missing(image, path)
 
 
 def _path_missing(image: ImageId, path: bytes) -> PathMissing:

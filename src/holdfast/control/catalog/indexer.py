@@ -1,8 +1,8 @@
-"""Bring what ``catalog.db`` knows and what the sources' files hold together.
+"""Bring what the control database knows of images and what the sources' rows hold together.
 
 The only place that writes both. Must not answer questions. The order of writing makes it safe to
-be killed anywhere: a file is fed before its image is called indexed, and an image is called
-expiring before its file shrinks; both steps change nothing when they are done again.
+be killed anywhere: an image is fed before it is called indexed, and it is called expiring before
+the rows shrink; both steps change nothing when they are done again.
 """
 
 from __future__ import annotations
@@ -12,25 +12,23 @@ from typing import TYPE_CHECKING
 
 from holdfast.base.errors import Busy, Cancelled, HoldfastError, NotFound, StorageError
 from holdfast.base.ids import ImageId, PoolId, pool_id
-from holdfast.control.catalog import registry, shrink, source_file
-from holdfast.control.catalog.ingest import RestorePoint, ingest, is_of_image, shifted
+from holdfast.control.catalog import registry
+from holdfast.control.catalog.ingest import ingest, is_of_image, shifted
 from holdfast.control.catalog.rows import CatalogState, RebuildResult, is_catalog
-from holdfast.control.database.failures import translated
 
 if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from holdfast.base.clock import Clock
+    from holdfast.control.catalog.file_rows import FileRows, RestorePoint, Source, SourceRows
     from holdfast.control.catalog.rows import PoolReader
-    from holdfast.control.catalog.source_files import SourceFiles
     from holdfast.control.database import Database
 
 
 class Indexer:
     """Feeds, expires and rebuilds. Thread-safe: sources are worked on one writer at a time."""
 
-    def __init__(self, database: Database, files: SourceFiles, clock: Clock) -> None:
+    def __init__(self, database: Database, files: FileRows, clock: Clock) -> None:
         self._database = database
         self._files = files
         self._clock = clock
@@ -42,12 +40,12 @@ class Indexer:
         holder = pool_id(pool.id)
         with self._database.read() as connection:
             source = registry.source_of(connection, image)
-        with self._files.locked(source.id):
+        with self._files.exclusive(source.id) as stored:
             with self._database.read() as connection:
                 source = registry.source_of(connection, image)
                 point = registry.restore_point(connection, image, holder)
             try:
-                rows = self._feed(source, pool, point, progress)
+                rows = self._feed(stored, source, pool, point, progress)
             except Cancelled:
                 raise
             except Exception as error:
@@ -62,37 +60,21 @@ class Indexer:
 
     def _feed(
         self,
-        source: registry.Source,
+        stored: SourceRows,
+        source: Source,
         pool: PoolReader,
         point: RestorePoint,
         progress: Callable[[int], None] | None,
     ) -> int:
         generation = source.generation
-        if generation:
-            with self._files.writing(source.id, generation) as file:
-                rows = ingest(file, pool, point, progress)
-        else:
-            generation = 1
-            with self._built(source.id, generation) as file:
-                rows = ingest(file, pool, point, progress)
+        # a first file is made aside, which is quicker, and is there whole or not at all
+        place = stored.writing(generation) if generation else stored.building(1)
+        with place as writer:
+            rows = ingest(writer, pool, point, progress)
         with self._database.write() as connection:
-            registry.set_generation(connection, source.id, generation)
+            registry.set_generation(connection, source.id, generation or 1)
             registry.set_state(connection, point.image, CatalogState.INDEXED)
         return rows
-
-    @contextlib.contextmanager
-    def _built(self, source: int, generation: int) -> Iterator[sqlite3.Connection]:
-        """Make a new file for a source; it is there under its name when the block has ended."""
-        building = self._files.building(source)
-        connection = source_file.create(building)
-        try:
-            with translated(building):
-                yield connection
-            source_file.seal(connection, building, self._files.file(source, generation))
-        except BaseException:
-            connection.close()
-            building.unlink(missing_ok=True)
-            raise
 
     def expire(self, image: ImageId, pool: str | None) -> None:
         """Drop copies of an image; see `Catalog.expire`."""
@@ -112,12 +94,12 @@ class Indexer:
                 self._finish_expiration(source, image)
 
     def _finish_expiration(self, source: int, image: ImageId) -> None:
-        with self._files.locked(source):
+        with self._files.exclusive(source) as stored:
             with self._database.read() as connection:
                 generation = registry.generation_of(connection, source)
             if generation:
-                with self._files.writing(source, generation) as file:
-                    shrink.expire(file, [image])
+                with stored.writing(generation) as writer:
+                    writer.expire([image])
             with self._database.write() as connection:
                 registry.forget(connection, image)
 
@@ -162,15 +144,15 @@ class Indexer:
         rows = 0
         indexed: list[ImageId] = []
         broken: dict[ImageId, str] = {}
-        with self._files.locked(source):
+        with self._files.exclusive(source) as stored:
             with self._database.read() as connection:
                 generation = registry.generation_of(connection, source)
                 points = registry.restore_points_in(connection, source, holder)
-            with self._built(source, generation + 1) as file:
+            with stored.building(generation + 1) as writer:
                 for point in points:
                     report = shifted(progress, rows)
                     try:
-                        rows += ingest(file, pool, point, report)
+                        rows += ingest(writer, pool, point, report)
                     except HoldfastError as error:
                         if not is_of_image(error):
                             raise
@@ -179,8 +161,7 @@ class Indexer:
                         indexed.append(point.image)
             with self._database.write() as connection:
                 registry.replace_file(connection, source, generation + 1, indexed, broken)
-            if generation:
-                self._files.remove(source, generation)
+            stored.remove_others(generation + 1)
         failed.update(broken)
         return rows
 

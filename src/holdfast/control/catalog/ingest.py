@@ -1,71 +1,32 @@
-"""Decide what an image is compared with, and feed it into its source's file.
+"""Decide what an image is compared with, and feed it into its source's rows.
 
-Must not touch ``catalog.db``. Invariant: after `ingest` the file holds the image, and its rows
+Must not touch the control database. Invariant: after `ingest` the rows hold the image, and they
 are those that feeding the live images in order would have made, whatever it was compared with.
 
-The base is the newest image that the file holds and the pool still has. If that is not the
-newest one in the file, or there is none, the rows are compared with what the file has. An image
-that comes late (older than one that the file holds) takes back the newer ones and feeds them again.
+The base is the newest image that the rows hold and the pool still has. If that is not the
+newest one they hold, or there is none, the differences are compared with the rows. An image
+that comes late (older than one that is held) takes back the newer ones and feeds them again.
 """
 
 from __future__ import annotations
 
-import contextlib
 import itertools
-from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from holdfast.base.errors import CatalogError, HoldfastError, IntegrityError, NotFound
-from holdfast.base.ids import ImageId
-from holdfast.control.catalog.feed import Feed, Mode
-from holdfast.control.catalog.source_file import OPEN_END
+from holdfast.control.catalog.feed import Feed
+from holdfast.control.catalog.file_rows import Mode
 
 if TYPE_CHECKING:
-    import sqlite3
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
+    from holdfast.base.ids import ImageId
+    from holdfast.control.catalog.file_rows import RestorePoint, RowsWriter
     from holdfast.control.catalog.rows import PoolReader
 
 
-@dataclass(frozen=True, slots=True)
-class RestorePoint:
-    """An image as a source's file knows it; they sort by age."""
-
-    number: int
-    started_ns: int
-    image: ImageId
-    pool: str
-
-    @property
-    def age(self) -> tuple[int, int, str]:
-        """What orders the images of a source, oldest first."""
-        return (self.number, self.started_ns, self.image)
-
-
-def restore_points(connection: sqlite3.Connection) -> dict[int, RestorePoint]:
-    """The images in a file by sequence number, oldest first."""
-    rows = connection.execute(
-        "SELECT sequence, number, started_ns, image, pool FROM restore_points ORDER BY sequence"
-    )
-    return {row[0]: RestorePoint(row[1], row[2], ImageId(row[3]), row[4]) for row in rows}
-
-
-@contextlib.contextmanager
-def transaction(connection: sqlite3.Connection) -> Iterator[None]:
-    """Commit a block's changes to a file together, or none of them."""
-    connection.execute("BEGIN IMMEDIATE")
-    try:
-        yield
-        connection.execute("COMMIT")
-    except BaseException:
-        # A full disk may have rolled back already.
-        if connection.in_transaction:
-            connection.execute("ROLLBACK")
-        raise
-
-
 def ingest(
-    connection: sqlite3.Connection,
+    writer: RowsWriter,
     pool: PoolReader,
     point: RestorePoint,
     progress: Callable[[int], None] | None = None,
@@ -73,28 +34,31 @@ def ingest(
     """Feed one image, in one transaction.
 
     Args:
-        connection: The source's file, opened for writing.
+        writer: The source's rows.
         pool: Where the image is.
         point: The image.
         progress: Called with the rows fed so far, after each batch; may raise to stop.
 
     Returns:
-        Rows fed; 0 if the file had the image already.
+        Rows fed; 0 if they held the image already.
 
     Raises:
-        HoldfastError: The pool can't read the image; the file is as before.
+        HoldfastError: The pool can't read the image; the rows are as before.
     """
-    with transaction(connection):
-        held = restore_points(connection)
+    with writer.transaction():
+        held = writer.points()
         points = list(held.values())
         if any(one.image == point.image for one in points):
             return 0
         newer = list(itertools.dropwhile(lambda one: not _is_newer(pool, one, point), points))
         if newer:
-            _take_back(connection, pool, held, newer)
+            _take_back(writer, pool, held, newer)
+        # what is taken back leaves its names
+        whole = Mode.COMPARE if held else Mode.FRESH
         rows = 0
         for each in (point, *newer):
-            rows += _feed_one(connection, pool, each, shifted(progress, rows))
+            rows += _feed_one(writer, pool, each, whole, shifted(progress, rows))
+            whole = Mode.COMPARE
         return rows
 
 
@@ -114,7 +78,7 @@ def is_of_image(error: HoldfastError) -> bool:
 
 
 def _take_back(
-    connection: sqlite3.Connection,
+    writer: RowsWriter,
     pool: PoolReader,
     held: dict[int, RestorePoint],
     newer: list[RestorePoint],
@@ -125,10 +89,7 @@ def _take_back(
                 f"image {one.image} is newer, indexed, and not in the pool to be fed again",
                 "its files stay known; the older image can be restored, not browsed",
             )
-    oldest = next(sequence for sequence, one in held.items() if one is newer[0])
-    connection.execute("DELETE FROM files WHERE first >= ?", (oldest,))
-    connection.execute("UPDATE files SET last = ? WHERE last >= ?", (OPEN_END, oldest))
-    connection.execute("DELETE FROM restore_points WHERE sequence >= ?", (oldest,))
+    writer.take_back(next(sequence for sequence, one in held.items() if one is newer[0]))
 
 
 def _is_newer(pool: PoolReader, held: RestorePoint, point: RestorePoint) -> bool:
@@ -140,36 +101,30 @@ def _is_newer(pool: PoolReader, held: RestorePoint, point: RestorePoint) -> bool
 
 
 def _feed_one(
-    connection: sqlite3.Connection,
+    writer: RowsWriter,
     pool: PoolReader,
     point: RestorePoint,
+    whole: Mode,
     progress: Callable[[int], None],
 ) -> int:
-    held = restore_points(connection)
+    held = writer.points()
     newest = max(held, default=0)
     sequence = newest + 1
     rows = None
     base = _base(pool, held, point)
     if base is not None:
         mode = Mode.DELTA if base == newest else Mode.COMPARE
-        connection.execute("SAVEPOINT attempt")
         try:
-            rows = _run(connection, pool, point, sequence, mode, base, held[base].image, progress)
+            with writer.attempt():
+                rows = _run(writer, pool, point, sequence, mode, base, held[base].image, progress)
         except HoldfastError as error:
             # The base may be damaged, or have been expired just now: the whole tree will do,
             # and if the image itself is the damaged one, that fails too.
             if not is_of_image(error):
                 raise
-            connection.execute("ROLLBACK TO attempt")
-        connection.execute("RELEASE attempt")
     if rows is None:
-        mode = Mode.COMPARE if held else Mode.FRESH
-        rows = _run(connection, pool, point, sequence, mode, None, None, progress)
-    connection.execute(
-        "INSERT INTO restore_points (sequence, image, pool, number, started_ns) "
-        "VALUES (?, ?, ?, ?, ?)",
-        (sequence, point.image, point.pool, point.number, point.started_ns),
-    )
+        rows = _run(writer, pool, point, sequence, whole, None, None, progress)
+    writer.add_point(sequence, point)
     return rows
 
 
@@ -191,7 +146,7 @@ def _pool_has(pool: PoolReader, point: RestorePoint) -> bool:
 
 
 def _run(
-    connection: sqlite3.Connection,
+    writer: RowsWriter,
     pool: PoolReader,
     point: RestorePoint,
     sequence: int,
@@ -200,7 +155,7 @@ def _run(
     base_image: ImageId | None,
     progress: Callable[[int], None],
 ) -> int:
-    feed = Feed(connection, sequence, mode)
+    feed = Feed(writer.feed(sequence, mode), mode)
     try:
         # The engine compares in threads of its own, a batch or two ahead of us.
         for batch in pool.changes(base_image, point.image):

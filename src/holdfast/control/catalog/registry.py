@@ -6,7 +6,6 @@ that is expiring is gone for every question; only the finishing of its expiratio
 
 from __future__ import annotations
 
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -16,7 +15,7 @@ from holdfast.base.clock import from_ns
 from holdfast.base.errors import ImageMissing, NotFound
 from holdfast.base.ids import LATEST, ImageId, PoolId, SourceName
 from holdfast.control.catalog import protection
-from holdfast.control.catalog.ingest import RestorePoint
+from holdfast.control.catalog.file_rows import RestorePoint, Source
 from holdfast.control.catalog.rows import CatalogState, CopyRow, ImageRow
 from holdfast.control.catalog.schema import clients, copies, images, sources
 from holdfast.control.database.upsert import insert
@@ -30,15 +29,6 @@ if TYPE_CHECKING:
 _OLDEST_FIRST = (images.c.number, images.c.started_ns, images.c.id)
 _NEWEST_FIRST = tuple(column.desc() for column in _OLDEST_FIRST)
 _THERE = images.c.catalog_state != CatalogState.EXPIRING.value
-
-
-@dataclass(frozen=True, slots=True)
-class Source:
-    """A source and where its file rows are; generation 0 means that there are none yet."""
-
-    id: int
-    name: SourceName
-    generation: int
 
 
 def record(connection: sa.Connection, manifest: Manifest, pool: PoolId, now_ns: int) -> None:

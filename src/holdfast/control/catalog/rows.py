@@ -213,6 +213,26 @@ class FileRow:
         return from_ns(self.mtime_ns)
 
 
+TreeRow: TypeAlias = tuple[int, bytes, int, int, int, int, int, int, int]
+"""(directory, name, kind, size, mtime_ns, mode, uid, gid, inode).
+
+The kind is a place in `KINDS`; an inode above 2^63 is negative.
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class TreeBatch:
+    """Some entries of a tree, as an image has it; light enough for millions.
+
+    Attributes:
+        directories: Paths of the directories that the rows are in, by the rows' first column.
+        rows: The entries.
+    """
+
+    directories: Mapping[int, bytes]
+    rows: Sequence[TreeRow]
+
+
 @dataclass(frozen=True, slots=True)
 class FileVersion:
     """One state of a path, and the images that show it.

@@ -8,9 +8,11 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from holdfast.control.catalog.browse import DirectoryPaths, Timeline
 from holdfast.control.catalog.folding import fold_name
-from holdfast.control.catalog.source_file import SEARCH_TEXT, has_search_index
+from holdfast.control.catalog.on_sqlite.browse import DirectoryPaths
+from holdfast.control.catalog.on_sqlite.source_file import SEARCH_TEXT, has_search_index
+from holdfast.control.catalog.on_sqlite.writer import restore_points
+from holdfast.control.catalog.timeline import Timeline
 
 if TYPE_CHECKING:
     import sqlite3
@@ -23,17 +25,20 @@ if TYPE_CHECKING:
 # More would only cost: the rarest decide, and every candidate is compared.
 _TRIGRAMS_ASKED = 24
 
-_ATTRIBUTES = "kind, size, mtime_ns, mode, uid, gid, inode"
+_ATTRIBUTES = "f.kind, f.size, f.mtime_ns, f.mode, f.uid, f.gid, f.inode"
 
 _VERSIONS = f"""
-SELECT directory, first, last, {_ATTRIBUTES} FROM files INDEXED BY files_by_name
-WHERE name = ? ORDER BY directory, first
+SELECT p.directory, f.first, f.last, {_ATTRIBUTES} FROM places p
+CROSS JOIN files f ON f.directory = p.directory AND f.name = p.name
+WHERE p.name = ? ORDER BY p.directory, f.first
 """  # noqa: S608
 
-# With max() SQLite takes the other columns from the row that has the maximum.
 _NEWEST = f"""
-SELECT directory, max(first), last, {_ATTRIBUTES} FROM files INDEXED BY files_by_name
-WHERE name = ? GROUP BY directory
+SELECT p.directory, f.first, f.last, {_ATTRIBUTES} FROM places p
+CROSS JOIN files f ON f.directory = p.directory AND f.name = p.name AND f.first = (
+    SELECT max(first) FROM files WHERE directory = p.directory AND name = p.name
+)
+WHERE p.name = ? ORDER BY p.directory
 """  # noqa: S608
 
 
@@ -48,7 +53,7 @@ def find(
         pattern: What to find.
         versions: Every version of a path, oldest first, instead of the newest only.
     """
-    timeline = Timeline(connection, source)
+    timeline = Timeline(source, restore_points(connection))
     directories = DirectoryPaths(connection)
     query = _VERSIONS if versions else _NEWEST
     for name_id, name in _names(connection, pattern):

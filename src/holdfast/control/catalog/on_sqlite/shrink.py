@@ -1,25 +1,21 @@
 """Take images out of a source's file: expiration between live neighbours.
 
-Must not touch the pool or ``catalog.db``. Invariant: afterwards the rows are those that feeding
-the remaining images in order would have made. An interval that began with an expired image
-begins with the next live one, one that ended there ends at the next live one or stays open if
-there is none; a version that no live image shows goes, and with it directories and names that
-nothing mentions any more.
+Must not touch the pool or the control database. Runs inside the caller's transaction. Invariant:
+afterwards the rows are those that feeding the remaining images in order would have made; see
+`file_rows.RowsWriter.expire`.
 """
 
 from __future__ import annotations
 
-import bisect
 from typing import TYPE_CHECKING
 
-from holdfast.control.catalog.ingest import restore_points, transaction
-from holdfast.control.catalog.source_file import OPEN_END, ROOT, SEARCH_TEXT, has_search_index
+from holdfast.control.catalog.file_rows import ROOT
+from holdfast.control.catalog.joining import Pair, chained
+from holdfast.control.catalog.on_sqlite.source_file import SEARCH_TEXT, has_search_index
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Collection
-
-    from holdfast.base.ids import ImageId
+    from collections.abc import Mapping
 
 _TEMPORARY = """
 CREATE TEMP TABLE gone (sequence INTEGER PRIMARY KEY, heir INTEGER NOT NULL);
@@ -87,64 +83,49 @@ WHERE d.id <> {ROOT}
 _TABLES = ("gone", "touched", "joined", "suspects", "loose_directories", "loose_names")
 
 
-def expire(connection: sqlite3.Connection, images: Collection[ImageId]) -> int:
-    """Take images out of a file, in one transaction; those it does not hold are ignored.
+def shrink(connection: sqlite3.Connection, heirs: Mapping[int, int]) -> int:
+    """Take images out of a file.
+
+    Args:
+        connection: The file.
+        heirs: For each image that goes, by sequence number, the next live one, or `OPEN_END`.
 
     Returns:
         How many versions went.
     """
-    with transaction(connection):
-        held = restore_points(connection)
-        gone = [sequence for sequence, one in held.items() if one.image in images]
-        if not gone:
-            return 0
-        live = sorted(held.keys() - set(gone))
-        try:
-            return _shrink(connection, gone, live)
-        finally:
-            for table in _TABLES:
-                connection.execute(f"DROP TABLE IF EXISTS temp.{table}")
-
-
-def _shrink(connection: sqlite3.Connection, gone: list[int], live: list[int]) -> int:
     execute = connection.execute
-    for statement in _TEMPORARY.split(";"):
-        execute(statement)
-    heirs = [*live, OPEN_END]
-    connection.executemany(
-        "INSERT INTO temp.gone VALUES (?, ?)",
-        [(sequence, heirs[bisect.bisect(live, sequence)]) for sequence in gone],
-    )
-    execute(_TOUCH)
-    deleted = execute(_DELETE).rowcount
-    execute(_MOVE)
-    deleted += _join_equal(connection)
-    execute("DELETE FROM restore_points WHERE sequence IN (SELECT sequence FROM temp.gone)")
-    if deleted:
-        _clean_up(connection)
-    return int(deleted)
+    try:
+        for statement in _TEMPORARY.split(";"):
+            execute(statement)
+        connection.executemany("INSERT INTO temp.gone VALUES (?, ?)", heirs.items())
+        execute(_TOUCH)
+        deleted = execute(_DELETE).rowcount
+        execute(_MOVE)
+        deleted += _join_equal(connection)
+        execute("DELETE FROM restore_points WHERE sequence IN (SELECT sequence FROM temp.gone)")
+        if deleted:
+            _clean_up(connection)
+        return int(deleted)
+    finally:
+        for table in _TABLES:
+            execute(f"DROP TABLE IF EXISTS temp.{table}")
 
 
 def _join_equal(connection: sqlite3.Connection) -> int:
     execute = connection.execute
     execute(_JOIN)
-    # The later of two pairs first: in a chain a, b, c the end of c reaches a by way of b.
-    pairs = execute(
-        "SELECT last, directory, name, first, second FROM temp.joined "
-        "ORDER BY directory, name, second DESC"
-    ).fetchall()
-    ends: dict[tuple[int, int, int], int] = {}
-    for last, directory, name, first, second in pairs:
-        end = ends.get((directory, name, second), last)
-        ends[directory, name, first] = end
-        execute(
-            "DELETE FROM files WHERE directory = ? AND name = ? AND first = ?",
-            (directory, name, second),
-        )
-        execute(
-            "UPDATE files SET last = ? WHERE directory = ? AND name = ? AND first = ?",
-            (end, directory, name, first),
-        )
+    pairs = [
+        Pair(*row)
+        for row in execute("SELECT directory, name, first, second, last FROM temp.joined")
+    ]
+    connection.executemany(
+        "DELETE FROM files WHERE directory = ? AND name = ? AND first = ?",
+        [(one.directory, one.name, one.second) for one in pairs],
+    )
+    connection.executemany(
+        "UPDATE files SET last = ? WHERE directory = ? AND name = ? AND first = ?",
+        [(end, one.directory, one.name, one.first) for one, end in chained(pairs)],
+    )
     return len(pairs)
 
 
@@ -157,6 +138,12 @@ def _clean_up(connection: sqlite3.Connection) -> None:
     execute(
         "INSERT OR IGNORE INTO temp.suspects "
         "SELECT directory FROM temp.touched WHERE new_first >= new_last"
+    )
+    execute(
+        "DELETE FROM places WHERE (name, directory) IN ("
+        "    SELECT name, directory FROM temp.touched t WHERE new_first >= new_last"
+        "    AND NOT EXISTS (SELECT 1 FROM files f"
+        "                    WHERE f.directory = t.directory AND f.name = t.name))"
     )
     # A directory goes when nothing is in it, and then its parent may.
     while execute(_LOOSE_DIRECTORIES).rowcount:
@@ -173,7 +160,7 @@ def _clean_up(connection: sqlite3.Connection) -> None:
         execute("DELETE FROM temp.loose_directories")
     execute(
         "DELETE FROM temp.loose_names "
-        "WHERE EXISTS (SELECT 1 FROM files WHERE files.name = loose_names.id) "
+        "WHERE EXISTS (SELECT 1 FROM places WHERE places.name = loose_names.id) "
         "OR EXISTS (SELECT 1 FROM directories WHERE directories.name = loose_names.id)"
     )
     if has_search_index(connection):

@@ -3,16 +3,8 @@
 A derived index: the pool's manifests and trees are the truth, and a lost or damaged file is
 rebuilt from them. Must not be read by a restore.
 
-Invariants:
-
-* A row of ``files`` is one version of one name in one directory, seen by the images whose
-  sequence number is in ``first <= sequence < last``. ``last`` is `OPEN_END` while the newest
-  image shows it.
-* ``first`` and ``last`` only ever name images in ``restore_points`` (or `OPEN_END`), and every
-  row is seen by at least one of them. So the rows are a function of the live images' trees,
-  however many others came and went between: see `shrink`.
-* Every name is in ``names`` once, and in the search index if it is in ``names``.
-* One image is fed, or expired, in one transaction.
+Invariants, beside those of `file_rows`: every name is in ``names`` once, and in the search index
+if it is in ``names``; ``places`` has each (name, directory) of ``files`` once.
 """
 
 from __future__ import annotations
@@ -28,12 +20,6 @@ from holdfast.control.database.failures import translated
 
 if TYPE_CHECKING:
     from pathlib import Path
-
-OPEN_END = 0x7FFF_FFFF
-"""``last`` of what still exists; larger than any sequence number, four bytes on disk."""
-
-ROOT = 1
-"""Id of the directory ``/``, which has no row."""
 
 BUSY_TIMEOUT_S = 30.0
 
@@ -74,7 +60,24 @@ CREATE TABLE files (
 CREATE INDEX files_by_name ON files (name);
 """
 
-MIGRATIONS: tuple[str, ...] = (_IMAGES_AND_FILES,)
+# A change of a file then touches one page of the table and none of what serves search; and the
+# index over names can be made when all names of a first feed are there, which is quicker.
+_PLACES = """
+CREATE TABLE places (
+    name INTEGER NOT NULL,
+    directory INTEGER NOT NULL,
+    PRIMARY KEY (name, directory)
+) WITHOUT ROWID;
+INSERT INTO places SELECT DISTINCT name, directory FROM files ORDER BY name, directory;
+DROP INDEX files_by_name;
+ALTER TABLE names RENAME TO old_names;
+CREATE TABLE names (id INTEGER PRIMARY KEY, name BLOB NOT NULL, folded TEXT);
+INSERT INTO names SELECT id, name, folded FROM old_names;
+DROP TABLE old_names;
+CREATE UNIQUE INDEX names_by_name ON names (name);
+"""
+
+MIGRATIONS: tuple[str, ...] = (_IMAGES_AND_FILES, _PLACES)
 """Scripts that lead from each schema to the next; ``PRAGMA user_version`` counts them."""
 
 # Only names with something else than ASCII have folded text; SQLite's lower() knows ASCII only,

@@ -1,0 +1,180 @@
+"""Answer questions about paths from one source's file.
+
+Must not write. Every question runs inside the caller's read transaction, so that all answers are
+of one moment.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from holdfast.control.catalog.file_rows import ROOT
+from holdfast.control.catalog.on_sqlite.writer import restore_points
+from holdfast.control.catalog.rows import DIRECTORY, KINDS, TreeBatch
+from holdfast.control.catalog.timeline import Timeline, file_row
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Iterator
+
+    from holdfast.base.ids import ImageId, SourceName
+    from holdfast.control.catalog.file_rows import RestorePoint
+    from holdfast.control.catalog.rows import FileRow, FileVersion
+
+_ATTRIBUTES = "f.kind, f.size, f.mtime_ns, f.mode, f.uid, f.gid, f.inode"
+
+_DIRECTORY_CACHE = 100_000
+_TREE_BATCH_ROWS = 10_000
+
+_BELOW = """
+WITH RECURSIVE down (id, parent, name) AS (
+    SELECT id, parent, name FROM directories WHERE parent = ?
+    UNION ALL
+    SELECT d.id, d.parent, d.name FROM down JOIN directories d ON d.parent = down.id
+)
+"""
+
+_DIRECTORIES_BELOW = f"""
+{_BELOW}
+SELECT down.id, down.parent, n.name FROM down CROSS JOIN names n ON n.id = down.name
+"""  # noqa: S608
+
+_TREE = f"""
+{_BELOW}
+SELECT f.directory, n.name, {_ATTRIBUTES}
+FROM (SELECT ? AS id UNION ALL SELECT id FROM down) d
+CROSS JOIN files f ON f.directory = d.id AND f.first <= ? AND f.last > ?
+CROSS JOIN names n ON n.id = f.name
+"""  # noqa: S608
+
+
+class FileReader:
+    """What one source's file says; see `file_rows.RowsReader`."""
+
+    def __init__(self, connection: sqlite3.Connection, source: SourceName) -> None:
+        self._connection = connection
+        self._source = source
+
+    def points(self) -> dict[int, RestorePoint]:
+        """The images in the file by sequence number, oldest first."""
+        return restore_points(self._connection)
+
+    def sequence_of(self, image: ImageId) -> int | None:
+        """The sequence number of an image in a file, or None if the file does not hold it."""
+        found = self._connection.execute(
+            "SELECT sequence FROM restore_points WHERE image = ?", (image,)
+        ).fetchone()
+        return None if found is None else int(found[0])
+
+    def entry(self, sequence: int, path: bytes) -> FileRow | None:
+        """The name at a path as an image has it; None if it has none. Never the root."""
+        place = self._place(path)
+        if place is None:
+            return None
+        directory, name_id, name = place
+        found = self._connection.execute(
+            f"SELECT {_ATTRIBUTES} FROM files f "  # noqa: S608
+            "WHERE f.directory = ? AND f.name = ? AND f.first <= ? AND f.last > ?",
+            (directory, name_id, sequence, sequence),
+        ).fetchone()
+        return None if found is None else file_row(name, found)
+
+    def list_directory(self, sequence: int, path: bytes) -> list[FileRow] | None:
+        """Names in a directory as an image has it, sorted by their bytes; None if it has none."""
+        directory = _directory_id(self._connection, path)
+        if directory is None:
+            # nothing was ever in it, but it may be there
+            return [] if self._shows_directory(sequence, path) else None
+        rows = self._connection.execute(
+            f"SELECT n.name, {_ATTRIBUTES} FROM files f JOIN names n ON n.id = f.name "  # noqa: S608
+            "WHERE f.directory = ? AND f.first <= ? AND f.last > ? ORDER BY n.name",
+            (directory, sequence, sequence),
+        )
+        found = [file_row(row[0], row[1:]) for row in rows]
+        # an image that shows something in a directory shows the directory
+        return found if found or self._shows_directory(sequence, path) else None
+
+    def versions(self, path: bytes) -> list[FileVersion]:
+        """Every version of a path that a live image shows, oldest first."""
+        place = self._place(path)
+        if place is None:
+            return []
+        rows = self._connection.execute(
+            f"SELECT f.first, f.last, {_ATTRIBUTES} FROM files f "  # noqa: S608
+            "WHERE f.directory = ? AND f.name = ? ORDER BY f.first",
+            place[:2],
+        ).fetchall()
+        timeline = Timeline(self._source, self.points())
+        return [timeline.version(path, row[0], row[1], row[2:]) for row in rows]
+
+    def tree(self, sequence: int, path: bytes) -> Iterator[TreeBatch] | None:
+        """Everything below a directory as an image has it; None if it has no such directory."""
+        if not self._shows_directory(sequence, path):
+            return None
+        top = _directory_id(self._connection, path)
+        return iter(()) if top is None else self._tree(sequence, path.rstrip(b"/"), top)
+
+    def _tree(self, sequence: int, path: bytes, top: int) -> Iterator[TreeBatch]:
+        paths = {top: path}
+        for directory, parent, name in self._connection.execute(_DIRECTORIES_BELOW, (top,)):
+            paths[directory] = paths[parent] + b"/" + name
+        rows = self._connection.execute(_TREE, (top, top, sequence, sequence))
+        while batch := rows.fetchmany(_TREE_BATCH_ROWS):
+            yield TreeBatch(paths, batch)
+
+    def _shows_directory(self, sequence: int, path: bytes) -> bool:
+        if path == b"/":
+            return True
+        found = self.entry(sequence, path)
+        return found is not None and found.kind == KINDS[DIRECTORY]
+
+    def _place(self, path: bytes) -> tuple[int, int, bytes] | None:
+        parent, _, name = path.rpartition(b"/")
+        directory = _directory_id(self._connection, parent)
+        if directory is None:
+            return None
+        found = self._connection.execute("SELECT id FROM names WHERE name = ?", (name,)).fetchone()
+        return None if found is None else (directory, int(found[0]), name)
+
+
+def _directory_id(connection: sqlite3.Connection, path: bytes) -> int | None:
+    """Id of a directory that any image has, or had, something in; None otherwise."""
+    directory = ROOT
+    for name in filter(None, path.split(b"/")):
+        found = connection.execute(
+            "SELECT d.id FROM names n JOIN directories d ON d.parent = ? AND d.name = n.id "
+            "WHERE n.name = ?",
+            (directory, name),
+        ).fetchone()
+        if found is None:
+            return None
+        directory = int(found[0])
+    return directory
+
+
+class DirectoryPaths:
+    """Paths of directories by id, looked up once."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._paths: dict[int, bytes] = {}
+
+    def path(self, directory: int) -> bytes:
+        """Path of a directory without the slash at its end: empty for the root."""
+        if len(self._paths) > _DIRECTORY_CACHE:
+            self._paths.clear()
+        missing = []
+        at = directory
+        while at != ROOT and at not in self._paths:
+            parent, name = self._connection.execute(
+                "SELECT d.parent, n.name FROM directories d JOIN names n ON n.id = d.name "
+                "WHERE d.id = ?",
+                (at,),
+            ).fetchone()
+            missing.append((at, name))
+            at = parent
+        path = b"" if at == ROOT else self._paths[at]
+        for one, name in reversed(missing):
+            path = path + b"/" + name
+            self._paths[one] = path
+        return path

@@ -1,0 +1,223 @@
+"""Where the files of sources are, who may write to one, and open connections to them.
+
+Must not know what is in them. Invariants: a source has one file at a time, named by its
+generation; a new generation appears whole, by a rename, before the control database names it;
+one writer at a time per source, across processes.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import fcntl
+import re
+import sqlite3
+import threading
+from typing import TYPE_CHECKING
+
+from holdfast.base.errors import CatalogError
+from holdfast.control.catalog.on_sqlite import search, source_file
+from holdfast.control.catalog.on_sqlite.browse import FileReader
+from holdfast.control.catalog.on_sqlite.writer import FileWriter
+from holdfast.control.database.failures import translated
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
+
+    from holdfast.control.catalog.file_rows import RowsReader, RowsWriter, Source, SourceRows
+    from holdfast.control.catalog.pattern import Pattern
+    from holdfast.control.catalog.rows import FoundRow
+
+_IDLE = 16
+_OF_A_SOURCE = re.compile(r"(\d+)\.(\d+\.db|building)")
+
+
+class SourceFiles:
+    """The files of all sources under one directory; see `file_rows.FileRows`. Thread-safe."""
+
+    def __init__(self, directory: Path, generation_of: Callable[[int], int]) -> None:
+        """Prepare; nothing is opened yet.
+
+        Args:
+            directory: Where the files are.
+            generation_of: Tells which generation of a source counts now.
+        """
+        self._directory = directory
+        self._generation_of = generation_of
+        self._readers = _Idle()
+        self._writers = _Idle()
+
+    @contextlib.contextmanager
+    def exclusive(self, source: int) -> Iterator[SourceRows]:
+        """Be the only writer of a source; waits for another one, in any process."""
+        with (self._directory / f"{source}.lock").open("w") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX)
+            yield _OneSource(self, source)
+
+    @contextlib.contextmanager
+    def reading(self, source: Source) -> Iterator[RowsReader]:
+        """Ask a source, in one read transaction."""
+        with self._reading(source) as connection:
+            yield FileReader(connection, source.name)
+
+    def find(
+        self,
+        sources: Sequence[Source],
+        pattern: Pattern,
+        *,
+        versions: bool,
+        limit: int | None,  # noqa: ARG002 - what nobody takes is not looked for here
+    ) -> Iterator[FoundRow]:
+        """Find names, source by source."""
+        for source in sources:
+            if source.generation:
+                with self._reading(source) as connection:
+                    yield from search.find(connection, source.name, pattern, versions=versions)
+
+    def stored(self) -> set[int]:
+        """Ids of sources that have a file of any kind, but for a lock."""
+        names = (_OF_A_SOURCE.fullmatch(file.name) for file in self._directory.iterdir())
+        return {int(name[1]) for name in names if name is not None}
+
+    def close(self) -> None:
+        """Close idle connections."""
+        self._readers.close()
+        self._writers.close()
+
+    def file(self, source: int, generation: int) -> Path:
+        """Where a generation of a source's file is."""
+        return self._directory / f"{source}.{generation}.db"
+
+    @contextlib.contextmanager
+    def writing(self, source: int, generation: int) -> Iterator[RowsWriter]:
+        """The current file, for one who holds the lock."""
+        file = self.file(source, generation)
+        with self._writers.borrowed(file, source_file.open_for_writing) as connection:
+            yield FileWriter(connection)
+
+    @contextlib.contextmanager
+    def building(self, source: int, generation: int) -> Iterator[RowsWriter]:
+        """Make a new file; it is there under its name when the block has ended."""
+        building = self._directory / f"{source}.building"
+        connection = source_file.create(building)
+        try:
+            with translated(building):
+                yield FileWriter(connection)
+            source_file.seal(connection, building, self.file(source, generation))
+        except BaseException:
+            connection.close()
+            building.unlink(missing_ok=True)
+            raise
+
+    def remove_others(self, source: int, generation: int) -> int:
+        """Delete what is of a source and is not this generation; readers at work may finish."""
+        kept = self.file(source, generation)
+        found = [self._directory / f"{source}.building", *self._directory.glob(f"{source}.*.db")]
+        gone = [file for file in found if file != kept and file.exists()]
+        for file in gone:
+            for idle in (self._readers, self._writers):
+                idle.drop(file)
+            for suffix in ("", "-wal", "-shm", "-journal"):
+                file.with_name(file.name + suffix).unlink(missing_ok=True)
+        return len(gone)
+
+    @contextlib.contextmanager
+    def _reading(self, source: Source) -> Iterator[sqlite3.Connection]:
+        with contextlib.ExitStack() as stack:
+            file = self.file(source.id, source.generation)
+            borrowed = self._readers.borrowed(file, source_file.open_for_reading)
+            try:
+                connection = stack.enter_context(borrowed)
+            except CatalogError:
+                # A rebuild may have put another file in its place since.
+                generation = self._generation_of(source.id)
+                if generation == source.generation:
+                    raise
+                file = self.file(source.id, generation)
+                borrowed = self._readers.borrowed(file, source_file.open_for_reading)
+                connection = stack.enter_context(borrowed)
+            connection.execute("BEGIN")
+            # also when a search is left half-way: nothing was written
+            stack.callback(connection.execute, "ROLLBACK")
+            yield connection
+
+
+class _OneSource:
+    """The files of one source, for the holder of its lock; see `file_rows.SourceRows`."""
+
+    def __init__(self, files: SourceFiles, source: int) -> None:
+        self._files = files
+        self._source = source
+
+    def writing(self, generation: int) -> contextlib.AbstractContextManager[RowsWriter]:
+        return self._files.writing(self._source, generation)
+
+    def building(self, generation: int) -> contextlib.AbstractContextManager[RowsWriter]:
+        return self._files.building(self._source, generation)
+
+    def remove_others(self, generation: int) -> int:
+        return self._files.remove_others(self._source, generation)
+
+
+class _Idle:
+    """Open connections that nobody uses; a few, so that the next question is quick. Thread-safe."""
+
+    def __init__(self) -> None:
+        self._lock = threading.Lock()
+        self._connections: dict[Path, sqlite3.Connection] = {}
+
+    @contextlib.contextmanager
+    def borrowed(
+        self, file: Path, connect: Callable[[Path], sqlite3.Connection]
+    ) -> Iterator[sqlite3.Connection]:
+        connection = self._take(file)
+        if connection is None:
+            connection = connect(file)
+        reuse = False
+        try:
+            with translated(file):
+                try:
+                    yield connection
+                except sqlite3.Error:
+                    raise
+                except BaseException:
+                    # a search left half-way, a path that is not there: not the file's fault
+                    reuse = not connection.in_transaction
+                    raise
+                reuse = not connection.in_transaction
+        finally:
+            self._give_back(file, connection, reuse=reuse)
+
+    def _take(self, file: Path) -> sqlite3.Connection | None:
+        """An idle connection to a file; those to files that another process deleted go."""
+        with self._lock:
+            connection = self._connections.pop(file, None)
+            gone = [] if connection else [one for one in self._connections if not one.exists()]
+            closing = [self._connections.pop(one) for one in gone]
+        for one in closing:
+            one.close()
+        return connection
+
+    def drop(self, file: Path) -> None:
+        with self._lock:
+            connection = self._connections.pop(file, None)
+        if connection is not None:
+            connection.close()
+
+    def close(self) -> None:
+        with self._lock:
+            idle, self._connections = self._connections, {}
+        for connection in idle.values():
+            connection.close()
+
+    def _give_back(self, file: Path, connection: sqlite3.Connection, *, reuse: bool) -> None:
+        surplus = connection
+        if reuse:
+            with self._lock:
+                if file not in self._connections:
+                    self._connections[file] = connection
+                    if len(self._connections) <= _IDLE:
+                        return
+                    oldest = next(iter(self._connections))
+                    surplus = self._connections.pop(oldest)
+        surplus.close()

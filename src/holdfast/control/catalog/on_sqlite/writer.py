@@ -1,0 +1,331 @@
+"""Write to one source's file: images, and the feeding of one.
+
+Must not decide what to compare, nor give out ids: see `ingest` and `feed`.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import itertools
+from typing import TYPE_CHECKING, TypeVar
+
+from holdfast.base.ids import ImageId
+from holdfast.control.catalog.file_rows import OPEN_END, Mode, RestorePoint
+from holdfast.control.catalog.joining import heirs
+from holdfast.control.catalog.on_sqlite.shrink import shrink
+from holdfast.control.catalog.on_sqlite.source_file import SEARCH_TEXT, has_search_index
+from holdfast.control.catalog.rows import CHANGED, REMOVED
+from holdfast.control.catalog.timeline import to_signed
+
+if TYPE_CHECKING:
+    import sqlite3
+    from collections.abc import Collection, Iterator, Sequence
+
+    from holdfast.control.catalog.file_rows import FeedTarget, NewDirectory, NewName
+    from holdfast.control.catalog.rows import ChangeRow
+
+_TEMPORARY = """
+CREATE TEMP TABLE target (
+    directory INTEGER, name INTEGER, present INTEGER, placed INTEGER, kind INTEGER, size INTEGER,
+    mtime_ns INTEGER, mode INTEGER, uid INTEGER, gid INTEGER, inode INTEGER
+);
+CREATE TEMP TABLE seen (
+    directory INTEGER, name INTEGER, PRIMARY KEY (directory, name)
+) WITHOUT ROWID
+"""
+
+_ATTRIBUTES = "kind, size, mtime_ns, mode, uid, gid, inode"
+
+_LOAD = "INSERT INTO temp.target VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+
+_PLACE_ALL = "INSERT INTO places SELECT name, directory FROM files ORDER BY name, directory"
+
+_DROP_EQUAL = f"""
+DELETE FROM temp.target
+WHERE present AND EXISTS (
+    SELECT 1 FROM files f
+    WHERE f.directory = target.directory AND f.name = target.name AND f.last = {OPEN_END}
+      AND f.kind = target.kind AND f.size = target.size AND f.mtime_ns = target.mtime_ns
+      AND f.mode = target.mode AND f.uid = target.uid AND f.gid = target.gid
+      AND f.inode = target.inode
+)
+"""  # noqa: S608
+
+_CLOSE = f"""
+UPDATE files SET last = :sequence FROM temp.target t
+WHERE files.directory = t.directory AND files.name = t.name
+  AND files.last = {OPEN_END} AND files.first < :sequence
+"""  # noqa: S608
+
+_INSERT = f"""
+INSERT INTO files (directory, name, first, last, {_ATTRIBUTES})
+SELECT directory, name, :sequence, {OPEN_END}, {_ATTRIBUTES} FROM temp.target WHERE present
+"""  # noqa: S608
+
+_PLACE = """
+INSERT OR IGNORE INTO places
+SELECT name, directory FROM temp.target WHERE present AND NOT placed
+"""
+
+_CLOSE_UNSEEN = f"""
+UPDATE files SET last = :sequence
+WHERE last = {OPEN_END} AND first < :sequence
+  AND NOT EXISTS (
+      SELECT 1 FROM temp.seen s WHERE s.directory = files.directory AND s.name = files.name
+  )
+"""  # noqa: S608
+
+# Names that changed after the base and are not among its differences to the new image: the
+# new image has them as the base had.
+_TARGET_AS_IN_BASE = f"""
+INSERT INTO temp.target
+SELECT moved.directory, moved.name, base.first IS NOT NULL, 1,
+       base.kind, base.size, base.mtime_ns, base.mode, base.uid, base.gid, base.inode
+FROM (
+    SELECT DISTINCT directory, name FROM files
+    WHERE (first > :base OR last BETWEEN :base + 1 AND {OPEN_END} - 1) AND first < :sequence
+) moved
+LEFT JOIN files base ON base.directory = moved.directory AND base.name = moved.name
+    AND base.first <= :base AND base.last > :base
+WHERE NOT EXISTS (
+    SELECT 1 FROM temp.seen s WHERE s.directory = moved.directory AND s.name = moved.name
+)
+"""  # noqa: S608
+
+
+# Asked one by one, most of the time would go into asking.
+_ASKED_AT_ONCE = 250
+
+_T = TypeVar("_T")
+
+
+def _chunks(things: Sequence[_T]) -> Iterator[Sequence[_T]]:
+    for at in range(0, len(things), _ASKED_AT_ONCE):
+        yield things[at : at + _ASKED_AT_ONCE]
+
+
+def restore_points(connection: sqlite3.Connection) -> dict[int, RestorePoint]:
+    """The images in a file by sequence number, oldest first."""
+    rows = connection.execute(
+        "SELECT sequence, number, started_ns, image, pool FROM restore_points ORDER BY sequence"
+    )
+    return {row[0]: RestorePoint(row[1], row[2], ImageId(row[3]), row[4]) for row in rows}
+
+
+class FileWriter:
+    """One generation of a source's rows; see `file_rows.RowsWriter`."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+
+    @contextlib.contextmanager
+    def transaction(self) -> Iterator[None]:
+        """Commit a block's changes together, or none of them."""
+        self._connection.execute("BEGIN IMMEDIATE")
+        try:
+            yield
+            self._connection.execute("COMMIT")
+        except BaseException:
+            # A full disk may have rolled back already.
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+            raise
+
+    @contextlib.contextmanager
+    def attempt(self) -> Iterator[None]:
+        """Undo what a block did if it fails."""
+        self._connection.execute("SAVEPOINT attempt")
+        try:
+            yield
+        except BaseException:
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK TO attempt")
+                self._connection.execute("RELEASE attempt")
+            raise
+        self._connection.execute("RELEASE attempt")
+
+    def points(self) -> dict[int, RestorePoint]:
+        """The images in the file by sequence number, oldest first."""
+        return restore_points(self._connection)
+
+    def add_point(self, sequence: int, point: RestorePoint) -> None:
+        """Hold an image."""
+        self._connection.execute(
+            "INSERT INTO restore_points (sequence, image, pool, number, started_ns) "
+            "VALUES (?, ?, ?, ?, ?)",
+            (sequence, point.image, point.pool, point.number, point.started_ns),
+        )
+
+    def take_back(self, oldest: int) -> None:
+        """Undo the feeding of this image and of all newer ones; their names stay."""
+        execute = self._connection.execute
+        execute("DELETE FROM files WHERE first >= ?", (oldest,))
+        execute("UPDATE files SET last = ? WHERE last >= ?", (OPEN_END, oldest))
+        execute("DELETE FROM restore_points WHERE sequence >= ?", (oldest,))
+
+    def feed(self, sequence: int, mode: Mode) -> FeedTarget:
+        """Begin to feed an image."""
+        if mode is Mode.FRESH:
+            return _FirstFeed(self._connection, sequence)
+        return _LaterFeed(self._connection, sequence, mode)
+
+    def expire(self, images: Collection[ImageId]) -> int:
+        """Take images out, in one transaction."""
+        with self.transaction():
+            gone = heirs(self.points(), images)
+            return shrink(self._connection, gone) if gone else 0
+
+
+class _Target:
+    """What both kinds of feed do alike."""
+
+    def __init__(self, connection: sqlite3.Connection, sequence: int) -> None:
+        self._connection = connection
+        self._sequence = sequence
+        self._first_name = self.highest_ids()[0] + 1
+
+    def highest_ids(self) -> tuple[int, int]:
+        highest = self._connection.execute(
+            "SELECT (SELECT coalesce(max(id), 0) FROM names), "
+            "(SELECT coalesce(max(id), 0) FROM directories)"
+        ).fetchone()
+        return highest[0], highest[1]
+
+    def find_names(self, names: Sequence[bytes]) -> dict[bytes, int]:
+        found: dict[bytes, int] = {}
+        for some in _chunks(names):
+            wanted = ", ".join(["(?)"] * len(some))
+            statement = (
+                f"WITH wanted (name) AS (VALUES {wanted}) SELECT n.name, n.id "  # noqa: S608
+                "FROM wanted CROSS JOIN names n ON n.name = wanted.name"
+            )
+            found.update(self._connection.execute(statement, some))
+        return found
+
+    def add_names(self, names: Sequence[NewName]) -> None:
+        self._connection.executemany("INSERT INTO names VALUES (?, ?, ?)", names)
+
+    def find_directories(self, places: Collection[tuple[int, int]]) -> dict[tuple[int, int], int]:
+        found: dict[tuple[int, int], int] = {}
+        for some in _chunks(list(places)):
+            wanted = ", ".join(["(?, ?)"] * len(some))
+            statement = (
+                f"WITH wanted (parent, name) AS (VALUES {wanted}) "  # noqa: S608
+                "SELECT d.parent, d.name, d.id FROM wanted "
+                "CROSS JOIN directories d ON d.parent = wanted.parent AND d.name = wanted.name"
+            )
+            for row in self._connection.execute(statement, list(itertools.chain(*some))):
+                found[row[0], row[1]] = row[2]
+        return found
+
+    def add_directories(self, directories: Sequence[NewDirectory]) -> None:
+        self._connection.executemany("INSERT INTO directories VALUES (?, ?, ?)", directories)
+
+    def names_outgrew_memory(self) -> None:
+        pass
+
+    def close(self) -> None:
+        pass
+
+    def _executemany(self, statement: str, rows: Sequence[tuple[int, ...]]) -> None:
+        self._connection.execute("SAVEPOINT load")
+        try:
+            self._connection.executemany(statement, rows)
+        except OverflowError:
+            # Inode numbers use all 64 bits on some file systems, SQLite's integers are signed.
+            self._connection.execute("ROLLBACK TO load")
+            signed = [tuple(map(to_signed, row)) for row in rows]
+            self._connection.executemany(statement, signed)
+        self._connection.execute("RELEASE load")
+
+    def _index_for_search(self) -> None:
+        if has_search_index(self._connection):
+            self._connection.execute(
+                f"INSERT INTO names_search (rowid, folded) SELECT id, {SEARCH_TEXT} "  # noqa: S608
+                "FROM names WHERE id >= ?",
+                (self._first_name,),
+            )
+
+
+class _FirstFeed(_Target):
+    """Into an empty file: rows go where they belong, what is sorted by name is made at the end."""
+
+    def __init__(self, connection: sqlite3.Connection, sequence: int) -> None:
+        super().__init__(connection, sequence)
+        connection.execute("DROP INDEX names_by_name")
+        self._insert = (
+            f"INSERT INTO files (directory, name, first, last, {_ATTRIBUTES}) "  # noqa: S608
+            f"VALUES (?, ?, {sequence}, {OPEN_END}, ?, ?, ?, ?, ?, ?, ?)"
+        )
+
+    def names_outgrew_memory(self) -> None:
+        self._index_names()
+
+    def load(
+        self, directories: Sequence[int], names: Sequence[int], rows: Sequence[ChangeRow]
+    ) -> None:
+        self._executemany(
+            self._insert,
+            [
+                (directories[row[0]], name, *row[3:])
+                for row, name in zip(rows, names, strict=True)
+                if row[2] != REMOVED
+            ],
+        )
+
+    def finish(self, base: int | None) -> None:  # noqa: ARG002 - there is nothing else
+        self._index_names()
+        self._connection.execute(_PLACE_ALL)
+        self._index_for_search()
+
+    def _index_names(self) -> None:
+        self._connection.execute("CREATE UNIQUE INDEX IF NOT EXISTS names_by_name ON names (name)")
+
+
+class _LaterFeed(_Target):
+    """Beside other images: open rows of what changed are closed, new states are new rows."""
+
+    def __init__(self, connection: sqlite3.Connection, sequence: int, mode: Mode) -> None:
+        super().__init__(connection, sequence)
+        self._compares = mode is Mode.COMPARE
+        for statement in _TEMPORARY.split(";"):
+            connection.execute(statement)
+
+    def load(
+        self, directories: Sequence[int], names: Sequence[int], rows: Sequence[ChangeRow]
+    ) -> None:
+        execute = self._connection.execute
+        execute("DELETE FROM temp.target")
+        # what changed since the newest image has its place from then
+        placed = None if self._compares else CHANGED
+        target = [
+            (directories[row[0]], name, row[2] != REMOVED, row[2] == placed, *row[3:])
+            for row, name in zip(rows, names, strict=True)
+        ]
+        # neighbours on disk one after the other
+        target.sort()
+        self._executemany(_LOAD, target)
+        if self._compares:
+            execute("INSERT OR IGNORE INTO temp.seen SELECT directory, name FROM temp.target")
+            execute(_DROP_EQUAL)
+        self._apply_target()
+
+    def finish(self, base: int | None) -> None:
+        execute = self._connection.execute
+        if self._compares and base is None:
+            execute(_CLOSE_UNSEEN, {"sequence": self._sequence})
+        elif self._compares:
+            execute("DELETE FROM temp.target")
+            execute(_TARGET_AS_IN_BASE, {"sequence": self._sequence, "base": base})
+            execute(_DROP_EQUAL)
+            self._apply_target()
+        self._index_for_search()
+
+    def close(self) -> None:
+        for table in ("target", "seen"):
+            self._connection.execute(f"DROP TABLE IF EXISTS temp.{table}")
+
+    def _apply_target(self) -> None:
+        self._connection.execute(_CLOSE, {"sequence": self._sequence})
+        self._connection.execute(_INSERT, {"sequence": self._sequence})
+        self._connection.execute(_PLACE)
