@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
-from holdfast.control.access import PERMISSIONS, Role, Scope, Verb
+from holdfast.control.access import PERMISSIONS, Outcome, Role, Scope, Verb
 from holdfast.faces.api.app import make_app
+from holdfast.faces.cli import audit, user
 from tests.kit.api import Api
 
 if TYPE_CHECKING:
@@ -96,6 +97,11 @@ def test_who_is_bounded_to_some_clients_is_refused_what_concerns_all(api: Api, r
 def test_every_role_has_its_verbs_and_administrators_have_all() -> None:
     assert set(PERMISSIONS) == set(Role)
     assert PERMISSIONS[Role.ADMINISTRATOR] == set(Verb)
+
+
+def test_the_command_line_knows_every_role_and_outcome() -> None:
+    assert set(audit.OUTCOMES) == set(Outcome)
+    assert set(user.ROLES) == set(Role)
 
 
 def test_a_token_that_is_nobodys_is_refused_everywhere(api: Api) -> None:

@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from holdfast.faces.cli.screen import Screen, path_json, path_text, printable, tell_findings
+from holdfast.faces.cli.screen import Column, Screen, path_json, path_text, printable, tell_findings
 
 
 @given(st.binary(max_size=40))
@@ -36,6 +36,25 @@ def test_a_plain_table_is_never_cut(capsysbinary: pytest.CaptureFixture[bytes]) 
     assert lines[1].split() == [long, "1"]
     assert lines[2].endswith("22")
     assert len({len(line) for line in lines}) == 1
+
+
+def test_columns_give_way_to_a_terminal_one_after_the_other(
+    capsysbinary: pytest.CaptureFixture[bytes], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("TTY_COMPATIBLE", "1")
+    monkeypatch.setenv("COLUMNS", "40")
+    screen = Screen()
+    columns: list[Column] = [("a", "left"), ("b", "left"), ("c", "left")]
+    cases: list[tuple[int, int, int]] = [(10, 30, 5), (10, 30, 30), (30, 30, 30)]
+    for widths in cases:
+        screen.table(columns, [["x" * width for width in widths]], gives_way=(1, 2, 0))
+        line = capsysbinary.readouterr().out.decode().splitlines()[1]
+        assert len(line) == 40 or widths[0] == 30, widths
+        assert len(line) <= 40
+        first, second, third = line.split()
+        assert len(second) < widths[1]
+        assert (len(third) < widths[2]) == (widths[2] == 30)
+        assert (len(first) < widths[0]) == (widths[0] == 30)
 
 
 def test_facts_are_aligned(capsysbinary: pytest.CaptureFixture[bytes]) -> None:

@@ -103,7 +103,8 @@ class ActBook:
         now_ns = self._clock.now_ns()
         key_hash = None
         if attempt.key is not None:
-            key_hash = sha256(f"{attempt.who}\0{attempt.key}".encode()).hexdigest()
+            named = f"{attempt.who}\0{attempt.key}"
+            key_hash = sha256(named.encode("utf-8", "surrogatepass")).hexdigest()
         with self._database.write() as connection:
             self._sweep(connection, now_ns)
             if key_hash is not None:
@@ -137,6 +138,7 @@ class ActBook:
         outcome: Outcome,
         details: Mapping[str, object],
         answer: Answer | None = None,
+        about: str | None = None,
     ) -> None:
         """Note how an act ended; durable on return.
 
@@ -146,9 +148,11 @@ class ActBook:
             details: More for the audit log, beside what the attempt had.
             answer: What the same key is to be answered from now on. Without one, the same key
                 may try again.
+            about: The thing, if it got a name only now.
         """
         tried = ticket.attempt
-        entry = Entry.of(tried.who, tried.what, tried.about, outcome, {**tried.details, **details})
+        whole = {**tried.details, **details}
+        entry = Entry.of(tried.who, tried.what, about or tried.about, outcome, whole)
         mine = acts.c.id == ticket.id
         keeps = answer is not None and tried.key is not None
         with self._database.write() as connection:

@@ -7,6 +7,7 @@ follow the same one.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -18,7 +19,7 @@ from holdfast.control.access.schema import audit, audit_head
 from holdfast.control.database.upsert import insert
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator
+    from collections.abc import Generator, Iterable
     from datetime import datetime
 
     from holdfast.base.clock import Clock
@@ -145,7 +146,9 @@ class AuditLog:
         """
         with self._database.read() as connection:
             kept = _head(connection)
-            found = chain.verify(_all(connection), [*expected])
+            # A broken chain is not read to its end, and leaves no cursor open.
+            with contextlib.closing(_all(connection)) as rows:
+                found = chain.verify(rows, [*expected])
         if found.broken is not None or found.head == kept:
             return found
         # The rows agree with each other: then it is the note of their end that was changed.
@@ -159,11 +162,11 @@ def _head(connection: sa.Connection) -> Head:
     return chain.Head() if row is None else chain.Head(row.seq, row.hash)
 
 
-def _all(connection: sa.Connection) -> Iterator[Row]:
-    statement = sa.select(audit).order_by(audit.c.seq)
-    streaming = connection.execution_options(yield_per=_AT_ONCE)
-    for one in streaming.execute(statement):
-        yield _row(one)
+def _all(connection: sa.Connection) -> Generator[Row, None, None]:
+    statement = sa.select(audit).order_by(audit.c.seq).execution_options(yield_per=_AT_ONCE)
+    with connection.execute(statement) as found:
+        for one in found:
+            yield _row(one)
 
 
 def _row(one: sa.Row[tuple[object, ...]]) -> Row:

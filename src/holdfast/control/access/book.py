@@ -20,7 +20,6 @@ from holdfast.control.access.permissions import Role
 from holdfast.control.access.principal import Principal, Way
 from holdfast.control.access.schema import tokens, users
 from holdfast.control.access.scope import ALL_CLIENTS, Scope
-from holdfast.control.database.upsert import insert
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -35,6 +34,9 @@ KEPT = timedelta(days=30)
 """How long a token that is worth nothing any more is still listed."""
 
 _USED_AGAIN = timedelta(minutes=1)
+
+_NOBODY = "(nobody)"
+"""Whom failures count against where the name can't be one."""
 
 
 class AccessBook:
@@ -74,8 +76,9 @@ class AccessBook:
     def has_user(self, name: str) -> bool:
         """Whether there is a user of this name."""
         with self._database.read() as connection:
-            found = connection.scalar(sa.select(users.c.name).where(users.c.name == name))
-        return found is not None
+            return accounts.is_user_name(name) and (
+                _find(connection, users.c.name == name) is not None
+            )
 
     def count_users(self) -> int:
         """How many users there are."""
@@ -123,13 +126,12 @@ class AccessBook:
             "created_ns": self._clock.now_ns(),
         }
         with self._database.write() as connection:
-            made = connection.execute(
-                insert(connection, users).values(**values).on_conflict_do_nothing()
-            )
-            if not made.rowcount:
-                raise AlreadyExists(
-                    f"there is a user '{name}' already, or another with the same subject"
-                )
+            if _find(connection, users.c.name == name) is not None:
+                raise AlreadyExists(f"there is a user '{name}' already")
+            other = _find(connection, users.c.subject == values["subject"])
+            if subject is not None and other is not None:
+                raise AlreadyExists(f"'{other.name}' is who that is at the identity provider")
+            connection.execute(sa.insert(users).values(**values))
             return _user(_row(connection, name))
 
     def change_user(
@@ -364,10 +366,12 @@ class AccessBook:
         return Principal(token.user, way, tuple(roles), tuple(scopes), token.id)
 
     def _fits(self, name: str, password: str, address: str) -> bool:
+        if not accounts.is_user_name(name):
+            name = _NOBODY
         with self._database.write() as connection:
             throttle.count(connection, name, address, self._clock.now_ns())
         with self._database.read() as connection:
-            row = connection.execute(sa.select(users).where(users.c.name == name)).first()
+            row = _find(connection, users.c.name == name)
         usable = row is not None and not row.disabled
         kept = row.password_hash if row is not None and usable else None
         if not self._passwords.fits(password, kept):
@@ -429,11 +433,15 @@ def token_key(token: Token) -> tuple[int, str]:
     return to_ns(token.created_at), token.id
 
 
+def _find(
+    connection: sa.Connection, wanted: sa.ColumnElement[bool]
+) -> sa.Row[tuple[object, ...]] | None:
+    return connection.execute(sa.select(users).where(wanted)).first()
+
+
 def _row(connection: sa.Connection, name: str) -> sa.Row[tuple[object, ...]]:
-    row = None
     # What can't be a name, a database might not even be able to look for.
-    if accounts.is_user_name(name):
-        row = connection.execute(sa.select(users).where(users.c.name == name)).first()
+    row = _find(connection, users.c.name == name) if accounts.is_user_name(name) else None
     if row is None:
         raise NotFound(f"there is no user '{name[:80]}'", "'holdfast user list' shows them")
     return row

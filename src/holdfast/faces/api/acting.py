@@ -46,10 +46,12 @@ class Note:
 
     Attributes:
         who: Who it was, where the route is the one to find out.
+        about: The thing, where the path does not name it.
         details: Fit for JSON, without secrets.
     """
 
     who: str | None = None
+    about: str | None = None
     details: dict[str, object] = field(default_factory=dict)
 
 
@@ -104,7 +106,8 @@ def refuse(
 ) -> None:
     """Note what was not let in, or went wrong, without having been noted as begun."""
     outcome, why = ending(error)
-    audit.append(Entry.of(who, what, about(request), outcome, details | why))
+    note: Note = request.state.note
+    audit.append(Entry.of(who, what, note.about or about(request), outcome, details | why))
 
 
 def end(
@@ -128,15 +131,14 @@ def end(
     """
     if error is not None:
         outcome, details = ending(error)
-        book.end(ticket, outcome, note.details | details)
+        book.end(ticket, outcome, note.details | details, about=note.about)
         return
-    details = {}
-    answer = None
+    made, answer = None, None
     if response is not None:
-        if place := response.headers.get("location"):
-            details["location"] = place
+        # What was made has a name now.
+        made = response.headers.get("location", "").removeprefix(_PREFIX)
         answer = _answer(response, secret=secret)
-    book.end(ticket, Outcome.DONE, note.details | details, answer)
+    book.end(ticket, Outcome.DONE, note.details, answer, about=made or note.about)
 
 
 def again(answer: Answer) -> Response:

@@ -217,7 +217,8 @@ class Guarded(APIRoute):
             raise
         said = acting.circumstances(request) | note.details
         who = note.who or acting.STRANGER
-        entry = Entry.of(who, self.what, acting.about(request), Outcome.DONE, said)
+        about = note.about or acting.about(request)
+        entry = Entry.of(who, self.what, about, Outcome.DONE, said)
         await run_in_threadpool(_master(request).audit.append, entry)
         return response
 

@@ -73,7 +73,9 @@ def log_in(
     note: TheNote,
 ) -> Session:
     """Log in with name and password. What comes of it lasts for twelve hours."""
-    note.details["user"] = body.name if master.access.has_user(body.name) else "(no user)"
+    if master.access.has_user(body.name):
+        # Else it may well be a password that slipped into the wrong field.
+        note.about = f"users/{body.name}"
     token, secret = master.access.log_in(
         body.name, body.password.get_secret_value(), visitors.address(request)
     )

@@ -125,7 +125,9 @@ def create_token(
     if user != who.name and not who.may(Verb.MANAGE_USERS):
         raise Forbidden(f"{who.name} may make no tokens but own ones")
     if ":" in user:
-        raise Invalid(f"{user} is no user of the site", "say whose token it is to be: user")
+        raise Invalid(
+            f"{user} is no user of the site", "say whose it is to be, such as --user alice"
+        )
     lifetime = None if body.lifetime_s is None else timedelta(seconds=body.lifetime_s)
     token, secret = master.access.create_token(
         user,

@@ -13,20 +13,28 @@ from holdfast.control.access import Principal, Role, Verb
 from holdfast.control.access.accounts import MAX_LABEL, USER_NAME
 from holdfast.control.access.passwords import MAX_CHARACTERS, MIN_CHARACTERS
 from holdfast.control.access.scope import GLOB, MAX_GLOB, MAX_GLOBS
-from holdfast.faces.api.door import TheMaster, make_router, may
+from holdfast.faces.api.door import TheMaster, TheNote, make_router, may
 from holdfast.faces.api.models import Model, Page
 from holdfast.faces.api.paging import Pages
 
 router = make_router("Users")
 
+# What a book refuses in clear words stands in the document here, and is not judged twice.
 UserName = Annotated[
-    str, Field(pattern=f"^{USER_NAME}$", description="Unique, never changed.", examples=["alice"])
+    str,
+    Field(
+        description="Unique, never changed.",
+        examples=["alice"],
+        json_schema_extra={"pattern": f"^{USER_NAME}$"},
+    ),
 ]
 NamedUser = Annotated[
     str,
     Path(alias="name", pattern=r"^[^\x00]+$", description="Name of a user.", examples=["alice"]),
 ]
-Glob = Annotated[str, Field(pattern=f"^{GLOB}$", max_length=MAX_GLOB)]
+Glob = Annotated[
+    str, Field(json_schema_extra={"pattern": f"^{GLOB}$", "minLength": 1, "maxLength": MAX_GLOB})
+]
 Globs = Annotated[
     list[Glob],
     Field(
@@ -43,10 +51,9 @@ DisplayName = Annotated[
 NewPassword = Annotated[
     SecretStr,
     Field(
-        min_length=MIN_CHARACTERS,
-        max_length=MAX_CHARACTERS,
         description="Its length is what counts.",
         examples=["four words nobody guesses"],
+        json_schema_extra={"minLength": MIN_CHARACTERS, "maxLength": MAX_CHARACTERS},
     ),
 ]
 Administrator = Annotated[Principal, may(Verb.MANAGE_USERS)]
@@ -113,8 +120,11 @@ def list_users(_: Administrator, master: TheMaster, pages: Pages) -> Page[User]:
 
 
 @router.post("/users", status_code=201)
-def create_user(_: Administrator, master: TheMaster, body: NewUser, response: Response) -> User:
+def create_user(
+    _: Administrator, master: TheMaster, body: NewUser, response: Response, note: TheNote
+) -> User:
     """Make a user."""
+    note.about = f"users/{body.name}"
     made = master.access.add_user(
         body.name,
         role=body.role,

@@ -23,7 +23,7 @@ from holdfast.faces.cli import opening
 from holdfast.site import local_socket
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Generator, Iterator, Mapping
     from pathlib import Path
     from types import TracebackType
 
@@ -59,18 +59,19 @@ class ServerEvent:
         return json.loads(self.data)
 
 
-def open_api(url: str | None = None) -> ApiClient:
+def open_api(url: str | None = None, *, anonymous: bool = False) -> ApiClient:
     """Connect to the API of the site that this process is to speak to.
 
     Args:
         url: Where it is, if not on this machine; else HOLDFAST_URL says, if it is set.
+        anonymous: Show no token.
 
     Raises:
         Invalid: The URL is none.
         SiteMissing: There is no site in this home.
         NoPermission: It is somebody else's.
     """
-    token = os.environ.get(TOKEN_VARIABLE) or None
+    token = None if anonymous else os.environ.get(TOKEN_VARIABLE) or None
     chosen = url or os.environ.get(URL_VARIABLE)
     if chosen:
         return ApiClient.of_url(chosen, token)
@@ -234,7 +235,7 @@ class ApiClient:
         with self._streaming(path, parameters) as response:
             yield from response.iter_bytes()
 
-    def events(self, path: str, **parameters: object) -> Iterator[ServerEvent]:
+    def events(self, path: str, **parameters: object) -> Generator[ServerEvent, None, None]:
         """The events of a stream, until it ends or is closed."""
         headers = {"Accept": "text/event-stream"}
         with self._streaming(path, parameters, headers) as response:

@@ -15,6 +15,7 @@ from holdfast.base import errors
 COMMANDS = (
     *("quickstart", "init", "backup", "images", "ls", "find", "diff", "restore", "mount", "verify"),
     *("retention", "hold", "unhold", "lock", "expire", "gc", "pool", "catalog", "recover"),
+    *("user", "token", "audit"),
 )
 """In the order of the help. Each is a module of this package, with a command of the same name."""
 

@@ -2,13 +2,10 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, timedelta
-
 import click
 
 from holdfast.base.errors import EXIT_OK, Invalid
-from holdfast.base.units import parse_duration
-from holdfast.faces.cli import describe, opening, options
+from holdfast.faces.cli import describe, moments, opening, options
 from holdfast.faces.cli.screen import Screen
 from holdfast.faces.cli.words import Command
 
@@ -31,7 +28,7 @@ def lock(images: tuple[str, ...], until: str, as_json: bool) -> int:
     screen = Screen(as_json=as_json)
     with opening.open_site() as site:
         now = site.clock.now()
-        end = _moment(until, now)
+        end = moments.until(until, now)
         if end <= now:
             raise Invalid(f"'{until}' is past", "a lock ends in the future")
         chosen = list(dict.fromkeys(site.catalog.resolve(text) for text in images))
@@ -42,24 +39,3 @@ def lock(images: tuple[str, ...], until: str, as_json: bool) -> int:
             else:
                 screen.line(f"locked {image} until {describe.local_time(end)}")
     return EXIT_OK
-
-
-def _moment(text: str, now: datetime) -> datetime:
-    """The moment that a person means: local time, where no zone is named."""
-    try:
-        return _date(text.strip()) or now + timedelta(seconds=parse_duration(text))
-    except (Invalid, OverflowError) as error:
-        raise Invalid(
-            f"'{text}' is no date, or too far away",
-            "write for example 2027-01-31, 2027-01-31T18:00 or 90d",
-        ) from error
-
-
-def _date(text: str) -> datetime | None:
-    try:
-        moment = datetime.fromisoformat(text)
-    except ValueError:
-        return None
-    if len(text) <= len("2026-01-31"):
-        moment += timedelta(days=1)
-    return moment.astimezone(UTC)

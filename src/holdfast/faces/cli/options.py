@@ -29,6 +29,12 @@ source_option = click.option(
     "--source", metavar="S", help="Only this source, as 'holdfast images' shows it."
 )
 
+url_option = click.option(
+    "--url",
+    metavar="URL",
+    help="Where the site is served, if not on this machine; HOLDFAST_TOKEN says who asks.",
+)
+
 
 def catch_up(screen: Screen, site: Site) -> None:
     """Feed the catalog what an interrupted command left for later, and say so."""

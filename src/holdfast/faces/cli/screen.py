@@ -79,14 +79,18 @@ class Screen:
         self.line(json.dumps(value, ensure_ascii=True, separators=(", ", ": ")))
 
     def table(
-        self, columns: Sequence[Column], rows: Iterable[Sequence[str]], *, gives_way: int = 1
+        self,
+        columns: Sequence[Column],
+        rows: Iterable[Sequence[str]],
+        *,
+        gives_way: int | Sequence[int] = 1,
     ) -> None:
-        """Write a table: whole off a terminal; on one, a column gives way to its width.
+        """Write a table: whole off a terminal; on one, columns give way to its width.
 
         Args:
             columns: Titles and sides.
             rows: A cell for each column.
-            gives_way: Which column that is, counted from 0.
+            gives_way: Which columns, counted from 0: the next only when the one before is narrow.
         """
         from rich.cells import cell_len
 
@@ -99,7 +103,10 @@ class Screen:
             from rich.console import Console
 
             too_wide = sum(widths) + 2 * len(widths) - 2 - Console().width
-            widths[gives_way] = max(widths[gives_way] - max(too_wide, 0), _NARROWEST)
+            for at in [gives_way] if isinstance(gives_way, int) else gives_way:
+                cut = min(max(too_wide, 0), max(widths[at] - _NARROWEST, 0))
+                widths[at] -= cut
+                too_wide -= cut
         for line in lines:
             cells = [
                 _cell(text, width, side)
