@@ -72,7 +72,9 @@ def test_a_policy_is_taken_apart_by_client_selection_and_drive() -> None:
 def test_paths_are_joined_as_those_of_a_backup_given_by_hand(tmp_path: Path) -> None:
     for name in ("b", "a-b", "a/d"):
         (tmp_path / name).mkdir(parents=True)
-    given = [f"{tmp_path}/{rest}" for rest in ("b", "a-b", "a/d/..", "/a/d/", "b")]
+    given = [f"{tmp_path}/{rest}" for rest in ("b", "a-b", "a/d/..", "/a/d/", "b", "a/d")]
     by_hand = absolute_paths([os.fsencode(path) for path in given], b"/")
     assert [os.fsencode(path) for path in outermost(given)] == list(by_hand)
     assert outermost(["//", "/a"]) == ("/",)
+    by_hand = absolute_paths([os.fsencode(path) for path in given], b"/", nested=True)
+    assert [os.fsencode(path) for path in outermost(given, nested=True)] == list(by_hand)

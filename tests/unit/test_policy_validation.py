@@ -86,6 +86,10 @@ def test_nothing_is_wrong_with_a_plain_policy() -> None:
         (selected("/srv/../etc"), {"selections[0].paths[0]": "error"}),
         (selected("/etc/ssh", "/etc"), {"selections[0].paths[0]": "warning"}),
         (selected("/etc", "/"), {"selections[0].paths[0]": "warning"}),
+        (
+            {"selections": (Selection("own", ("/", "/home"), one_file_system=True),)},
+            {},
+        ),
         (selected("/etc/", "/srv", "/etc"), {"selections[0].paths[0]": "warning"}),
         (selected("/etc", "/etcetera", "/etc..x"), {}),
         (selected("/etc", exclude=("a{b",)), {"selections[0].exclude[0]": "error"}),

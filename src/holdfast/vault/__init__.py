@@ -6,7 +6,15 @@ pool when all else is lost is `holdfast.vault.recovery_kit`, loaded by who needs
 
 from holdfast.vault.backends import open_store, python_store
 from holdfast.vault.keys import Slot
-from holdfast.vault.pool import add_slot, create_pool, list_slots, open_pool, unwrap, unwrapping
+from holdfast.vault.pool import (
+    add_slot,
+    create_pool,
+    list_slots,
+    open_pool,
+    try_writing,
+    unwrap,
+    unwrapping,
+)
 from holdfast.vault.secrets import KeyFile, Passphrase, PoolKey, Secret
 
 __all__ = [
@@ -21,6 +29,7 @@ __all__ = [
     "open_pool",
     "open_store",
     "python_store",
+    "try_writing",
     "unwrap",
     "unwrapping",
 ]

@@ -8,6 +8,7 @@ opens; header first, then slot, and the header goes again if the slot can't be w
 from __future__ import annotations
 
 import contextlib
+from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from holdfast.base.errors import storage_error
@@ -125,6 +126,25 @@ def add_slot(url: str, pool_key: bytes, secret: Passphrase | KeyFile) -> keys.Sl
     with _translated(url):
         pool = engine.Pool.open(open_store(url), PoolKey(pool_key).key)
         return keys.add_slot(python_store(url), pool.id, pool_key, secret)
+
+
+def try_writing(url: str) -> bytes:
+    """Write and remove an object of no meaning, to see whether that can be done; needs no key.
+
+    Returns:
+        The pool's id, 16 bytes.
+
+    Raises:
+        NotAPool: There is none.
+        StorageError: The store can't be written.
+    """
+    with _translated(url):
+        found = _pool_id(url)
+        store = python_store(url)
+        key = f"trial-{token_hex(16)}"
+        store.put(key, b"")
+        store.delete(key)
+        return found
 
 
 def list_slots(url: str) -> list[keys.Slot]:

@@ -9,6 +9,7 @@ from holdfast.control.policies.clients import KnownClients, PolicySource, source
 from holdfast.control.policies.document import Document, Format, from_data, parse, render
 from holdfast.control.policies.files_type import FilesType
 from holdfast.control.policies.findings import Finding, Severity, errors_of
+from holdfast.control.policies.live import PastBackup, Probe, Room, check_live
 from holdfast.control.policies.plain import from_plain, to_plain
 from holdfast.control.policies.plan import (
     Change,
@@ -20,6 +21,7 @@ from holdfast.control.policies.plan import (
 )
 from holdfast.control.policies.policy import (
     ALL_LOCAL_DRIVES,
+    DEFAULT_STORAGE_UNIT,
     Drives,
     Limits,
     Policy,
@@ -32,6 +34,7 @@ from holdfast.control.policies.validation import SiteFacts, review, validate
 
 __all__ = [
     "ALL_LOCAL_DRIVES",
+    "DEFAULT_STORAGE_UNIT",
     "TYPES",
     "Act",
     "Applied",
@@ -45,18 +48,22 @@ __all__ = [
     "Format",
     "KnownClients",
     "Limits",
+    "PastBackup",
     "Plan",
     "Policy",
     "PolicyBook",
     "PolicySource",
     "PolicyType",
     "PolicyTypes",
+    "Probe",
     "Revision",
+    "Room",
     "Selection",
     "Severity",
     "SiteFacts",
     "Snapshot",
     "StoredPolicy",
+    "check_live",
     "errors_of",
     "field_changes",
     "from_data",

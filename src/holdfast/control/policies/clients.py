@@ -126,14 +126,22 @@ def sources(
                 for drive in drives(client):
                     yield _source(client, selection, (drive,), one_file_system=True)
             else:
-                paths = outermost(selection.paths)
+                paths = outermost(selection.paths, nested=selection.one_file_system)
                 yield _source(client, selection, paths, selection.one_file_system)
 
 
-def outermost(paths: Iterable[str]) -> tuple[str, ...]:
-    """Absolute paths in the order of their bytes, without repetition or nesting."""
+def outermost(paths: Iterable[str], *, nested: bool = False) -> tuple[str, ...]:
+    """Absolute paths in the order of their bytes, without repetition or nesting.
+
+    Args:
+        paths: Absolute.
+        nested: Keep a path inside of another: where each stays on its own file system, one may
+            lie on another than what surrounds it.
+    """
     clean = {"/" + os.path.normpath(path).lstrip("/") for path in paths}
-    return tuple(path for path in sorted(clean, key=os.fsencode) if clean.isdisjoint(parents(path)))
+    return tuple(
+        path for path in sorted(clean, key=os.fsencode) if nested or clean.isdisjoint(parents(path))
+    )
 
 
 def parents(path: str) -> list[str]:

@@ -60,7 +60,7 @@ def _paths(selection: Selection, place: str) -> Iterator[Finding]:
             yield error(at, f"'{shown(path)}' climbs with '..'", "write where it leads to")
         elif named[normal] != number:
             yield warning(at, f"'{shown(path)}' is named twice", "leave one of them out")
-        elif outer is not None:
+        elif outer is not None and not selection.one_file_system:
             message = f"'{shown(path)}' lies in '{shown(outer)}', which is named as well"
             yield warning(at, message, "leave it out")
 
@@ -91,7 +91,7 @@ def _side_by_side(policy: Policy) -> Iterator[Finding]:
         if not isinstance(paths, Drives):
             if not all(path.startswith("/") for path in paths):
                 continue
-            paths = outermost(paths)
+            paths = outermost(paths, nested=selection.one_file_system)
         first = same.setdefault(paths, number)
         if first != number:
             other = policy.selections[first].name
