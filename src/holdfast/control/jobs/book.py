@@ -17,6 +17,7 @@ import sqlalchemy as sa
 from holdfast.base.clock import to_ns
 from holdfast.base.errors import WrongState
 from holdfast.control.jobs import enqueue, events, history, life, lists, numbers, queue, store
+from holdfast.control.jobs.commits import Commits
 from holdfast.control.jobs.events import WantedEvents
 from holdfast.control.jobs.job import JobState, Remark, Severity
 from holdfast.control.jobs.life import Retrying
@@ -76,6 +77,7 @@ class JobBook:
             lease: How long a worker may be silent.
         """
         self._database = database
+        self._commits = Commits(database)
         self._clock = clock
         self._retrying = retrying or Retrying()
         self._lease = lease
@@ -88,13 +90,18 @@ class JobBook:
         Returns:
             The job of each, in the same order.
         """
+        if not new:
+            return []
         now = self._clock.now()
-        with self._database.write() as connection:
+
+        def act(connection: sa.Connection) -> list[Enqueued]:
             found = enqueue.enqueue(connection, new, now)
             for one, answer in zip(new, found, strict=True):
                 if one.missed is not None and answer.is_new:
-                    self._ask(connection, answer.id, now, _missing(one.missed, now))
-        return found
+                    _ask(connection, answer.id, now, _missing(one.missed, now))
+            return found
+
+        return self._commits.write(act)
 
     def restart(self, job: JobId, by: str | None = None) -> JobId:
         """Run an ended job again, as a new job; of a family, the parts that were not completed.
@@ -108,13 +115,16 @@ class JobBook:
             WrongState: It has not ended, or runs again already.
         """
         now = self._clock.now()
-        with self._database.write() as connection:
+        remark = _said(Remark(Severity.INFO, "restarted", f"job {job} was restarted"), by)
+
+        def act(connection: sa.Connection) -> JobId:
             new = queue.restarted(connection, store.load(connection, job))
             (answer,) = enqueue.enqueue(connection, [new], now)
-            remark = _said(Remark(Severity.INFO, "restarted", f"job {job} was restarted"), by)
             added = store.load(connection, answer.id)
             store.take_step(connection, added, life.Step(added, remark), now)
-        return answer.id
+            return answer.id
+
+        return self._commits.write(act)
 
     # -- the queue ------------------------------------------------------------------------
 
@@ -141,8 +151,8 @@ class JobBook:
 
     def waits(self, reasons: Mapping[JobId, tuple[str | None, str]]) -> None:
         """Note what queued jobs wait for: the resource, and a sentence."""
-        with self._database.write() as connection:
-            queue.note_waits(connection, reasons)
+        if reasons:
+            self._commits.write(lambda connection: queue.note_waits(connection, reasons))
 
     # -- a worker's turn ------------------------------------------------------------------
 
@@ -153,9 +163,12 @@ class JobBook:
             Those that began, oldest first. One that may not begin any more, since somebody
             cancelled or suspended it, is not among them.
         """
+        if not some:
+            return []
         now = self._clock.now()
-        granted: list[Job] = []
-        with self._database.write() as connection:
+
+        def act(connection: sa.Connection) -> list[Granted]:
+            granted: list[Job] = []
             for chunk in queue.chunks(sorted(some)):
                 for job in store.load_some(connection, jobs.c.id.in_(chunk)):
                     try:
@@ -165,7 +178,9 @@ class JobBook:
                     granted.append(store.take_step(connection, job, step, now))
             store.follow(connection, granted, now)
             work = queue.work_of(connection, [one.id for one in granted])
-        return [Granted(one, work[one.id]) for one in granted]
+            return [Granted(one, work[one.id]) for one in granted]
+
+        return self._commits.write(act)
 
     def progress(
         self,
@@ -193,11 +208,13 @@ class JobBook:
             Fenced: The job is not this worker's any more.
         """
         now = self._clock.now()
-        with self._database.write() as connection:
+
+        def act(connection: sa.Connection) -> Asked | None:
             before = store.load(connection, job)
             step = life.progress(before, fence, now, self._lease, counters, ending=ending)
-            after = store.take_step(connection, before, step, now, remarks)
-        return after.asked
+            return store.take_step(connection, before, step, now, remarks).asked
+
+        return self._commits.write(act)
 
     def end(self, job: JobId, fence: int, result: Result, remarks: Sequence[Remark] = ()) -> Job:
         """Hear of the end of a job's work. Safe to repeat, if the answer was lost.
@@ -216,14 +233,17 @@ class JobBook:
             Fenced: The job is not this worker's any more.
         """
         now = self._clock.now()
-        with self._database.write() as connection:
+
+        def act(connection: sa.Connection) -> Job:
             before = store.load(connection, job)
             step = life.end(before, fence, now, result, self._retrying)
             if step.job is before:
                 return before
             after = store.take_step(connection, before, step, now, remarks)
             store.follow(connection, [after], now)
-        return after
+            return after
+
+        return self._commits.write(act)
 
     def expire(self) -> list[Job]:
         """Give up on workers that were silent for longer than their lease; to be called often.
@@ -401,42 +421,12 @@ class JobBook:
         Returns:
             How many went.
         """
-        with self._database.write() as connection:
-            return history.forget(connection, before, at_most)
+        return self._commits.write(lambda one: history.forget(one, before, at_most))
 
     # -- inside ---------------------------------------------------------------------------
 
     def _asked(self, job: JobId, now: datetime, act: Callable[[Job], Step], by: str | None) -> Job:
-        with self._database.write() as connection:
-            return self._ask(connection, job, now, act, by)
-
-    def _ask(
-        self,
-        connection: sa.Connection,
-        job: JobId,
-        now: datetime,
-        act: Callable[[Job], Step],
-        by: str | None = None,
-    ) -> Job:
-        asked = store.load(connection, job)
-        members = [asked]
-        if asked.children:
-            unended = (jobs.c.parent_id == job, jobs.c.state != str(JobState.ENDED))
-            # What can't be done to one that has ended is said in the same words of a family.
-            members = store.load_some(connection, *unended) or [replace(asked, children=0)]
-        written, refused = [], None
-        for one in members:
-            try:
-                step = act(one)
-            except WrongState as error:
-                refused = error
-                continue
-            told = step.remark and _said(step.remark, by)
-            written.append(store.take_step(connection, one, life.Step(step.job, told), now))
-        if not written and refused is not None:
-            raise refused
-        store.follow(connection, written, now)
-        return store.load(connection, job)
+        return self._commits.write(lambda connection: _ask(connection, job, now, act, by))
 
     def _lose(
         self, now: datetime, why: str, *conditions: sa.ColumnElement[bool], at_once: bool
@@ -446,7 +436,8 @@ class JobBook:
             query = sa.select(jobs.c.id).where(*_HELD, *conditions).limit(1)
             if connection.scalar(query) is None:
                 return []
-        with self._database.write() as connection:
+
+        def act(connection: sa.Connection) -> list[Job]:
             lost = []
             for one in store.load_some(connection, *_HELD, *conditions):
                 heard = (one.lease_until or now) - self._lease
@@ -454,7 +445,38 @@ class JobBook:
                 step = life.lose(one, now, told, self._retrying, at_once=at_once)
                 lost.append(store.take_step(connection, one, step, now))
             store.follow(connection, lost, now)
-        return lost
+            return lost
+
+        return self._commits.write(act)
+
+
+def _ask(
+    connection: sa.Connection,
+    job: JobId,
+    now: datetime,
+    act: Callable[[Job], Step],
+    by: str | None = None,
+) -> Job:
+    """Do something to a job, or to all of a family that have not ended."""
+    asked = store.load(connection, job)
+    members = [asked]
+    if asked.children:
+        unended = (jobs.c.parent_id == job, jobs.c.state != str(JobState.ENDED))
+        # What can't be done to one that has ended is said in the same words of a family.
+        members = store.load_some(connection, *unended) or [replace(asked, children=0)]
+    written, refused = [], None
+    for one in members:
+        try:
+            step = act(one)
+        except WrongState as error:
+            refused = error
+            continue
+        told = step.remark and _said(step.remark, by)
+        written.append(store.take_step(connection, one, life.Step(step.job, told), now))
+    if not written and refused is not None:
+        raise refused
+    store.follow(connection, written, now)
+    return store.load(connection, job)
 
 
 def _missing(why: str, now: datetime) -> Callable[[Job], Step]:

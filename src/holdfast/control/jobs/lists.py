@@ -132,9 +132,12 @@ def page(
     Raises:
         Invalid: Nothing can be sorted by that, or there is no such place.
     """
-    query = sa.select(jobs).where(*wanted.conditions(connection))
-    order = Order(SORTS, jobs.c.id, sort)
-    return [rows.job_of(row) for row in order.rows(connection, query, limit, after)]
+    # Sorting numbers of jobs is several times as quick as sorting jobs.
+    query = sa.select(jobs.c.id).where(*wanted.conditions(connection))
+    ids = [row.id for row in Order(SORTS, jobs.c.id, sort).rows(connection, query, limit, after)]
+    found = connection.execute(sa.select(jobs).where(jobs.c.id.in_(ids))) if ids else ()
+    by_id = {row.id: row for row in found}
+    return [rows.job_of(by_id[one]) for one in ids]
 
 
 def kinds(sort: Sort) -> tuple[type[int | str], type[int | str]]:
