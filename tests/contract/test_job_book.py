@@ -511,12 +511,12 @@ def test_events_keep_the_bytes_of_paths_and_any_text(book: JobBook) -> None:
     fence = begin(book, job)
     odd = "a\0b \udcff \U0001f600"
     book.progress(job, fence, remarks=[remark(1, message=odd, matters=True)])
-    book.end(job, fence, COMPLETED, [remark(2, message="x" * 9999, path=None)])
+    book.end(job, fence, COMPLETED, [remark(2, message="x" * 9999, path=None)], left_out=7)
     first, second = book.events(job)
     assert (first.seq, first.path, first.matters) == (1, b"/srv/\xff\x001", True)
     assert first.message == "a\\x00b \\udcff \U0001f600"
     assert (second.seq, second.path, len(second.message)) == (2, None, event_log.LONGEST)
-    assert book.job(job).events == 2
+    assert (book.job(job).events, book.job(job).events_left_out) == (2, 7)
 
 
 def test_a_flood_of_events_is_bounded_and_leaves_room_for_what_matters(

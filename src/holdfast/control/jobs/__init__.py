@@ -5,6 +5,7 @@ The front door. Must not look inside the work of a job, nor move data, nor decid
 """
 
 from holdfast.control.jobs.book import LEASE, Granted, JobBook
+from holdfast.control.jobs.causes import remark
 from holdfast.control.jobs.enqueue import Enqueued, NewJob
 from holdfast.control.jobs.events import WantedEvents
 from holdfast.control.jobs.job import (
@@ -49,4 +50,5 @@ __all__ = [
     "Sort",
     "Wanted",
     "WantedEvents",
+    "remark",
 ]

@@ -190,6 +190,7 @@ class JobBook:
         *,
         ending: bool = False,
         remarks: Sequence[Remark] = (),
+        left_out: int = 0,
     ) -> Asked | None:
         """Hear of a worker: its lease is renewed.
 
@@ -199,6 +200,7 @@ class JobBook:
             counters: All it has counted so far; None for no news.
             ending: The data is through, and what is left is short.
             remarks: What happened to files since.
+            left_out: How much more there was to say of them.
 
         Returns:
             What was asked of the job; if anything, the worker is to stop.
@@ -212,11 +214,18 @@ class JobBook:
         def act(connection: sa.Connection) -> Asked | None:
             before = store.load(connection, job)
             step = life.progress(before, fence, now, self._lease, counters, ending=ending)
-            return store.take_step(connection, before, step, now, remarks).asked
+            return store.take_step(connection, before, step, now, remarks, left_out).asked
 
         return self._commits.write(act)
 
-    def end(self, job: JobId, fence: int, result: Result, remarks: Sequence[Remark] = ()) -> Job:
+    def end(
+        self,
+        job: JobId,
+        fence: int,
+        result: Result,
+        remarks: Sequence[Remark] = (),
+        left_out: int = 0,
+    ) -> Job:
         """Hear of the end of a job's work. Safe to repeat, if the answer was lost.
 
         Args:
@@ -224,6 +233,7 @@ class JobBook:
             fence: The worker's.
             result: What came of it.
             remarks: What happened to files since the last progress.
+            left_out: How much more there was to say of them.
 
         Returns:
             The job as it has become: ended, or queued once more.
@@ -239,7 +249,7 @@ class JobBook:
             step = life.end(before, fence, now, result, self._retrying)
             if step.job is before:
                 return before
-            after = store.take_step(connection, before, step, now, remarks)
+            after = store.take_step(connection, before, step, now, remarks, left_out)
             store.follow(connection, [after], now)
             return after
 

@@ -5,6 +5,7 @@ Must not open transactions, nor decide what may become of a job: see life and fa
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -50,6 +51,7 @@ def take_step(
     step: Step,
     now: datetime,
     remarks: Iterable[Remark] = (),
+    left_out: int = 0,
 ) -> Job:
     """Write a job as it has become, with its events; its parent must be made to follow.
 
@@ -59,8 +61,11 @@ def take_step(
         step: What became of it.
         now: The moment.
         remarks: What its worker says of its files.
+        left_out: How much more it had to say.
     """
     after = events.add(connection, step.job, remarks, now, bounded=True)
+    if left_out:
+        after = replace(after, events_left_out=after.events_left_out + left_out)
     if step.remark is not None:
         after = events.add(connection, after, [step.remark], now, bounded=False)
     values = changed(before, after)
