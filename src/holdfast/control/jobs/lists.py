@@ -30,7 +30,8 @@ SORTS: dict[str, sa.Column[Any]] = {
     "id": jobs.c.id,
     "queued_at": jobs.c.queued_ns,
     "due_at": jobs.c.due_ns,
-    "started_at": jobs.c.started_ns,
+    # what never began stands where it was queued
+    "started_at": jobs.c.at_ns,
     "ended_at": jobs.c.ended_ns,
     "duration": jobs.c.duration_ns,
     "kind": jobs.c.kind,

@@ -92,7 +92,7 @@ Index("ix_jobs_policy", jobs.c.policy, jobs.c.id)
 Index("ix_jobs_client", jobs.c.client, jobs.c.id)
 Index("ix_jobs_source", jobs.c.source, jobs.c.id)
 # what is counted over a time is counted from this alone
-Index("ix_jobs_at_ns", jobs.c.at_ns, jobs.c.state, jobs.c.outcome, jobs.c.children)
+Index("ix_jobs_at_ns", jobs.c.at_ns, jobs.c.id, jobs.c.state, jobs.c.outcome, jobs.c.children)
 # one occurrence of a schedule, one job
 Index(
     "uq_jobs_occurrence",
