@@ -9,16 +9,11 @@ import ssl
 import stat
 import threading
 from collections.abc import Iterable, Iterator
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Annotated
 
 import httpx
 import pytest
-from cryptography import x509
-from cryptography.hazmat.primitives import hashes, serialization
-from cryptography.hazmat.primitives.asymmetric import ec
-from cryptography.x509.oid import NameOID
 from fastapi.sse import EventSourceResponse, ServerSentEvent
 
 from holdfast.base import errors
@@ -30,6 +25,7 @@ from holdfast.faces.api.serving import Https, serving_https, serving_locally
 from holdfast.faces.cli.api_client import ApiClient
 from holdfast.site import local_socket
 from tests.kit.api import Api
+from tests.kit.certificates import https_here
 
 router = make_router("Things")
 
@@ -55,31 +51,6 @@ def watch_endless(_: Annotated[Principal, may(Verb.SEE)]) -> Iterable[ServerSent
         yield ServerSentEvent(data={"number": number})
 
 
-def certificate(directory: Path) -> Https:
-    """A certificate for this machine that nobody but the test trusts."""
-    key = ec.generate_private_key(ec.SECP256R1())
-    name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, "localhost")])
-    now = datetime.now(UTC)
-    made = (
-        x509.CertificateBuilder()
-        .subject_name(name)
-        .issuer_name(name)
-        .public_key(key.public_key())
-        .serial_number(x509.random_serial_number())
-        .not_valid_before(now - timedelta(days=1))
-        .not_valid_after(now + timedelta(days=1))
-        .add_extension(x509.SubjectAlternativeName([x509.DNSName("localhost")]), critical=False)
-        .add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
-        .sign(key, hashes.SHA256())
-    )
-    pem = serialization.Encoding.PEM
-    (directory / "cert.pem").write_bytes(made.public_bytes(pem))
-    (directory / "key.pem").write_bytes(
-        key.private_bytes(pem, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
-    )
-    return Https("localhost", 0, directory / "cert.pem", directory / "key.pem")
-
-
 @pytest.fixture(params=["process", "socket", "https"])
 def client(
     api: Api, request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
@@ -95,7 +66,7 @@ def client(
             path = stack.enter_context(serving_locally(api.app, tmp_path))
             yield stack.enter_context(ApiClient.of_socket(path, token))
         else:
-            https = certificate(tmp_path)
+            https = https_here(tmp_path)
             monkeypatch.setenv("SSL_CERT_FILE", str(https.certificate))
             port = stack.enter_context(serving_https(api.app, https))
             url = f"https://localhost:{port}"
@@ -163,7 +134,7 @@ def test_the_owner_needs_no_token_on_the_local_socket_and_others_do(
 def test_nobody_is_local_over_the_network_whatever_is_said(
     api: Api, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    https = certificate(tmp_path)
+    https = https_here(tmp_path)
     with serving_https(api.app, https) as port:
         context = ssl.create_default_context(cafile=https.certificate)
         with httpx.Client(verify=context, base_url=f"https://localhost:{port}") as http:
@@ -199,7 +170,7 @@ def test_a_home_of_a_long_name_can_be_served(api: Api, tmp_path: Path) -> None:
 
 
 def test_a_certificate_that_is_none_is_told_so(api: Api, tmp_path: Path) -> None:
-    https = certificate(tmp_path)
+    https = https_here(tmp_path)
     https.key.write_text("not a key")
     with pytest.raises(errors.Invalid, match="certificate"), serving_https(api.app, https):
         pass
@@ -211,7 +182,7 @@ def test_a_certificate_that_is_none_is_told_so(api: Api, tmp_path: Path) -> None
 def test_a_port_that_is_taken_and_an_address_of_others_are_told_so(
     api: Api, tmp_path: Path
 ) -> None:
-    https = certificate(tmp_path)
+    https = https_here(tmp_path)
     with socket.create_server(("localhost", 0)) as taken:
         port = taken.getsockname()[1]
         again = Https("localhost", port, https.certificate, https.key)

@@ -185,7 +185,7 @@ def test_an_act_is_done_once_for_one_key(things: Api) -> None:
     assert second.headers["idempotent-replay"] == "true"
     assert done == ["one"]
     other = http.post("/api/v1/things", json={"name": "two"}, headers=key)
-    assert (other.status_code, other.json()["code"]) == (422, "key-reused")
+    assert (other.status_code, other.json()["code"]) == (409, "key-reused")
     without = http.post("/api/v1/things", json={"name": "one"})
     assert without.json()["size"] == 2
 

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from fastapi import FastAPI
 from prometheus_client import CollectorRegistry
+from starlette.routing import compile_path
 
 from holdfast import __version__
 from holdfast.faces.api import audit, document, health, me, metrics, problems, tokens, users
@@ -41,6 +42,14 @@ TAGS = [
 
 class Api(FastAPI):
     """FastAPI, with a document that says all."""
+
+    def methods_of(self, path: str) -> list[str]:
+        """What can be done with a path, by the document."""
+        found: set[str] = set()
+        for template, operations in self.openapi()["paths"].items():
+            if compile_path(template)[0].match(path):
+                found |= {method.upper() for method in operations}
+        return sorted(found)
 
     def openapi(self) -> dict[str, Any]:
         """The document."""

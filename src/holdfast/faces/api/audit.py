@@ -13,7 +13,7 @@ from holdfast.base.clock import from_ns
 from holdfast.control import access
 from holdfast.control.access import Outcome, Principal, Verb
 from holdfast.faces.api.door import TheMaster, make_router, may
-from holdfast.faces.api.models import Model, Page, utc
+from holdfast.faces.api.models import Model, Moment, Page
 from holdfast.faces.api.paging import Pages
 
 router = make_router("Audit")
@@ -22,7 +22,6 @@ MAX_HEADS = 100
 
 Auditor = Annotated[Principal, may(Verb.READ_AUDIT)]
 Text = Annotated[str | None, Query(pattern=r"^[^\x00]+$", max_length=500)]
-Moment = Annotated[datetime | None, Query(description="With a time zone, or UTC.")]
 HeadText = Annotated[
     str, Field(pattern=r"^(0|[1-9][0-9]{0,17}):[0-9a-f]{64}$", examples=["1:" + "ab" * 32])
 ]
@@ -96,12 +95,12 @@ def list_audit(
     what: Text = None,
     object: Text = None,  # noqa: A002 - the log's own word
     outcome: Outcome | None = None,
-    since: Moment = None,
-    until: Moment = None,
+    since: Annotated[Moment | None, Query(description="Not before.")] = None,
+    until: Annotated[Moment | None, Query(description="Before.")] = None,
     order: Annotated[Literal["newest", "oldest"], Query(description="Which first.")] = "newest",
 ) -> Page[Row]:
     """Rows of the audit log. An `object` that ends with a slash stands for all below it."""
-    wanted = access.Filter(who, what, object, outcome, utc(since), utc(until))
+    wanted = access.Filter(who, what, object, outcome, since, until)
     after = pages.after(int)
     rows = master.audit.rows(
         wanted,

@@ -24,11 +24,10 @@ KEY_PARAMETER = {
         "it gets the first answer, and the act is done once."
     ),
     "schema": {"type": "string", "minLength": 1, "maxLength": 255, "pattern": "^[!-~]+$"},
-    "example": "3f0e2a6c-6d0b-4b9e-9a53-0d6c1d2f7a11",
 }
 
 _SAID = {
-    400: "The request makes no sense.",
+    400: "The body can't be read.",
     401: "Nobody knows who asks: no token, or one that is not valid.",
     403: "Who asks may not do that.",
     404: "What was asked for is not there.",
@@ -49,7 +48,7 @@ class Traits:
         known: It has to be known who asks.
         verbs: What they have to be allowed, one of these.
         act: It does something.
-        names: Its path names something.
+        names: Its path names something, or a cursor does.
         has_body: It takes a body.
     """
 
@@ -63,11 +62,10 @@ class Traits:
 def problems(traits: Traits) -> dict[int | str, dict[str, Any]]:
     """The answers of a route that tell what went wrong."""
     statuses = {422, 500, 503}
-    statuses |= {401} if traits.known else set()
-    statuses |= {403} if traits.verbs else set()
+    statuses |= {401, 403} if traits.known else set()
     statuses |= {404} if traits.names else set()
     statuses |= {409} if traits.act else set()
-    statuses |= {413} if traits.has_body else set()
+    statuses |= {400, 413} if traits.has_body else set()
     return {status: response(status) for status in sorted(statuses)}
 
 

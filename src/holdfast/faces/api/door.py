@@ -22,6 +22,7 @@ from holdfast.control.access import Answer, Entry, Outcome, Principal, Ticket, V
 from holdfast.faces.api import acting, document, visitors
 from holdfast.faces.api.acting import Note
 from holdfast.faces.api.limits import lower_limit
+from holdfast.faces.api.paging import Pages
 from holdfast.site.master import Master
 
 if TYPE_CHECKING:
@@ -129,7 +130,7 @@ class Guarded(APIRoute):
             known=isinstance(self.gate, Gate),
             verbs=self.gate.verbs if isinstance(self.gate, Gate) else (),
             act=self.is_act,
-            names="{" in path,
+            names="{" in path or Pages in hints.values(),
             has_body=not methods <= SAFE | {"DELETE"},
         )
         given["operation_id"] = self.what

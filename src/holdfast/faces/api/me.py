@@ -63,7 +63,7 @@ class OwnPassword(Model):
 @router.post(
     "/sessions",
     status_code=201,
-    responses={401: document.response(401), 413: document.response(413), 429: document.busy()},
+    responses={401: document.response(401), 429: document.busy()},
 )
 def log_in(
     _: Annotated[None, anybody(act=True)],

@@ -5,12 +5,15 @@ Must not know any noun.
 
 from __future__ import annotations
 
+import re
 from datetime import UTC, datetime
-from typing import Generic, TypeVar
+from typing import Annotated, Generic, TypeVar
 
-from pydantic import BaseModel, ConfigDict, Field
+from pydantic import BaseModel, BeforeValidator, ConfigDict, Field
 
 T = TypeVar("T")
+
+_RFC_3339 = re.compile(r"\d{4}-\d\d-\d\d[Tt]\d\d:\d\d:\d\d(\.\d+)?([Zz]|[+-]\d\d:\d\d)", re.ASCII)
 
 
 class Model(BaseModel):
@@ -19,15 +22,20 @@ class Model(BaseModel):
     model_config = ConfigDict(extra="forbid", frozen=True, str_strip_whitespace=False)
 
 
-def utc(moment: datetime | None) -> datetime | None:
-    """A moment that was given, in UTC; one without a time zone is meant so."""
-    if moment is None or moment.tzinfo is None:
-        return None if moment is None else moment.replace(tzinfo=UTC)
+def _moment(given: object) -> datetime:
+    """Read a moment as RFC 3339 has it; Pydantic would take numbers, and times of nowhere."""
+    if not isinstance(given, str) or _RFC_3339.fullmatch(given) is None:
+        raise ValueError("a moment is written as 2026-01-31T18:00:00Z")
+    moment = datetime.fromisoformat(given)
     try:
         return moment.astimezone(UTC)
     except OverflowError:
         # At an end of all time, and beyond it elsewhere.
         return moment.replace(tzinfo=UTC)
+
+
+Moment = Annotated[datetime, BeforeValidator(_moment)]
+"""A moment that comes in, in UTC."""
 
 
 class Page(Model, Generic[T]):

@@ -31,7 +31,7 @@ STATUS: dict[type[errors.HoldfastError], int] = {
     errors.UsageError: 400,
     errors.Invalid: 422,
     errors.ImageAmbiguous: 409,
-    errors.KeyReused: 422,
+    errors.KeyReused: 409,
     errors.TooLarge: 413,
     errors.SiteError: 503,
     errors.SiteExists: 409,
@@ -63,6 +63,7 @@ STATUS: dict[type[errors.HoldfastError], int] = {
 """The one table from class to status; a class that is not in it has its parent's."""
 
 _OF_HTTP: dict[int, type[errors.HoldfastError]] = {
+    400: errors.Invalid,
     404: errors.NotFound,
     405: errors.UsageError,
     413: errors.TooLarge,
@@ -184,7 +185,11 @@ def _on_http(request: Request, error: Exception) -> JSONResponse:
         404: f"there is nothing at {request.url.path}",
         405: f"{request.method} is not for {request.url.path}",
     }.get(error.status_code, str(error.detail))
-    return problem(kind(said, hint), status=error.status_code, headers=error.headers)
+    headers = dict(error.headers or {})
+    if error.status_code == HTTPStatus.METHOD_NOT_ALLOWED:
+        # Each route knows its own methods only.
+        headers["Allow"] = ", ".join(request.app.methods_of(request.url.path))
+    return problem(kind(said, hint), status=error.status_code, headers=headers)
 
 
 def _on_defect(_request: Request, error: Exception) -> JSONResponse:

@@ -87,7 +87,7 @@ class NewToken(Model):
     scope: Globs | None = Field(default=None, description="Narrows the user's likewise.")
 
 
-@router.get("/tokens", responses={404: document.response(404)})
+@router.get("/tokens")
 def list_tokens(
     who: Owner,
     master: TheMaster,
@@ -121,7 +121,7 @@ def create_token(
     response: Response,
 ) -> MadeToken:
     """Make a token. Its secret is in this answer and nowhere else."""
-    user = body.user or who.name
+    user = who.name if body.user is None else body.user
     if user != who.name and not who.may(Verb.MANAGE_USERS):
         raise Forbidden(f"{who.name} may make no tokens but own ones")
     if ":" in user:
