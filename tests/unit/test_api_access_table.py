@@ -3,12 +3,15 @@
 from __future__ import annotations
 
 import re
+from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
 import pytest
 
+from holdfast.base import errors
 from holdfast.control.access import PERMISSIONS, Outcome, Role, Scope, Verb
 from holdfast.faces.api.app import make_app
+from holdfast.faces.api.problems import status_of
 from holdfast.faces.cli import audit, user
 from tests.kit.api import Api
 
@@ -97,6 +100,28 @@ def test_who_is_bounded_to_some_clients_is_refused_what_concerns_all(api: Api, r
 def test_every_role_has_its_verbs_and_administrators_have_all() -> None:
     assert set(PERMISSIONS) == set(Role)
     assert PERMISSIONS[Role.ADMINISTRATOR] == set(Verb)
+
+
+def test_the_page_on_access_has_the_table_as_it_is() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "concepts" / "access.md").read_text()
+    header = re.search(r"^\| permission \| (.*) \|$", page, re.MULTILINE)
+    assert header is not None
+    roles = [Role(name) for name in header[1].split(" | ")]
+    told = {
+        Verb(row[1]): {
+            role for role, cell in zip(roles, row[2].split("|"), strict=True) if "yes" in cell
+        }
+        for row in re.finditer(r"^\| `([\w-]+)`: [^|]* \|(.*)\|$", page, re.MULTILINE)
+    }
+    assert told == {verb: {role for role in Role if verb in PERMISSIONS[role]} for verb in Verb}
+
+
+def test_the_page_on_the_api_has_the_statuses_as_they_are() -> None:
+    page = (Path(__file__).parents[2] / "docs" / "reference" / "api.md").read_text()
+    for row in re.finditer(r"^\| (\d{3})(?:, (\d{3}))? \| (.*) \|$", page, re.MULTILINE):
+        for code in set(re.findall(r"`([\w-]+)`", row[3])) & set(errors.BY_CODE):
+            status = status_of(errors.BY_CODE[code]("it is so"))
+            assert str(status) in {row[1], row[2]} or row[1] in {"400", "405"}, code
 
 
 def test_the_command_line_knows_every_role_and_outcome() -> None:
