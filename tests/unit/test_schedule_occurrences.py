@@ -174,8 +174,8 @@ def test_a_course_remembers_what_it_computed_and_goes_back_when_it_must() -> Non
         assert after.opens == utc(f"2026-01-{day + 1:02}")
     long_ago = course.after(utc("1950-06-01"))
     assert long_ago is not None
-    places = course.between(utc("2026-01-01"), utc("2026-01-04"))
-    assert [course.at(place).opens.day for place in places] == [2, 3, 4]
+    some = course.between(utc("2026-01-01"), utc("2026-01-04"))
+    assert [one.opens.day for one in some] == [2, 3, 4]
     assert not course.between(utc("2026-01-04"), utc("2026-01-01"))
 
 

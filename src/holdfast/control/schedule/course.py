@@ -48,20 +48,13 @@ class Course:
         place = self._place_after(moment)
         return self._known[place] if place < len(self._known) else None
 
-    def between(self, after: datetime, until: datetime) -> range:
-        """The places of those that open after a moment, and not after another one.
-
-        Places are good until the next call of another method.
-        """
+    def between(self, after: datetime, until: datetime) -> list[Occurrence]:
+        """Those that open after a moment, and not after another one."""
         if until <= after:
-            return range(0)
+            return []
         self._place_after(after)
         end = self._place_after(until)
-        return range(bisect_right(self._moments, after), end)
-
-    def at(self, place: int) -> Occurrence:
-        """The one at a place."""
-        return self._known[place]
+        return self._known[bisect_right(self._moments, after) : end]
 
     def _place_after(self, moment: datetime) -> int:
         if moment < self._begins:

@@ -1,0 +1,207 @@
+"""What would start when over the coming days, and what it would queue for.
+
+Must not grant anything: it only plays what the timetable hands out against a number of slots, as
+if each backup took as long as was predicted. Invariants: no slot is given twice at a time; each
+start lies in a window; the timetable that it is given stays as it is.
+"""
+
+from __future__ import annotations
+
+from collections import Counter, defaultdict
+from dataclasses import dataclass
+from functools import partial
+from heapq import heappop, heappush
+from itertools import count
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Mapping
+    from datetime import datetime, timedelta
+
+    from holdfast.control.schedule.due import Due
+    from holdfast.control.schedule.timetable import Timetable
+
+
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What a backup is expected to take.
+
+    Attributes:
+        duration: From its start to its end.
+        needs: One slot of each of these, such as ``storage unit 'disk01'``.
+        priority: Of those that wait, the one with the highest goes first.
+    """
+
+    duration: timedelta
+    needs: tuple[str, ...] = ()
+    priority: int = 50
+
+
+@dataclass(frozen=True, slots=True)
+class Expected:
+    """What is expected of an occurrence.
+
+    Attributes:
+        due: What the timetable would hand out.
+        queued_at: When.
+        starts_at: When it would start; None if it would not, until the end of what was asked.
+        ends_at: When it would end.
+        waits_for: Of what it needs, what it would find in use.
+        missed: Whether its window would close before it could start.
+    """
+
+    due: Due
+    queued_at: datetime
+    starts_at: datetime | None = None
+    ends_at: datetime | None = None
+    waits_for: tuple[str, ...] = ()
+    missed: bool = False
+
+
+def forecast(
+    timetable: Timetable,
+    since: datetime,
+    until: datetime,
+    demand: Callable[[Due], Demand],
+    slots: Mapping[str, int],
+) -> Iterator[Expected]:
+    """Play the timetable, from one moment to another.
+
+    Args:
+        timetable: As it stands at the first moment.
+        since: From when on, aware.
+        until: Until when.
+        demand: Says of each backup what it will take.
+        slots: How many there are of each need; one that is not named is never short.
+
+    Yields:
+        Occurrences, as it turns out what becomes of them; those that wait at the end come last.
+    """
+    return _Play(timetable.copy(), demand, slots).run(since, until)
+
+
+@dataclass(slots=True, eq=False)
+class _Job:
+    """A backup that was handed out.
+
+    Attributes:
+        turn: Counts how often it was queued; what refers to an earlier turn is void.
+    """
+
+    due: Due
+    demand: Demand
+    queued_at: datetime
+    number: int
+    turn: int = 0
+    waits_for: tuple[str, ...] = ()
+
+
+_Turn = tuple[int, int, int, _Job]
+"""What is queued: the highest priority first, then what came first; which turn of which job."""
+
+
+class _Play:
+    """The state of the simulation."""
+
+    def __init__(
+        self, timetable: Timetable, demand: Callable[[Due], Demand], slots: Mapping[str, int]
+    ) -> None:
+        self._timetable = timetable
+        self._demand = demand
+        self._free = dict(slots)
+        self._numbers = count()
+        self._events: list[tuple[datetime, int, Callable[[datetime], None]]] = []
+        self._queue: list[_Turn] = []
+        self._short: dict[str, list[_Turn]] = defaultdict(list)
+        self._freed: set[str] = set()
+        self._waiting: dict[int, _Job] = {}
+        self._told: list[Expected] = []
+
+    def run(self, since: datetime, until: datetime) -> Iterator[Expected]:
+        now = since
+        while True:
+            following = self._timetable.next_moment()
+            if self._events:
+                event = self._events[0][0]
+                following = event if following is None else min(following, event)
+            if following is None or max(now, following) >= until:
+                break
+            now = max(now, following)
+            while self._events and self._events[0][0] <= now:
+                heappop(self._events)[2](now)
+            for due in self._timetable.due(now):
+                self._take(due, now)
+            self._grant(now)
+            yield from self._told
+            self._told.clear()
+        for job in self._waiting.values():
+            yield Expected(job.due, job.queued_at, waits_for=job.waits_for)
+
+    def _at(self, moment: datetime, happen: Callable[[datetime], None]) -> None:
+        heappush(self._events, (moment, next(self._numbers), happen))
+
+    def _take(self, due: Due, now: datetime) -> None:
+        if due.missed:
+            self._told.append(Expected(due, now, missed=True))
+            return
+        job = _Job(due, self._demand(due), now, next(self._numbers))
+        self._waiting[job.number] = job
+        self._timetable.occupy(due.policy, due.source)
+        self._enqueue(job, due.closes_at)
+
+    def _enqueue(self, job: _Job, closes_at: datetime | None) -> None:
+        heappush(self._queue, (-job.demand.priority, job.number, job.turn, job))
+        if closes_at is not None:
+            self._at(closes_at, partial(self._close, job, job.turn))
+
+    def _close(self, job: _Job, turn: int, now: datetime) -> None:
+        """A window closes: a job that has not started waits for the next one, or is missed."""
+        if job.turn != turn:
+            return
+        job.turn += 1
+        span = self._timetable.next_chance(job.due, now)
+        if span is not None:
+            self._at(span.opens, lambda _: self._enqueue(job, span.closes))
+            return
+        del self._waiting[job.number]
+        self._timetable.release(job.due.policy, job.due.source)
+        self._told.append(Expected(job.due, job.queued_at, waits_for=job.waits_for, missed=True))
+
+    def _grant(self, now: datetime) -> None:
+        """Start all that finds what it needs, the first in the queue first."""
+        while True:
+            self._freed = {one for one in self._freed if self._free[one] > 0 and self._short[one]}
+            for need in self._freed:
+                # Those behind it come when it has started, or is short of something else.
+                heappush(self._queue, heappop(self._short[need]))
+            if not self._queue:
+                return
+            while self._queue:
+                self._try(heappop(self._queue), now)
+
+    def _try(self, queued: _Turn, now: datetime) -> None:
+        _, _, turn, job = queued
+        if job.turn != turn:
+            return
+        wanted = Counter(need for need in job.demand.needs if need in self._free)
+        short = [need for need, number in wanted.items() if self._free[need] < number]
+        if short:
+            # One that needs several slots is not overtaken by those behind it that need one.
+            self._freed.discard(short[0])
+            job.waits_for = job.waits_for or tuple(short)
+            heappush(self._short[short[0]], queued)
+            return
+        job.turn += 1
+        del self._waiting[job.number]
+        for need, number in wanted.items():
+            self._free[need] -= number
+        due, ends_at = job.due, now + job.demand.duration
+        self._timetable.started(due.policy, due.schedule, due.source, now)
+        self._at(ends_at, partial(self._end, job, wanted))
+        self._told.append(Expected(due, job.queued_at, now, ends_at, job.waits_for))
+
+    def _end(self, job: _Job, held: Counter[str], _now: datetime) -> None:
+        for need, number in held.items():
+            self._free[need] += number
+            self._freed.add(need)
+        self._timetable.release(job.due.policy, job.due.source)
