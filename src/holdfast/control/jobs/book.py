@@ -214,7 +214,9 @@ class JobBook:
         def act(connection: sa.Connection) -> Asked | None:
             before = store.load(connection, job)
             step = life.progress(before, fence, now, self._lease, counters, ending=ending)
-            return store.take_step(connection, before, step, now, remarks, left_out).asked
+            after = store.take_step(connection, before, step, now, remarks, left_out)
+            store.follow(connection, [after], now)
+            return after.asked
 
         return self._commits.write(act)
 

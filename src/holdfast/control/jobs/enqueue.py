@@ -15,6 +15,7 @@ import sqlalchemy as sa
 from holdfast.base.clock import to_ns
 from holdfast.base.errors import Invalid
 from holdfast.base.ids import JobId
+from holdfast.control.jobs import family
 from holdfast.control.jobs.job import Job, JobKind
 from holdfast.control.jobs.rows import values_of
 from holdfast.control.jobs.schema import job_work, jobs
@@ -200,6 +201,7 @@ def _row(one: NewJob, now: datetime, children: int, parent: JobId | None = None)
             storage_unit=one.storage_unit,
             due_at=one.due_at,
             not_before=one.not_before,
+            waits_for=family.waits_for(children, children),
         )
     )
 

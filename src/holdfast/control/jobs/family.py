@@ -77,9 +77,14 @@ def follow(parent: Job, parts: Parts) -> Step:
             followed,
             state=JobState.ACTIVE if begun else JobState.QUEUED,
             suspended=parts.suspended > 0 and parts.suspended == waiting and not parts.at_work,
-            waits_for=f"{waiting} of its {parts.total} parts" if waiting else None,
+            waits_for=waits_for(waiting, parts.total),
         )
     )
+
+
+def waits_for(waiting: int, total: int) -> str | None:
+    """What a parent waits for, of whose parts so many are queued."""
+    return f"{waiting} of its {total} parts" if waiting else None
 
 
 def _remark(parts: Parts, outcome: Outcome) -> Remark | None:

@@ -54,6 +54,8 @@ SORTS: dict[str, sa.Column[Any]] = {
 }
 """What lists of jobs can be sorted by."""
 
+_AT_ONCE = 1000
+
 Visible = Callable[[sa.Connection, sa.ColumnElement[str]], sa.ColumnElement[bool]]
 """Which clients somebody may see, as a condition on the column that has their names."""
 
@@ -136,9 +138,11 @@ def page(
     # Sorting numbers of jobs is several times as quick as sorting jobs.
     query = sa.select(jobs.c.id).where(*wanted.conditions(connection))
     ids = [row.id for row in Order(SORTS, jobs.c.id, sort).rows(connection, query, limit, after)]
-    found = connection.execute(sa.select(jobs).where(jobs.c.id.in_(ids))) if ids else ()
-    by_id = {row.id: row for row in found}
-    return [rows.job_of(by_id[one]) for one in ids]
+    found: dict[int, sa.Row[Any]] = {}
+    for begin in range(0, len(ids), _AT_ONCE):
+        some = sa.select(jobs).where(jobs.c.id.in_(ids[begin : begin + _AT_ONCE]))
+        found |= {row.id: row for row in connection.execute(some)}
+    return [rows.job_of(found[one]) for one in ids]
 
 
 def kinds(sort: Sort) -> tuple[type[int | str], type[int | str]]:
