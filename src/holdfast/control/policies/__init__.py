@@ -28,6 +28,7 @@ from holdfast.control.policies.policy import (
     Selection,
 )
 from holdfast.control.policies.rows import Act, Filter, Revision
+from holdfast.control.policies.templates import Template, template, templates
 from holdfast.control.policies.terms import terms_by, terms_of
 from holdfast.control.policies.types import TYPES, PolicyType, PolicyTypes
 from holdfast.control.policies.validation import SiteFacts, review, validate
@@ -63,6 +64,7 @@ __all__ = [
     "SiteFacts",
     "Snapshot",
     "StoredPolicy",
+    "Template",
     "check_live",
     "errors_of",
     "field_changes",
@@ -73,6 +75,8 @@ __all__ = [
     "render",
     "review",
     "sources",
+    "template",
+    "templates",
     "terms_by",
     "terms_of",
     "to_plain",
