@@ -10,6 +10,8 @@ from typing import TYPE_CHECKING, Any, cast
 import httpx
 
 from holdfast.base import settings
+from holdfast.base.config import SiteConfig
+from holdfast.base.ids import PoolId
 from holdfast.control.access import AccessBook, Cost, Role, Scope
 from holdfast.control.catalog import Catalog
 from holdfast.control.database import Database
@@ -74,6 +76,7 @@ def make_api(database: Database, home: Path) -> Iterator[Api]:
     ):
         site = SimpleNamespace(
             home=home,
+            config=SiteConfig(str(home / "pool"), PoolId("0" * 32), "key-file"),
             clock=clock,
             settings=settings.load(home, {}),
             database=database,

@@ -1,19 +1,21 @@
-"""Policies of the embedded site: what is wrong with them here.
+"""Policies of the embedded site: what is wrong with them here, and changing them.
 
-Must not store anything: see `control.policies`. Invariant: what is refused is refused with all
-findings at once.
+Must not know files or HTTP. Invariants: what is refused is refused with all findings at once; what
+is looked at live is what would be new; nobody changes a policy of clients that are not theirs.
 """
 
 from __future__ import annotations
 
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from dateutil.tz import tzlocal
 
-from holdfast.base.errors import PolicyInvalid
+from holdfast.base.errors import EditConflict, PolicyInvalid
 from holdfast.control.policies import (
     DEFAULT_STORAGE_UNIT,
     KnownClients,
+    Plan,
     SiteFacts,
     check_live,
     errors_of,
@@ -22,11 +24,29 @@ from holdfast.control.policies import (
 from holdfast.site.probing import SiteProbe, this_client
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Mapping, Sequence
 
-    from holdfast.base.ids import PolicyName
-    from holdfast.control.policies import Document, Finding
+    from holdfast.control.access import Principal
+    from holdfast.control.policies import Applied, Document, Finding, Policy
     from holdfast.site.master import Master
+
+
+@dataclass(frozen=True, slots=True)
+class Prepared:
+    """What a document would do here.
+
+    Attributes:
+        plan: What would change; None if the document has errors by itself.
+        findings: All that is wrong.
+    """
+
+    plan: Plan | None
+    findings: tuple[Finding, ...]
+
+    @property
+    def is_valid(self) -> bool:
+        """Whether it may be carried out."""
+        return self.plan is not None and not errors_of(self.findings)
 
 
 def known_clients(master: Master) -> KnownClients:
@@ -44,27 +64,63 @@ def facts(master: Master) -> SiteFacts:
     )
 
 
-def examine(
-    master: Master, document: Document, *, live: bool, only: frozenset[PolicyName] | None = None
-) -> list[Finding]:
-    """Say all that is wrong with a document here and now.
+def prepare(
+    master: Master,
+    document: Document,
+    *,
+    prune: bool = False,
+    live: bool = True,
+    again: bool = False,
+) -> Prepared:
+    """Say what a document would change, and what is wrong with it here and now.
 
     Args:
         master: Whose site.
         document: What was read.
-        live: Look at clients and storage as well, for policies that are active and without errors.
-        only: Look so at these alone, because the others are what they were.
+        prune: Remove policies that it does not name.
+        live: Look at clients and storage as well, for active policies that are new or changed.
+        again: Look so at those too that are as they were.
     """
     site = facts(master)
-    found = review(document, site)
-    if not live:
-        return found
-    wrong = {one.policy for one in errors_of(found)}
-    probe = SiteProbe(master.site)
-    for policy in document.policies:
-        if policy.active and policy.name not in wrong and (only is None or policy.name in only):
-            found += check_live(policy, site.clients.of(policy), probe)
-    return found
+    findings = review(document, site)
+    if errors_of(findings):
+        return Prepared(None, tuple(findings))
+    plan = master.policies.plan(document.policies, prune=prune)
+    if live:
+        new = document.policies if again else (*plan.creates, *(one.new for one in plan.changes))
+        probe = SiteProbe(master.site)
+        for policy in new:
+            if policy.active:
+                findings += check_live(policy, site.clients.of(policy), probe)
+    return Prepared(plan, tuple(findings))
+
+
+def apply(
+    master: Master,
+    prepared: Prepared,
+    who: Principal,
+    expected: Mapping[str, int] | None = None,
+) -> Applied:
+    """Carry out what was prepared.
+
+    Args:
+        master: Whose site.
+        prepared: Of `prepare`, just now.
+        who: Who wants it.
+        expected: The revision of each policy that somebody looked at before, 0 for one that was
+            not there; None if nobody did.
+
+    Raises:
+        PolicyInvalid: Something is wrong, all of it told.
+        Forbidden: A policy is of clients that are not theirs.
+        EditConflict: Somebody changed a policy meanwhile.
+    """
+    require_valid(prepared.findings)
+    plan = prepared.plan or Plan()
+    require_editable(who, plan)
+    if expected is not None:
+        _require_expected(plan, expected)
+    return master.policies.apply(plan, who.name)
 
 
 def require_valid(findings: Sequence[Finding]) -> None:
@@ -80,3 +136,39 @@ def require_valid(findings: Sequence[Finding]) -> None:
     refused = PolicyInvalid(f"{wrong[0].text}{more}", wrong[0].hint)
     refused.faults = tuple((one.where, one.message, one.hint) for one in wrong)
     raise refused
+
+
+def require_editable(who: Principal, plan: Plan) -> None:
+    """Refuse changes of policies that are for clients out of somebody's scope.
+
+    Raises:
+        Forbidden: The first of them.
+    """
+    policies = [*plan.creates, *(one.policy for one in plan.removals)]
+    for change in plan.changes:
+        policies += [change.old.policy, change.new]
+    for policy in policies:
+        require_own(who, policy)
+
+
+def require_own(who: Principal, policy: Policy) -> None:
+    """Refuse a policy that is, or may come to be, for clients out of somebody's scope.
+
+    Raises:
+        Forbidden: So it is.
+    """
+    who.require_clients(policy.clients)
+    if policy.client_query is not None:
+        who.require_all_clients(f"policy '{policy.name}', which has a query for clients")
+
+
+def _require_expected(plan: Plan, expected: Mapping[str, int]) -> None:
+    found = dict.fromkeys((one.name for one in plan.creates), 0)
+    found |= {one.new.name: one.old.revision for one in plan.changes}
+    found |= {one.policy.name: one.revision for one in plan.removals}
+    for name, revision in found.items():
+        if expected.get(name) != revision:
+            raise EditConflict(
+                f"policy '{name}' is not what it was when the plan was made: nothing was done",
+                "make the plan again",
+            )

@@ -23,7 +23,7 @@ if TYPE_CHECKING:
 KEY = "policy"
 """The one key of a document: the list of policies."""
 
-LONGEST = 64 << 20
+LONGEST = 16 << 20
 """Characters; ten thousand policies are a fifth of this."""
 
 

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 KEY_HEADER = "idempotency-key"
 MAX_KEY = 255
 
+MAX_NOTED = 64 << 10
+"""Of a longer body the log has length and hash."""
+
 STRANGER = "(unknown)"
 """Who the audit log has where nobody knows."""
 
@@ -187,7 +190,7 @@ def ending(error: Exception) -> tuple[Outcome, dict[str, object]]:
 def _content(body: bytes, model: type[BaseModel] | None) -> dict[str, object]:
     if not body:
         return {}
-    if model is None:
+    if model is None or len(body) > MAX_NOTED:
         return {"body_bytes": len(body), "body_sha256": sha256(body).hexdigest()}
     try:
         read = model.model_validate_json(body)

@@ -14,7 +14,18 @@ from prometheus_client import CollectorRegistry
 from starlette.routing import compile_path
 
 from holdfast import __version__
-from holdfast.faces.api import audit, document, health, me, metrics, problems, tokens, users
+from holdfast.faces.api import (
+    audit,
+    document,
+    health,
+    me,
+    metrics,
+    policies,
+    policy_documents,
+    problems,
+    tokens,
+    users,
+)
 from holdfast.faces.api.acting import Strangers
 from holdfast.faces.api.limits import BodyLimit
 
@@ -25,7 +36,14 @@ if TYPE_CHECKING:
 
 PREFIX = "/api/v1"
 
-ROUTERS: tuple[APIRouter, ...] = (me.router, users.router, tokens.router, audit.router)
+ROUTERS: tuple[APIRouter, ...] = (
+    me.router,
+    policies.router,
+    policy_documents.router,
+    users.router,
+    tokens.router,
+    audit.router,
+)
 """Below `PREFIX`, one for each noun."""
 
 ROOT_ROUTERS: tuple[APIRouter, ...] = (health.router, metrics.router)
@@ -33,6 +51,8 @@ ROOT_ROUTERS: tuple[APIRouter, ...] = (health.router, metrics.router)
 
 TAGS = [
     {"name": "Own account", "description": "Logging in and out, who one is, one's password."},
+    {"name": "Policies", "description": "What is backed up, when, where to, for how long."},
+    {"name": "Policies as code", "description": "Whole documents of policies; templates."},
     {"name": "Users", "description": "Who may log in, as what, and for which clients."},
     {"name": "Tokens", "description": "What programs log in with."},
     {"name": "Audit", "description": "Every act, and what was refused, in a chain of hashes."},

@@ -30,6 +30,8 @@ STATUS: dict[type[errors.HoldfastError], int] = {
     errors.HoldfastError: 500,
     errors.UsageError: 400,
     errors.Invalid: 422,
+    # The request is what it should be; what it asks for is not to be had here and now.
+    errors.PolicyInvalid: 409,
     errors.ImageAmbiguous: 409,
     errors.KeyReused: 409,
     errors.TooLarge: 413,
@@ -77,6 +79,7 @@ class Fault(Model):
 
     where: str = Field(description="The part of the request.", examples=["body.name"])
     message: str = Field(description="What is wrong with it.", examples=["Field required"])
+    hint: str | None = Field(default=None, description="What can be done about it.")
 
 
 class Problem(Model):
@@ -163,6 +166,12 @@ def faults_of(error: RequestValidationError) -> list[Fault]:
 
 def _on_error(_request: Request, error: Exception) -> JSONResponse:
     assert isinstance(error, errors.HoldfastError)  # noqa: S101 - narrows the type
+    if isinstance(error, errors.PolicyInvalid) and error.faults:
+        faults = [
+            Fault(where=where, message=message, hint=hint)
+            for where, message, hint in error.faults[:_ERRORS_TOLD]
+        ]
+        return problem(error, faults=faults)
     return problem(error)
 
 

@@ -327,7 +327,13 @@ def _error(response: httpx.Response) -> errors.HoldfastError:
     if response.headers.get("content-type", "").partition(";")[0] == _PROBLEM:
         try:
             body = response.json()
-            return errors.from_code(body["code"], body["detail"], body.get("hint"))
+            error = errors.from_code(body["code"], body["detail"], body.get("hint"))
+            if isinstance(error, errors.PolicyInvalid):
+                error.faults = tuple(
+                    (one["where"], one["message"], one.get("hint"))
+                    for one in body.get("errors") or ()
+                )
+            return error
         except (ValueError, KeyError, TypeError):
             pass
     return errors.Unreachable(
