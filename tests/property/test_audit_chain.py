@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import json
 from dataclasses import replace
+from datetime import UTC, datetime
 
 from hypothesis import assume, given
 from hypothesis import strategies as st
@@ -159,6 +161,18 @@ def test_no_text_fails_a_database_or_grows_a_log(who: str, about: str, inside: o
         assert "\0" not in text
         assert len(text.encode()) <= max(4 * MAX_TEXT, MAX_DETAILS_BYTES)
     assert len(entry.who) <= MAX_TEXT
+
+
+@given(st.binary(max_size=8), st.floats(), st.text(max_size=5))
+def test_details_of_any_kind_are_told(path: bytes, number: float, text: str) -> None:
+    said = {
+        "path": path.decode("utf-8", "surrogateescape"),
+        "number": number,
+        text: {text: (datetime(2026, 1, 1, tzinfo=UTC), path, {text})},
+    }
+    details = json.loads(Entry.of("a", "b", "c", Outcome.DONE, said).details)
+    # It can be written as JSON again, and sent.
+    json.dumps(details, allow_nan=False, ensure_ascii=False).encode()
 
 
 def test_details_that_are_far_too_many_are_replaced_by_their_hash() -> None:

@@ -149,6 +149,10 @@ def test_the_log_is_listed_filtered_and_verified(api: Api) -> None:
         ({"outcome": "refused"}, []),
         ({"since": "2026-01-02T05:04:05Z"}, [4, 3]),
         ({"until": "2026-01-02T05:04:05+01:00"}, [1]),
+        (
+            {"since": "0001-01-01T00:00:00+14:00", "until": "9999-12-31T23:59:59-14:00"},
+            [4, 3, 2, 1],
+        ),
     ]
     for wanted, seqs in cases:
         assert [row["seq"] for row in client.pages("/audit", **wanted)] == seqs, wanted

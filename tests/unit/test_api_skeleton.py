@@ -14,7 +14,7 @@ from holdfast.control.access import Principal, Role, Verb
 from holdfast.faces.api import limits
 from holdfast.faces.api.door import TheNote, make_router, may
 from holdfast.faces.api.models import Model, Page
-from holdfast.faces.api.paging import Pages
+from holdfast.faces.api.paging import Pages, Paging
 from holdfast.faces.api.problems import problem, status_of
 from holdfast.faces.cli.api_client import ApiClient, at
 from tests.kit.api import Api
@@ -169,6 +169,11 @@ def test_a_cursor_is_of_one_list_and_its_filters(things: Api) -> None:
     for size, bad in ((31, cursor), (30, broken), (30, "x" * 40), (30, "AAAA"), (30, "A")):
         with pytest.raises(errors.NotFound, match="cursor"):
             client.get("/things", size=size, limit=3, cursor=bad)
+    forger = Paging(1, None, json.dumps(["/api/v1/things", [["size", "30"]]]))
+    for forged in ((2**63,), ("a\0b",), (1,), (True,), (1.5,), ("a", "b"), ()):
+        written = forger._write(forged)  # type: ignore[arg-type]
+        with pytest.raises(errors.NotFound, match="cursor"):
+            client.get("/things", size=30, limit=3, cursor=written)
     with pytest.raises(errors.Invalid):
         client.get("/things", cursor="ä")
     with pytest.raises(errors.Invalid):

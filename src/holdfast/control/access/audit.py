@@ -28,6 +28,7 @@ if TYPE_CHECKING:
 
 _THE_HEAD = 1
 _AT_ONCE = 5000
+_LAST_NS = 2**63 - 1
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,8 +51,12 @@ class Filter:
     since: datetime | None = None
     until: datetime | None = None
 
-    def condition(self) -> sa.ColumnElement[bool]:
-        """The same for a database."""
+    def condition(self, connection: sa.Connection) -> sa.ColumnElement[bool]:
+        """The same for a database.
+
+        Args:
+            connection: It knows whose words to use.
+        """
         wanted: list[sa.ColumnElement[bool]] = [sa.true()]
         equal = (
             (audit.c.who, self.who),
@@ -60,14 +65,27 @@ class Filter:
         )
         wanted += [column == value for column, value in equal if value is not None]
         if self.about is not None and self.about.endswith("/"):
-            wanted.append(audit.c.object.startswith(self.about, autoescape=True))
+            # What begins so, as a range: "0" is next to "/", if bytes are compared.
+            server = connection.dialect.name == "postgresql"
+            column = audit.c.object.collate("C") if server else audit.c.object
+            wanted += [column > self.about, column < self.about[:-1] + "0"]
         elif self.about is not None:
             wanted.append(audit.c.object == self.about)
-        if self.since is not None:
-            wanted.append(audit.c.at_ns >= to_ns(self.since))
-        if self.until is not None:
-            wanted.append(audit.c.at_ns < to_ns(self.until))
+        if self.since is not None or self.until is not None:
+            wanted.append(self._when(connection))
         return sa.and_(*wanted)
+
+    def _when(self, connection: sa.Connection) -> sa.ColumnElement[bool]:
+        times: list[sa.ColumnElement[bool]] = [sa.true()]
+        if self.since is not None:
+            times.append(audit.c.at_ns >= _storable(self.since))
+        if self.until is not None:
+            times.append(audit.c.at_ns < _storable(self.until))
+        # Rows are listed by their numbers. Which of these may fit, the index of times tells; else
+        # a database would look through all rows for the few of a day.
+        ends = sa.select(sa.func.min(audit.c.seq), sa.func.max(audit.c.seq)).where(*times)
+        first, last = connection.execute(ends).one()
+        return sa.false() if first is None else sa.and_(audit.c.seq.between(first, last), *times)
 
 
 EVERYTHING = Filter()
@@ -130,14 +148,15 @@ class AuditLog:
             after: The number of the row before the first of these, in the order asked for.
             newest_first: Whether that order goes back in time.
         """
-        statement = sa.select(audit).where(wanted.condition()).limit(limit)
+        statement = sa.select(audit).limit(limit)
         if after is not None:
             statement = statement.where(
                 audit.c.seq < after if newest_first else audit.c.seq > after
             )
         order = audit.c.seq.desc() if newest_first else audit.c.seq
         with self._database.read() as connection:
-            return [_row(one) for one in connection.execute(statement.order_by(order))]
+            chosen = statement.where(wanted.condition(connection)).order_by(order)
+            return [_row(one) for one in connection.execute(chosen)]
 
     def verify(self, expected: Iterable[Head] = ()) -> Verification:
         """Follow the whole chain, and hold it against heads that were kept elsewhere.
@@ -167,6 +186,11 @@ def _all(connection: sa.Connection) -> Generator[Row, None, None]:
     with connection.execute(statement) as found:
         for one in found:
             yield _row(one)
+
+
+def _storable(moment: datetime) -> int:
+    """In ns; a moment that no row can have is brought to the end of what one can."""
+    return max(min(to_ns(moment), _LAST_NS), -_LAST_NS)
 
 
 def _row(one: sa.Row[tuple[object, ...]]) -> Row:

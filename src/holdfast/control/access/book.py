@@ -6,13 +6,21 @@ whose role is changed, is so for every token at once; a secret is handed out onc
 
 from __future__ import annotations
 
+import contextlib
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
 from holdfast.base.clock import from_ns, to_ns
-from holdfast.base.errors import AlreadyExists, Forbidden, Invalid, NotAuthenticated, NotFound
+from holdfast.base.errors import (
+    AlreadyExists,
+    Forbidden,
+    Invalid,
+    NotAuthenticated,
+    NotFound,
+    StorageError,
+)
 from holdfast.control.access import accounts, passwords, throttle
 from holdfast.control.access.accounts import Token, User
 from holdfast.control.access.passwords import Cost, Passwords
@@ -422,7 +430,8 @@ class AccessBook:
     def _use(self, token: Token, now: datetime) -> None:
         if token.last_used_at is not None and now - token.last_used_at < _USED_AGAIN:
             return
-        with self._database.write() as connection:
+        # Who comes to free some space has to be let in where there is none.
+        with contextlib.suppress(StorageError), self._database.write() as connection:
             connection.execute(
                 sa.update(tokens).where(tokens.c.id == token.id).values(last_used_ns=to_ns(now))
             )

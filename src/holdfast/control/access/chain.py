@@ -13,15 +13,17 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping
 from dataclasses import dataclass
 from enum import StrEnum
 from hashlib import sha256
+from math import isfinite
 from typing import TYPE_CHECKING
 
 from holdfast.base.errors import Invalid
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable
 
 DOMAIN = b"holdfast audit row v1\0"
 
@@ -79,9 +81,10 @@ class Entry:
             what: The operation.
             about: The thing it was about.
             outcome: How it ended.
-            details: Must be fit for JSON; far too many are replaced by their size and hash.
+            details: What is not fit for JSON becomes text; far too many are replaced by their
+                size and hash.
         """
-        text = canonical(details or {})
+        text = canonical({_whole(name): _plain(one) for name, one in (details or {}).items()})
         size = len(text)
         if size > MAX_DETAILS_BYTES:
             digest = sha256(text.encode()).hexdigest()
@@ -166,7 +169,9 @@ class Verification:
 
 def canonical(value: Mapping[str, object]) -> str:
     """JSON of which there is one form: sorted keys, no spaces, ASCII."""
-    return json.dumps(value, sort_keys=True, separators=(",", ":"), ensure_ascii=True)
+    return json.dumps(
+        value, sort_keys=True, separators=(",", ":"), ensure_ascii=True, allow_nan=False
+    )
 
 
 def hash_of(seq: int, at_ns: int, entry: Entry, previous: str) -> str:
@@ -231,5 +236,25 @@ def _fault(head: Head, row: Row) -> Break | None:
 
 
 def _clean(text: str) -> str:
-    whole = text.encode("utf-8", "backslashreplace").decode().replace("\0", "\\x00")
+    whole = _whole(text).replace("\0", "\\x00")
     return whole if len(whole) <= MAX_TEXT else whole[: MAX_TEXT - 1] + "…"
+
+
+def _whole(text: str) -> str:
+    """A text without halves of characters, such as those that stand for bytes of a path."""
+    return text.encode("utf-8", "backslashreplace").decode()
+
+
+def _plain(value: object) -> object:
+    """The same, of what JSON has: an act that was done must not fail for being told."""
+    if isinstance(value, str):
+        return _whole(value)
+    if value is None or isinstance(value, bool | int):
+        return value
+    if isinstance(value, float) and isfinite(value):
+        return value
+    if isinstance(value, Mapping):
+        return {_whole(str(name)): _plain(one) for name, one in value.items()}
+    if isinstance(value, list | tuple | set | frozenset):
+        return [_plain(one) for one in value]
+    return _whole(str(value))

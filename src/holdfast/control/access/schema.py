@@ -92,6 +92,9 @@ audit = Table(
 )
 Index(None, audit.c.who, audit.c.seq)
 Index(None, audit.c.what, audit.c.seq)
+Index(None, audit.c.object, audit.c.seq)
+Index(None, audit.c.outcome, audit.c.seq)
+Index(None, audit.c.at_ns, audit.c.seq)
 
 audit_head = Table(
     "audit_head",

@@ -6,6 +6,7 @@ what is; strangers can't fill the audit log.
 
 from __future__ import annotations
 
+import threading
 from dataclasses import dataclass, field
 from hashlib import sha256
 from typing import TYPE_CHECKING
@@ -62,6 +63,7 @@ class Strangers:
     """Counts what strangers try in vain, so that the log tells of all and grows slowly."""
 
     def __init__(self) -> None:
+        self._turn = threading.Lock()
         self._minute = -1
         self._written = 0
         self._unwritten = 0
@@ -69,13 +71,14 @@ class Strangers:
     def row(self, now_ns: int) -> dict[str, object] | None:
         """Details for a row that may be written now; None where it may not."""
         minute = now_ns // _MINUTE_NS
-        if minute != self._minute:
-            self._minute, self._written = minute, 0
-        if self._written >= ROWS_A_MINUTE:
-            self._unwritten += 1
-            return None
-        self._written += 1
-        more, self._unwritten = self._unwritten, 0
+        with self._turn:
+            if minute != self._minute:
+                self._minute, self._written = minute, 0
+            if self._written >= ROWS_A_MINUTE:
+                self._unwritten += 1
+                return None
+            self._written += 1
+            more, self._unwritten = self._unwritten, 0
         return {"more_not_written": more} if more else {}
 
 

@@ -59,9 +59,7 @@ class Paging:
         if self._cursor is None:
             return None
         key = self._read(self._cursor)
-        if len(key) != len(kinds) or not all(
-            part is None or type(part) is kind for part, kind in zip(key, kinds, strict=True)
-        ):
+        if len(key) != len(kinds) or not all(map(_fits, key, kinds)):
             raise self._unknown()
         return tuple(key)
 
@@ -110,6 +108,15 @@ class Paging:
             "the cursor is not one that this list gave, with these filters",
             "begin at the first page, without a cursor",
         )
+
+
+def _fits(part: object, kind: type[int | str]) -> bool:
+    """Whether a part of a key is what a database can be asked for."""
+    if isinstance(part, int):
+        return type(part) is kind and -(2**63) <= part < 2**63
+    if isinstance(part, str):
+        return kind is str and "\0" not in part
+    return part is None
 
 
 def _paging(

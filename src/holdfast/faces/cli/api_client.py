@@ -179,22 +179,30 @@ class ApiClient:
         announce(state, Peer(os.geteuid()))
         return cls(InProcess(app, state), _LOCAL, "this process", token, closing)
 
-    def get(self, path: str, **parameters: object) -> Any:
+    def get(self, path: str, *, timeout_s: float = TIMEOUT_S, **parameters: object) -> Any:
         """Ask for something.
 
         Args:
             path: Below ``/api/v1``, made with `at`.
+            timeout_s: How long nothing may come.
             parameters: Of the query; None and empty ones are left out.
 
         Raises:
             HoldfastError: What the API says went wrong.
             Unreachable: It does not answer.
         """
-        return _read(self._send("GET", path, parameters=parameters))
+        return _read(self._send("GET", path, parameters=parameters, timeout_s=timeout_s))
 
-    def post(self, path: str, body: object = None, **parameters: object) -> Any:
+    def post(
+        self,
+        path: str,
+        body: object = None,
+        *,
+        timeout_s: float = TIMEOUT_S,
+        **parameters: object,
+    ) -> Any:
         """Have something done, or made; see `get`."""
-        return _read(self._send("POST", path, body, parameters))
+        return _read(self._send("POST", path, body, parameters, timeout_s))
 
     def put(self, path: str, body: object = None, **parameters: object) -> Any:
         """Have something be so; see `get`."""
@@ -222,7 +230,8 @@ class ApiClient:
         left = limit
         while left is None or left > 0:
             size = 1000 if left is None else min(left, 1000)
-            page = self.get(path, **parameters, limit=size, cursor=cursor)
+            asked = {**parameters, "limit": size, "cursor": cursor}
+            page = _read(self._send("GET", path, parameters=asked))
             yield from page["items"]
             cursor = page["next_cursor"]
             if cursor is None:
@@ -263,10 +272,16 @@ class ApiClient:
         path: str,
         body: object = None,
         parameters: Mapping[str, object] | None = None,
+        timeout_s: float = TIMEOUT_S,
     ) -> httpx.Response:
         headers = {} if method in _SAFE else {"Idempotency-Key": str(uuid.uuid4())}
         request = self._client.build_request(
-            method, PREFIX + path, params=_query(parameters), json=body, headers=headers
+            method,
+            PREFIX + path,
+            params=_query(parameters),
+            json=body,
+            headers=headers,
+            timeout=httpx.Timeout(timeout_s, connect=CONNECT_TIMEOUT_S),
         )
         for left in reversed(range(TRIES)):
             try:

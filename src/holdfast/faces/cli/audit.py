@@ -32,6 +32,8 @@ if TYPE_CHECKING:
 EMPTY = "0:" + "0" * 64
 """The head of a log without rows."""
 
+_PATIENCE_S = 3600.0
+
 OUTCOMES = ("done", "refused", "failed", "unknown")
 """As the control floor has them; to load that for a help text would take long."""
 
@@ -127,7 +129,7 @@ def verify(heads: tuple[str, ...], file: Path | None, url: str | None, as_json: 
         found = _verify_file(file, stated)
     else:
         with open_api(url) as api:
-            found = api.get("/audit/verification", head=stated)
+            found = api.get("/audit/verification", timeout_s=_PATIENCE_S, head=stated)
     broken = found["broken"]
     if as_json:
         screen.json(found)
