@@ -53,6 +53,8 @@ TABLE: Mapping[str, Expected] = {
     "POST /api/v1/policy-document/apply": Expected({ADM}),
     "GET /api/v1/policy-templates": Expected(KNOWN),
     "GET /api/v1/policy-templates/{name}": Expected(KNOWN),
+    "GET /api/v1/settings": Expected(KNOWN),
+    "POST /api/v1/policies/{name}/runs": Expected({ADM, OPE}),
     "GET /api/v1/users": Expected({ADM}, bounded=False),
     "POST /api/v1/users": Expected({ADM}, bounded=False),
     "GET /api/v1/users/{name}": Expected({ADM}, bounded=False),

@@ -11,7 +11,16 @@ import pytest
 
 from holdfast.base.errors import DatabaseLost, NoSpace
 from holdfast.movers.agent import COUNTERS, Agent
-from holdfast.wire.messages import Answer, BackupWork, WorkEnded, WorkOffer, WorkProgress
+from holdfast.wire.messages import (
+    Answer,
+    BackupWork,
+    SiteWork,
+    WorkEnded,
+    WorkEvent,
+    WorkOffer,
+    WorkProgress,
+    work_from_json,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -23,6 +32,10 @@ if TYPE_CHECKING:
     from holdfast.wire.messages import WorkMessage
 
 LEASE_S = 10.0
+
+
+def nothing(verb: str, _report: Reporter) -> list[WorkEvent]:
+    raise AssertionError(verb)
 
 
 @dataclass
@@ -97,7 +110,7 @@ def offer(path: Path, **more: Any) -> WorkOffer:
 def test_a_backup_renews_its_lease_and_ends_once(tmp_path: Path) -> None:
     time, master = Time(), FakeMaster()
     backup = Backup(time)
-    Agent(backup, master, time).work(offer(tmp_path, read_all=True, parent="cd" * 16))
+    Agent(backup, nothing, master, time).work(offer(tmp_path, read_all=True, parent="cd" * 16))
     (order,) = backup.orders
     assert (order.source, order.client, order.read_all) == ("web1:srv", "web1", True)
     assert (order.parent, order.labels) == ("cd" * 16, {"policy": "files"})
@@ -111,9 +124,24 @@ def test_a_backup_renews_its_lease_and_ends_once(tmp_path: Path) -> None:
     assert ended.counters == {"files": 9}
 
 
+def test_what_is_for_the_site_is_done_and_told(tmp_path: Path) -> None:
+    time, master = Time(), FakeMaster()
+
+    def collect(verb: str, report: Reporter) -> list[WorkEvent]:
+        report(counters(3))
+        return [WorkEvent("info", verb, "2 packs are gone")]
+
+    Agent(Backup(time), collect, master, time).work(WorkOffer(7, 2, LEASE_S, SiteWork("collect")))
+    (ended,) = master.ended
+    assert (ended.error, ended.image, ended.counters["files"]) == (None, None, 3)
+    assert [(one.cause, one.message) for one in ended.events] == [("collect", "2 packs are gone")]
+
+
 def test_an_error_is_told_with_its_code(tmp_path: Path) -> None:
     time, master = Time(), FakeMaster()
-    Agent(Backup(time, error=NoSpace("disk full", "free some")), master, time).work(offer(tmp_path))
+    Agent(Backup(time, error=NoSpace("disk full", "free some")), nothing, master, time).work(
+        offer(tmp_path)
+    )
     (ended,) = master.ended
     assert ended.error is not None
     assert (ended.error.code, ended.error.hint) == ("no-space", "free some")
@@ -123,7 +151,7 @@ def test_an_error_is_told_with_its_code(tmp_path: Path) -> None:
 
 def test_a_defect_is_told_as_well(tmp_path: Path) -> None:
     time, master = Time(), FakeMaster()
-    Agent(Backup(time, error=ZeroDivisionError("x")), master, time).work(offer(tmp_path))
+    Agent(Backup(time, error=ZeroDivisionError("x")), nothing, master, time).work(offer(tmp_path))
     (ended,) = master.ended
     assert ended.error is not None
     assert (ended.error.code, ended.error.message) == ("internal", "ZeroDivisionError: x")
@@ -132,7 +160,7 @@ def test_a_defect_is_told_as_well(tmp_path: Path) -> None:
 def test_a_path_that_is_not_there_fails_before_anything_is_read(tmp_path: Path) -> None:
     time, master = Time(), FakeMaster()
     backup = Backup(time)
-    Agent(backup, master, time).work(offer(tmp_path / "nowhere"))
+    Agent(backup, nothing, master, time).work(offer(tmp_path / "nowhere"))
     assert backup.orders == []
     assert [one.error.code for one in master.ended if one.error] == ["path-missing"]
 
@@ -143,7 +171,7 @@ def test_a_path_that_is_not_there_fails_before_anything_is_read(tmp_path: Path) 
 def test_work_stops_when_the_master_says_so(tmp_path: Path, answer: Answer, code: str) -> None:
     time, master = Time(), FakeMaster()
     master.answer = lambda _message: answer if time.now_s > 3 else Answer.GO_ON
-    Agent(Backup(time, steps=100), master, time).work(offer(tmp_path))
+    Agent(Backup(time, steps=100), nothing, master, time).work(offer(tmp_path))
     assert time.now_s == 4
     assert [one.error.code for one in master.ended if one.error] == [code]
 
@@ -155,7 +183,7 @@ def lost(_message: WorkMessage) -> Answer:
 def test_work_outlives_a_short_loss_of_the_master(tmp_path: Path) -> None:
     time, master = Time(), FakeMaster()
     master.answer = lambda message: lost(message) if 2 < time.now_s < 10 else Answer.GO_ON
-    Agent(Backup(time, steps=10), master, time).work(offer(tmp_path))
+    Agent(Backup(time, steps=10), nothing, master, time).work(offer(tmp_path))
     (ended,) = master.ended
     assert ended.error is None
 
@@ -164,7 +192,7 @@ def test_work_stops_when_its_lease_ran_out_unheard(tmp_path: Path) -> None:
     time, master = Time(), FakeMaster()
     master.answer = lambda message: lost(message) if time.now_s > 2 else Answer.GO_ON
     backup = Backup(time, steps=100)
-    Agent(backup, master, time).work(offer(tmp_path))
+    Agent(backup, nothing, master, time).work(offer(tmp_path))
     assert LEASE_S < time.now_s <= 2 + LEASE_S + backup.step_s
     assert [one.error.code for one in master.ended if one.error] == ["fenced"]
 
@@ -177,7 +205,7 @@ def test_commands_run_around_the_backup_and_are_heard(tmp_path: Path) -> None:
     time, master = Time(), FakeMaster()
     note = "import os; print(os.environ['HOLDFAST_POLICY'], os.environ.get('HOLDFAST_FAILED'))"
     work = offer(tmp_path, pre_command=say(note), post_command=say(note))
-    Agent(Backup(time), master, time).work(work)
+    Agent(Backup(time), nothing, master, time).work(work)
     (ended,) = master.ended
     said = [one.message for one in ended.events if one.severity == "info"]
     assert said == ["pre-command said: files None", "post-command said: files 0"]
@@ -190,7 +218,7 @@ def test_a_failed_command_before_keeps_the_backup_from_running(tmp_path: Path) -
     marker = tmp_path / "marker"
     after = say(f"open({str(marker)!r}, 'w')")
     work = offer(tmp_path, pre_command=say("exit('no dump')"), post_command=after)
-    Agent(backup, master, time).work(work)
+    Agent(backup, nothing, master, time).work(work)
     assert backup.orders == []
     assert not marker.exists()
     (ended,) = master.ended
@@ -204,7 +232,7 @@ def test_the_command_after_runs_where_the_backup_failed_and_hides_nothing(tmp_pa
     time, master = Time(), FakeMaster()
     after = say("import os; exit('failed=' + os.environ['HOLDFAST_FAILED'])")
     work = offer(tmp_path, post_command=after)
-    Agent(Backup(time, error=NoSpace("disk full")), master, time).work(work)
+    Agent(Backup(time, error=NoSpace("disk full")), nothing, master, time).work(work)
     (ended,) = master.ended
     assert ended.error is not None
     assert ended.error.code == "no-space"
@@ -215,7 +243,7 @@ def test_a_failed_command_after_is_the_jobs_failure_and_keeps_the_image_known(
     tmp_path: Path,
 ) -> None:
     time, master = Time(), FakeMaster()
-    Agent(Backup(time), master, time).work(offer(tmp_path, post_command=say("exit(1)")))
+    Agent(Backup(time), nothing, master, time).work(offer(tmp_path, post_command=say("exit(1)")))
     (ended,) = master.ended
     assert ended.error is not None
     assert ended.error.code == "command-failed"
@@ -229,9 +257,10 @@ def test_messages_pass_json_and_newer_ones_are_refused(tmp_path: Path) -> None:
 
     work = offer(tmp_path, exclude=("*.tmp",), post_command=("a", "b\udcff")).work
     data = json.loads(json.dumps(work.to_json()))
-    assert BackupWork.from_json(data) == work
+    assert work_from_json(data) == work
+    assert work_from_json(SiteWork("expire").to_json()) == SiteWork("expire")
     for wrong in ({"version": 2}, {"work": "dance"}, {"version": None}):
         with pytest.raises(Invalid):
-            BackupWork.from_json({**data, **wrong})
+            work_from_json({**data, **wrong})
     with pytest.raises(Invalid, match="not complete"):
-        BackupWork.from_json({"version": 1, "work": "backup", "client": "web1"})
+        work_from_json({"version": 1, "work": "backup", "client": "web1"})

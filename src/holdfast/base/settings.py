@@ -14,14 +14,14 @@ from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from holdfast.base.config import CONFIG_NAME
 from holdfast.base.errors import ConfigInvalid, HoldfastError
-from holdfast.base.units import parse_duration
+from holdfast.base.units import parse_clock_time, parse_duration
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from pathlib import Path
 
 Origin = Literal["default", "file", "environment"]
-Kind = Literal["text", "count", "duration", "zone"]
+Kind = Literal["text", "count", "duration", "time", "zone"]
 
 _OTHER_TABLES = frozenset({"version", "pool", "key"})
 
@@ -64,6 +64,13 @@ SETTINGS = (
     Setting("serve.key", "text", "", "file with the certificate's key, PEM"),
     Setting("jobs.slots", "count", "2", "jobs that the storage unit takes at once"),
     Setting("jobs.attempts", "count", "3", "how often a job is tried when trying again may help"),
+    Setting("housekeeping.at", "time", "12:00", "when images that no rule keeps are let go"),
+    Setting(
+        "catalog.protect-after",
+        "duration",
+        "15m",
+        "how long after it was last put into the pool a changed catalog goes there again",
+    ),
     Setting("jobs.history", "duration", "730d", "how long ended jobs and their events are kept"),
 )
 """In the order in which they are shown."""
@@ -170,9 +177,9 @@ def _require(value: Value, where: str) -> None:
     shown = "its value" if value.setting.secret else f"'{text}'"
     if kind == "count" and not (text.isdecimal() and int(text) > 0):
         raise ConfigInvalid(f"{where}: {shown} is not a number of 1 or more")
-    if kind == "duration":
+    if kind in {"duration", "time"}:
         try:
-            parse_duration(text)
+            parse_duration(text) if kind == "duration" else parse_clock_time(text)
         except HoldfastError as error:
             raise ConfigInvalid(f"{where}: {error.message}", error.hint) from error
     if kind == "zone" and text:

@@ -6,6 +6,7 @@ Binary units (1 KiB = 1024 bytes) throughout. Must not guess: an unknown suffix 
 from __future__ import annotations
 
 import re
+from datetime import time
 
 from holdfast.base.errors import Invalid
 
@@ -21,6 +22,7 @@ _FACTORS = {"": 1, "b": 1} | {
     for spelling in (letter, f"{letter}b", f"{letter}ib")
 }
 _SIZE = re.compile(r"\s*([0-9]+(?:\.[0-9]+)?)\s*([a-zA-Z]*)\s*")
+_CLOCK_TIME = re.compile(r"([0-9]{1,2}):([0-9]{2})")
 _DURATION_PART = re.compile(r"([0-9]+(?:\.[0-9]+)?)(ms|s|m|h|d|w)")
 _DURATION_S = {"ms": 0.001, "s": 1.0, "m": 60.0, "h": 3600.0, "d": 86400.0, "w": 604800.0}
 
@@ -83,6 +85,18 @@ def format_duration(duration_s: float) -> str:
     if whole < 86400:
         return f"{whole // 3600} h {whole % 3600 // 60:02d} m"
     return f"{whole // 86400} d {whole % 86400 // 3600:02d} h"
+
+
+def parse_clock_time(text: str) -> time:
+    """Read ``22:00`` or ``7:05`` as a time of day, without a zone.
+
+    Raises:
+        Invalid: It is not one.
+    """
+    match = _CLOCK_TIME.fullmatch(text.strip())
+    if match is None or int(match[1]) > 23 or int(match[2]) > 59:
+        raise Invalid(f"'{text}' is not a time of day", "write for example 22:00")
+    return time(int(match[1]), int(match[2]))
 
 
 def parse_duration(text: str) -> float:

@@ -17,10 +17,10 @@ from holdfast.base.errors import Cancelled, CommandFailed, Fenced, HoldfastError
 from holdfast.base.ids import ClientName, ImageId, SourceName
 from holdfast.movers.backup_run import BackupOrder, absolute_paths
 from holdfast.movers.commands import run_command
-from holdfast.movers.drives import ALL_LOCAL_DRIVES, local_drives
 from holdfast.wire.messages import (
     Answer,
     ImageNote,
+    SiteWork,
     WorkEnded,
     WorkError,
     WorkEvent,
@@ -50,8 +50,20 @@ COUNTERS = (
 class BackUp(Protocol):
     """Takes a backup into the storage of this machine's site."""
 
-    def __call__(self, order: BackupOrder, report: Reporter) -> Image:
+    def __call__(self, order: BackupOrder, report: Reporter, /) -> Image:
         """Back up; raises `HoldfastError`."""
+        ...
+
+
+class ForSite(Protocol):
+    """Does what is to be done for the site as a whole."""
+
+    def __call__(self, verb: str, report: Reporter, /) -> list[WorkEvent]:
+        """Do it, as `wire.messages.SiteWork` names it; raises `HoldfastError`.
+
+        Returns:
+            What a person may want to know of it.
+        """
         ...
 
 
@@ -61,11 +73,13 @@ class Agent:
 
     Attributes:
         back_up: How it takes a backup.
+        for_site: How it does what is for the site as a whole.
         master: Whom it tells.
         now_s: A clock that only goes forward, in seconds.
     """
 
     back_up: BackUp
+    for_site: ForSite
     master: Master
     now_s: Callable[[], float] = time.monotonic
 
@@ -100,8 +114,14 @@ class _Task:
     def run(self) -> None:
         work = self._offer.work
         self._alive()
+        if isinstance(work, SiteWork):
+            self._events += self._agent.for_site(work.verb, self._report)
+        else:
+            self._back_up(work)
+
+    def _back_up(self, work: BackupWork) -> None:
         if work.pre_command:
-            self._command(work.pre_command, "pre-command", {})
+            self._command(work, work.pre_command, "pre-command", {})
         failed = True
         try:
             self._image = self._agent.back_up(_order(work), self._report)
@@ -143,20 +163,19 @@ class _Task:
     def _post(self, work: BackupWork, *, failed: bool) -> None:
         try:
             self._command(
-                work.post_command, "post-command", {"HOLDFAST_FAILED": "1" if failed else "0"}
+                work, work.post_command, "post-command", {"HOLDFAST_FAILED": "1" if failed else "0"}
             )
         except CommandFailed:
             # It must not hide why the backup itself failed.
             if not failed:
                 raise
 
-    def _command(self, command: tuple[str, ...], which: str, environ: dict[str, str]) -> None:
-        labels = {
-            f"HOLDFAST_{name.upper()}": value for name, value in self._offer.work.labels.items()
-        }
-        timeout_s = self._offer.work.command_timeout_s
+    def _command(
+        self, work: BackupWork, command: tuple[str, ...], which: str, environ: dict[str, str]
+    ) -> None:
+        labels = {f"HOLDFAST_{name.upper()}": value for name, value in work.labels.items()}
         try:
-            said = run_command(command, {**labels, **environ}, timeout_s, self._alive)
+            said = run_command(command, {**labels, **environ}, work.command_timeout_s, self._alive)
         except CommandFailed as error:
             message = f"{which}: {error.message}"
             self._events.append(WorkEvent("error", error.code, message))
@@ -192,16 +211,13 @@ class _Task:
 
 
 def _order(work: BackupWork) -> BackupOrder:
-    nested = work.one_file_system or work.paths == (ALL_LOCAL_DRIVES,)
-    if work.paths == (ALL_LOCAL_DRIVES,):
-        paths = local_drives()
-    else:
-        paths = absolute_paths([os.fsencode(path) for path in work.paths], b"/", nested=nested)
+    given = [os.fsencode(path) for path in work.paths]
+    paths = absolute_paths(given, b"/", nested=work.one_file_system)
     return BackupOrder(
         client=ClientName(work.client),
         paths=paths,
         exclude=work.exclude,
-        one_file_system=nested,
+        one_file_system=work.one_file_system,
         compression=work.compression,
         read_all=work.read_all,
         parent=None if work.parent is None else ImageId(work.parent),

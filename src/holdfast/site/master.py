@@ -7,12 +7,15 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
+from holdfast.base.zones import machine_zone
 from holdfast.control.access import AccessBook, ActBook, AuditLog
+from holdfast.control.jobs import JobBook, Retrying
 from holdfast.control.policies import PolicyBook
 from holdfast.site.site import Site
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
+    from datetime import tzinfo
     from pathlib import Path
     from types import TracebackType
 
@@ -21,6 +24,10 @@ if TYPE_CHECKING:
     from holdfast.control.catalog import Catalog
     from holdfast.control.database import Database
     from holdfast.site.secrets import SecretSource
+
+
+STORAGE_UNIT = "default"
+"""The one that an embedded site has: its pool."""
 
 
 class Master:
@@ -35,6 +42,9 @@ class Master:
         access: Users and their tokens.
         audit: Every act, and what was refused.
         acts: Acts under way.
+        policies: What is to be protected, and how.
+        jobs: What is to be done, and what came of it.
+        zone: Of schedules that name none, and of the calendar of retention.
         policies: What is protected, and everything they ever said.
     """
 
@@ -48,6 +58,10 @@ class Master:
         self.audit = AuditLog(self.database, self.clock)
         self.policies = PolicyBook(self.database, self.clock)
         self.acts = ActBook(self.database, self.clock, self.audit)
+        self.policies = PolicyBook(self.database, self.clock)
+        retrying = Retrying(attempts=self.settings.count("jobs.attempts"))
+        self.jobs = JobBook(self.database, self.clock, retrying)
+        self.zone: tzinfo = self.settings.zone("site.zone") or machine_zone()
 
     @classmethod
     def open(

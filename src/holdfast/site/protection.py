@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from holdfast.engine import Image, Pool
+    from holdfast.movers.drive import Reporter
     from holdfast.site.site import Site
 
 KEPT = 14
@@ -69,7 +70,7 @@ class Recovered:
     settings: Path | None
 
 
-def protect(site: Site) -> Protected:
+def protect(site: Site, report: Reporter | None = None) -> Protected:
     """Put the control database as it is now into the pool; older ones beyond `KEPT` leave it.
 
     Raises:
@@ -91,7 +92,7 @@ def protect(site: Site) -> Protected:
         name=SourceName(f"{client}:catalog of {own}"),
         labels={labels.KIND: labels.CATALOG, labels.SITE: own},
     )
-    image = run_backup(site.pool, order, site.clock)
+    image = run_backup(site.pool, order, site.clock, report)
     (directory / DUMP_NAME).unlink(missing_ok=True)
     ours = [one for one in protections(site.pool) if one.site == own]
     for old in ours[:-KEPT]:

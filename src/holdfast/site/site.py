@@ -250,6 +250,10 @@ class Site:
             self._catalog = catalog
         return self._catalog
 
+    def hear_notes(self) -> None:
+        """Have the catalog hear of images that were committed since it was opened."""
+        self._inbox.hand_over(self.catalog)
+
     def _open_catalog(self) -> Catalog:
         from holdfast.control.catalog import Catalog
 

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Protocol, Self, TypeAlias
+from typing import Any, Protocol, TypeAlias
 
 from holdfast.base.errors import Invalid
 
@@ -24,7 +24,7 @@ class BackupWork:
     Attributes:
         client: Whose machine.
         source: The name under which the images follow each other.
-        paths: Absolute; a word such as ``ALL_LOCAL_DRIVES`` is for the worker to resolve.
+        paths: Absolute.
         exclude: Rules in gitignore syntax.
         one_file_system: Stay on the file system that each path is on.
         compression: zstd level.
@@ -53,28 +53,52 @@ class BackupWork:
         """As plain data, with its version."""
         return {"version": VERSION, "work": "backup", **asdict(self)}
 
-    @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Self:
-        """Read what `to_json` made.
 
-        Raises:
-            Invalid: It is of a newer version, of another kind, or lacks something.
-        """
-        given = dict(data)
-        version, work = given.pop("version", None), given.pop("work", None)
-        if not isinstance(version, int) or version > VERSION or work != "backup":
-            raise Invalid(
-                f"work of the kind '{work}', version {version}, is not known here",
-                f"this Holdfast knows backups up to version {VERSION}: update it",
-            )
-        known = {one.name for one in fields(cls)}
-        for name in ("paths", "exclude", "pre_command", "post_command"):
-            if name in given:
-                given[name] = tuple(given[name])
-        try:
-            return cls(**{name: value for name, value in given.items() if name in known})
-        except TypeError as error:
-            raise Invalid(f"work of the kind 'backup' is not complete: {error}") from error
+@dataclass(frozen=True, slots=True)
+class SiteWork:
+    """Something to be done for the site as a whole, where its storage is.
+
+    Attributes:
+        verb: ``expire``, ``collect`` or ``catalog-backup``.
+    """
+
+    verb: str
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data, with its version."""
+        return {"version": VERSION, "work": "site", **asdict(self)}
+
+
+Work: TypeAlias = BackupWork | SiteWork
+
+
+def work_from_json(data: dict[str, Any]) -> Work:
+    """Read what ``to_json`` of some work made.
+
+    Raises:
+        Invalid: It is of a newer version, of an unknown kind, or lacks something.
+    """
+    given = dict(data)
+    version, kind = given.pop("version", None), given.pop("work", None)
+    known: dict[Any, type[BackupWork | SiteWork]] = {"backup": BackupWork, "site": SiteWork}
+    if not isinstance(version, int) or version > VERSION or kind not in known:
+        raise Invalid(
+            f"work of the kind '{kind}', version {version}, is not known here",
+            f"this Holdfast knows {' and '.join(known)} up to version {VERSION}: update it",
+        )
+    made = known[kind]
+    names = {one.name for one in fields(made)}
+    # What is a list on the way is a tuple here.
+    plain: dict[str, Any] = {
+        name: tuple(value) if isinstance(value, list) else value
+        for name, value in given.items()
+        if name in names
+    }
+    try:
+        work: Work = made(**plain)
+    except TypeError as error:
+        raise Invalid(f"work of the kind '{kind}' is not complete: {error}") from error
+    return work
 
 
 @dataclass(frozen=True, slots=True)
@@ -91,7 +115,7 @@ class WorkOffer:
     job_id: int
     fence: int
     lease_s: float
-    work: BackupWork
+    work: Work
 
 
 @dataclass(frozen=True, slots=True)

@@ -30,7 +30,7 @@ from holdfast.control.catalog.schema import clock_marks
 from holdfast.control.database import Database
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Collection, Iterator
     from datetime import datetime
     from pathlib import Path
     from types import TracebackType
@@ -164,6 +164,16 @@ class Catalog:
         """
         with self._database.read() as connection:
             return registry.as_of(connection, source, clocks.to_ns(moment), moment)
+
+    def newest_of_kind(self, source: str, kinds: Collection[str]) -> ImageId | None:
+        """The newest image of a source that was ordered as one of some kinds of backup."""
+        with self._database.read() as connection:
+            return registry.newest_of_kind(connection, source, kinds)
+
+    def of_jobs(self, jobs: Collection[str]) -> dict[str, ImageId]:
+        """The images that some jobs made, by the label of the job; see `base.labels`."""
+        with self._database.read() as connection:
+            return registry.of_jobs(connection, jobs)
 
     # -- protection -----------------------------------------------------------------------
 

@@ -21,6 +21,7 @@ from holdfast.control.catalog.schema import clients, copies, images, sources
 from holdfast.control.database.upsert import insert
 
 if TYPE_CHECKING:
+    from collections.abc import Collection
     from datetime import datetime
 
     from holdfast.control.catalog.rows import Manifest
@@ -181,6 +182,22 @@ def as_of(connection: sa.Connection, source: str, moment_ns: int, moment: dateti
             "list them with: holdfast images",
         )
     return ImageId(newest)
+
+
+def newest_of_kind(
+    connection: sa.Connection, source: str, kinds: Collection[str]
+) -> ImageId | None:
+    """The newest image of a source that was ordered as one of some kinds, if there is one."""
+    query = sa.select(images.c.id).join(sources)
+    query = query.where(_THERE, sources.c.name == source, images.c.backup_kind.in_(kinds))
+    newest = connection.scalar(query.order_by(*_NEWEST_FIRST).limit(1))
+    return None if newest is None else ImageId(newest)
+
+
+def of_jobs(connection: sa.Connection, jobs: Collection[str]) -> dict[str, ImageId]:
+    """The images that some jobs made, by job."""
+    query = sa.select(images.c.job, images.c.id).where(_THERE, images.c.job.in_(jobs))
+    return {row.job: ImageId(row.id) for row in connection.execute(query)}
 
 
 def list_sources(connection: sa.Connection, name: str | None = None) -> list[Source]:

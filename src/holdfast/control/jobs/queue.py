@@ -34,7 +34,11 @@ _DONE = {Outcome.COMPLETED, Outcome.COMPLETED_WITH_WARNINGS}
 
 @dataclass(frozen=True, slots=True)
 class Ready:
-    """A queued job that may begin as soon as it has what it needs."""
+    """A queued job that may begin as soon as it has what it needs.
+
+    Attributes:
+        due_at: Which occurrence of its schedule it is; None for what a person asked for.
+    """
 
     id: JobId
     kind: JobKind
@@ -45,6 +49,7 @@ class Ready:
     storage_unit: str | None
     priority: int
     queued_at: datetime
+    due_at: datetime | None = None
 
 
 def ready_ids(connection: sa.Connection, now: datetime) -> set[JobId]:
@@ -65,6 +70,7 @@ def ready(connection: sa.Connection, now: datetime, some: Iterable[JobId] | None
         jobs.c.storage_unit,
         jobs.c.priority,
         jobs.c.queued_ns,
+        jobs.c.due_ns,
     ).where(*_may_begin(now))
     if some is None:
         found: Iterable[Any] = connection.execute(query)
@@ -86,6 +92,7 @@ def ready(connection: sa.Connection, now: datetime, some: Iterable[JobId] | None
                 storage_unit=row.storage_unit or None,
                 priority=row.priority,
                 queued_at=from_ns(row.queued_ns),
+                due_at=from_ns(row.due_ns) if row.due_ns else None,
             )
             for row in found
         ),

@@ -1,0 +1,41 @@
+"""The time zone of this machine, by its name.
+
+Must not be asked for the time. A zone with a name knows when its clocks change; an offset alone
+does not.
+"""
+
+from __future__ import annotations
+
+import os
+from pathlib import Path
+from typing import TYPE_CHECKING
+from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import tzinfo
+
+_LOCALTIME = Path("/etc/localtime")
+_ZONES = "zoneinfo/"
+
+
+def machine_zone(environ: Mapping[str, str] = os.environ, localtime: Path = _LOCALTIME) -> tzinfo:
+    """The zone that ``TZ`` names, else the one that ``/etc/localtime`` is, else UTC.
+
+    Args:
+        environ: The process's environment.
+        localtime: The machine's choice: a link into the system's zones, or a copy of one.
+    """
+    named = environ.get("TZ", "").removeprefix(":")
+    for name in (named, os.path.realpath(localtime).partition(_ZONES)[2]):
+        if name:
+            try:
+                return ZoneInfo(name)
+            except (ZoneInfoNotFoundError, OSError, ValueError):
+                # Not a name, or one that is not installed: ask the next.
+                continue
+    try:
+        with localtime.open("rb") as file:
+            return ZoneInfo.from_file(file, key="local")
+    except (OSError, ValueError):
+        return ZoneInfo("UTC")

@@ -1,0 +1,180 @@
+"""What is due, of all policies, into the book of jobs.
+
+Must not give jobs out: see queue. Invariants: an occurrence is a job before it counts as handled,
+so that a process killed between the two hands it out again, and the book knows it; histories are
+kept of what is active, and begin anew with what becomes so.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from itertools import groupby
+from typing import TYPE_CHECKING
+
+from holdfast.control.dispatch.roster import WHOLE, Roster, backup_of, family
+from holdfast.control.jobs import JobState, Wanted
+from holdfast.control.schedule import Timetable
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Collection, Iterable, Sequence
+    from datetime import datetime, tzinfo
+
+    from holdfast.base.ids import ClientName, ImageId, PolicyName, SourceName
+    from holdfast.control.catalog import Catalog
+    from holdfast.control.dispatch.histories import HistoryBook
+    from holdfast.control.jobs import Job, JobBook, NewJob
+    from holdfast.control.policies import PolicyBook
+    from holdfast.control.schedule import Due, Entry
+
+AT_ONCE = 2000
+"""So many occurrences become jobs in one step."""
+
+_UNENDED = (JobState.QUEUED, JobState.ACTIVE, JobState.ENDING)
+
+
+class Agenda:
+    """Policies, and what was handled of them. Not thread-safe.
+
+    Attributes:
+        roster: The policies as they were at the last `refresh`.
+    """
+
+    def __init__(
+        self,
+        policies: PolicyBook,
+        jobs: JobBook,
+        histories: HistoryBook,
+        catalog: Catalog,
+        site_zone: tzinfo,
+        drives: Callable[[ClientName], Sequence[str]],
+    ) -> None:
+        """Know nothing yet.
+
+        Args:
+            policies: What is to be protected.
+            jobs: Where what is due goes.
+            histories: What was handled of each schedule.
+            catalog: Knows the images that a cumulative incremental is compared with.
+            site_zone: The zone of schedules that name none.
+            drives: Where a client's local file systems are mounted.
+        """
+        self._policies = policies
+        self._jobs = jobs
+        self._histories = histories
+        self._catalog = catalog
+        self._site_zone = site_zone
+        self._drives = drives
+        self._timetable = Timetable(site_zone)
+        self._entries: dict[PolicyName, Entry] = {}
+        self._version: object = None
+        self.roster = Roster((), (), drives)
+
+    def refresh(self, now: datetime) -> None:
+        """Take over what changed in policies and clients; little is done where nothing did."""
+        snapshot = self._policies.snapshot()
+        clients = self._policies.known_clients()
+        version = snapshot.generation, len(clients)
+        if version == self._version:
+            return
+        policies = (one.policy for one in snapshot.policies.values())
+        self.roster = Roster(policies, clients.names, self._drives)
+        entries = {name: self.roster.entry(name, now) for name in self.roster.policies}
+        found = {name: entry for name, entry in entries.items() if entry is not None}
+        if self._version is None:
+            self._begin(found, now)
+        else:
+            self._change(found, now)
+        self._entries = found
+        self._version = version
+
+    def hand_out(self, now: datetime) -> list[Due]:
+        """Make jobs of what has become due, and remember that."""
+        due = self._timetable.due(now, AT_ONCE)
+        if not due:
+            return []
+        due.sort(key=_in_order)
+        new: list[NewJob] = []
+        for _, group in groupby(due, key=_together):
+            parts = [job for one in group if (job := self._job(one)) is not None]
+            if parts:
+                new.append(family(parts))
+        self._jobs.enqueue(new)
+        self._histories.handled(due, now)
+        for one in due:
+            if not one.missed:
+                self._timetable.occupy(one.policy, one.source)
+        return due
+
+    def ended(self, job: Job) -> None:
+        """Let a source be backed up again: a job of it has ended."""
+        if job.policy is not None and job.source is not None:
+            self._timetable.release(job.policy, job.source)
+
+    def next_moment(self) -> datetime | None:
+        """When something is due if nothing else happens; None if nothing ever will be."""
+        return self._timetable.next_moment()
+
+    def newest_whole(self, source: SourceName) -> ImageId | None:
+        """What a cumulative incremental of a source is compared with."""
+        return self._catalog.newest_of_kind(source, WHOLE)
+
+    def _begin(self, entries: dict[PolicyName, Entry], now: datetime) -> None:
+        known = {one.policy for one in self._histories.load()}
+        self._histories.forget(known - entries.keys())
+        self._histories.begin(_keys(entries.values()), now)
+        self._timetable = Timetable(self._site_zone, entries.values(), self._histories.load())
+        self._occupy(entries.keys())
+
+    def _change(self, entries: dict[PolicyName, Entry], now: datetime) -> None:
+        gone = self._entries.keys() - entries.keys()
+        for name in gone:
+            self._timetable.drop(name)
+        self._histories.forget(gone)
+        changed = {
+            name: entry
+            for name, entry in entries.items()
+            if name not in self._entries or replace(self._entries[name], since=entry.since) != entry
+        }
+        self._histories.begin(_keys(changed.values()), now)
+        histories = self._histories.load(changed)
+        for name, entry in changed.items():
+            self._timetable.put(entry, [one for one in histories if one.policy == name])
+        self._occupy(changed.keys())
+
+    def _occupy(self, names: Collection[PolicyName]) -> None:
+        if not names:
+            return
+        for job in self._jobs.each(Wanted(states=_UNENDED, leaves=True)):
+            if job.policy is None or job.source is None or job.due_at is None:
+                continue
+            if job.policy in names:
+                self._timetable.occupy(job.policy, job.source)
+
+    def _job(self, due: Due) -> NewJob | None:
+        member = self.roster.member(due.policy, due.source)
+        schedule = self.roster.schedule(due.policy, due.schedule)
+        if member is None or schedule is None:
+            return None
+        made = backup_of(member, due.kind, schedule, self.newest_whole, due.due_at)
+        if not due.missed:
+            return made
+        more = f", nor {due.collapsed} before it" if due.collapsed else ""
+        return replace(made, missed=f"it could not begin in time{more}")
+
+
+def _keys(entries: Iterable[Entry]) -> list[tuple[PolicyName, str, SourceName]]:
+    return [
+        (entry.policy, schedule.name, source)
+        for entry in entries
+        for schedule in entry.schedules
+        for source in entry.sources
+    ]
+
+
+def _together(due: Due) -> tuple[str, str, datetime, bool]:
+    """What makes one family."""
+    return due.policy, due.schedule, due.due_at, due.missed
+
+
+def _in_order(due: Due) -> tuple[str, str, datetime, bool, str]:
+    return (*_together(due), due.source)

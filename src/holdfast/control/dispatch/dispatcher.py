@@ -1,0 +1,145 @@
+"""One step after another: what is due becomes jobs, jobs are given out, workers are heard.
+
+Must not move data nor wait: whoever calls `step` does it again after a while, or when `wake` is
+set. Everything that must not be lost is in the books before anything comes of it; what is kept
+here in memory is made anew from them.
+
+Invariants: a job is given out under one fence at a time; an occurrence becomes one job, whenever
+the process is killed; a scheduled job begins in a window of its schedule or not at all.
+"""
+
+from __future__ import annotations
+
+import threading
+from dataclasses import dataclass, field, replace
+from typing import TYPE_CHECKING
+
+from holdfast.base import labels
+from holdfast.base.errors import Fenced, JobMissing
+from holdfast.base.ids import JobId
+from holdfast.control.dispatch import hearing
+from holdfast.control.jobs import JobKind, JobState
+from holdfast.wire.messages import Answer, BackupWork, WorkOffer, WorkProgress, work_from_json
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from datetime import datetime
+
+    from holdfast.base.clock import Clock
+    from holdfast.base.ids import ImageId
+    from holdfast.control.catalog import Catalog
+    from holdfast.control.dispatch.agenda import Agenda
+    from holdfast.control.dispatch.queue import Queue
+    from holdfast.control.jobs import Granted, Job, JobBook
+    from holdfast.wire.messages import WorkMessage
+
+
+@dataclass
+class Dispatcher:
+    """The master's hand in the books. Thread-safe.
+
+    Attributes:
+        site_id: Of this site; part of what a job's image is labelled with.
+        pool_id: The pool that images go into.
+        clock: The clock by which all is judged.
+        jobs: What is to be done.
+        catalog: Where images are noted.
+        agenda: What becomes due.
+        queue: What may begin.
+        lease_s: How long a worker may be silent, in seconds.
+        wake: Is set when there may be something to do at once.
+    """
+
+    site_id: str
+    pool_id: str
+    clock: Clock
+    jobs: JobBook
+    catalog: Catalog
+    agenda: Agenda
+    queue: Queue
+    lease_s: float
+    wake: threading.Event = field(default_factory=threading.Event)
+
+    def __post_init__(self) -> None:
+        self._lock = threading.Lock()
+
+    def start(self, committed: Callable[[set[str]], dict[str, ImageId]]) -> list[Job]:
+        """Take up what a master before left, whose workers ended with it.
+
+        Args:
+            committed: Has the catalog know the images that some jobs made, by label, and tells
+                which they are.
+
+        Returns:
+            Jobs that were at work, as they have become: ended if their image is there, else
+            queued once more.
+        """
+        at_work = {
+            self._label(one.id, one.fence): one
+            for one in self.jobs.at_work()
+            if one.kind is JobKind.BACKUP
+        }
+        done = []
+        for label, image in (committed(set(at_work)) if at_work else {}).items():
+            job = at_work[label]
+            result = hearing.of_image(self.catalog.image(image))
+            done.append(self.jobs.end(job.id, job.fence, result))
+        return done + self.jobs.recover()
+
+    def step(self) -> list[WorkOffer]:
+        """Do what is to be done now.
+
+        Returns:
+            What workers are to be told; each is its worker's as soon as this returns.
+        """
+        self.wake.clear()
+        with self._lock:
+            now = self.clock.now()
+            self.agenda.refresh(now)
+            self.agenda.hand_out(now)
+            for job in self.jobs.expire():
+                self._let_go(job)
+            granted = self.queue.step(now, self.agenda.roster)
+        return [self._offer(one) for one in granted]
+
+    def next_moment(self) -> datetime | None:
+        """When something is due if nothing else happens; None if nothing ever will be."""
+        with self._lock:
+            return self.agenda.next_moment()
+
+    def hear(self, message: WorkMessage) -> Answer:
+        """Take a message of a worker; see `wire.messages.Master`."""
+        job, fence = JobId(message.job_id), message.fence
+        try:
+            if isinstance(message, WorkProgress):
+                asked = self.jobs.progress(job, fence, hearing.counters(message.counters))
+                return Answer.GO_ON if asked is None else Answer.STOP
+            # The image is there, whoever made it, and whatever becomes of the job.
+            if message.image is not None:
+                self.catalog.record_image(message.image, self.pool_id)
+            after = self.jobs.end(job, fence, hearing.result(message), hearing.remarks(message))
+        except (Fenced, JobMissing):
+            return Answer.FENCED
+        with self._lock:
+            self._let_go(after)
+        self.wake.set()
+        return Answer.GO_ON
+
+    def _let_go(self, job: Job) -> None:
+        """Take back what a job had that works no longer."""
+        if job.state in {JobState.ACTIVE, JobState.ENDING}:
+            return
+        self.queue.let_go(job.id)
+        if job.state is JobState.ENDED:
+            self.agenda.ended(job)
+
+    def _offer(self, granted: Granted) -> WorkOffer:
+        work = work_from_json(granted.work)
+        job = granted.job
+        if isinstance(work, BackupWork):
+            named = {**work.labels, labels.JOB: self._label(job.id, job.fence)}
+            work = replace(work, labels=named)
+        return WorkOffer(job.id, job.fence, self.lease_s, work)
+
+    def _label(self, job: JobId, fence: int) -> str:
+        return f"{self.site_id}/{job}/{fence}"

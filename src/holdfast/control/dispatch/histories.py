@@ -1,0 +1,132 @@
+"""What was handled of each schedule, kept: so that nothing is due twice, and nothing is lost.
+
+Must not decide what is due: see schedule. Invariant: what is noted never goes back, whatever the
+clock does.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+import sqlalchemy as sa
+
+from holdfast.base.clock import from_ns, to_ns
+from holdfast.base.ids import PolicyName, SourceName
+from holdfast.control.database.upsert import insert
+from holdfast.control.dispatch.schema import histories
+from holdfast.control.schedule import History
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+    from datetime import datetime
+
+    from holdfast.control.database import Database
+    from holdfast.control.schedule import Due
+
+Key = tuple[PolicyName, str, SourceName]
+"""Policy, schedule, source."""
+
+_AT_ONCE = 500
+
+
+class HistoryBook:
+    """The histories of a site. Thread-safe."""
+
+    def __init__(self, database: Database) -> None:
+        self._database = database
+
+    def load(self, policies: Iterable[PolicyName] | None = None) -> list[History]:
+        """What is known, of some policies or of all."""
+        query = sa.select(histories)
+        if policies is not None:
+            query = query.where(histories.c.policy.in_(list(policies)))
+        with self._database.read() as connection:
+            return [_history(row) for row in connection.execute(query)]
+
+    def begin(self, keys: Sequence[Key], now: datetime) -> None:
+        """Note since when occurrences count, of what is not known yet."""
+        if not keys:
+            return
+        rows = [
+            {"policy": policy, "schedule": schedule, "source": source, "since_ns": to_ns(now)}
+            for policy, schedule, source in keys
+        ]
+        with self._database.write() as connection:
+            for begin in range(0, len(rows), _AT_ONCE):
+                connection.execute(
+                    insert(connection, histories)
+                    .values(rows[begin : begin + _AT_ONCE])
+                    .on_conflict_do_nothing()
+                )
+
+    def handled(self, handed_out: Sequence[Due], now: datetime) -> None:
+        """Note occurrences that became jobs, were satisfied by one, or were missed."""
+        rows: dict[Key, dict[str, Any]] = {}
+        for one in handed_out:
+            started = None if one.missed else to_ns(now)
+            of = [(one.schedule, one.due_at, started)]
+            of += [(other.schedule, other.due_at, started) for other in one.satisfies]
+            for schedule, due_at, start in of:
+                key = (one.policy, schedule, one.source)
+                row = rows.setdefault(key, _row(key, now))
+                row["handled_ns"] = _later(row["handled_ns"], to_ns(due_at))
+                row["last_start_ns"] = _later(row["last_start_ns"], start)
+        statement_rows = list(rows.values())
+        with self._database.write() as connection:
+            for begin in range(0, len(statement_rows), _AT_ONCE):
+                statement = insert(connection, histories).values(
+                    statement_rows[begin : begin + _AT_ONCE]
+                )
+                new = statement.excluded
+                connection.execute(
+                    statement.on_conflict_do_update(
+                        index_elements=[
+                            histories.c.policy,
+                            histories.c.schedule,
+                            histories.c.source,
+                        ],
+                        set_={
+                            name: _greatest(histories.c[name], new[name])
+                            for name in ("handled_ns", "last_start_ns")
+                        },
+                    )
+                )
+
+    def forget(self, policies: Collection[PolicyName]) -> None:
+        """Forget policies that start nothing any more: what comes later begins anew."""
+        if not policies:
+            return
+        with self._database.write() as connection:
+            connection.execute(sa.delete(histories).where(histories.c.policy.in_(list(policies))))
+
+
+def _row(key: Key, now: datetime) -> dict[str, Any]:
+    policy, schedule, source = key
+    return {
+        "policy": policy,
+        "schedule": schedule,
+        "source": source,
+        "since_ns": to_ns(now),
+        "handled_ns": None,
+        "last_start_ns": None,
+    }
+
+
+def _later(known: int | None, other: int | None) -> int | None:
+    return max((one for one in (known, other) if one is not None), default=None)
+
+
+def _greatest(known: sa.ColumnElement[Any], new: sa.ColumnElement[Any]) -> sa.ColumnElement[Any]:
+    """The later of two moments of which each may be missing, on either database."""
+    return sa.case((known.is_(None), new), (new.is_(None), known), (new > known, new), else_=known)
+
+
+def _history(row: sa.Row[Any]) -> History:
+    return History(
+        policy=PolicyName(row.policy),
+        schedule=row.schedule,
+        source=SourceName(row.source),
+        handled_until=None if row.handled_ns is None else from_ns(row.handled_ns),
+        last_start=None if row.last_start_ns is None else from_ns(row.last_start_ns),
+        since=from_ns(row.since_ns),
+    )

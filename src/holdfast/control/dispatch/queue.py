@@ -1,0 +1,137 @@
+"""Queued jobs, and which of them begin now.
+
+Must not know what makes jobs. Invariants: what the broker has granted is what is at work, as the
+book of jobs has it; a scheduled job begins while a window of its schedule is open, and one that
+is not to run later is missed when the window closes.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from holdfast.base.errors import WrongState
+from holdfast.control.broker import Broker, Kind, Request, Resource
+from holdfast.control.dispatch.roster import needs_of
+from holdfast.control.dispatch.windows import Windows
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+    from datetime import datetime, tzinfo
+
+    from holdfast.base.ids import JobId, PolicyName
+    from holdfast.control.dispatch.roster import Roster
+    from holdfast.control.jobs import Granted, JobBook, Ready
+
+    Slot = tuple[PolicyName | None, str | None]
+
+
+class Queue:
+    """Who waits, and for what. Not thread-safe."""
+
+    def __init__(self, jobs: JobBook, site_zone: tzinfo, slots: Mapping[str, int]) -> None:
+        """Begin with nobody.
+
+        Args:
+            jobs: The book.
+            site_zone: The zone of schedules that name none.
+            slots: How many jobs a storage unit takes at once, by its name.
+        """
+        self._jobs = jobs
+        self._broker = Broker()
+        for unit, count in slots.items():
+            self._broker.set_limit(Resource(Kind.STORAGE_UNIT_SLOTS, unit), count)
+        self._windows = Windows(site_zone)
+        self._ready: dict[JobId, Ready] = {}
+        self._waiting_for_window: dict[JobId, str] = {}
+        self._told: dict[JobId, tuple[str | None, str]] = {}
+        self._roster: Roster | None = None
+
+    def step(self, now: datetime, roster: Roster) -> list[Granted]:
+        """Let begin what can."""
+        self._take_limits(roster)
+        self._line_up()
+        self._look_at_windows(now, roster)
+        chosen = self._broker.round(now)
+        granted = self._jobs.grant(chosen) if chosen else []
+        begun = {one.job.id for one in granted}
+        for job in chosen:
+            self._ready.pop(job, None)
+            if job not in begun:
+                # Somebody cancelled or suspended it meanwhile.
+                self._broker.release(job)
+        self._explain()
+        return granted
+
+    def let_go(self, job: JobId) -> None:
+        """Take back what a job had that works no longer."""
+        self._broker.release(job)
+
+    def _take_limits(self, roster: Roster) -> None:
+        if roster is self._roster:
+            return
+        known = {} if self._roster is None else self._roster.limits()
+        limits = roster.limits()
+        for resource in known.keys() - limits.keys():
+            self._broker.set_limit(resource, None)
+        for resource, limit in limits.items():
+            self._broker.set_limit(resource, limit)
+        self._roster = roster
+
+    def _line_up(self) -> None:
+        """Have the same jobs in line as the book has."""
+        there = self._jobs.ready_ids()
+        for job in self._ready.keys() - there:
+            self._broker.withdraw(job)
+            self._waiting_for_window.pop(job, None)
+            del self._ready[job]
+        granted = set(self._broker.granted)
+        new = there - self._ready.keys() - granted
+        for one in self._jobs.ready(new) if new else []:
+            self._ready[one.id] = one
+            self._submit(one)
+
+    def _submit(self, job: Ready) -> None:
+        self._waiting_for_window.pop(job.id, None)
+        self._broker.submit(Request(job.id, needs_of(job), job.priority, job.queued_at))
+
+    def _look_at_windows(self, now: datetime, roster: Roster) -> None:
+        """Keep jobs from beginning while the windows of their schedules are closed."""
+        groups: dict[Slot, list[Ready]] = {}
+        for one in self._ready.values():
+            # What a person asked for begins when it can.
+            if one.due_at is not None:
+                groups.setdefault((one.policy, one.schedule), []).append(one)
+        for (policy, name), some in groups.items():
+            schedule = roster.schedule(policy, name) if policy and name else None
+            standing = None if schedule is None else self._windows.standing(schedule, now)
+            for one in some:
+                if standing is None or standing.is_open:
+                    if one.id in self._waiting_for_window:
+                        self._submit(one)
+                elif schedule is not None and not schedule.run_missed:
+                    self._miss(one)
+                else:
+                    self._broker.withdraw(one.id)
+                    self._waiting_for_window[one.id] = standing.words
+
+    def _miss(self, job: Ready) -> None:
+        wait = self._broker.waits(job.id)
+        self._broker.withdraw(job.id)
+        waited = "" if wait is None else f"; it waited, as {wait.words}"
+        try:
+            self._jobs.miss(job.id, f"its window closed before it could begin{waited}")
+        except WrongState:
+            # Somebody cancelled it meanwhile.
+            return
+
+    def _explain(self) -> None:
+        """Write down what queued jobs wait for, where that changed."""
+        waits = {
+            job: (None if wait.on is None else str(wait.on), wait.words)
+            for job, wait in self._broker.waiting()
+        }
+        waits |= {job: ("window", words) for job, words in self._waiting_for_window.items()}
+        news = {job: wait for job, wait in waits.items() if self._told.get(job) != wait}
+        if news:
+            self._jobs.waits(news)
+        self._told = waits

@@ -1,0 +1,180 @@
+"""What the policies of a site come to: what is due of whom, and what a job of it is told to do.
+
+Must not ask a clock or a database. Made anew when a policy or a client comes, goes or changes.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from holdfast.base import labels
+from holdfast.control.broker import Kind, Need, Resource
+from holdfast.control.jobs import JobKind, NewJob
+from holdfast.control.policies import KnownClients, Policy, PolicySource, sources
+from holdfast.control.schedule import BackupKind, Entry
+from holdfast.wire.messages import BackupWork
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from datetime import datetime
+
+    from holdfast.base.ids import ClientName, ImageId, PolicyName, SourceName
+    from holdfast.control.jobs import Ready
+    from holdfast.control.schedule import Schedule
+
+WHOLE = frozenset({BackupKind.FULL, BackupKind.SYNTHETIC})
+"""Kinds that a cumulative incremental is compared with."""
+
+
+@dataclass(frozen=True, slots=True)
+class Member:
+    """One source of one policy."""
+
+    policy: Policy
+    of: PolicySource
+
+
+class Roster:
+    """The policies of a site, taken apart. Immutable."""
+
+    def __init__(
+        self,
+        policies: Iterable[Policy],
+        clients: Iterable[ClientName],
+        drives: Callable[[ClientName], Sequence[str]],
+    ) -> None:
+        """Take policies apart.
+
+        Args:
+            policies: All, active or not.
+            clients: All that are known; queries range over them.
+            drives: Where a client's local file systems are mounted.
+        """
+        self.policies: Mapping[PolicyName, Policy] = {one.name: one for one in policies}
+        known = KnownClients(clients)
+        self._members: dict[PolicyName, dict[SourceName, Member]] = {
+            one.name: {
+                each.source: Member(one, each) for each in sources(one, known.of(one), drives)
+            }
+            for one in self.policies.values()
+        }
+
+    def entry(self, policy: PolicyName, since: datetime) -> Entry | None:
+        """What is due of a policy; None if it starts nothing by itself."""
+        found = self.policies.get(policy)
+        if found is None or not found.active or not found.schedules:
+            return None
+        return Entry(
+            policy=policy,
+            schedules=found.schedules,
+            sources=tuple(self._members[policy]),
+            since=since,
+            priority=found.priority,
+        )
+
+    def schedule(self, policy: PolicyName, name: str) -> Schedule | None:
+        """A schedule of a policy, if there are both."""
+        found = self.policies.get(policy)
+        if found is None:
+            return None
+        return next((one for one in found.schedules if one.name == name), None)
+
+    def members(self, policy: PolicyName) -> list[Member]:
+        """The sources of a policy."""
+        return list(self._members.get(policy, {}).values())
+
+    def member(self, policy: PolicyName, source: SourceName) -> Member | None:
+        """One source of a policy, if it is still one."""
+        return self._members.get(policy, {}).get(source)
+
+    def limits(self) -> dict[Resource, int | None]:
+        """How much of what the policies say there is."""
+        found: dict[Resource, int | None] = {}
+        for policy in self.policies.values():
+            found[Resource(Kind.POLICY_JOBS, policy.name)] = policy.limits.jobs
+            for client in {one.of.client for one in self._members[policy.name].values()}:
+                found[_streams(client, policy.name)] = policy.limits.streams_per_client
+        return found
+
+
+def needs_of(job: Ready) -> tuple[Need, ...]:
+    """What a job has to have before it may begin."""
+    needs = []
+    if job.policy is not None:
+        needs.append(Need(Resource(Kind.POLICY_JOBS, job.policy)))
+        if job.client is not None:
+            needs.append(Need(_streams(job.client, job.policy)))
+    if job.storage_unit is not None:
+        needs.append(Need(Resource(Kind.STORAGE_UNIT_SLOTS, job.storage_unit)))
+    return tuple(needs)
+
+
+def _streams(client: str, policy: str) -> Resource:
+    # A policy's own limit: another policy may read the same client meanwhile.
+    return Resource(Kind.CLIENT_STREAMS, f"{client} in policy {policy}")
+
+
+def backup_of(
+    member: Member,
+    kind: BackupKind,
+    schedule: Schedule | None,
+    newest_whole: Callable[[SourceName], ImageId | None],
+    due_at: datetime | None = None,
+) -> NewJob:
+    """The job that backs one source up.
+
+    Args:
+        member: The source.
+        kind: How.
+        schedule: Under which schedule of the policy; None if a person asked for it.
+        newest_whole: The newest image of a source that a cumulative incremental is compared with.
+        due_at: Which occurrence of the schedule it is, if it is one.
+    """
+    policy, of = member.policy, member.of
+    parent = newest_whole(of.source) if kind is BackupKind.CUMULATIVE else None
+    named = {} if schedule is None else {labels.SCHEDULE: schedule.name}
+    work = BackupWork(
+        client=of.client,
+        source=of.source,
+        paths=of.paths,
+        exclude=of.exclude,
+        one_file_system=of.one_file_system,
+        compression=policy.compression,
+        # Without a full to compare with, everything since the last full is everything.
+        read_all=kind is BackupKind.FULL or (kind is BackupKind.CUMULATIVE and parent is None),
+        parent=parent,
+        labels={labels.POLICY: policy.name, labels.KIND: kind, **named},
+        pre_command=policy.pre_command,
+        post_command=policy.post_command,
+        command_timeout_s=policy.command_timeout_s,
+    )
+    own = None if schedule is None else schedule.priority
+    return NewJob(
+        kind=JobKind.BACKUP,
+        work=work.to_json(),
+        policy=policy.name,
+        schedule=None if schedule is None else schedule.name,
+        client=of.client,
+        source=of.source,
+        backup_kind=kind,
+        storage_unit=policy.storage_unit,
+        priority=policy.priority if own is None else own,
+        due_at=due_at,
+    )
+
+
+def family(parts: Sequence[NewJob]) -> NewJob:
+    """One job over parts that begin together, or the only part itself."""
+    first = parts[0]
+    if len(parts) == 1:
+        return first
+    return NewJob(
+        kind=first.kind,
+        policy=first.policy,
+        schedule=first.schedule,
+        backup_kind=first.backup_kind,
+        storage_unit=first.storage_unit,
+        priority=first.priority,
+        parts=tuple(parts),
+    )

@@ -1,0 +1,144 @@
+"""What a site has to do for itself: keep house by day, keep its catalog in the pool, feed it.
+
+Must not do what a worker does: chores that take long become jobs, and are seen as such. Invariant:
+a chore is queued once for each time that it is due.
+"""
+
+from __future__ import annotations
+
+import json
+import logging
+import threading
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+from holdfast.base.clock import to_ns
+from holdfast.base.errors import HoldfastError
+from holdfast.base.units import parse_clock_time
+from holdfast.control.database import facts
+from holdfast.control.jobs import JobKind, JobState, NewJob, Sort, Wanted
+from holdfast.site.master import STORAGE_UNIT
+from holdfast.site.steward import EXPIRE, PROTECT
+from holdfast.wire.messages import SiteWork
+
+if TYPE_CHECKING:
+    from holdfast.site.master import Master
+
+HOUSEKEEPING = "housekeeping"
+"""What stands in the place of a schedule's name."""
+
+_LOOK = timedelta(seconds=30)
+"""How often it is looked whether a chore is due."""
+
+_UNENDED = (JobState.QUEUED, JobState.ACTIVE, JobState.ENDING)
+_LOG = logging.getLogger("holdfast.chores")
+
+
+class Chores:
+    """The chores of one master. Not thread-safe."""
+
+    def __init__(self, master: Master) -> None:
+        self._master = master
+        self._looked_at: datetime | None = None
+        self._feeding: threading.Thread | None = None
+        self._closing = threading.Event()
+
+    def queue_what_is_due(self) -> None:
+        """Queue chores whose time has come; cheap when it was called just before."""
+        now = self._master.clock.now()
+        if self._looked_at is not None and timedelta() <= now - self._looked_at < _LOOK:
+            return
+        self._looked_at = now
+        self._keep_house(now)
+        self._protect(now)
+        self._feed()
+
+    def close(self) -> None:
+        """Wait for what is under way."""
+        self._closing.set()
+        if self._feeding is not None:
+            self._feeding.join()
+        self._closing.clear()
+        self._looked_at = None
+
+    def _keep_house(self, now: datetime) -> None:
+        """Once a day, at the time that is set."""
+        master = self._master
+        at = parse_clock_time(master.settings.text("housekeeping.at"))
+        local = now.astimezone(master.zone)
+        due_at = datetime.combine(local.date(), at, master.zone).astimezone(UTC)
+        if due_at > now:
+            return
+        with master.database.read() as connection:
+            done = facts.get(connection, HOUSEKEEPING)
+        if done is not None and int(done) >= to_ns(due_at):
+            return
+        master.jobs.enqueue(
+            [
+                NewJob(
+                    kind=JobKind.EXPIRE,
+                    work=SiteWork(EXPIRE).to_json(),
+                    schedule=HOUSEKEEPING,
+                    storage_unit=STORAGE_UNIT,
+                    due_at=due_at,
+                )
+            ]
+        )
+        with master.database.write() as connection:
+            facts.put(connection, HOUSEKEEPING, str(to_ns(due_at)))
+
+    def _protect(self, now: datetime) -> None:
+        """When something changed, nothing is at work, and the last time is long enough ago."""
+        master = self._master
+        after = timedelta(seconds=master.settings.seconds("catalog.protect-after"))
+        with master.database.read() as connection:
+            noted = facts.get(connection, facts.PROTECTED)
+        last_ns, last_state = json.loads(noted) if noted else (0, None)
+        if 0 <= to_ns(now) - last_ns < to_ns(now) - to_ns(now - after):
+            return
+        if next(iter(master.jobs.page(Wanted(states=_UNENDED), limit=1)), None) is not None:
+            return
+        state = self._state()
+        if state == last_state:
+            return
+        master.jobs.enqueue(
+            [
+                NewJob(
+                    kind=JobKind.CATALOG_BACKUP,
+                    work=SiteWork(PROTECT).to_json(),
+                    storage_unit=STORAGE_UNIT,
+                )
+            ]
+        )
+        with master.database.write() as connection:
+            facts.put(connection, facts.PROTECTED, json.dumps([to_ns(now), state]))
+
+    def _state(self) -> list[int]:
+        """What changes when something worth keeping does."""
+        master = self._master
+        ended = master.jobs.page(
+            Wanted(states=(JobState.ENDED,)), Sort("ended_at", descending=True), limit=2
+        )
+        # That the catalog was kept is no reason to keep it again.
+        others = [one.id for one in ended if one.kind is not JobKind.CATALOG_BACKUP]
+        return [others[0] if others else 0, master.policies.snapshot().generation]
+
+    def _feed(self) -> None:
+        """Feed the catalog the files of images that wait, beside everything else."""
+        if self._feeding is not None and self._feeding.is_alive():
+            return
+        self._feeding = threading.Thread(target=self._feed_all, name="catalog")
+        self._feeding.start()
+
+    def _feed_all(self) -> None:
+        master = self._master
+        try:
+            for image in master.catalog.pending():
+                if self._closing.is_set():
+                    return
+                try:
+                    master.catalog.ingest(master.site.pool, image)
+                except HoldfastError as error:
+                    _LOG.warning("image %s is not in the catalog: %s", image, error.message)
+        except HoldfastError as error:
+            _LOG.warning("%s", error.message)

@@ -1,0 +1,181 @@
+"""The master server at work: leads, steps, hands out work, keeps house, until it is told to stop.
+
+Must not answer requests: see the API. Invariants: only the one that leads gives out work; when it
+stops, what was at work is queued again, and the catalog has heard of every image; an error of the
+database or of a store ends no loop, it is told and tried again.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from typing import TYPE_CHECKING
+
+from holdfast.base import labels
+from holdfast.base.errors import HoldfastError, WrongState
+from holdfast.base.ids import JobId
+from holdfast.control.database import Leadership, facts
+from holdfast.control.dispatch import Agenda, Dispatcher, HistoryBook, Queue
+from holdfast.control.jobs import LEASE
+from holdfast.movers.agent import Agent
+from holdfast.movers.drives import local_paths
+from holdfast.site.chores import Chores
+from holdfast.site.master import STORAGE_UNIT
+from holdfast.site.steward import Steward
+
+if TYPE_CHECKING:
+    from holdfast.base.ids import ImageId
+    from holdfast.site.master import Master
+    from holdfast.wire.messages import WorkOffer
+
+STEP_S = 1.0
+"""How often it looks around, if nothing wakes it before."""
+
+_LOG = logging.getLogger("holdfast.service")
+
+
+class Service:
+    """One master server, to be run by one thread. `stop` may be called by any."""
+
+    def __init__(self, master: Master) -> None:
+        """Prepare; nothing happens before `run`.
+
+        Args:
+            master: Open, with its pool; it has to stay open.
+        """
+        self._master = master
+        self._leadership = Leadership(master.database)
+        self._stop = threading.Event()
+        self._idle = threading.Event()
+        self._workers: dict[int, threading.Thread] = {}
+        self._chores = Chores(master)
+        self._dispatcher: Dispatcher | None = None
+
+    @property
+    def leads(self) -> bool:
+        """Whether this master gave out work when it last looked."""
+        return self._dispatcher is not None
+
+    def wake(self) -> None:
+        """Look around at once: somebody asked for something."""
+        dispatcher = self._dispatcher
+        (self._idle if dispatcher is None else dispatcher.wake).set()
+
+    def stop(self) -> None:
+        """Have `run` return, when what is at work has stopped."""
+        self._stop.set()
+        self.wake()
+
+    def run(self) -> None:
+        """Be the master, or wait to become it, until `stop`."""
+        told = False
+        while not self._stop.is_set():
+            try:
+                if self._leadership.acquire():
+                    self._lead()
+                    told = False
+                elif not told:
+                    _LOG.info("another master is the active one; waiting to take over")
+                    told = True
+            except HoldfastError as error:
+                _LOG.error("%s", error.message)
+            self._idle.wait(STEP_S)
+            self._idle.clear()
+        self._leadership.release()
+
+    def _lead(self) -> None:
+        dispatcher = self._new_dispatcher()
+        for job in dispatcher.start(self._committed):
+            _LOG.warning("job %s was at work when a master ended: it is %s", job.id, job.status)
+        self._dispatcher = dispatcher
+        _LOG.info("this master is the active one")
+        try:
+            while not self._stop.is_set() and self._leadership.held():
+                self._look_around(dispatcher)
+                dispatcher.wake.wait(self._pause_s(dispatcher))
+        finally:
+            self._dispatcher = None
+            self._wind_up()
+            self._leadership.release()
+
+    def _look_around(self, dispatcher: Dispatcher) -> None:
+        try:
+            self._chores.queue_what_is_due()
+            for offer in dispatcher.step():
+                self._put_to_work(dispatcher, offer)
+        except HoldfastError as error:
+            # A database that is lost or full comes back; until then nothing is given out.
+            _LOG.error("%s", error.message)
+
+    def _pause_s(self, dispatcher: Dispatcher) -> float:
+        moment = dispatcher.next_moment()
+        if moment is None:
+            return STEP_S
+        left_s = (moment - self._master.clock.now()).total_seconds()
+        return min(max(left_s, 0.01), STEP_S)
+
+    def _new_dispatcher(self) -> Dispatcher:
+        master = self._master
+        zone = master.zone
+        slots = {STORAGE_UNIT: master.settings.count("jobs.slots")}
+        agenda = Agenda(
+            master.policies,
+            master.jobs,
+            HistoryBook(master.database),
+            master.catalog,
+            zone,
+            local_paths,
+        )
+        return Dispatcher(
+            site_id=facts.site_id(master.database),
+            pool_id=master.site.pool_id,
+            clock=master.clock,
+            jobs=master.jobs,
+            catalog=master.catalog,
+            agenda=agenda,
+            queue=Queue(master.jobs, zone, slots),
+            lease_s=LEASE.total_seconds(),
+        )
+
+    # -- workers --------------------------------------------------------------------------
+
+    def _put_to_work(self, dispatcher: Dispatcher, offer: WorkOffer) -> None:
+        agent = Agent(self._master.site.commit, Steward(self._master), dispatcher)
+
+        def work() -> None:
+            try:
+                agent.work(offer)
+            finally:
+                self._workers.pop(offer.job_id, None)
+                dispatcher.wake.set()
+
+        thread = threading.Thread(target=work, name=f"job-{offer.job_id}")
+        self._workers[offer.job_id] = thread
+        thread.start()
+
+    def _wind_up(self) -> None:
+        """Have what is at work stop and go back to the queue, and wait for that."""
+        for job in list(self._workers):
+            try:
+                self._master.jobs.requeue(JobId(job))
+            except WrongState:
+                continue
+            except HoldfastError as error:
+                _LOG.error("%s", error.message)
+        for thread in list(self._workers.values()):
+            thread.join()
+        self._chores.close()
+
+    # -- after a crash --------------------------------------------------------------------
+
+    def _committed(self, wanted: set[str]) -> dict[str, ImageId]:
+        """The images that some jobs made: in the inbox, in the catalog, or in the pool alone."""
+        master = self._master
+        master.site.hear_notes()
+        found = master.catalog.of_jobs(wanted)
+        if wanted - found.keys():
+            for image in master.site.pool.images():
+                if image.labels.get(labels.JOB) in wanted - found.keys():
+                    master.catalog.record_image(image, master.site.pool_id)
+            found = master.catalog.of_jobs(wanted)
+        return found

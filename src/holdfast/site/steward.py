@@ -1,0 +1,85 @@
+"""What is done for the site as a whole: letting images go, collecting garbage, keeping the catalog.
+
+Must not decide when: that is the service's. Invariant: whatever of it is killed half-way is
+completed, or done anew, the next time.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from holdfast.base.errors import Invalid
+from holdfast.base.units import format_count, format_size
+from holdfast.movers.pool_runs import run_garbage_collection
+from holdfast.site import protection, retention
+from holdfast.wire.messages import WorkEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from holdfast.movers.drive import Reporter
+    from holdfast.site.master import Master
+
+EXPIRE = "expire"
+COLLECT = "collect"
+PROTECT = "catalog-backup"
+
+
+class Steward:
+    """Does what `wire.messages.SiteWork` asks for, on this machine."""
+
+    def __init__(self, master: Master) -> None:
+        self._master = master
+        self._verbs: dict[str, Callable[[Reporter], list[WorkEvent]]] = {
+            EXPIRE: self._expire,
+            COLLECT: self._collect,
+            PROTECT: self._protect,
+        }
+
+    def __call__(self, verb: str, report: Reporter) -> list[WorkEvent]:
+        """Do it; see `movers.agent.ForSite`.
+
+        Raises:
+            Invalid: Nobody here knows how.
+            HoldfastError: It failed.
+        """
+        act = self._verbs.get(verb)
+        if act is None:
+            raise Invalid(f"'{verb}' is nothing that is done for a site", "update this Holdfast")
+        return act(report)
+
+    def _expire(self, report: Reporter) -> list[WorkEvent]:
+        judgement = retention.preview(self._master.site, None)
+        gone: list[str] = []
+        kept = retention.apply(self._master.site, judgement, gone.append)
+        events = [
+            WorkEvent("warning", "in doubt", f"nothing of {source} goes: {doubt}")
+            for source, doubt in judgement.doubts.items()
+        ]
+        events += [WorkEvent("info", "expired", f"image {image} is gone") for image in gone]
+        events += [
+            WorkEvent("info", "held", f"image {image} was held or locked meanwhile, and stays")
+            for image in kept
+        ]
+        return events + (self._collect(report) if gone else [])
+
+    def _collect(self, report: Reporter) -> list[WorkEvent]:
+        site = self._master.site
+        done = run_garbage_collection(site.pool, site.clock, dry_run=False, report=report)
+        events = [
+            WorkEvent(
+                "info",
+                "collected",
+                f"{format_size(done.bytes_freed)} freed: {format_count(done.packs_deleted)} of "
+                f"{format_count(done.packs_before)} packs deleted, "
+                f"{format_count(done.packs_rewritten)} written anew",
+            )
+        ]
+        if done.waiting_for:
+            waiting = f"the space returns when {len(done.waiting_for)} running jobs have ended"
+            events.append(WorkEvent("info", "waiting", waiting))
+        return events
+
+    def _protect(self, report: Reporter) -> list[WorkEvent]:
+        made = protection.protect(self._master.site, report)
+        return [WorkEvent("info", "protected", f"the catalog is in the pool, image {made.image}")]
