@@ -54,6 +54,8 @@ TABLE: Mapping[str, Expected] = {
     "GET /api/v1/policy-templates": Expected(KNOWN),
     "GET /api/v1/policy-templates/{name}": Expected(KNOWN),
     "GET /api/v1/settings": Expected(KNOWN),
+    "GET /api/v1/schedule": Expected(KNOWN),
+    "GET /api/v1/policies/{name}/forecast": Expected(KNOWN),
     "POST /api/v1/policies/{name}/runs": Expected({ADM, OPE}),
     "GET /api/v1/users": Expected({ADM}, bounded=False),
     "POST /api/v1/users": Expected({ADM}, bounded=False),

@@ -16,7 +16,7 @@ from holdfast.control.schedule import BackupKind, Entry
 from holdfast.wire.messages import BackupWork
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
 
     from holdfast.base.ids import ClientName, ImageId, PolicyName, SourceName
@@ -100,14 +100,24 @@ class Roster:
 
 def needs_of(job: Ready) -> tuple[Need, ...]:
     """What a job has to have before it may begin."""
-    needs = []
-    if job.policy is not None:
-        needs.append(Need(Resource(Kind.POLICY_JOBS, job.policy)))
-        if job.client is not None:
-            needs.append(Need(_streams(job.client, job.policy)))
-    if job.storage_unit is not None:
-        needs.append(Need(Resource(Kind.STORAGE_UNIT_SLOTS, job.storage_unit)))
-    return tuple(needs)
+    return tuple(Need(one) for one in _resources(job.policy, job.client, job.storage_unit))
+
+
+def slots_of(member: Member) -> tuple[Resource, ...]:
+    """What a backup of a source takes one of each of."""
+    policy = member.policy
+    return tuple(_resources(policy.name, member.of.client, policy.storage_unit))
+
+
+def _resources(
+    policy: PolicyName | None, client: ClientName | None, storage_unit: str | None
+) -> Iterator[Resource]:
+    if policy is not None:
+        yield Resource(Kind.POLICY_JOBS, policy)
+        if client is not None:
+            yield _streams(client, policy)
+    if storage_unit is not None:
+        yield Resource(Kind.STORAGE_UNIT_SLOTS, storage_unit)
 
 
 def _streams(client: str, policy: str) -> Resource:

@@ -26,6 +26,7 @@ from holdfast.faces.api import (
     runs,
     settings,
     tokens,
+    upcoming,
     users,
 )
 from holdfast.faces.api.acting import Strangers
@@ -44,6 +45,7 @@ ROUTERS: tuple[APIRouter, ...] = (
     policy_documents.router,
     settings.router,
     runs.router,
+    upcoming.router,
     users.router,
     tokens.router,
     audit.router,
@@ -57,6 +59,7 @@ TAGS = [
     {"name": "Own account", "description": "Logging in and out, who one is, one's password."},
     {"name": "Policies", "description": "What is backed up, when, where to, for how long."},
     {"name": "Policies as code", "description": "Whole documents of policies; templates."},
+    {"name": "Schedule", "description": "What is going to start, as things stand."},
     {"name": "Settings", "description": "What is set for the site, and who set it."},
     {"name": "Users", "description": "Who may log in, as what, and for which clients."},
     {"name": "Tokens", "description": "What programs log in with."},
