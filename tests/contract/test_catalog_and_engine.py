@@ -9,10 +9,11 @@ import pytest
 
 from holdfast.base.ids import ImageId
 from holdfast.control.catalog import Catalog
+from holdfast.control.database import Database
 from holdfast.engine import Pool, PoolConfig
 from tests.kit import trees
-from tests.kit.catalog_model import stored_rows
 from tests.kit.clock import FakeClock
+from tests.kit.stored_rows import stored_rows
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -68,7 +69,7 @@ def assert_shows_the_trees(catalog: Catalog, pool: Pool, images: list[Image]) ->
 
 @pytest.mark.parametrize("batch_rows", [7, 50_000])
 def test_catalog_shows_what_the_trees_of_real_backups_show(
-    tmp_path: Path, batch_rows: int, monkeypatch: pytest.MonkeyPatch
+    tmp_path: Path, batch_rows: int, database: Database
 ) -> None:
     class Batched:
         """The engine's pool, cutting batches where the test wants them."""
@@ -88,7 +89,7 @@ def test_catalog_shows_what_the_trees_of_real_backups_show(
     store = tmp_path / "pool"
     engine = Pool.create(str(store), bytes(range(32)), PoolConfig(), CLOCK.now_ns())
     pool: Pool = Batched(engine)  # type: ignore[assignment]
-    with Catalog.open(tmp_path / "catalog", CLOCK) as catalog:
+    with Catalog.open(tmp_path / "catalog", CLOCK, database) as catalog:
         images = [back_up(pool, catalog, home)]
 
         (home / "text").write_bytes(b"shorter now")
@@ -120,7 +121,7 @@ def test_catalog_shows_what_the_trees_of_real_backups_show(
             assert (result.images, result.failed) == (3, {})
             assert_shows_the_trees(rebuilt, engine, images)
             assert rebuilt.images() == catalog.images()
-    assert stored_rows(tmp_path / "rebuilt") == stored_rows(tmp_path / "catalog")
+            assert stored_rows(rebuilt) == stored_rows(catalog)
 
 
 def test_engine_s_pool_is_what_the_catalog_asks_for(tmp_path: Path) -> None:

@@ -17,9 +17,10 @@ from holdfast.control.catalog import Catalog
 from holdfast.control.catalog.on_sqlite import source_file
 from holdfast.control.database import database
 from tests.kit import quick_disk
-from tests.kit.catalog_model import assert_answers, fed, stored_rows
+from tests.kit.catalog_model import assert_answers, fed
 from tests.kit.clock import FakeClock
 from tests.kit.fake_pool import FakeImage, FakePool, Node, Tree, tree_of
+from tests.kit.stored_rows import stored_in_files
 
 if TYPE_CHECKING:
     import sqlite3
@@ -96,13 +97,13 @@ def killed_everywhere(
             act(catalog)
             moments.armed = False
             check(catalog)
-    expected = stored_rows(quick_path / "catalog")
+    expected = stored_in_files(quick_path / "catalog")
     assert len(moments.taken) > 20
     for copy in moments.taken:
         with Catalog.open(copy, FakeClock()) as catalog:
             act(catalog)
             check(catalog)
-        assert stored_rows(copy) == expected
+        assert stored_in_files(copy) == expected
         shutil.rmtree(copy)
 
 

@@ -14,9 +14,10 @@ from holdfast.control.catalog import Catalog
 from holdfast.control.catalog.on_sqlite import source_file
 from holdfast.control.database import database
 from holdfast.control.database.failures import translate
-from tests.kit.catalog_model import assert_answers, fed, stored_rows
+from tests.kit.catalog_model import assert_answers, fed
 from tests.kit.clock import FakeClock
 from tests.kit.fake_pool import FakePool, tree_of
+from tests.kit.stored_rows import stored_in_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,7 +41,7 @@ def test_full_disk_leaves_the_image_pending_and_the_rest_intact(
 ) -> None:
     pool = FakePool(batch_rows=500)
     images = [] if first else [fed(catalog, pool, LITTLE)]
-    before = stored_rows(tmp_path)
+    before = stored_in_files(tmp_path)
     image = pool.backup(MUCH)
     catalog.record_image(image, pool.pool_id)
     connect = source_file._connect
@@ -56,7 +57,7 @@ def test_full_disk_leaves_the_image_pending_and_the_rest_intact(
             catalog.ingest(pool, ImageId(image.id))
         assert catalog.pending() == [image.id]
         assert "no space" in (catalog.image(ImageId(image.id)).catalog_detail or "")
-    assert stored_rows(tmp_path) == before
+    assert stored_in_files(tmp_path) == before
     catalog.ingest(pool, ImageId(image.id))
     assert catalog.image(ImageId(image.id)).catalog_detail is None
     assert_answers(catalog, [*images, image], SOURCE)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import fnmatch
-import sqlite3
 from typing import TYPE_CHECKING
 
 from holdfast.base.ids import ImageId
@@ -13,7 +12,6 @@ from tests.kit.fake_pool import Node, Tree, split
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
-    from pathlib import Path
 
     from holdfast.control.catalog import Catalog, FileRow, FileVersion
     from tests.kit.fake_pool import FakeImage, FakePool
@@ -130,55 +128,3 @@ def assert_tree(catalog: Catalog, image: FakeImage, top: bytes) -> None:
         for path, node in image.tree.items()
         if path.startswith(below)
     )
-
-
-def stored_rows(directory: Path) -> list[list[tuple[object, ...]]]:
-    """Every row of every source's file in a form that does not depend on ids; checks them too."""
-    stored = []
-    for file in sorted((directory / "files").glob("*.db")):
-        connection = sqlite3.connect(file)
-        try:
-            assert connection.execute("PRAGMA integrity_check").fetchall() == [("ok",)]
-            connection.execute("INSERT INTO names_search (names_search) VALUES ('integrity-check')")
-            stored.append(_rows(connection))
-            assert _orphans(connection) == []
-        finally:
-            connection.close()
-    return stored
-
-
-def _rows(connection: sqlite3.Connection) -> list[tuple[object, ...]]:
-    images = {
-        sequence: place
-        for place, (sequence,) in enumerate(
-            connection.execute("SELECT sequence FROM restore_points ORDER BY sequence")
-        )
-    }
-    paths = {1: b""}
-    for directory, parent, name in connection.execute(
-        "WITH RECURSIVE down (id, parent, name) AS ("
-        " SELECT id, parent, name FROM directories WHERE parent = 1 UNION ALL"
-        " SELECT d.id, d.parent, d.name FROM directories d JOIN down ON d.parent = down.id)"
-        "SELECT down.id, down.parent, n.name FROM down JOIN names n ON n.id = down.name"
-    ):
-        paths[directory] = paths[parent] + b"/" + name
-    rows = connection.execute(
-        "SELECT f.directory, n.name, f.first, f.last, "
-        "f.kind, f.size, f.mtime_ns, f.mode, f.uid, f.gid, f.inode "
-        "FROM files f JOIN names n ON n.id = f.name"
-    )
-    return sorted(
-        (paths[row[0]], row[1], images[row[2]], images.get(row[3], "open"), *row[4:])
-        for row in rows
-    )
-
-
-def _orphans(connection: sqlite3.Connection) -> list[tuple[str, int]]:
-    placed = set(connection.execute("SELECT directory, name FROM places"))
-    assert placed == set(connection.execute("SELECT directory, name FROM files"))
-    return connection.execute(
-        "SELECT 'name', id FROM names WHERE id NOT IN (SELECT name FROM files) "
-        "UNION ALL SELECT 'directory', id FROM directories "
-        "WHERE id NOT IN (SELECT directory FROM files) "
-        "AND id NOT IN (SELECT parent FROM directories)"
-    ).fetchall()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING
 
 import pytest
@@ -44,21 +45,37 @@ def postgres_url(postgres_server: postgres.Server) -> Iterator[str]:
     postgres_server.drop(name)
 
 
-@pytest.fixture(params=KINDS)
-def database_place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path | str]:
-    """Where a control database with the newest schema is: a file, or a URL."""
-    if request.param == "sqlite":
-        place = tmp_path / "control.db"
-        database = Database(place)
+@contextlib.contextmanager
+def place(request: pytest.FixtureRequest, kind: str, directory: Path) -> Iterator[Path | str]:
+    """Where a control database of a kind with the newest schema is: a file, or a URL."""
+    if kind == "sqlite":
+        file = directory / "control.db"
+        database = Database(file)
         database.migrate()
         database.close()
-        yield place
+        yield file
         return
     server: postgres.Server = request.getfixturevalue("postgres_server")
     template: str = request.getfixturevalue("migrated_template")
     name, url = server.database(template)
     yield url
     server.drop(name)
+
+
+@contextlib.contextmanager
+def opened(request: pytest.FixtureRequest, kind: str, directory: Path) -> Iterator[Database]:
+    """The same, open: for fixtures of a wider scope than `database`."""
+    with place(request, kind, directory) as found:
+        database = Database(found)
+        yield database
+        database.close()
+
+
+@pytest.fixture(params=KINDS)
+def database_place(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Path | str]:
+    """Where a control database with the newest schema is: a file, or a URL."""
+    with place(request, request.param, tmp_path) as found:
+        yield found
 
 
 @pytest.fixture

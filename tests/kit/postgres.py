@@ -68,14 +68,18 @@ class Server:
         """Make a database; its name and its URL."""
         self._made += 1
         name = f"site_{self._made}"
-        self.run(
-            "createdb", "-h", str(self.place), "-U", "holdfast", "-E", "UTF8",
-            "-T", template, name,
-        )  # fmt: skip
+        self.execute(f"CREATE DATABASE {name} TEMPLATE {template} STRATEGY FILE_COPY")
         return name, self.url(name)
 
     def drop(self, name: str) -> None:
-        self.run("dropdb", "-h", str(self.place), "-U", "holdfast", "--force", name)
+        self.execute(f"DROP DATABASE {name} WITH (FORCE)")
+
+    def execute(self, statement: str, database: str = "postgres") -> None:
+        """Run one statement as the server's administrator."""
+        import psycopg
+
+        with psycopg.connect(self.url(database), autocommit=True) as connection:
+            connection.execute(statement)
 
 
 @contextlib.contextmanager

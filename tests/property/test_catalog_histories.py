@@ -1,4 +1,7 @@
-"""Random histories of a source: fed step by step == rebuilt at once == brute force."""
+"""Random histories of a source: fed step by step == rebuilt at once == brute force.
+
+On SQLite and on PostgreSQL; what is rebuilt, is rebuilt in files, so that both keep the same rows.
+"""
 
 from __future__ import annotations
 
@@ -6,16 +9,25 @@ import shutil
 
 from hypothesis import HealthCheck, event, settings
 from hypothesis import strategies as st
-from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
+from hypothesis.stateful import (
+    RuleBasedStateMachine,
+    invariant,
+    precondition,
+    rule,
+    run_state_machine_as_test,
+)
 
 from holdfast.base.ids import ImageId
 from holdfast.control.catalog import Catalog
+from holdfast.control.database import Database
 from tests.kit import quick_disk
-from tests.kit.catalog_model import assert_answers, stored_rows
+from tests.kit.catalog_model import assert_answers
 from tests.kit.clock import FakeClock
 from tests.kit.fake_pool import DIR, FakeImage, FakePool, Node, Tree
+from tests.kit.stored_rows import stored_rows
 
 SOURCE = "host:/data"
+ROWS = [f"file_rows.{one}" for one in ("versions", "directories", "names", "points", "sets")]
 
 NAMES = st.sampled_from([b"a", b"b", b"C", "Ä".encode(), b"\xff", b"long name.txt"])
 PATHS = st.lists(NAMES, min_size=1, max_size=4).map(lambda names: b"/" + b"/".join(names))
@@ -53,7 +65,8 @@ class Histories(RuleBasedStateMachine):
     def __init__(self) -> None:
         super().__init__()
         self.path = quick_disk.make()
-        self.catalog = Catalog.open(self.path / "fed", FakeClock())
+        self.database = self.empty_database()
+        self.catalog = Catalog.open(self.path, FakeClock(), self.database)
         self.pool = FakePool(batch_rows=3)
         self.tree: Tree = {}
         self.older: list[Tree] = [{}]
@@ -63,7 +76,13 @@ class Histories(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.catalog.close()
+        self.database.close()
         shutil.rmtree(self.path)
+
+    def empty_database(self) -> Database:
+        database = Database(self.path / "control.db")
+        database.migrate()
+        return database
 
     def feed(self, image: FakeImage) -> None:
         self.catalog.ingest(self.pool, ImageId(image.id))
@@ -136,7 +155,7 @@ class Histories(RuleBasedStateMachine):
     @rule()
     def open_again(self) -> None:
         self.catalog.close()
-        self.catalog = Catalog.open(self.path / "fed", FakeClock())
+        self.catalog = Catalog.open(self.path, FakeClock(), self.database)
 
     @invariant()
     def answers_are_those_of_the_model(self) -> None:
@@ -146,17 +165,37 @@ class Histories(RuleBasedStateMachine):
     @precondition(lambda self: self.live and not self.waiting and not self.only_in_catalog)
     @rule()
     def rows_are_those_of_a_rebuild(self) -> None:
-        with quick_disk.directory() as rebuilt:
-            with Catalog.open(rebuilt, FakeClock()) as catalog:
-                catalog.rebuild(self.pool)
-                assert_answers(catalog, self.live, SOURCE)
-            assert stored_rows(rebuilt) == stored_rows(self.path / "fed")
+        with (
+            quick_disk.directory() as rebuilt,
+            Catalog.open(rebuilt, FakeClock()) as catalog,
+        ):
+            catalog.rebuild(self.pool)
+            assert_answers(catalog, self.live, SOURCE)
+            assert stored_rows(catalog) == stored_rows(self.catalog)
 
 
-Histories.TestCase.settings = settings(
+SETTINGS = settings(
     max_examples=40,
     stateful_step_count=14,
     deadline=None,
     suppress_health_check=[HealthCheck.too_slow, HealthCheck.filter_too_much],
 )
-TestHistories = Histories.TestCase
+
+
+def test_histories_in_files() -> None:
+    run_state_machine_as_test(Histories, settings=SETTINGS)
+
+
+def test_histories_in_tables(postgres_url: str) -> None:
+    database = Database(postgres_url)
+    database.migrate()
+    database.close()
+
+    class InTables(Histories):
+        def empty_database(self) -> Database:
+            database = Database(postgres_url)
+            with database.write() as connection:
+                connection.exec_driver_sql(f"TRUNCATE {', '.join(ROWS)}, clients CASCADE")
+            return database
+
+    run_state_machine_as_test(InTables, settings=settings(SETTINGS, max_examples=15))

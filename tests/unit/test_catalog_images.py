@@ -21,9 +21,10 @@ from holdfast.base.ids import ImageId
 from holdfast.control.catalog import Catalog, set_aside
 from holdfast.control.catalog.on_sqlite import source_file
 from holdfast.control.database import Database
-from tests.kit.catalog_model import assert_answers, fed, stored_rows
+from tests.kit.catalog_model import assert_answers, fed
 from tests.kit.clock import FakeClock
 from tests.kit.fake_pool import FakePool, tree_of
+from tests.kit.stored_rows import stored_in_files
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -141,19 +142,20 @@ def test_catalog_of_a_newer_schema_is_refused_untouched(tmp_path: Path) -> None:
     assert refused.value.hint is not None
 
 
-def test_file_of_a_newer_schema_is_refused(catalog: Catalog, tmp_path: Path) -> None:
+def test_file_of_a_newer_schema_is_refused(tmp_path: Path) -> None:
     pool = FakePool()
-    image = fed(catalog, pool, tree_of(b"/a"))
-    (file,) = (tmp_path / "files").glob("*.db")
-    connection = sqlite3.connect(file)
-    connection.execute("PRAGMA user_version=99")
-    connection.close()
-    with pytest.raises(CatalogError, match="schema 99"):
-        catalog.list_directory(ImageId(image.id), b"/")
-    second = pool.backup(tree_of(b"/b"))
-    catalog.record_image(second, pool.pool_id)
-    with pytest.raises(CatalogError, match="schema 99"):
-        catalog.ingest(pool, ImageId(second.id))
+    with Catalog.open(tmp_path, FakeClock()) as catalog:
+        image = fed(catalog, pool, tree_of(b"/a"))
+        (file,) = (tmp_path / "files").glob("*.db")
+        connection = sqlite3.connect(file)
+        connection.execute("PRAGMA user_version=99")
+        connection.close()
+        with pytest.raises(CatalogError, match="schema 99"):
+            catalog.list_directory(ImageId(image.id), b"/")
+        second = pool.backup(tree_of(b"/b"))
+        catalog.record_image(second, pool.pool_id)
+        with pytest.raises(CatalogError, match="schema 99"):
+            catalog.ingest(pool, ImageId(second.id))
 
 
 def as_of_the_first_schema(file: Path) -> None:
@@ -192,7 +194,7 @@ def test_file_of_the_first_schema_is_upgraded_and_goes_on(tmp_path: Path) -> Non
         assert_answers(catalog, images, SOURCE)
     with Catalog.open(tmp_path / "new", FakeClock()) as catalog:
         catalog.rebuild(pool)
-    assert stored_rows(tmp_path / "old") == stored_rows(tmp_path / "new")
+    assert stored_in_files(tmp_path / "old") == stored_in_files(tmp_path / "new")
 
 
 def test_file_of_an_older_schema_is_upgraded_when_it_is_read(

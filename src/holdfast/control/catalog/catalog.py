@@ -407,6 +407,11 @@ class Catalog:
 
 
 def _file_rows(database: Database, directory: Path) -> FileRows:
+    if database.file is None:
+        # its driver is not needed elsewhere
+        from holdfast.control.catalog.on_postgresql import SourceTables
+
+        return SourceTables(database)
     (directory / FILES).mkdir(mode=0o700, exist_ok=True)
 
     def generation_of(source: int) -> int:

@@ -28,7 +28,14 @@ if TYPE_CHECKING:
 
     from holdfast.base.ids import ImageId, SourceName
     from holdfast.control.catalog.pattern import Pattern
-    from holdfast.control.catalog.rows import ChangeRow, FileRow, FileVersion, FoundRow, TreeBatch
+    from holdfast.control.catalog.rows import (
+        ChangeRow,
+        ChangeRows,
+        FileRow,
+        FileVersion,
+        FoundRow,
+        TreeBatch,
+    )
 
 OPEN_END = 0x7FFF_FFFF
 """``last`` of what still exists; larger than any sequence number, four bytes on disk."""
@@ -136,6 +143,27 @@ class FeedTarget(Protocol):
         ...
 
 
+class ImageFeed(Protocol):
+    """The feeding of one image, inside of the writer's transaction."""
+
+    @property
+    def rows(self) -> int:
+        """How many rows were added."""
+        ...
+
+    def add(self, batch: ChangeRows) -> None:
+        """Feed one batch of differences."""
+        ...
+
+    def finish(self, base: int | None) -> None:
+        """Settle what no row mentioned; see `FeedTarget.finish`."""
+        ...
+
+    def close(self) -> None:
+        """Leave nothing temporary behind; also after a failure."""
+        ...
+
+
 class RowsWriter(Protocol):
     """One generation of one source's rows, for its only writer. Not thread-safe."""
 
@@ -159,8 +187,8 @@ class RowsWriter(Protocol):
         """Undo the feeding of this image and of all newer ones."""
         ...
 
-    def feed(self, sequence: int, mode: Mode) -> FeedTarget:
-        """Begin to feed an image."""
+    def feed(self, sequence: int, mode: Mode) -> ImageFeed:
+        """Begin to feed an image; one at a time."""
         ...
 
     def expire(self, images: Collection[ImageId]) -> int:

@@ -10,7 +10,14 @@ from __future__ import annotations
 import contextlib
 from typing import TYPE_CHECKING
 
-from holdfast.base.errors import Busy, Cancelled, HoldfastError, NotFound, StorageError
+from holdfast.base.errors import (
+    Busy,
+    Cancelled,
+    DatabaseLost,
+    HoldfastError,
+    NotFound,
+    StorageError,
+)
 from holdfast.base.ids import ImageId, PoolId, pool_id
 from holdfast.control.catalog import registry
 from holdfast.control.catalog.ingest import ingest, is_of_image, shifted
@@ -23,6 +30,11 @@ if TYPE_CHECKING:
     from holdfast.control.catalog.file_rows import FileRows, RestorePoint, Source, SourceRows
     from holdfast.control.catalog.rows import PoolReader
     from holdfast.control.database import Database
+
+
+def passes(error: Exception) -> bool:
+    """Whether an image goes on waiting after an error: a full disk, a lost store or server."""
+    return isinstance(error, StorageError | Busy | DatabaseLost)
 
 
 class Indexer:
@@ -50,9 +62,7 @@ class Indexer:
                 raise
             except Exception as error:
                 detail = error.message if isinstance(error, HoldfastError) else repr(error)
-                # A full disk or a lost store passes: the image goes on waiting, and says for what.
-                passing = isinstance(error, StorageError | Busy)
-                state = CatalogState.PENDING if passing else CatalogState.FAILED
+                state = CatalogState.PENDING if passes(error) else CatalogState.FAILED
                 with contextlib.suppress(HoldfastError), self._database.write() as connection:
                     registry.set_state(connection, image, state, detail)
                 raise

@@ -14,7 +14,6 @@ import itertools
 from typing import TYPE_CHECKING
 
 from holdfast.base.errors import CatalogError, HoldfastError, IntegrityError, NotFound
-from holdfast.control.catalog.feed import Feed
 from holdfast.control.catalog.file_rows import Mode
 
 if TYPE_CHECKING:
@@ -155,7 +154,7 @@ def _run(
     base_image: ImageId | None,
     progress: Callable[[int], None],
 ) -> int:
-    feed = Feed(writer.feed(sequence, mode), mode)
+    feed = writer.feed(sequence, mode)
     try:
         # The engine compares in threads of its own, a batch or two ahead of us.
         for batch in pool.changes(base_image, point.image):

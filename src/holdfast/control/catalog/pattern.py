@@ -26,10 +26,12 @@ class Pattern:
     Attributes:
         part: What a name must contain, for patterns that are no globs; else None.
         required: Trigrams that a name must contain; empty if too short to have any.
+        like: What SQL's LIKE with a backslash lets every name through that matches, and others.
     """
 
     part: str | None
     required: frozenset[str]
+    like: str
     _name: re.Pattern[str] | None
     _above: tuple[re.Pattern[str] | None, ...]
     _head: str | None
@@ -70,16 +72,32 @@ def parse(text: str) -> Pattern:
     folded = folded.rstrip("/") if folded.strip("/") else ""
     if not _MAGIC.search(folded):
         head, slash, part = folded.rpartition("/")
-        return Pattern(part, frozenset(trigrams(part)), None, (), head if slash else None)
+        like = _verbatim(part) + "%" if slash else f"%{_verbatim(part)}%"
+        return Pattern(part, frozenset(trigrams(part)), like, None, (), head if slash else None)
     *above, name = _components(folded)
     required = frozenset[str]().union(*map(trigrams, _GLOB_PARTS.split(name)))
     return Pattern(
         None,
         required,
+        _like(name),
         re.compile(fnmatch.translate(name)),
         tuple(None if one == "**" else re.compile(fnmatch.translate(one)) for one in above),
         None,
     )
+
+
+def _verbatim(text: str) -> str:
+    return re.sub(r"([\\%_])", r"\\\1", text)
+
+
+def _like(glob: str) -> str:
+    """A glob over names for LIKE, which knows no sets of characters: any one will do there."""
+    parts = []
+    at = 0
+    for magic in _GLOB_PARTS.finditer(glob):
+        parts += [_verbatim(glob[at : magic.start()]), "%" if magic[0] == "*" else "_"]
+        at = magic.end()
+    return "".join(parts) + _verbatim(glob[at:])
 
 
 def _components(glob: str) -> list[str]:

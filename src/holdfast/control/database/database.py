@@ -10,19 +10,21 @@ from __future__ import annotations
 
 import contextlib
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
 
 from holdfast.base.errors import CatalogError, Invalid
-from holdfast.control.database.failures import translated
+from holdfast.control.database.failures import server_errors, translated
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from sqlite3 import Connection as SqliteConnection
 
-HEAD = "0010"
+    import psycopg
+
+HEAD = "0011"
 """The newest revision in ``migrations/versions``; a test holds it against Alembic's opinion."""
 
 BUSY_TIMEOUT_S = 30.0
@@ -71,6 +73,8 @@ class Database:
                 pool_size=10,
                 connect_args={"connect_timeout": CONNECT_TIMEOUT_S},
             )
+            # what it saves in a minute's query it costs in a thousand quick ones
+            event.listen(self._engine, "connect", _without_compiling)
             event.listen(self._engine, "begin", _begin_on_server)
             self._reader = self._engine.execution_options(
                 isolation_level="REPEATABLE READ", postgresql_readonly=True
@@ -97,6 +101,26 @@ class Database:
             self._engine.execution_options(isolation_level="AUTOCOMMIT").connect() as connection,
         ):
             yield connection
+
+    def driver_connection(self) -> psycopg.Connection[tuple[Any, ...]]:
+        """A connection of the driver's own to the server, that commits each statement.
+
+        For what is large: it counts neither as a reader nor as a writer here, and waits for none.
+        The caller closes it, and translates what it raises: see `failures.server_errors`.
+
+        Raises:
+            DatabaseLost: The server can't be reached.
+        """
+        dialect = self._engine.dialect
+        arguments, named = dialect.create_connect_args(self._engine.url)
+        with server_errors(self.name):
+            import psycopg
+
+            connection = psycopg.connect(
+                *arguments, **named, autocommit=True, connect_timeout=CONNECT_TIMEOUT_S
+            )
+            connection.execute(_NO_COMPILING)
+            return connection
 
     def migrate(self) -> None:
         """Create the schema, or bring an older one up to date.
@@ -170,6 +194,14 @@ def _configure(connection: SqliteConnection, _record: object) -> None:
     connection.execute("PRAGMA journal_mode=WAL")
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
+
+
+_NO_COMPILING = "SET jit = off"
+
+
+def _without_compiling(connection: psycopg.Connection[tuple[Any, ...]], _record: object) -> None:
+    connection.execute(_NO_COMPILING)
+    connection.commit()
 
 
 def _begin(connection: sa.Connection) -> None:

@@ -67,9 +67,16 @@ def translate(error: sqlite3.Error, file: Path | str) -> HoldfastError:
     return CatalogError(f"the catalog's file '{file}' failed: {error}", REBUILD_HINT)
 
 
-def translate_server(error: DBAPIError, name: str) -> HoldfastError | None:
-    """Say what an error of PostgreSQL means; None for one that is a defect of ours."""
-    cause = error.orig
+def translate_server(
+    cause: BaseException, name: str, *, lost: bool = False
+) -> HoldfastError | None:
+    """Say what an error of PostgreSQL's driver means; None for one that is a defect of ours.
+
+    Args:
+        cause: What the driver raised.
+        name: What a person knows the database by.
+        lost: Whether the connection is known to be of no use any more.
+    """
     state = getattr(cause, "sqlstate", None)
     lines = str(cause).strip().splitlines() or [type(cause).__name__]
     said = lines[0]
@@ -86,7 +93,7 @@ def translate_server(error: DBAPIError, name: str) -> HoldfastError | None:
         return CatalogDamaged(f"the database '{name}' is damaged: {said}")
     # A server that was never reached, or went away, names no state or one of these classes.
     gone = state is None and type(cause).__name__ in {"OperationalError", "InterfaceError"}
-    if gone or (state or "")[:2] in {"08", "28", "3D", "57"} or error.connection_invalidated:
+    if gone or (state or "")[:2] in {"08", "28", "3D", "57"} or lost:
         return DatabaseLost(f"can't reach the database '{name}': {said}")
     return None
 
@@ -103,7 +110,22 @@ def translated(place: Path | str) -> Iterator[None]:
     except DBAPIError as error:
         if isinstance(error.orig, sqlite3.Error):
             raise translate(error.orig, place) from error
-        told = translate_server(error, str(place))
+        cause = error.orig or error
+        told = translate_server(cause, str(place), lost=error.connection_invalidated)
+        if told is None:
+            raise
+        raise told from error
+
+
+@contextlib.contextmanager
+def server_errors(name: str) -> Iterator[None]:
+    """Run a block that uses PostgreSQL's driver itself; its errors leave as errors of Holdfast."""
+    import psycopg
+
+    try:
+        yield
+    except psycopg.Error as error:
+        told = translate_server(error, name)
         if told is None:
             raise
         raise told from error

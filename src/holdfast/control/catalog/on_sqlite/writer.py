@@ -10,6 +10,7 @@ import itertools
 from typing import TYPE_CHECKING, TypeVar
 
 from holdfast.base.ids import ImageId
+from holdfast.control.catalog.feed import Feed
 from holdfast.control.catalog.file_rows import OPEN_END, Mode, RestorePoint
 from holdfast.control.catalog.joining import heirs
 from holdfast.control.catalog.on_sqlite.shrink import shrink
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     import sqlite3
     from collections.abc import Collection, Iterator, Sequence
 
-    from holdfast.control.catalog.file_rows import FeedTarget, NewDirectory, NewName
+    from holdfast.control.catalog.file_rows import NewDirectory, NewName
     from holdfast.control.catalog.rows import ChangeRow
 
 _TEMPORARY = """
@@ -163,11 +164,11 @@ class FileWriter:
         execute("UPDATE files SET last = ? WHERE last >= ?", (OPEN_END, oldest))
         execute("DELETE FROM restore_points WHERE sequence >= ?", (oldest,))
 
-    def feed(self, sequence: int, mode: Mode) -> FeedTarget:
+    def feed(self, sequence: int, mode: Mode) -> Feed:
         """Begin to feed an image."""
         if mode is Mode.FRESH:
-            return _FirstFeed(self._connection, sequence)
-        return _LaterFeed(self._connection, sequence, mode)
+            return Feed(_FirstFeed(self._connection, sequence), mode)
+        return Feed(_LaterFeed(self._connection, sequence, mode), mode)
 
     def expire(self, images: Collection[ImageId]) -> int:
         """Take images out, in one transaction."""

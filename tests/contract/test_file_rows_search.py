@@ -13,6 +13,8 @@ from holdfast.base.ids import ImageId
 from holdfast.control.catalog import Catalog
 from holdfast.control.catalog.folding import fold_name, fold_text
 from holdfast.control.catalog.on_sqlite import source_file
+from holdfast.control.database import Database
+from tests.kit import databases
 from tests.kit.catalog_model import asked_versions, fed, found
 from tests.kit.clock import FakeClock
 from tests.kit.fake_pool import FakeImage, FakePool, Node, Tree, tree_of
@@ -64,8 +66,8 @@ TERMS = [
 
 
 @pytest.fixture
-def catalog(tmp_path: Path) -> Iterator[Catalog]:
-    with Catalog.open(tmp_path, FakeClock()) as opened:
+def catalog(tmp_path: Path, database: Database) -> Iterator[Catalog]:
+    with Catalog.open(tmp_path, FakeClock(), database) as opened:
         yield opened
 
 
@@ -76,11 +78,17 @@ def everything() -> Tree:
 NAMES_AS_PATHS = [b"/" + name for name in NAMES]
 
 
-@pytest.fixture(scope="module")
-def library(tmp_path_factory: pytest.TempPathFactory) -> Iterator[tuple[Catalog, list[FakeImage]]]:
+@pytest.fixture(scope="module", params=databases.KINDS)
+def library(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[tuple[Catalog, list[FakeImage]]]:
     """Every awkward name in one image, every other one in the next; not to be changed."""
     pool = FakePool(batch_rows=1000)
-    with Catalog.open(tmp_path_factory.mktemp("library"), FakeClock()) as catalog:
+    directory = tmp_path_factory.mktemp("library")
+    with (
+        databases.opened(request, request.param, directory) as database,
+        Catalog.open(directory, FakeClock(), database) as catalog,
+    ):
         yield (
             catalog,
             [fed(catalog, pool, everything()), fed(catalog, pool, tree_of(*NAMES_AS_PATHS[::2]))],

@@ -1,4 +1,4 @@
-"""Images are recorded, fed and asked for."""
+"""Images are recorded, fed and asked for: file rows on SQLite and on PostgreSQL."""
 
 from __future__ import annotations
 
@@ -16,11 +16,12 @@ from holdfast.base.errors import (
     PathMissing,
 )
 from holdfast.base.ids import ImageId
-from holdfast.control.catalog import Catalog, CatalogState
+from holdfast.control.catalog import Catalog, CatalogState, feed
 from holdfast.control.database import Database
-from tests.kit.catalog_model import all_versions, assert_answers, fed, stored_rows
+from tests.kit.catalog_model import all_versions, assert_answers, fed
 from tests.kit.clock import FakeClock
 from tests.kit.fake_pool import DIR, FakePool, Node, tree_of
+from tests.kit.stored_rows import stored_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -61,13 +62,13 @@ def test_image_row_tells_what_the_manifest_says(catalog: Catalog) -> None:
     assert [copy.pool for copy in catalog.copies(row.id)] == [pool.pool_id]
 
 
-def test_feeding_twice_feeds_nothing_the_second_time(catalog: Catalog, tmp_path: Path) -> None:
+def test_feeding_twice_feeds_nothing_the_second_time(catalog: Catalog) -> None:
     pool = FakePool()
     image = fed(catalog, pool, tree_of(b"/a/b"))
-    before = stored_rows(tmp_path)
+    before = stored_rows(catalog)
     catalog.record_image(image, pool.pool_id)
     assert catalog.ingest(pool, ImageId(image.id)) == 0
-    assert stored_rows(tmp_path) == before
+    assert stored_rows(catalog) == before
     assert_answers(catalog, [image], SOURCE)
 
 
@@ -97,7 +98,7 @@ def test_directory_that_becomes_a_file_and_back_is_followed(catalog: Catalog) ->
 
 
 def test_base_that_the_pool_lost_is_replaced_by_an_older_one(
-    catalog: Catalog, tmp_path: Path
+    catalog: Catalog,
 ) -> None:
     pool = FakePool()
     shared = tree_of(*(b"/d/f%d" % n for n in range(40)))
@@ -110,7 +111,7 @@ def test_base_that_the_pool_lost_is_replaced_by_an_older_one(
     third = fed(catalog, pool, third_tree)
     assert pool.asked[-1] == (first.id, third.id)
     assert_answers(catalog, [first, second, third], SOURCE)
-    assert len(stored_rows(tmp_path)[0]) == len(all_versions([first, second, third]))
+    assert len(stored_rows(catalog)[0]) == len(all_versions([first, second, third]))
 
 
 def test_without_any_base_the_whole_tree_is_compared_by_the_catalog(catalog: Catalog) -> None:
@@ -190,10 +191,10 @@ def test_number_that_comes_again_after_an_expiration_does_not_make_an_image_late
     assert (new.first_image, new.current) == (second.id, True)
 
 
-def test_feeding_that_is_stopped_leaves_nothing_behind(catalog: Catalog, tmp_path: Path) -> None:
+def test_feeding_that_is_stopped_leaves_nothing_behind(catalog: Catalog) -> None:
     pool = FakePool(batch_rows=2)
     first = fed(catalog, pool, tree_of(b"/a/b", b"/a/c"))
-    before = stored_rows(tmp_path)
+    before = stored_rows(catalog)
     second = pool.backup(tree_of(b"/a/b", b"/1", b"/2", b"/3", b"/4", b"/5", b"/6"))
     catalog.record_image(second, pool.pool_id)
 
@@ -204,7 +205,7 @@ def test_feeding_that_is_stopped_leaves_nothing_behind(catalog: Catalog, tmp_pat
     with pytest.raises(Cancelled):
         catalog.ingest(pool, ImageId(second.id), stop)
     assert catalog.pending() == [second.id]
-    assert stored_rows(tmp_path) == before
+    assert stored_rows(catalog) == before
     catalog.ingest(pool, ImageId(second.id))
     assert_answers(catalog, [first, second], SOURCE)
 
@@ -262,6 +263,20 @@ def test_paths_deeper_than_path_max_are_kept(catalog: Catalog) -> None:
     assert catalog.entry(ImageId(image.id), deep).kind == "file"
 
 
+@pytest.mark.parametrize(("names", "directories"), [(0, 0), (3, 100), (100, 2), (9, 4)])
+def test_feed_that_outgrows_what_it_may_remember_stores_the_same(
+    catalog: Catalog, monkeypatch: pytest.MonkeyPatch, names: int, directories: int
+) -> None:
+    monkeypatch.setattr(feed, "NAMES_KNOWN", names)
+    monkeypatch.setattr(feed, "DIRECTORIES_KNOWN", directories)
+    pool = FakePool(batch_rows=4)
+    first = tree_of(*(b"/d%d/e%d/f%d" % (n % 3, n % 5, n % 11) for n in range(60)))
+    second = first | tree_of(*(b"/d%d/new/f%d" % (n % 3, n % 13) for n in range(30)))
+    images = [fed(catalog, pool, first), fed(catalog, pool, second), fed(catalog, pool, first)]
+    assert_answers(catalog, images, SOURCE)
+    stored_rows(catalog)
+
+
 def test_numbers_that_fill_64_bits_survive(catalog: Catalog) -> None:
     pool = FakePool()
     node = Node(size=2**62, inode=2**64 - 2, mtime_ns=-(2**62), uid=2**32 - 1, gid=2**32 - 2)
@@ -315,9 +330,9 @@ def test_missing_path_and_file_as_directory_are_told_apart(catalog: Catalog) -> 
     assert catalog.entry(image, b"a//b/").name == b"b"
 
 
-def test_restarted_catalog_answers_as_before(tmp_path: Path) -> None:
+def test_restarted_catalog_answers_as_before(tmp_path: Path, database: Database) -> None:
     pool = FakePool()
-    with Catalog.open(tmp_path, FakeClock()) as catalog:
+    with Catalog.open(tmp_path, FakeClock(), database) as catalog:
         images = [fed(catalog, pool, tree_of(b"/a/b")), fed(catalog, pool, tree_of(b"/a/c"))]
-    with Catalog.open(tmp_path, FakeClock()) as catalog:
+    with Catalog.open(tmp_path, FakeClock(), database) as catalog:
         assert_answers(catalog, images, SOURCE)

@@ -10,9 +10,10 @@ import pytest
 from holdfast.base.ids import ImageId
 from holdfast.control.catalog import Catalog, CatalogState
 from holdfast.control.database import Database
-from tests.kit.catalog_model import assert_answers, fed, stored_rows
+from tests.kit.catalog_model import assert_answers, fed
 from tests.kit.clock import FakeClock
 from tests.kit.fake_pool import FakePool, Node, Tree, tree_of
+from tests.kit.stored_rows import stored_rows
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -37,7 +38,7 @@ def catalog(tmp_path: Path, database: Database) -> Iterator[Catalog]:
 
 @pytest.mark.parametrize("order", list(itertools.permutations(range(5), 3))[::4])
 def test_images_expire_in_any_order(
-    catalog: Catalog, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory, order: tuple[int]
+    catalog: Catalog, tmp_path_factory: pytest.TempPathFactory, order: tuple[int]
 ) -> None:
     pool = FakePool()
     images = [fed(catalog, pool, tree) for tree in TREES]
@@ -50,7 +51,7 @@ def test_images_expire_in_any_order(
     rebuilt = tmp_path_factory.mktemp("rebuilt")
     with Catalog.open(rebuilt, FakeClock()) as other:
         other.rebuild(pool)
-    assert stored_rows(tmp_path) == stored_rows(rebuilt)
+        assert stored_rows(catalog) == stored_rows(other)
 
 
 def test_state_that_comes_back_is_one_version_once_nothing_parts_it(catalog: Catalog) -> None:
@@ -77,13 +78,13 @@ def test_expiring_the_newest_image_reopens_what_it_had_closed(catalog: Catalog) 
     assert_answers(catalog, [first, third], SOURCE)
 
 
-def test_source_whose_images_all_expired_can_be_fed_again(catalog: Catalog, tmp_path: Path) -> None:
+def test_source_whose_images_all_expired_can_be_fed_again(catalog: Catalog) -> None:
     pool = FakePool()
     for tree in TREES[:2]:
         image = fed(catalog, pool, tree)
         pool.expire(image.id)
         catalog.expire(ImageId(image.id))
-    assert stored_rows(tmp_path) == [[]]
+    assert stored_rows(catalog) == [[]]
     assert list(catalog.find("")) == []
     image = fed(catalog, pool, TREES[2])
     assert_answers(catalog, [image], SOURCE)
@@ -98,22 +99,24 @@ def test_image_that_was_never_fed_can_expire(catalog: Catalog) -> None:
     assert catalog.pending() == []
 
 
-def test_expiration_cut_short_by_a_kill_is_finished_at_the_next_opening(tmp_path: Path) -> None:
+def test_expiration_cut_short_by_a_kill_is_finished_at_the_next_opening(
+    tmp_path: Path, database: Database
+) -> None:
     pool = FakePool()
-    with Catalog.open(tmp_path, FakeClock()) as catalog:
+    with Catalog.open(tmp_path, FakeClock(), database) as catalog:
         images = [fed(catalog, pool, tree) for tree in TREES[:3]]
         with catalog._database.write() as connection:
             from holdfast.control.catalog import registry
 
             registry.drop_copy(connection, ImageId(images[1].id), None)
         assert [row.id for row in catalog.images()] == [images[0].id, images[2].id]
-    with Catalog.open(tmp_path, FakeClock()) as catalog:
+    with Catalog.open(tmp_path, FakeClock(), database) as catalog:
         assert_answers(catalog, [images[0], images[2]], SOURCE)
-    assert len(stored_rows(tmp_path)[0]) == 7
+        assert len(stored_rows(catalog)[0]) == 7
 
 
 def test_rebuild_from_the_pool_alone_gives_the_same_answers(
-    catalog: Catalog, tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
+    catalog: Catalog, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     pool = FakePool()
     ours = [fed(catalog, pool, tree, "one:/") for tree in TREES]
@@ -126,7 +129,7 @@ def test_rebuild_from_the_pool_alone_gives_the_same_answers(
         for images, source in ((ours, "one:/"), (theirs, "two:/")):
             assert_answers(rebuilt, images, source)
         assert rebuilt.images() == catalog.images()
-    assert stored_rows(bare) == stored_rows(tmp_path)
+        assert stored_rows(rebuilt) == stored_rows(catalog)
 
 
 def test_rebuild_forgets_what_the_pool_lost_and_learns_what_it_gained(catalog: Catalog) -> None:
