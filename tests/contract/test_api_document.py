@@ -12,6 +12,7 @@ import pytest
 
 from holdfast.control.access import Role
 from holdfast.control.database import Database
+from holdfast.control.jobs import JobKind, NewJob, Outcome, Remark, Result, Severity
 from holdfast.faces.api.app import TAGS
 from holdfast.faces.api.serving import serving_https
 from tests.kit import quick_disk
@@ -38,8 +39,18 @@ def api() -> Iterator[Api]:
         database.close()
 
 
+def fill(api: Api) -> None:
+    """Things that have small numbers, for requests to find."""
+    book = api.master.jobs
+    path = (Remark(Severity.ERROR, "no permission", "may not", path=b"/\xff"),)
+    for added in book.enqueue([NewJob(kind=JobKind.BACKUP)] * 3):
+        for granted in book.grant([added.id]):
+            book.end(added.id, granted.job.fence, Result(Outcome.COMPLETED), path)
+
+
 @pytest.mark.parametrize("tag", [tag["name"] for tag in TAGS])
 def test_schemathesis_finds_nothing(api: Api, tmp_path: Path, tag: str) -> None:
+    fill(api)
     book = api.master.access
     book.add_user("tester", role=Role.ADMINISTRATOR)
     _, token = book.create_token("tester", "schemathesis")
@@ -53,6 +64,8 @@ def test_schemathesis_finds_nothing(api: Api, tmp_path: Path, tag: str) -> None:
                 f"--tls-verify={https.certificate}",
                 f"--header=Authorization: Bearer {token}",
                 f"--include-tag={tag}",
+                # A stream of a job that waits does not end; unit tests follow some.
+                "--exclude-operation-id=follow_job",
                 "--max-examples=10",
                 "--seed=1",
                 "--no-color",

@@ -37,6 +37,18 @@ class Expected(NamedTuple):
 KNOWN = frozenset({ADM, OPE, RES, AUD})
 
 TABLE: Mapping[str, Expected] = {
+    "GET /api/v1/jobs": Expected(KNOWN),
+    "GET /api/v1/jobs/{id}": Expected(KNOWN),
+    "POST /api/v1/jobs/{id}/cancel": Expected({ADM, OPE}),
+    "POST /api/v1/jobs/{id}/suspend": Expected({ADM, OPE}),
+    "POST /api/v1/jobs/{id}/resume": Expected({ADM, OPE}),
+    "POST /api/v1/jobs/{id}/restart": Expected({ADM, OPE}),
+    "GET /api/v1/jobs/{id}/progress": Expected(KNOWN),
+    "GET /api/v1/jobs/{id}/events": Expected(KNOWN),
+    "GET /api/v1/jobs/{id}/events/export": Expected(KNOWN),
+    "GET /api/v1/activity": Expected(KNOWN),
+    "GET /api/v1/activity/export": Expected(KNOWN),
+    "GET /api/v1/activity/numbers": Expected(KNOWN),
     "POST /api/v1/sessions": Expected(STRANGERS),
     "GET /api/v1/me": Expected(KNOWN),
     "PUT /api/v1/me/password": Expected(KNOWN),

@@ -19,7 +19,7 @@ from holdfast.control.jobs.paging import Order
 from holdfast.control.jobs.schema import jobs
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable
+    from collections.abc import Iterable, Sequence
     from datetime import datetime
 
     from holdfast.base.ids import JobId
@@ -55,6 +55,7 @@ SORTS: dict[str, sa.Column[Any]] = {
 """What lists of jobs can be sorted by."""
 
 _AT_ONCE = 1000
+_LAST_NS = 2**63 - 1
 
 Visible = Callable[[sa.Connection, sa.ColumnElement[str]], sa.ColumnElement[bool]]
 """Which clients somebody may see, as a condition on the column that has their names."""
@@ -89,23 +90,15 @@ class Wanted:
     begun: bool | None = None
     visible: Visible | None = None
 
-    def __post_init__(self) -> None:
-        if self.since is not None and self.until is not None and self.until < self.since:
-            raise Invalid(
-                f"a time can't end at {self.until:%Y-%m-%d %H:%M}, before it begins "
-                f"at {self.since:%Y-%m-%d %H:%M}",
-                "name the earlier moment first",
-            )
-
     def conditions(self, connection: sa.Connection) -> list[sa.ColumnElement[bool]]:
         """What a row of ``jobs`` must fulfil, for the database of a connection to judge."""
         found: list[sa.ColumnElement[bool]] = []
         if self.visible is not None:
             found.append(self.visible(connection, jobs.c.client))
         if self.since is not None:
-            found.append(jobs.c.at_ns >= to_ns(self.since))
+            found.append(jobs.c.at_ns >= bounded_ns(self.since))
         if self.until is not None:
-            found.append(jobs.c.at_ns < to_ns(self.until))
+            found.append(jobs.c.at_ns < bounded_ns(self.until))
         choices: list[tuple[sa.Column[Any], Iterable[str]]] = [
             (jobs.c.client, self.clients),
             (jobs.c.policy, self.policies),
@@ -125,6 +118,11 @@ class Wanted:
             waits = jobs.c.state == str(JobState.QUEUED)
             found.append(sa.not_(waits) if self.begun else waits)
         return found
+
+
+def bounded_ns(moment: datetime) -> int:
+    """Nanoseconds since 1970 as far as a column reaches, which is from 1677 to 2262."""
+    return max(min(to_ns(moment), _LAST_NS), -_LAST_NS)
 
 
 def page(
@@ -154,6 +152,20 @@ def place(job: Job, sort: Sort) -> After:
     """Where the page after a job begins."""
     values = rows.values_of(job) | {"id": job.id}
     return Order(SORTS, jobs.c.id, sort).place(values)
+
+
+def after(key: Sequence[int | str | None] | None) -> After | None:
+    """The place that whoever pages has kept.
+
+    Raises:
+        Invalid: It is none.
+    """
+    if key is None:
+        return None
+    value, number = key
+    if value is None or not isinstance(number, int):
+        raise Invalid("no row of this list has such a place")
+    return value, number
 
 
 def count(connection: sa.Connection, wanted: Wanted) -> int:

@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
 
-from holdfast.base.clock import from_ns, to_ns
+from holdfast.base.clock import from_ns
 from holdfast.control.jobs.job import JobState, Outcome
+from holdfast.control.jobs.lists import bounded_ns
 from holdfast.control.jobs.schema import jobs
 
 if TYPE_CHECKING:
@@ -78,8 +79,8 @@ def numbers(
         sa.select(jobs.c.outcome, sa.func.count().label("jobs"))
         .where(
             works,
-            jobs.c.at_ns >= to_ns(since),
-            jobs.c.at_ns < to_ns(until),
+            jobs.c.at_ns >= bounded_ns(since),
+            jobs.c.at_ns < bounded_ns(until),
             jobs.c.state == str(JobState.ENDED),
         )
         .group_by(jobs.c.outcome)

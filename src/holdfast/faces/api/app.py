@@ -15,9 +15,11 @@ from starlette.routing import compile_path
 
 from holdfast import __version__
 from holdfast.faces.api import (
+    activity,
     audit,
     document,
     health,
+    jobs,
     me,
     metrics,
     policies,
@@ -46,6 +48,8 @@ ROUTERS: tuple[APIRouter, ...] = (
     settings.router,
     runs.router,
     upcoming.router,
+    jobs.router,
+    activity.router,
     users.router,
     tokens.router,
     audit.router,
@@ -60,6 +64,8 @@ TAGS = [
     {"name": "Policies", "description": "What is backed up, when, where to, for how long."},
     {"name": "Policies as code", "description": "Whole documents of policies; templates."},
     {"name": "Schedule", "description": "What is going to start, as things stand."},
+    {"name": "Jobs", "description": "What there is to do, who does it, and what happened to it."},
+    {"name": "Activity", "description": "What came of backup sets and other work, in numbers."},
     {"name": "Settings", "description": "What is set for the site, and who set it."},
     {"name": "Users", "description": "Who may log in, as what, and for which clients."},
     {"name": "Tokens", "description": "What programs log in with."},

@@ -56,6 +56,8 @@ STATUS: dict[type[errors.HoldfastError], int] = {
     errors.ImageProtected: 409,
     errors.ClockDoubtful: 409,
     errors.TargetNotEmpty: 409,
+    errors.WrongState: 409,
+    errors.WorkerLost: 503,
     errors.Fenced: 409,
     errors.Busy: 409,
     errors.Unsupported: 501,
