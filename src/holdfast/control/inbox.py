@@ -8,6 +8,7 @@ has its image; handing one over twice changes nothing.
 from __future__ import annotations
 
 import json
+from base64 import b64encode
 from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
@@ -15,6 +16,7 @@ from holdfast.base.errors import CatalogError, InputOutput, storage_error
 from holdfast.base.files import write_whole
 
 if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable
     from pathlib import Path
 
     from holdfast.control.catalog import Manifest
@@ -39,6 +41,32 @@ class Note:
     software: str
     pool: str
     labels: dict[str, str] = field(default_factory=dict)
+    findings: list[list[str]] = field(default_factory=list)
+    """Severity, code, message, and the path as base64, of the first of them."""
+
+
+class Finding(Protocol):
+    """A problem with one file, as the engine's ``Finding``."""
+
+    @property
+    def path(self) -> bytes:
+        """Which file."""
+        ...
+
+    @property
+    def code(self) -> str:
+        """A stable word for the cause."""
+        ...
+
+    @property
+    def message(self) -> str:
+        """The same in a sentence."""
+        ...
+
+    @property
+    def severity(self) -> str:
+        """How bad it is: warning or error."""
+        ...
 
 
 class Recorder(Protocol):
@@ -55,14 +83,24 @@ class Inbox:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
-    def leave(self, image: Manifest, pool: str) -> None:
+    def leave(self, image: Manifest, pool: str, findings: Iterable[Finding] = ()) -> None:
         """Leave a note of a committed image; durable on return.
+
+        Args:
+            image: Its manifest.
+            pool: The pool that has it.
+            findings: Problems with single files, for the job that the image is told as.
 
         Raises:
             StorageError: It can't be written: there is no room, no permission, or an error.
         """
-        facts = {name: getattr(image, name) for name in Note.__slots__ if name != "pool"}
-        note = Note(**facts, pool=pool)
+        others = {"pool", "findings"}
+        facts = {name: getattr(image, name) for name in Note.__slots__ if name not in others}
+        told = [
+            [one.severity, one.code, one.message, b64encode(one.path).decode("ascii")]
+            for one in findings
+        ]
+        note = Note(**facts, pool=pool, findings=told)
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_whole(self._directory / (note.id + _SUFFIX), json.dumps(asdict(note)).encode())
@@ -70,8 +108,14 @@ class Inbox:
             kind = storage_error(error)
             raise kind(f"can't write in {self._directory}: {error.strerror}") from error
 
-    def hand_over(self, catalog: Recorder) -> None:
+    def hand_over(
+        self, catalog: Recorder, then: Callable[[Note], None] = lambda _note: None
+    ) -> None:
         """Give every note to the catalog.
+
+        Args:
+            catalog: Takes it first.
+            then: Takes it as well, before it goes; repeating has to be harmless.
 
         Raises:
             CatalogError: A note can't be understood; those before it are handed over.
@@ -89,6 +133,7 @@ class Inbox:
                     "bring the catalog back from the pool: holdfast catalog rebuild",
                 ) from error
             catalog.record_image(note, note.pool)
+            then(note)
             path.unlink(missing_ok=True)
 
     def notes(self) -> list[Path]:

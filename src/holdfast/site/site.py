@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from holdfast.base.settings import Settings
     from holdfast.control.catalog import Catalog, RebuildResult
     from holdfast.control.database import Database
+    from holdfast.control.inbox import Note
     from holdfast.engine import Image, Pool
     from holdfast.movers.backup_run import BackupOrder
     from holdfast.movers.drive import Reporter
@@ -243,7 +244,7 @@ class Site:
         if self._catalog is None:
             catalog = self._open_catalog()
             try:
-                self._inbox.hand_over(catalog)
+                self._inbox.hand_over(catalog, self._record_job)
             except BaseException:
                 catalog.close()
                 raise
@@ -252,7 +253,23 @@ class Site:
 
     def hear_notes(self) -> None:
         """Have the catalog hear of images that were committed since it was opened."""
-        self._inbox.hand_over(self.catalog)
+        self._inbox.hand_over(self.catalog, self._record_job)
+
+    def _record_job(self, note: Note) -> None:
+        """Have the activity log know a backup that was given by hand."""
+        from holdfast.control.dispatch.adhoc import done
+        from holdfast.control.jobs import JobBook
+
+        made = done(note)
+        if made is not None:
+            JobBook(self.database, self.clock).record(
+                made.new,
+                made.started_at,
+                made.ended_at,
+                made.result,
+                made.remarks,
+                made.left_out,
+            )
 
     def _open_catalog(self) -> Catalog:
         from holdfast.control.catalog import Catalog
@@ -302,7 +319,7 @@ class Site:
             order = replace(order, exclude=order.exclude + own)
         image = run_backup(self.pool, order, self.clock, report)
         try:
-            self._inbox.leave(image, self.pool_id)
+            self._inbox.leave(image, self.pool_id, image.findings)
         except StorageError as error:
             raise type(error)(
                 f"image {image.id} is safe in the pool, but the catalog could not be told: {error}",

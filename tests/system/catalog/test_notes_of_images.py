@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from holdfast.base.clock import SystemClock
+from holdfast.control.jobs import JobBook, Outcome
 from holdfast.site.secrets import SecretSource
 from holdfast.site.site import Site
 from tests.kit.command import Command
@@ -97,3 +98,23 @@ def test_a_damaged_note_is_no_obstacle_to_a_rebuild(site: Command, tree: Path) -
     site("catalog", "rebuild").assert_ok()
     assert ids(site) == [image]
     assert not note.exists()
+
+
+def test_a_backup_by_hand_is_a_job_that_has_ended(site: Command, tree: Path) -> None:
+    unreadable = tree / "unreadable"
+    unreadable.mkdir(mode=0)
+    poor = site.without_privileges()
+    made = poor("backup", tree, "--full", "--json").json()
+    for _ in range(2):
+        assert [one["policy"] for one in site("images", "--json").json_lines()] == ["adhoc"]
+    with Site.open(site.home, SecretSource.from_environment({}), SystemClock()) as opened:
+        book = JobBook(opened.database, opened.clock)
+        (job,) = book.each()
+        events = book.events(job.id)
+    assert (job.policy, job.backup_kind, job.image_id) == ("adhoc", "full", made["id"])
+    assert job.outcome is Outcome.COMPLETED_WITH_ERRORS
+    assert job.counters["size_bytes"] == made["stats"]["bytes_found"]
+    assert job.duration is not None
+    assert os.fsencode(unreadable) in {one.path for one in events}
+    # A catalog that is made anew keeps the jobs that it has.
+    site("catalog", "rebuild").assert_ok()

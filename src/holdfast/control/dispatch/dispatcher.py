@@ -117,7 +117,13 @@ class Dispatcher:
             # The image is there, whoever made it, and whatever becomes of the job.
             if message.image is not None:
                 self.catalog.record_image(message.image, self.pool_id)
-            after = self.jobs.end(job, fence, hearing.result(message), hearing.remarks(message))
+            after = self.jobs.end(
+                job,
+                fence,
+                hearing.result(message),
+                hearing.remarks(message),
+                hearing.left_out(message),
+            )
         except (Fenced, JobMissing):
             return Answer.FENCED
         with self._lock:

@@ -49,22 +49,24 @@ def result(message: WorkEnded) -> Result:
 
 
 def remarks(message: WorkEnded) -> list[Remark]:
-    """What its event log is to say, with a word on what was left out."""
-    found = [
-        Remark(
-            severity=Severity(one.severity),
-            cause=one.cause.replace("-", " "),
-            message=one.message,
-            matters=one.severity == Severity.ERROR,
-            path=one.path,
-        )
-        for one in message.events
-    ]
-    missing = message.events_total - len(message.events)
-    if missing > 0:
-        said = f"{missing} more findings are not listed"
-        found.append(Remark(Severity.WARNING, "left out", said, matters=True))
-    return found
+    """What its event log is to say."""
+    return [remark(one.severity, one.cause, one.message, one.path) for one in message.events]
+
+
+def remark(severity: str, cause: str, message: str, path: bytes | None) -> Remark:
+    """One line of an event log, from what a worker or an engine says."""
+    return Remark(
+        severity=Severity(severity),
+        cause=cause.replace("-", " "),
+        message=message,
+        matters=severity == Severity.ERROR,
+        path=path,
+    )
+
+
+def left_out(message: WorkEnded) -> int:
+    """How many events it had more than it told."""
+    return max(message.events_total - len(message.events), 0)
 
 
 def of_image(image: ImageRow) -> Result:

@@ -257,6 +257,38 @@ class JobBook:
 
         return self._commits.write(act)
 
+    def record(
+        self,
+        new: NewJob,
+        started_at: datetime,
+        ended_at: datetime,
+        result: Result,
+        remarks: Sequence[Remark] = (),
+        left_out: int = 0,
+    ) -> JobId:
+        """Write down a job that ran without this book, once.
+
+        Args:
+            new: What it was; its occurrence, `NewJob.due_at`, tells it from others.
+            started_at: When it began.
+            ended_at: When it ended.
+            result: What came of it; not a failure, which would be tried again.
+            remarks: What happened to files.
+            left_out: How much more there was to say of them.
+        """
+
+        def act(connection: sa.Connection) -> JobId:
+            (answer,) = enqueue.enqueue(connection, [new], started_at)
+            if answer.is_new:
+                job = store.load(connection, answer.id)
+                step = life.grant(job, started_at, self._lease)
+                begun = store.take_step(connection, job, step, started_at)
+                step = life.end(begun, begun.fence, ended_at, result, self._retrying)
+                store.take_step(connection, begun, step, ended_at, remarks, left_out)
+            return answer.id
+
+        return self._commits.write(act)
+
     def expire(self) -> list[Job]:
         """Give up on workers that were silent for longer than their lease; to be called often.
 

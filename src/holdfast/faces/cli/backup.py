@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 import click
 
+from holdfast.base import labels
 from holdfast.base.errors import EXIT_FINDINGS, EXIT_OK
-from holdfast.base.ids import client_name
+from holdfast.base.ids import ADHOC, client_name
 from holdfast.base.units import (
     format_count,
     format_duration,
@@ -82,6 +83,7 @@ def backup(
         one_file_system=one_file_system,
         compression=compression,
         read_all=full,
+        labels={labels.POLICY: ADHOC, labels.KIND: "full" if full else "differential"},
     )
     with opening.open_site() as site:
         # Whatever asks for a passphrase does so before the bar is drawn.
