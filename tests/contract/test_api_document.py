@@ -8,9 +8,10 @@ import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+import httpx
 import pytest
 
-from holdfast.control.access import Role
+from holdfast.control.access import ProviderLogins, Registration, Role
 from holdfast.control.database import Database
 from holdfast.control.jobs import JobKind, NewJob, Outcome, Remark, Result, Severity
 from holdfast.faces.api.app import TAGS
@@ -28,6 +29,20 @@ schemathesis.openapi.format("password", st.uuids().map(str))
 """
 
 
+def provider() -> httpx.Client:
+    """An identity provider that refuses everybody."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        if request.url.path.startswith("/.well-known/"):
+            places = ("authorization_endpoint", "token_endpoint", "jwks_uri")
+            here = "https://id.example.org"
+            described = {"issuer": here} | {name: f"{here}/{name}" for name in places}
+            return httpx.Response(200, json=described)
+        return httpx.Response(400, json={"error": "invalid_grant"})
+
+    return httpx.Client(transport=httpx.MockTransport(answer))
+
+
 @pytest.fixture
 def api() -> Iterator[Api]:
     """An API whose database does not wait for a disk."""
@@ -35,6 +50,10 @@ def api() -> Iterator[Api]:
         database = Database(home / "control.db")
         database.migrate()
         with make_api(database, home) as made:
+            registration = Registration("https://id.example.org", "site", "", "email")
+            made.master.logins = ProviderLogins(
+                database, made.clock, made.master.access, registration, provider
+            )
             yield made
         database.close()
 

@@ -8,7 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Self
 
 from holdfast.base.zones import machine_zone
-from holdfast.control.access import AccessBook, ActBook, AuditLog
+from holdfast.control.access import AccessBook, ActBook, AuditLog, ProviderLogins, Registration
 from holdfast.control.jobs import JobBook, Retrying
 from holdfast.control.policies import PolicyBook
 from holdfast.site.site import Site
@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from datetime import tzinfo
     from pathlib import Path
     from types import TracebackType
+
+    import httpx
 
     from holdfast.base.clock import Clock
     from holdfast.base.settings import Settings
@@ -42,10 +44,10 @@ class Master:
         access: Users and their tokens.
         audit: Every act, and what was refused.
         acts: Acts under way.
-        policies: What is to be protected, and how.
+        logins: Logins by way of an identity provider.
+        policies: What is protected, and everything they ever said.
         jobs: What is to be done, and what came of it.
         zone: Of schedules that name none, and of the calendar of retention.
-        policies: What is protected, and everything they ever said.
     """
 
     def __init__(self, site: Site) -> None:
@@ -56,12 +58,14 @@ class Master:
         self.catalog: Catalog = site.catalog
         self.access = AccessBook(self.database, self.clock)
         self.audit = AuditLog(self.database, self.clock)
-        self.policies = PolicyBook(self.database, self.clock)
         self.acts = ActBook(self.database, self.clock, self.audit)
         self.policies = PolicyBook(self.database, self.clock)
         retrying = Retrying(attempts=self.settings.count("jobs.attempts"))
         self.jobs = JobBook(self.database, self.clock, retrying)
         self.zone: tzinfo = self.settings.zone("site.zone") or machine_zone()
+        self.logins = ProviderLogins(
+            self.database, self.clock, self.access, _registration(self.settings), _http
+        )
 
     @classmethod
     def open(
@@ -96,3 +100,21 @@ class Master:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _registration(settings: Settings) -> Registration | None:
+    issuer = settings.text("login.issuer")
+    if not issuer:
+        return None
+    return Registration(
+        issuer,
+        settings.text("login.client-id"),
+        settings.text("login.client-secret"),
+        settings.text("login.claim"),
+    )
+
+
+def _http() -> httpx.Client:
+    import httpx
+
+    return httpx.Client()

@@ -12,6 +12,8 @@ from holdfast.control.access.chain import Break, Entry, Head, Outcome, Row, Veri
 from holdfast.control.access.passwords import Cost
 from holdfast.control.access.permissions import PERMISSIONS, SITE_WIDE, Role, Verb
 from holdfast.control.access.principal import Principal, Way, local
+from holdfast.control.access.provider import Registration
+from holdfast.control.access.provider_logins import ProviderLogins
 from holdfast.control.access.scope import ALL_CLIENTS, Scope
 
 __all__ = [
@@ -30,6 +32,8 @@ __all__ = [
     "Head",
     "Outcome",
     "Principal",
+    "ProviderLogins",
+    "Registration",
     "Role",
     "Row",
     "Scope",

@@ -129,16 +129,14 @@ class AccessBook:
             "role": role.value,
             "scope": _scope_text(scope),
             "password_hash": kept,
-            "subject": None if subject is None else "\n".join(subject),
+            "subject": _subject_text(subject),
             "disabled": False,
             "created_ns": self._clock.now_ns(),
         }
         with self._database.write() as connection:
             if _find(connection, users.c.name == name) is not None:
                 raise AlreadyExists(f"there is a user '{name}' already")
-            other = _find(connection, users.c.subject == values["subject"])
-            if subject is not None and other is not None:
-                raise AlreadyExists(f"'{other.name}' is who that is at the identity provider")
+            _require_nobody_else(connection, name, _subject_text(subject))
             connection.execute(sa.insert(users).values(**values))
             return _user(_row(connection, name))
 
@@ -173,6 +171,30 @@ class AccessBook:
             if disabled:
                 _end_sessions(connection, name, self._clock.now_ns())
             return _user(_row(connection, name))
+
+    def set_subject(self, name: str, subject: tuple[str, str] | None) -> User:
+        """Say who a user is at an identity provider.
+
+        Args:
+            name: The user.
+            subject: Issuer and identity; None for nobody.
+
+        Raises:
+            NotFound: There is none of this name.
+            AlreadyExists: Another user is that one.
+        """
+        text = _subject_text(subject)
+        with self._database.write() as connection:
+            _row(connection, name)
+            _require_nobody_else(connection, name, text)
+            connection.execute(sa.update(users).where(users.c.name == name).values(subject=text))
+            return _user(_row(connection, name))
+
+    def user_of(self, subject: tuple[str, str]) -> User | None:
+        """Who somebody at an identity provider is here; None for nobody."""
+        with self._database.read() as connection:
+            row = _find(connection, users.c.subject == _subject_text(subject))
+        return None if row is None else _user(row)
 
     def set_password(self, name: str, password: str) -> None:
         """Give a user a new password. Logins that were made with the old one end.
@@ -454,6 +476,16 @@ def _row(connection: sa.Connection, name: str) -> sa.Row[tuple[object, ...]]:
     if row is None:
         raise NotFound(f"there is no user '{name[:80]}'", "'holdfast user list' shows them")
     return row
+
+
+def _subject_text(subject: tuple[str, str] | None) -> str | None:
+    return None if subject is None else "\n".join(subject)
+
+
+def _require_nobody_else(connection: sa.Connection, name: str, subject: str | None) -> None:
+    other = None if subject is None else _find(connection, users.c.subject == subject)
+    if other is not None and other.name != name:
+        raise AlreadyExists(f"'{other.name}' is who that is at the identity provider")
 
 
 def _end_sessions(connection: sa.Connection, user: str, now_ns: int) -> None:

@@ -47,6 +47,18 @@ tokens = Table(
 Index(None, tokens.c.user_name, tokens.c.created_ns)
 Index(None, tokens.c.expires_ns)
 
+# logins that go on in a browser, by way of an identity provider
+provider_logins = Table(
+    "provider_logins",
+    metadata,
+    Column("secret_hash", Text, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("nonce", Text, nullable=False),
+    Column("verifier", Text, nullable=False),
+    Column("redirect_uri", Text, nullable=False),
+    Column("begun_ns", BigInteger, nullable=False),
+)
+
 login_failures = Table(
     "login_failures",
     metadata,

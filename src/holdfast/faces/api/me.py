@@ -11,6 +11,7 @@ from pydantic import Field, SecretStr
 from holdfast.base.errors import Forbidden, NotFound
 from holdfast.control.access import Principal, Role, Verb, Way
 from holdfast.control.access.passwords import MAX_CHARACTERS
+from holdfast.control.access.provider_logins import REDIRECT_URI
 from holdfast.faces.api import document, visitors
 from holdfast.faces.api.door import TheMaster, TheNote, anybody, make_router, may
 from holdfast.faces.api.models import Model
@@ -37,6 +38,33 @@ class Session(Model):
     id: str = Field(description="To speak of it.", examples=["0c5bd1f5a2e9"])
     user: UserName
     expires_at: datetime | None
+
+
+class ProviderLogin(Model):
+    """A login that is to go on in a browser."""
+
+    redirect_uri: str = Field(
+        description="Where the browser comes back to, with `code` and `state`: a port of its own "
+        "machine.",
+        examples=["http://127.0.0.1:8723/"],
+        json_schema_extra={"pattern": f"^{REDIRECT_URI}$"},
+    )
+
+
+class BegunLogin(Model):
+    """A login that was begun."""
+
+    url: str = Field(description="Where the browser is to be sent.")
+    login: str = Field(description="What finishes it. A secret: not for the browser.")
+    expires_in_s: int
+
+
+class ProviderCode(Model):
+    """What a browser came back with."""
+
+    login: SecretStr = Field(description="As the login's beginning gave it.", max_length=200)
+    state: SecretStr = Field(max_length=2000)
+    code: SecretStr = Field(max_length=2000)
 
 
 class Me(Model):
@@ -80,6 +108,37 @@ def log_in(
         body.name, body.password.get_secret_value(), visitors.address(request)
     )
     note.who = token.user
+    note.details["token"] = token.id
+    return Session(token=secret, id=token.id, user=token.user, expires_at=token.expires_at)
+
+
+@router.post(
+    "/sessions/provider",
+    status_code=201,
+    responses={404: document.response(404), 429: document.busy()},
+)
+def begin_provider_login(
+    _: Annotated[None, anybody()], master: TheMaster, body: ProviderLogin
+) -> BegunLogin:
+    """Begin a login by the site's identity provider (OpenID Connect, with PKCE)."""
+    begun = master.logins.begin(body.redirect_uri)
+    return BegunLogin(url=begun.url, login=begun.secret, expires_in_s=begun.expires_in_s)
+
+
+@router.post(
+    "/sessions/provider/code",
+    status_code=201,
+    responses={401: document.response(401), 404: document.response(404)},
+)
+def finish_provider_login(
+    _: Annotated[None, anybody(act=True)], master: TheMaster, body: ProviderCode, note: TheNote
+) -> Session:
+    """Finish it: let in whom the provider recognised. It lasts for twelve hours."""
+    token, secret = master.logins.finish(
+        body.login.get_secret_value(), body.state.get_secret_value(), body.code.get_secret_value()
+    )
+    note.who = token.user
+    note.about = f"users/{token.user}"
     note.details["token"] = token.id
     return Session(token=secret, id=token.id, user=token.user, expires_at=token.expires_at)
 

@@ -12,7 +12,9 @@ from holdfast.control import access
 from holdfast.control.access import Principal, Role, Verb
 from holdfast.control.access.accounts import MAX_LABEL, USER_NAME
 from holdfast.control.access.passwords import MAX_CHARACTERS, MIN_CHARACTERS
+from holdfast.control.access.provider_logins import IDENTITY, MAX_IDENTITY
 from holdfast.control.access.scope import GLOB, MAX_GLOB, MAX_GLOBS
+from holdfast.faces.api import document
 from holdfast.faces.api.door import TheMaster, TheNote, make_router, may
 from holdfast.faces.api.models import Model, Page
 from holdfast.faces.api.paging import Pages
@@ -56,6 +58,14 @@ NewPassword = Annotated[
         json_schema_extra={"minLength": MIN_CHARACTERS, "maxLength": MAX_CHARACTERS},
     ),
 ]
+Identity = Annotated[
+    str,
+    Field(
+        description="What the site's identity provider says in the claim `login.claim`.",
+        examples=["alice@example.org"],
+        json_schema_extra={"pattern": f"^{IDENTITY}$", "minLength": 1, "maxLength": MAX_IDENTITY},
+    ),
+]
 Administrator = Annotated[Principal, may(Verb.MANAGE_USERS)]
 
 
@@ -67,6 +77,9 @@ class User(Model):
     role: Role
     scope: Globs
     has_password: bool = Field(description="Whether a password was set.")
+    identity: str | None = Field(
+        description="Who that is at the site's identity provider.", examples=["alice@example.org"]
+    )
     disabled: bool = Field(description="Nothing of this one is let in.")
     created_at: datetime
 
@@ -79,6 +92,7 @@ class User(Model):
             role=user.role,
             scope=list(user.scope.globs),
             has_password=user.has_password,
+            identity=None if user.subject is None else user.subject[1],
             disabled=user.disabled,
             created_at=user.created_at,
         )
@@ -92,8 +106,9 @@ class NewUser(Model):
     display_name: DisplayName = ""
     scope: Globs = Field(default=["*"])
     password: NewPassword | None = Field(
-        default=None, description="Without one, only tokens let this one in."
+        default=None, description="Without one, there is no login by name and password."
     )
+    identity: Identity | None = None
 
 
 class UserChange(Model):
@@ -103,6 +118,12 @@ class UserChange(Model):
     display_name: DisplayName | None = None
     scope: Globs | None = None
     disabled: bool | None = None
+
+
+class IdentityChange(Model):
+    """Who a user is at the site's identity provider."""
+
+    identity: Identity | None = Field(description="Null for nobody.")
 
 
 class PasswordChange(Model):
@@ -119,7 +140,7 @@ def list_users(_: Administrator, master: TheMaster, pages: Pages) -> Page[User]:
     return pages.page(rows, key=lambda row: (row.name,), show=User.of)
 
 
-@router.post("/users", status_code=201)
+@router.post("/users", status_code=201, responses={404: document.response(404)})
 def create_user(
     _: Administrator, master: TheMaster, body: NewUser, response: Response, note: TheNote
 ) -> User:
@@ -131,6 +152,7 @@ def create_user(
         display_name=body.display_name,
         scope=access.Scope.of(body.scope),
         password=None if body.password is None else body.password.get_secret_value(),
+        subject=None if body.identity is None else master.logins.subject(body.identity),
     )
     response.headers["Location"] = f"/api/v1/users/{made.name}"
     return User.of(made)
@@ -165,6 +187,15 @@ def set_password(
 ) -> None:
     """Give a user a new password. What that one has logged in ends."""
     master.access.set_password(name, body.password.get_secret_value())
+
+
+@router.put("/users/{name}/identity")
+def set_identity(
+    _: Administrator, master: TheMaster, name: NamedUser, body: IdentityChange
+) -> User:
+    """Say who a user is at the site's identity provider, so that a login there lets that one in."""
+    subject = None if body.identity is None else master.logins.subject(body.identity)
+    return User.of(master.access.set_subject(name, subject))
 
 
 @router.delete("/users/{name}", status_code=204)

@@ -93,7 +93,12 @@ def list_(url: str | None, as_json: bool) -> int:
 @clients_option
 @click.option("--display-name", metavar="TEXT", default="", help="As people write it.")
 @password_file_option
-@click.option("--no-password", is_flag=True, help="Only tokens are to let this one in.")
+@click.option("--no-password", is_flag=True, help="No login by name and password.")
+@click.option(
+    "--identity",
+    metavar="TEXT",
+    help="Who this is at the site's identity provider; then no password is asked for.",
+)
 @options.url_option
 @options.json_flag
 def add(
@@ -103,6 +108,7 @@ def add(
     display_name: str,
     password_file: Path | None,
     no_password: bool,
+    identity: str | None,
     url: str | None,
     as_json: bool,
 ) -> int:
@@ -114,8 +120,10 @@ def add(
     body: dict[str, Any] = {"name": name, "role": role, "display_name": display_name}
     if clients:
         body["scope"] = list(clients)
+    if identity is not None:
+        body["identity"] = identity
     with open_api(url) as api:
-        if not no_password:
+        if password_file is not None or not (no_password or identity):
             body["password"] = read_password(password_file, f"new password of {name}")
         made = api.post("/users", body)
     _tell(Screen(as_json=as_json), made, "made")
@@ -162,6 +170,25 @@ def set_role(name: str, role: str, clients: tuple[str, ...], url: str | None, as
     return EXIT_OK
 
 
+@user.command(
+    arguments=[("NAME", "The user."), ("IDENTITY", "What the provider says of that one.")],
+    examples=["holdfast user set-identity bob bob@example.org", "holdfast user set-identity bob"],
+)
+@name_argument
+@click.argument("identity", required=False)
+@options.url_option
+@options.json_flag
+def set_identity(name: str, identity: str | None, url: str | None, as_json: bool) -> int:
+    """Say who a user is at the site's identity provider; without IDENTITY, nobody."""
+    from holdfast.faces.cli.api_client import at, open_api
+
+    with open_api(url) as api:
+        changed = api.put(at("users", name, "identity"), {"identity": identity})
+    who = identity or "nobody"
+    _tell_short(Screen(as_json=as_json), changed, f"{name} is {who} at the identity provider")
+    return EXIT_OK
+
+
 @user.command(arguments=[("NAME", "The user.")], examples=["holdfast user disable bob"])
 @name_argument
 @options.url_option
@@ -200,24 +227,33 @@ def remove(name: str, yes: bool, url: str | None, as_json: bool) -> int:
 
 
 @user.command(
-    arguments=[("NAME", "Who you are.")],
+    arguments=[("NAME", "Who you are; without it, the site's identity provider says so.")],
     examples=[
         "export HOLDFAST_URL=https://master.example.org:8443",
         'export HOLDFAST_TOKEN="$(holdfast user login alice)"',
+        'export HOLDFAST_TOKEN="$(holdfast user login)"',
     ],
 )
-@name_argument
+@click.argument("name", required=False)
 @password_file_option
 @options.url_option
 @options.json_flag
-def login(name: str, password_file: Path | None, url: str | None, as_json: bool) -> int:
-    """Log in, and write a token to stdout that lasts for twelve hours."""
+def login(name: str | None, password_file: Path | None, url: str | None, as_json: bool) -> int:
+    """Log in, and write a token to stdout that lasts for twelve hours.
+
+    Without NAME, in a browser on this machine, by the site's identity provider.
+    """
     from holdfast.faces.cli.api_client import open_api
 
     screen = Screen(as_json=as_json)
     with open_api(url, anonymous=True) as api:
-        password = read_password(password_file, f"password of {name}")
-        session = api.post("/sessions", {"name": name, "password": password})
+        if name is None:
+            from holdfast.faces.cli.browser_login import log_in
+
+            session = log_in(api, screen)
+        else:
+            password = read_password(password_file, f"password of {name}")
+            session = api.post("/sessions", {"name": name, "password": password})
     if as_json:
         screen.json(session)
         return EXIT_OK
@@ -283,6 +319,7 @@ def _confirm(question: str) -> None:
 
 def _cells(row: dict[str, Any]) -> list[str]:
     way = "with a password" if row["has_password"] else "by tokens"
+    way = "by the provider" if row["identity"] else way
     return [
         row["name"],
         row["role"],
