@@ -30,6 +30,7 @@ from holdfast.control.policies.policy import (
 from holdfast.control.policies.rows import Act, Filter, Revision
 from holdfast.control.policies.templates import Template, template, templates
 from holdfast.control.policies.terms import terms_by, terms_of
+from holdfast.control.policies.texts import read_span, read_window, write_span, write_window
 from holdfast.control.policies.types import TYPES, PolicyType, PolicyTypes
 from holdfast.control.policies.validation import SiteFacts, review, validate
 
@@ -72,6 +73,8 @@ __all__ = [
     "from_plain",
     "make_plan",
     "parse",
+    "read_span",
+    "read_window",
     "render",
     "review",
     "sources",
@@ -81,4 +84,6 @@ __all__ = [
     "terms_of",
     "to_plain",
     "validate",
+    "write_span",
+    "write_window",
 ]

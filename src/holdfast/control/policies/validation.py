@@ -164,7 +164,7 @@ def _check_clients(policy: Policy, site: SiteFacts) -> Iterator[Finding]:
         hint = "write for example 'web*' or 'web*,db*,!web-test'"
         yield error("client_query", f"'{shown(policy.client_query)}' names no client", hint)
     elif not site.clients.matching(policy.client_query):
-        message = f"none of the {len(site.clients):,} known clients is named by it"
+        message = f"it names none of the known clients ({len(site.clients):,})"
         yield warning("client_query", message, "it will be for those that join later")
 
 
