@@ -118,8 +118,10 @@ class Catalog:
 
     def record_image(self, image: Manifest, pool_id: str) -> None:
         """Note an image and its copy in a pool; its files are pending. Repeating is harmless."""
-        with self._database.write() as connection:
-            registry.record(connection, image, PoolId(pool_id), self._clock.now_ns())
+        now_ns = self._clock.now_ns()
+        self._database.together.write(
+            lambda connection: registry.record(connection, image, PoolId(pool_id), now_ns)
+        )
 
     def images(self, source: str | None = None) -> list[ImageRow]:
         """Every image, or those of one source, newest last."""

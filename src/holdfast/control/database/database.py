@@ -9,13 +9,15 @@ refused before anything is read from it.
 from __future__ import annotations
 
 import contextlib
+import threading
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 from sqlalchemy import event
 
-from holdfast.base.errors import CatalogError, Invalid
+from holdfast.base.errors import Busy, CatalogError, Invalid
+from holdfast.control.database.commits import Commits
 from holdfast.control.database.failures import server_errors, translated
 
 if TYPE_CHECKING:
@@ -42,6 +44,7 @@ class Database:
     Attributes:
         name: What a person knows it by: the file, or the URL without its password.
         file: Where it is, if it is SQLite.
+        together: For what many threads write: they share commits.
     """
 
     def __init__(self, place: Path | str) -> None:
@@ -80,6 +83,8 @@ class Database:
                 isolation_level="REPEATABLE READ", postgresql_readonly=True
             )
         self._writer = self._engine.execution_options(**{_WRITES: True})
+        self._turn = threading.Lock()
+        self.together = Commits(self)
 
     @contextlib.contextmanager
     def read(self) -> Iterator[sa.Connection]:
@@ -89,9 +94,26 @@ class Database:
 
     @contextlib.contextmanager
     def write(self) -> Iterator[sa.Connection]:
-        """One transaction; durable when the block has ended without an exception."""
-        with translated(self.name), self._writer.begin() as connection:
+        """One transaction; durable when the block has ended without an exception.
+
+        Raises:
+            Busy: Others write for longer than a person would wait.
+        """
+        with translated(self.name), self._in_turn(), self._writer.begin() as connection:
             yield connection
+
+    @contextlib.contextmanager
+    def _in_turn(self) -> Iterator[None]:
+        """Wait for the other threads of this process here.
+
+        SQLite would have them look again after longer and longer pauses.
+        """
+        if not self._turn.acquire(timeout=BUSY_TIMEOUT_S):
+            raise Busy(f"the database '{self.name}' is in use by other threads of this process")
+        try:
+            yield
+        finally:
+            self._turn.release()
 
     @contextlib.contextmanager
     def session(self) -> Iterator[sa.Connection]:

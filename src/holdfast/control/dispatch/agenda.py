@@ -8,7 +8,6 @@ kept of what is active, and begin anew with what becomes so.
 from __future__ import annotations
 
 from dataclasses import replace
-from itertools import groupby
 from typing import TYPE_CHECKING
 
 from holdfast.control.dispatch.roster import WHOLE, Roster, backup_of, family
@@ -16,7 +15,7 @@ from holdfast.control.jobs import JobState, Wanted
 from holdfast.control.schedule import Timetable
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Hashable, Iterable, Sequence
     from datetime import datetime, tzinfo
 
     from holdfast.base.ids import ClientName, ImageId, PolicyName, SourceName
@@ -92,13 +91,14 @@ class Agenda:
         due = self._timetable.due(now, AT_ONCE)
         if not due:
             return []
-        due.sort(key=_in_order)
-        new: list[NewJob] = []
-        for _, group in groupby(due, key=_together):
-            parts = [job for one in group if (job := self._job(one)) is not None]
-            if parts:
-                new.append(family(parts))
-        self._jobs.enqueue(new)
+        families: dict[Hashable, list[NewJob]] = {}
+        for one in due:
+            job = self._job(one)
+            if job is not None:
+                # What begins together on one client is one job in parts.
+                key = one.policy, one.schedule, one.due_at, one.missed, job.client
+                families.setdefault(key, []).append(job)
+        self._jobs.enqueue([family(parts) for parts in families.values()])
         self._histories.handled(due, now)
         for one in due:
             if not one.missed:
@@ -169,12 +169,3 @@ def _keys(entries: Iterable[Entry]) -> list[tuple[PolicyName, str, SourceName]]:
         for schedule in entry.schedules
         for source in entry.sources
     ]
-
-
-def _together(due: Due) -> tuple[str, str, datetime, bool]:
-    """What makes one family."""
-    return due.policy, due.schedule, due.due_at, due.missed
-
-
-def _in_order(due: Due) -> tuple[str, str, datetime, bool, str]:
-    return (*_together(due), due.source)

@@ -7,6 +7,7 @@ is not to run later is missed when the window closes.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from holdfast.base.errors import WrongState
@@ -23,6 +24,10 @@ if TYPE_CHECKING:
     from holdfast.control.jobs import Granted, JobBook, Ready
 
     Slot = tuple[PolicyName | None, str | None]
+
+
+EXPLAIN_EVERY = timedelta(seconds=5)
+"""How often it is written down anew what jobs wait for."""
 
 
 class Queue:
@@ -45,6 +50,7 @@ class Queue:
         self._waiting_for_window: dict[JobId, str] = {}
         self._told: dict[JobId, tuple[str | None, str]] = {}
         self._roster: Roster | None = None
+        self._explained_at: datetime | None = None
 
     def step(self, now: datetime, roster: Roster) -> list[Granted]:
         """Let begin what can."""
@@ -59,7 +65,7 @@ class Queue:
             if job not in begun:
                 # Somebody cancelled or suspended it meanwhile.
                 self._broker.release(job)
-        self._explain()
+        self._explain(now)
         return granted
 
     def let_go(self, job: JobId) -> None:
@@ -124,14 +130,29 @@ class Queue:
             # Somebody cancelled it meanwhile.
             return
 
-    def _explain(self) -> None:
-        """Write down what queued jobs wait for, where that changed."""
-        waits = {
+    def _explain(self, now: datetime) -> None:
+        """Write down what queued jobs wait for, where that changed.
+
+        What many wait for changes with every job that ends: that is not worth writing each time.
+        """
+        due = self._explained_at is None or not (
+            timedelta() <= now - self._explained_at < EXPLAIN_EVERY
+        )
+        if due:
+            self._explained_at = now
+            waits = dict(self._broker.waiting())
+        else:
+            new = self._ready.keys() - self._told.keys()
+            waits = {job: wait for job in new if (wait := self._broker.waits(job)) is not None}
+        words = {
             job: (None if wait.on is None else str(wait.on), wait.words)
-            for job, wait in self._broker.waiting()
+            for job, wait in waits.items()
         }
-        waits |= {job: ("window", words) for job, words in self._waiting_for_window.items()}
-        news = {job: wait for job, wait in waits.items() if self._told.get(job) != wait}
+        words |= {job: ("window", said) for job, said in self._waiting_for_window.items()}
+        news = {job: wait for job, wait in words.items() if self._told.get(job) != wait}
         if news:
             self._jobs.waits(news)
-        self._told = waits
+        if due:
+            self._told = words
+        else:
+            self._told.update(news)

@@ -183,6 +183,7 @@ def family(parts: Sequence[NewJob]) -> NewJob:
         kind=first.kind,
         policy=first.policy,
         schedule=first.schedule,
+        client=first.client if len({one.client for one in parts}) == 1 else None,
         backup_kind=first.backup_kind,
         storage_unit=first.storage_unit,
         priority=first.priority,

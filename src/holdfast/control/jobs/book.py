@@ -17,7 +17,6 @@ import sqlalchemy as sa
 from holdfast.base.clock import to_ns
 from holdfast.base.errors import WrongState
 from holdfast.control.jobs import enqueue, events, history, life, lists, numbers, queue, store
-from holdfast.control.jobs.commits import Commits
 from holdfast.control.jobs.events import WantedEvents
 from holdfast.control.jobs.job import JobState, Remark, Severity
 from holdfast.control.jobs.life import Retrying
@@ -77,7 +76,7 @@ class JobBook:
             lease: How long a worker may be silent.
         """
         self._database = database
-        self._commits = Commits(database)
+        self._commits = database.together
         self._clock = clock
         self._retrying = retrying or Retrying()
         self._lease = lease

@@ -10,7 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from holdfast.base.errors import Busy, WrongState
-from holdfast.control.jobs.commits import Commits
+from holdfast.control.database.commits import Commits
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
     import sqlalchemy as sa
 
-    from holdfast.control.database import Database
+    from holdfast.control.database.database import Database
 
 T = TypeVar("T")
 
