@@ -11,6 +11,7 @@ from holdfast.base.errors import EXIT_OK, Cancelled, UsageError
 from holdfast.faces.cli import options, policy_words
 from holdfast.faces.cli.policy_files import apply, export, template, validate
 from holdfast.faces.cli.policy_new import new
+from holdfast.faces.cli.policy_running import preview, run
 from holdfast.faces.cli.screen import Column, Screen
 from holdfast.faces.cli.user import local_time
 from holdfast.faces.cli.words import Group
@@ -93,6 +94,8 @@ def show(name: str, revisions: bool, url: str | None, as_json: bool) -> int:
 
 
 policy.add_command(new)
+policy.add_command(run)
+policy.add_command(preview)
 policy.add_command(template)
 policy.add_command(validate)
 policy.add_command(export)

@@ -150,8 +150,9 @@ def _https(settings: Settings) -> Https | None:
 
 def _log_to_stderr() -> None:
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s: %(message)s")
-    # Alembic tells of schemas, which is nobody's concern here.
-    logging.getLogger("alembic").setLevel(logging.WARNING)
+    # They tell of schemas and of servers that start, which is nobody's concern here.
+    for name in ("alembic", "uvicorn"):
+        logging.getLogger(name).setLevel(logging.WARNING)
 
 
 def _tell_service_manager(state: str) -> None:
