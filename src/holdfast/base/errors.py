@@ -259,7 +259,7 @@ class JobMissing(NotFound):
     """The site has no such job."""
 
     code = "job-missing"
-    advice = "list them with: holdfast jobs"
+    advice = "list them with: holdfast jobs list"
 
 
 class PolicyMissing(NotFound):

@@ -54,7 +54,7 @@ ACTIVITY: tuple[Column[Job], ...] = (
         is_size=True,
     ),
     Column("status", "status", 23, lambda job: job.status),
-    Column("kind", "kind", 8, lambda job: str(job.kind)),
+    Column("kind", "kind", 14, lambda job: str(job.kind)),
     Column("client", "client", 16, lambda job: job.client),
     Column("policy", "policy", 16, lambda job: job.policy),
     Column("source", "set", 20, lambda job: job.source),

@@ -78,7 +78,7 @@ def list_(
     now = SystemClock().now()
     wanted["object"] = wanted.pop("about")
     wanted["since"] = None if since is None else moments.since(since, now).isoformat()
-    wanted["until"] = None if until is None else _end(until, now).isoformat()
+    wanted["until"] = None if until is None else moments.past_until(until, now).isoformat()
     with open_api(url) as api:
         rows = list(api.pages("/audit", limit=limit, **wanted))[::-1]
     if as_json:
@@ -225,15 +225,6 @@ def _row(line: str, path: Path) -> Row:
         raise Invalid(
             f"'{path}' has a line that is no row of an audit log: {line[:60]!r}"
         ) from error
-
-
-def _end(text: str, now: datetime) -> datetime:
-    """A date to its end, and a duration back: what is asked for here is past."""
-    try:
-        datetime.fromisoformat(text.strip())
-    except ValueError:
-        return moments.since(text, now)
-    return moments.until(text, now)
 
 
 def _cells(row: dict[str, Any]) -> list[str]:

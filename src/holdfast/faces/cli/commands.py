@@ -14,7 +14,7 @@ from holdfast.base import errors
 
 COMMANDS = (
     *("quickstart", "init", "backup", "images", "ls", "find", "diff", "restore", "mount", "verify"),
-    *("serve", "service", "config", "policy", "schedule"),
+    *("serve", "service", "config", "policy", "schedule", "jobs", "activity", "events"),
     *("retention", "hold", "unhold", "lock", "expire", "gc", "pool", "catalog", "recover"),
     *("user", "token", "audit"),
 )

@@ -38,6 +38,19 @@ def since(text: str, now: datetime) -> datetime:
         raise _unclear(text) from error
 
 
+def past_until(text: str, now: datetime) -> datetime:
+    """The same where what is asked for is past: a date to its end, a duration back.
+
+    Raises:
+        Invalid: It is none, or too far away.
+    """
+    try:
+        datetime.fromisoformat(text.strip())
+    except ValueError:
+        return since(text, now)
+    return until(text, now)
+
+
 def _stated(text: str, whole_day: timedelta) -> datetime | None:
     stripped = text.strip()
     try:
