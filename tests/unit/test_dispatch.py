@@ -374,3 +374,20 @@ def test_an_image_with_errors_makes_a_job_with_errors(stage: Stage) -> None:
     assert (b"/srv/\xff", "no permission") in [(one.path, one.cause) for one in events]
     assert job.events_left_out == 2
     assert labels.JOB in backup(offer).labels
+
+
+def test_work_that_nobody_knows_fails_and_is_in_nobodys_way(stage: Stage) -> None:
+    stage.slots = 1
+    stage.restart()
+    stage.jobs.enqueue(
+        [
+            NewJob(kind=JobKind.BACKUP, work=work, storage_unit="default")
+            for work in ({}, {"version": 99, "work": "backup"}, SiteWork("expire").to_json())
+        ]
+    )
+    offers = [*stage.step(), *stage.step(), *stage.step()]
+    assert [one.work for one in offers] == [SiteWork("expire")]
+    first, second, _ = stage.all_jobs()
+    assert {first.outcome, second.outcome} == {Outcome.FAILED}
+    assert second.error is not None
+    assert "version 99" in second.error.message

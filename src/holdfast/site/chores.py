@@ -54,10 +54,14 @@ class Chores:
         self._feed()
 
     def close(self) -> None:
-        """Wait for what is under way."""
+        """Wait for what is under way; then the catalog has heard of every image."""
         self._closing.set()
         if self._feeding is not None:
             self._feeding.join()
+        try:
+            self._master.site.hear_notes()
+        except HoldfastError as error:
+            _LOG.warning("%s", error.message)
         self._closing.clear()
         self._looked_at = None
 
@@ -133,6 +137,8 @@ class Chores:
     def _feed_all(self) -> None:
         master = self._master
         try:
+            # Those of commands that were given while the site is served, and our own.
+            master.site.hear_notes()
             for image in master.catalog.pending():
                 if self._closing.is_set():
                     return

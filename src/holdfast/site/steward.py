@@ -6,6 +6,7 @@ completed, or done anew, the next time.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from holdfast.base.errors import Invalid
@@ -61,7 +62,20 @@ class Steward:
             WorkEvent("info", "held", f"image {image} was held or locked meanwhile, and stays")
             for image in kept
         ]
+        events += self._forget_old_jobs()
         return events + (self._collect(report) if gone else [])
+
+    def _forget_old_jobs(self) -> list[WorkEvent]:
+        master = self._master
+        age = timedelta(seconds=master.settings.seconds("jobs.history"))
+        before = master.clock.now() - age
+        total = 0
+        while count := master.jobs.forget(before):
+            total += count
+        if not total:
+            return []
+        said = f"{format_count(total)} jobs that ended before {before:%Y-%m-%d} are forgotten"
+        return [WorkEvent("info", "forgotten", said)]
 
     def _collect(self, report: Reporter) -> list[WorkEvent]:
         site = self._master.site

@@ -57,6 +57,7 @@ def test_a_policy_makes_images_that_restore(site: Command, tree: Path, tmp_path:
     with served(site) as running:
         made = until(lambda: images(site)[1:], "two images")
         running.stop()
+    assert list((site.home / "catalog" / "inbox").iterdir()) == []
     assert {one["policy"] for one in made} == {"servers"}
     assert {one["schedule"] for one in made} == {"often"}
     site("restore", made[0]["id"], "--to", tmp_path / "back", "--verify").assert_ok()

@@ -15,10 +15,10 @@ from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from holdfast.base import labels
-from holdfast.base.errors import Fenced, JobMissing
+from holdfast.base.errors import Fenced, HoldfastError, JobMissing
 from holdfast.base.ids import JobId
 from holdfast.control.dispatch import hearing
-from holdfast.control.jobs import JobKind, JobState
+from holdfast.control.jobs import JobError, JobKind, JobState, Outcome, Result
 from holdfast.wire.messages import Answer, BackupWork, WorkOffer, WorkProgress, work_from_json
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ class Dispatcher:
             for job in self.jobs.expire():
                 self._let_go(job)
             granted = self.queue.step(now, self.agenda.roster)
-        return [self._offer(one) for one in granted]
+        return [offer for one in granted if (offer := self._offer(one)) is not None]
 
     def next_moment(self) -> datetime | None:
         """When something is due if nothing else happens; None if nothing ever will be."""
@@ -139,9 +139,17 @@ class Dispatcher:
         if job.state is JobState.ENDED:
             self.agenda.ended(job)
 
-    def _offer(self, granted: Granted) -> WorkOffer:
-        work = work_from_json(granted.work)
+    def _offer(self, granted: Granted) -> WorkOffer | None:
         job = granted.job
+        try:
+            work = work_from_json(granted.work)
+        except HoldfastError as error:
+            # Of a newer Holdfast, or of a job that was only written down: nobody can do it.
+            result = Result(Outcome.FAILED, error=JobError.of(error))
+            after = self.jobs.end(job.id, job.fence, result)
+            with self._lock:
+                self._let_go(after)
+            return None
         if isinstance(work, BackupWork):
             named = {**work.labels, labels.JOB: self._label(job.id, job.fence)}
             work = replace(work, labels=named)
