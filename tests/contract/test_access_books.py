@@ -39,6 +39,7 @@ from holdfast.control.access import (
     throttle,
     token_key,
 )
+from holdfast.control.access.passwords import Passwords
 from holdfast.control.access.schema import tokens, users
 from holdfast.control.database import Database
 from tests.kit.clock import FakeClock
@@ -282,6 +283,20 @@ def test_attempts_side_by_side_do_not_get_around_the_count(book: AccessBook) -> 
     for thread in threads:
         thread.join()
     assert compared.count(True) == throttle.BOTH.free
+
+
+def test_more_logins_than_can_wait_are_sent_away() -> None:
+    passwords = Passwords(QUICK, at_a_time=1)
+    kept = passwords.hash(GOOD)
+    waiting = 0
+    while passwords._room.acquire(blocking=False):
+        waiting += 1
+    assert waiting == 3
+    with pytest.raises(Busy, match="too many passwords"):
+        passwords.fits(GOOD, kept)
+    passwords._room.release()
+    assert passwords.fits(GOOD, kept)
+    assert not passwords.fits(GOOD + "!", kept)
 
 
 def test_a_clock_that_was_put_back_shuts_nobody_out(book: AccessBook, clock: FakeClock) -> None:

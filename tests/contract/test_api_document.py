@@ -73,6 +73,11 @@ def test_schemathesis_finds_nothing(api: Api, tmp_path: Path, tag: str) -> None:
     book = api.master.access
     book.add_user("tester", role=Role.ADMINISTRATOR)
     _, token = book.create_token("tester", "schemathesis")
+    left_out = []
+    if tag == "Own account":
+        # A token has none; a login has one, and must not be ended.
+        _, token = book.open_session("tester", "schemathesis")
+        left_out = ["--exclude-operation-id=log_out"]
     (tmp_path / "hooks.py").write_text(HOOKS)
     https = https_here(tmp_path)
     with serving_https(api.app, https) as port:
@@ -83,6 +88,7 @@ def test_schemathesis_finds_nothing(api: Api, tmp_path: Path, tag: str) -> None:
                 f"--tls-verify={https.certificate}",
                 f"--header=Authorization: Bearer {token}",
                 f"--include-tag={tag}",
+                *left_out,
                 # A stream of a job that waits does not end; unit tests follow some.
                 "--exclude-operation-id=follow_job",
                 "--max-examples=10",

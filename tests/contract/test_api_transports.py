@@ -151,6 +151,28 @@ def test_a_home_is_served_once(api: Api, tmp_path: Path) -> None:
         assert local_socket.answers(path)
 
 
+def test_of_many_that_begin_to_serve_at_once_one_does(api: Api, tmp_path: Path) -> None:
+    begun: list[bool] = []
+    together = threading.Barrier(6)
+
+    def begin() -> None:
+        together.wait()
+        try:
+            with local_socket.listening(tmp_path / local_socket.NAME):
+                begun.append(True)
+                together.wait()
+        except errors.Busy:
+            begun.append(False)
+            together.wait()
+
+    threads = [threading.Thread(target=begin) for _ in range(6)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join()
+    assert sorted(begun) == [False] * 5 + [True]
+
+
 def test_a_socket_that_a_dead_process_left_is_no_obstacle(api: Api, tmp_path: Path) -> None:
     path = tmp_path / local_socket.NAME
     path.parent.mkdir()

@@ -18,6 +18,7 @@ from joserfc.jwk import ECKey, KeySet, OctKey, RSAKey
 
 from holdfast.base.clock import SystemClock
 from holdfast.base.errors import (
+    Busy,
     ConfigInvalid,
     HoldfastError,
     Invalid,
@@ -371,6 +372,25 @@ def test_a_provider_that_is_another_or_none_is_told_so() -> None:
             liar.answers[path] = answer
             with pytest.raises(error):
                 liar.finish()
+
+
+def test_a_provider_that_does_not_answer_keeps_one_thread_busy() -> None:
+    liar = Liar()
+    inside: list[Exception] = []
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        with pytest.raises(Busy) as caught:
+            provider.begin(BACK)
+        inside.append(caught.value)
+        raise httpx.ConnectTimeout("no answer", request=request)
+
+    liar.answer = answer  # type: ignore[method-assign]
+    clock = FakeClock(SystemClock().now())
+    provider = Provider(Registration(ISSUER, "site", "", "email"), clock, liar.client)
+    for _ in range(2):
+        with pytest.raises(Unreachable, match="no answer"):
+            provider.begin(BACK)
+    assert len(inside) == 2
 
 
 def test_a_registration_that_cannot_be_is_told_when_it_is_used(

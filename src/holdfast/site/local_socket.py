@@ -7,6 +7,7 @@ nobody listens on is as if it were not there.
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import os
 import socket
 from typing import TYPE_CHECKING
@@ -39,22 +40,32 @@ def within_reach(path: Path) -> Iterator[str]:
         os.close(directory)
 
 
-def listen(path: Path) -> socket.socket:
-    """Make the socket, and the directory it is in.
+@contextlib.contextmanager
+def listening(path: Path) -> Iterator[socket.socket]:
+    """The socket, and the directory it is in, while the block lasts.
 
     Raises:
-        Busy: Somebody answers there already.
+        Busy: Somebody listens there already.
         StorageError: It can't be made.
     """
-    try:
-        path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        if answers(path):
-            raise Busy(f"a site is served at {path} already", "stop the other one first")
-        path.unlink(missing_ok=True)
-        return _bound(path)
-    except OSError as error:
-        words = error.strerror or str(error)
-        raise storage_error(error)(f"can't make the socket {path}: {words}") from error
+    with contextlib.ExitStack() as stack:
+        try:
+            path.parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+            # Two that begin at once would each take the other's socket for one of the dead.
+            lock = stack.enter_context(path.with_suffix(".lock").open("a"))
+            try:
+                fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+            except BlockingIOError as error:
+                raise Busy(
+                    f"a site is served at {path} already", "stop the other one first"
+                ) from error
+            path.unlink(missing_ok=True)
+            end = stack.enter_context(_bound(path))
+        except OSError as error:
+            words = error.strerror or str(error)
+            raise storage_error(error)(f"can't make the socket {path}: {words}") from error
+        stack.callback(path.unlink, missing_ok=True)
+        yield end
 
 
 def answers(path: Path) -> bool:

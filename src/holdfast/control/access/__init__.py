@@ -7,13 +7,14 @@ what is stored of a password or a token can only be compared.
 from holdfast.control.access.accounts import Token, User
 from holdfast.control.access.acts import ActBook, Answer, Attempt, Ticket
 from holdfast.control.access.audit import AuditLog, Filter
-from holdfast.control.access.book import AccessBook, token_key
+from holdfast.control.access.book import AccessBook
 from holdfast.control.access.chain import Break, Entry, Head, Outcome, Row, Verification
 from holdfast.control.access.passwords import Cost
 from holdfast.control.access.permissions import PERMISSIONS, SITE_WIDE, Role, Verb
 from holdfast.control.access.principal import Principal, Way, local
 from holdfast.control.access.provider import Registration
 from holdfast.control.access.provider_logins import ProviderLogins
+from holdfast.control.access.rows import token_key
 from holdfast.control.access.scope import ALL_CLIENTS, Scope
 
 __all__ = [

@@ -21,7 +21,7 @@ from holdfast.base.errors import (
     NotFound,
     StorageError,
 )
-from holdfast.control.access import accounts, passwords, throttle
+from holdfast.control.access import accounts, passwords, rows, throttle
 from holdfast.control.access.accounts import Token, User
 from holdfast.control.access.passwords import Cost, Passwords
 from holdfast.control.access.permissions import Role
@@ -70,7 +70,7 @@ class AccessBook:
         if after is not None:
             statement = statement.where(users.c.name > after)
         with self._database.read() as connection:
-            return [_user(row) for row in connection.execute(statement)]
+            return [rows.user_of_row(row) for row in connection.execute(statement)]
 
     def user(self, name: str) -> User:
         """One user.
@@ -79,13 +79,13 @@ class AccessBook:
             NotFound: There is none of this name.
         """
         with self._database.read() as connection:
-            return _user(_row(connection, name))
+            return rows.user_of_row(rows.require_user(connection, name))
 
     def has_user(self, name: str) -> bool:
         """Whether there is a user of this name."""
         with self._database.read() as connection:
             return accounts.is_user_name(name) and (
-                _find(connection, users.c.name == name) is not None
+                rows.find_user(connection, users.c.name == name) is not None
             )
 
     def count_users(self) -> int:
@@ -127,18 +127,18 @@ class AccessBook:
             "name": name,
             "display_name": shown,
             "role": role.value,
-            "scope": _scope_text(scope),
+            "scope": rows.scope_text(scope),
             "password_hash": kept,
-            "subject": _subject_text(subject),
+            "subject": rows.subject_text(subject),
             "disabled": False,
             "created_ns": self._clock.now_ns(),
         }
         with self._database.write() as connection:
-            if _find(connection, users.c.name == name) is not None:
+            if rows.find_user(connection, users.c.name == name) is not None:
                 raise AlreadyExists(f"there is a user '{name}' already")
-            _require_nobody_else(connection, name, _subject_text(subject))
+            rows.require_nobody_else(connection, name, rows.subject_text(subject))
             connection.execute(sa.insert(users).values(**values))
-            return _user(_row(connection, name))
+            return rows.user_of_row(rows.require_user(connection, name))
 
     def change_user(
         self,
@@ -161,16 +161,16 @@ class AccessBook:
         if display_name is not None:
             values["display_name"] = accounts.label(display_name, "a display name")
         if scope is not None:
-            values["scope"] = _scope_text(scope)
+            values["scope"] = rows.scope_text(scope)
         if disabled is not None:
             values["disabled"] = disabled
         with self._database.write() as connection:
-            _row(connection, name)
+            rows.require_user(connection, name)
             if values:
                 connection.execute(sa.update(users).where(users.c.name == name).values(**values))
             if disabled:
-                _end_sessions(connection, name, self._clock.now_ns())
-            return _user(_row(connection, name))
+                rows.end_sessions(connection, name, self._clock.now_ns())
+            return rows.user_of_row(rows.require_user(connection, name))
 
     def set_subject(self, name: str, subject: tuple[str, str] | None) -> User:
         """Say who a user is at an identity provider.
@@ -183,18 +183,18 @@ class AccessBook:
             NotFound: There is none of this name.
             AlreadyExists: Another user is that one.
         """
-        text = _subject_text(subject)
+        text = rows.subject_text(subject)
         with self._database.write() as connection:
-            _row(connection, name)
-            _require_nobody_else(connection, name, text)
+            rows.require_user(connection, name)
+            rows.require_nobody_else(connection, name, text)
             connection.execute(sa.update(users).where(users.c.name == name).values(subject=text))
-            return _user(_row(connection, name))
+            return rows.user_of_row(rows.require_user(connection, name))
 
     def user_of(self, subject: tuple[str, str]) -> User | None:
         """Who somebody at an identity provider is here; None for nobody."""
         with self._database.read() as connection:
-            row = _find(connection, users.c.subject == _subject_text(subject))
-        return None if row is None else _user(row)
+            row = rows.find_user(connection, users.c.subject == rows.subject_text(subject))
+        return None if row is None else rows.user_of_row(row)
 
     def set_password(self, name: str, password: str) -> None:
         """Give a user a new password. Logins that were made with the old one end.
@@ -206,11 +206,11 @@ class AccessBook:
         passwords.require_good(password, name)
         kept = self._passwords.hash(password)
         with self._database.write() as connection:
-            _row(connection, name)
+            rows.require_user(connection, name)
             connection.execute(
                 sa.update(users).where(users.c.name == name).values(password_hash=kept)
             )
-            _end_sessions(connection, name, self._clock.now_ns())
+            rows.end_sessions(connection, name, self._clock.now_ns())
 
     def change_own_password(self, name: str, old: str, new: str, address: str) -> None:
         """Give a user who knows the old password a new one.
@@ -232,7 +232,7 @@ class AccessBook:
             NotFound: There is none of this name.
         """
         with self._database.write() as connection:
-            _row(connection, name)
+            rows.require_user(connection, name)
             connection.execute(sa.delete(tokens).where(tokens.c.user_name == name))
             connection.execute(sa.delete(users).where(users.c.name == name))
 
@@ -329,7 +329,7 @@ class AccessBook:
                 )
             )
         with self._database.read() as connection:
-            return [_token(row) for row in connection.execute(statement)]
+            return [rows.token_of_row(row) for row in connection.execute(statement)]
 
     def token(self, id_: str) -> Token:
         """One token.
@@ -341,7 +341,7 @@ class AccessBook:
             row = connection.execute(sa.select(tokens).where(tokens.c.id == id_)).first()
         if row is None:
             raise NotFound(f"there is no token '{id_[:80]}'", "'holdfast token list' shows them")
-        return _token(row)
+        return rows.token_of_row(row)
 
     def revoke(self, id_: str) -> Token:
         """Take a token back; a second time changes nothing.
@@ -381,7 +381,7 @@ class AccessBook:
             row = connection.execute(statement).first()
         if row is None:
             raise NotAuthenticated("the token is not one of this site")
-        token = _token(row)
+        token = rows.token_of_row(row)
         if row.disabled:
             raise NotAuthenticated(f"the user '{token.user}' is disabled")
         if token.revoked_at is not None:
@@ -391,7 +391,7 @@ class AccessBook:
             raise NotAuthenticated(f"the token '{token.name}' expired at {at}")
         self._use(token, now)
         roles = [Role(row.user_role), *([token.role] if token.role else [])]
-        scopes = [_scope(row.user_scope), *([token.scope] if token.scope else [])]
+        scopes = [rows.scope_of_text(row.user_scope), *([token.scope] if token.scope else [])]
         way = Way.SESSION if token.session else Way.TOKEN
         return Principal(token.user, way, tuple(roles), tuple(scopes), token.id)
 
@@ -401,7 +401,7 @@ class AccessBook:
         with self._database.write() as connection:
             throttle.count(connection, name, address, self._clock.now_ns())
         with self._database.read() as connection:
-            row = _find(connection, users.c.name == name)
+            row = rows.find_user(connection, users.c.name == name)
         usable = row is not None and not row.disabled
         kept = row.password_hash if row is not None and usable else None
         if not self._passwords.fits(password, kept):
@@ -432,8 +432,8 @@ class AccessBook:
             accounts.new_id(), user, name, session, role, scope, now, expires_at, None, None
         )
         with self._database.write() as connection:
-            _row(connection, user)
-            _forget(connection, to_ns(now - KEPT))
+            rows.require_user(connection, user)
+            rows.forget_tokens(connection, to_ns(now - KEPT))
             connection.execute(
                 sa.insert(tokens).values(
                     id=token.id,
@@ -442,7 +442,7 @@ class AccessBook:
                     name=name,
                     session=session,
                     role=None if role is None else role.value,
-                    scope=None if scope is None else _scope_text(scope),
+                    scope=None if scope is None else rows.scope_text(scope),
                     created_ns=to_ns(now),
                     expires_ns=None if expires_at is None else to_ns(expires_at),
                 )
@@ -457,90 +457,3 @@ class AccessBook:
             connection.execute(
                 sa.update(tokens).where(tokens.c.id == token.id).values(last_used_ns=to_ns(now))
             )
-
-
-def token_key(token: Token) -> tuple[int, str]:
-    """Where a token stands in the list of all."""
-    return to_ns(token.created_at), token.id
-
-
-def _find(
-    connection: sa.Connection, wanted: sa.ColumnElement[bool]
-) -> sa.Row[tuple[object, ...]] | None:
-    return connection.execute(sa.select(users).where(wanted)).first()
-
-
-def _row(connection: sa.Connection, name: str) -> sa.Row[tuple[object, ...]]:
-    # What can't be a name, a database might not even be able to look for.
-    row = _find(connection, users.c.name == name) if accounts.is_user_name(name) else None
-    if row is None:
-        raise NotFound(f"there is no user '{name[:80]}'", "'holdfast user list' shows them")
-    return row
-
-
-def _subject_text(subject: tuple[str, str] | None) -> str | None:
-    return None if subject is None else "\n".join(subject)
-
-
-def _require_nobody_else(connection: sa.Connection, name: str, subject: str | None) -> None:
-    other = None if subject is None else _find(connection, users.c.subject == subject)
-    if other is not None and other.name != name:
-        raise AlreadyExists(f"'{other.name}' is who that is at the identity provider")
-
-
-def _end_sessions(connection: sa.Connection, user: str, now_ns: int) -> None:
-    connection.execute(
-        sa.update(tokens)
-        .where(tokens.c.user_name == user, tokens.c.session, tokens.c.revoked_ns.is_(None))
-        .values(revoked_ns=now_ns)
-    )
-
-
-def _forget(connection: sa.Connection, before_ns: int) -> None:
-    """Forget tokens that have been worth nothing for long."""
-    over = sa.or_(tokens.c.expires_ns < before_ns, tokens.c.revoked_ns < before_ns)
-    connection.execute(sa.delete(tokens).where(over))
-
-
-def _user(row: sa.Row[tuple[object, ...]]) -> User:
-    subject = None
-    if row.subject is not None:
-        issuer, _, name = row.subject.partition("\n")
-        subject = (issuer, name)
-    return User(
-        row.name,
-        row.display_name,
-        Role(row.role),
-        _scope(row.scope),
-        row.password_hash is not None,
-        subject,
-        row.disabled,
-        from_ns(row.created_ns),
-    )
-
-
-def _token(row: sa.Row[tuple[object, ...]]) -> Token:
-    return Token(
-        row.id,
-        row.user_name,
-        row.name,
-        row.session,
-        None if row.role is None else Role(row.role),
-        None if row.scope is None else _scope(row.scope),
-        from_ns(row.created_ns),
-        _moment(row.expires_ns),
-        _moment(row.last_used_ns),
-        _moment(row.revoked_ns),
-    )
-
-
-def _moment(at_ns: int | None) -> datetime | None:
-    return None if at_ns is None else from_ns(at_ns)
-
-
-def _scope(text: str) -> Scope:
-    return Scope(tuple(text.split("\n")))
-
-
-def _scope_text(scope: Scope) -> str:
-    return "\n".join(scope.globs)

@@ -5,22 +5,27 @@ Must not know whose it is. Invariant: comparing takes as long for a user who is 
 
 from __future__ import annotations
 
+import contextlib
 import secrets
 import threading
 import unicodedata
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from cryptography.exceptions import InvalidKey
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 
 from holdfast.base.errors import Busy, Invalid
 
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
 MIN_CHARACTERS = 10
 MAX_CHARACTERS = 1000
 
 _SALT_BYTES = 16
 _HASH_BYTES = 32
-_WAIT_S = 10
+_WAITING = 3
 
 
 @dataclass(frozen=True, slots=True)
@@ -46,10 +51,12 @@ class Passwords:
 
         Args:
             cost: What a new hash costs; an older one keeps its own.
-            at_a_time: Others wait, so that many logins can't take all memory.
+            at_a_time: Some others wait, and more are sent away, so that many logins take neither
+                all memory nor all threads.
         """
         self._cost = cost
         self._turns = threading.BoundedSemaphore(at_a_time)
+        self._room = threading.BoundedSemaphore(at_a_time * _WAITING)
 
     def hash(self, password: str) -> str:
         """What is kept of a password: a PHC string.
@@ -95,20 +102,15 @@ class Passwords:
             memory_cost=self._cost.memory_kib,
         )
 
-    def _turn(self) -> _Turn:
-        return _Turn(self._turns)
-
-
-class _Turn:
-    def __init__(self, turns: threading.BoundedSemaphore) -> None:
-        self._turns = turns
-
-    def __enter__(self) -> None:
-        if not self._turns.acquire(timeout=_WAIT_S):
+    @contextlib.contextmanager
+    def _turn(self) -> Iterator[None]:
+        if not self._room.acquire(blocking=False):
             raise Busy("too many passwords are being compared", "try again in a moment")
-
-    def __exit__(self, *_: object) -> None:
-        self._turns.release()
+        try:
+            with self._turns:
+                yield
+        finally:
+            self._room.release()
 
 
 def require_good(password: str, user: str) -> None:

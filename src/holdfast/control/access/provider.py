@@ -17,7 +17,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
-from holdfast.base.errors import ConfigInvalid, NotAuthenticated, Unreachable
+from holdfast.base.errors import Busy, ConfigInvalid, NotAuthenticated, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -99,6 +99,7 @@ class Provider:
         self._clock = clock
         self._client = client
         self._turn = threading.Lock()
+        self._asking = threading.Lock()
         self._known: dict[str, Any] | None = None
         self._keys: dict[str, Any] | None = None
 
@@ -255,6 +256,15 @@ class Provider:
             known = self._known
         if known is not None:
             return known
+        # Strangers begin logins: a provider that does not answer must not keep every thread busy.
+        if not self._asking.acquire(blocking=False):
+            raise Busy("the identity provider is being asked what it is", "try again in a moment")
+        try:
+            return self._discover()
+        finally:
+            self._asking.release()
+
+    def _discover(self) -> dict[str, Any]:
         issuer = self.registration.issuer
         place = issuer.rstrip("/") + "/.well-known/openid-configuration"
         found = self._ask("GET", place, refusal="its description")

@@ -75,12 +75,8 @@ def serving_locally(app: FastAPI, home: Path) -> Iterator[Path]:
         StorageError: The socket can't be made.
     """
     path = home / local_socket.NAME
-    end = local_socket.listen(path)
-    try:
-        with _running(_config(app), end, "api-local"):
-            yield path
-    finally:
-        path.unlink(missing_ok=True)
+    with local_socket.listening(path) as end, _running(_config(app), end, "api-local"):
+        yield path
 
 
 @contextlib.contextmanager
