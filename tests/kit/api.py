@@ -19,15 +19,15 @@ from holdfast.faces.api.app import make_app
 from holdfast.faces.cli.api_client import ApiClient
 from holdfast.faces.cli.in_process import InProcess
 from holdfast.site.master import Master
+from holdfast.site.site import Site
 from tests.kit.clock import FakeClock
+from tests.kit.fake_pool import FakePool
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
     from fastapi import FastAPI
-
-    from holdfast.site.site import Site
 
 QUICK = Cost(memory_kib=32, passes=1, lanes=1)
 """What a password costs in tests."""
@@ -81,8 +81,11 @@ def make_api(database: Database, home: Path) -> Iterator[Api]:
             settings=settings.load(home, {}),
             database=database,
             catalog=catalog,
+            pool=FakePool(),
+            hear_notes=lambda: None,
             close=lambda: None,
         )
+        site.expire = lambda image: Site.expire(cast("Site", site), image)
         master = Master(cast("Site", site))
         master.access = AccessBook(database, clock, QUICK)
         yield Api(master, clock, make_app(master), stack)

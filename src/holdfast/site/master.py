@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from holdfast.base.zones import machine_zone
 from holdfast.control.access import AccessBook, ActBook, AuditLog, ProviderLogins, Registration
+from holdfast.control.catalog import ImageLists
 from holdfast.control.jobs import JobBook, Retrying
 from holdfast.control.policies import PolicyBook
 from holdfast.site.site import Site
@@ -41,6 +42,7 @@ class Master:
         settings: What is set, and by whom.
         database: The control database, at the newest schema.
         catalog: Images, copies, and every file in them.
+        images: Images, sources and clients, in pages.
         access: Users and their tokens.
         audit: Every act, and what was refused.
         acts: Acts under way.
@@ -56,6 +58,7 @@ class Master:
         self.settings: Settings = site.settings
         self.database: Database = site.database
         self.catalog: Catalog = site.catalog
+        self.images = ImageLists(self.database)
         self.access = AccessBook(self.database, self.clock)
         self.audit = AuditLog(self.database, self.clock)
         self.acts = ActBook(self.database, self.clock, self.audit)

@@ -4,6 +4,7 @@ The front door; nothing outside imports the modules behind it. Must not move dat
 """
 
 from holdfast.control.catalog.catalog import DATABASE, Catalog, set_aside
+from holdfast.control.catalog.listing import ImageLists, ListedImage, ListedSource, WantedImages
 from holdfast.control.catalog.protection import Protection
 from holdfast.control.catalog.rows import (
     CatalogState,
@@ -31,12 +32,16 @@ __all__ = [
     "FileRow",
     "FileVersion",
     "FoundRow",
+    "ImageLists",
     "ImageRow",
+    "ListedImage",
+    "ListedSource",
     "Manifest",
     "PoolReader",
     "Protection",
     "RebuildResult",
     "TreeBatch",
     "TreeRow",
+    "WantedImages",
     "set_aside",
 ]

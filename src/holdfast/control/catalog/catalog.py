@@ -49,6 +49,7 @@ if TYPE_CHECKING:
         PoolReader,
         RebuildResult,
         TreeBatch,
+        Visible,
     )
 
 DATABASE = "catalog.db"
@@ -336,6 +337,7 @@ class Catalog:
         source: str | None = None,
         versions: bool = False,
         limit: int | None = None,
+        visible: Visible | None = None,
     ) -> Iterator[FoundRow]:
         """Search names in every image of every source, without regard to case.
 
@@ -345,6 +347,7 @@ class Catalog:
             source: Only in this source.
             versions: Every version of what matches, oldest first, instead of its newest.
             limit: Stop after so many.
+            visible: Only in sources of clients that may be seen; None: of all.
 
         Returns:
             What was found, while it is being found; in no promised order.
@@ -355,7 +358,7 @@ class Catalog:
         """
         wanted = pattern.parse(pattern_text)
         with self._database.read() as connection:
-            places = registry.list_sources(connection, source)
+            places = registry.list_sources(connection, source, visible)
         found = self._files.find(places, wanted, versions=versions, limit=limit)
         return itertools.islice(found, limit)
 

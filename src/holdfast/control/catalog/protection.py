@@ -7,7 +7,7 @@ never shortened, and leaves only with its image, after its end.
 from __future__ import annotations
 
 from dataclasses import dataclass
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
@@ -18,6 +18,7 @@ from holdfast.control.catalog.schema import holds, locks
 from holdfast.control.database.upsert import insert
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
 
@@ -36,13 +37,33 @@ class Protection:
 
 NONE = Protection()
 
+_AT_ONCE = 500
+"""Images looked for by one statement: a statement has a limited number of parameters."""
+
 
 def of_all(connection: sa.Connection) -> dict[ImageId, Protection]:
     """Every image that has a hold or a lock."""
+    return _of(connection, sa.select(holds), sa.select(locks))
+
+
+def of_images(connection: sa.Connection, some: Sequence[str]) -> dict[ImageId, Protection]:
+    """Those of some images that have a hold or a lock."""
+    found: dict[ImageId, Protection] = {}
+    for begin in range(0, len(some), _AT_ONCE):
+        part = some[begin : begin + _AT_ONCE]
+        held = sa.select(holds).where(holds.c.image_id.in_(part))
+        locked = sa.select(locks).where(locks.c.image_id.in_(part))
+        found |= _of(connection, held, locked)
+    return found
+
+
+def _of(
+    connection: sa.Connection, held: sa.Select[Any], locked: sa.Select[Any]
+) -> dict[ImageId, Protection]:
     reasons: dict[ImageId, list[str]] = {}
-    for row in connection.execute(sa.select(holds).order_by(holds.c.placed_ns, holds.c.reason)):
+    for row in connection.execute(held.order_by(holds.c.placed_ns, holds.c.reason)):
         reasons.setdefault(ImageId(row.image_id), []).append(row.reason)
-    ends = {ImageId(row.image_id): row.until_ns for row in connection.execute(sa.select(locks))}
+    ends = {ImageId(row.image_id): row.until_ns for row in connection.execute(locked)}
     return {
         image: Protection(
             tuple(reasons.get(image, ())), from_ns(ends[image]) if image in ends else None

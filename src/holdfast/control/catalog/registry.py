@@ -21,15 +21,18 @@ from holdfast.control.catalog.schema import clients, copies, images, sources
 from holdfast.control.database.upsert import insert
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
     from datetime import datetime
 
-    from holdfast.control.catalog.rows import Manifest
+    from holdfast.control.catalog.rows import Manifest, Visible
 
 
 _OLDEST_FIRST = (images.c.number, images.c.started_ns, images.c.id)
 _NEWEST_FIRST = tuple(column.desc() for column in _OLDEST_FIRST)
 _THERE = images.c.catalog_state != CatalogState.EXPIRING.value
+
+_AT_ONCE = 500
+"""Images looked for by one statement: a statement has a limited number of parameters."""
 
 
 def record(connection: sa.Connection, manifest: Manifest, pool: PoolId, now_ns: int) -> None:
@@ -87,6 +90,20 @@ def list_images(connection: sa.Connection, source: str | None) -> list[ImageRow]
     if source is not None:
         query = query.where(sources.c.name == source)
     return [_image_row(row) for row in connection.execute(query).mappings()]
+
+
+def some_images(connection: sa.Connection, some: Sequence[str]) -> dict[str, ImageRow]:
+    """Images by their ids; those that are not there are left out."""
+    found: dict[str, ImageRow] = {}
+    for begin in range(0, len(some), _AT_ONCE):
+        query = (
+            sa.select(images, sources.c.name.label("source"), clients.c.name.label("host"))
+            .join(sources, sources.c.id == images.c.source_id)
+            .join(clients, clients.c.id == sources.c.client_id)
+            .where(images.c.id.in_(some[begin : begin + _AT_ONCE]), _THERE)
+        )
+        found |= {row["id"]: _image_row(row) for row in connection.execute(query).mappings()}
+    return found
 
 
 def one_image(connection: sa.Connection, image: ImageId) -> ImageRow:
@@ -200,8 +217,15 @@ def of_jobs(connection: sa.Connection, jobs: Collection[str]) -> dict[str, Image
     return {row.job: ImageId(row.id) for row in connection.execute(query)}
 
 
-def list_sources(connection: sa.Connection, name: str | None = None) -> list[Source]:
+def list_sources(
+    connection: sa.Connection, name: str | None = None, visible: Visible | None = None
+) -> list[Source]:
     """Sources by name; one only, if it is named.
+
+    Args:
+        connection: In a transaction.
+        name: Of the one.
+        visible: Of which clients they may be seen; None: of all.
 
     Raises:
         NotFound: There is no source of this name.
@@ -209,6 +233,8 @@ def list_sources(connection: sa.Connection, name: str | None = None) -> list[Sou
     query = sa.select(sources.c.id, sources.c.name, sources.c.generation).order_by(sources.c.name)
     if name is not None:
         query = query.where(sources.c.name == name)
+    if visible is not None:
+        query = query.join(clients).where(visible(connection, clients.c.name))
     found = [
         Source(row.id, SourceName(row.name), row.generation) for row in connection.execute(query)
     ]

@@ -14,8 +14,10 @@ from holdfast.base import labels
 from holdfast.base.clock import from_ns
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
     from datetime import datetime
+
+    import sqlalchemy as sa
 
     from holdfast.base.ids import ImageId, PoolId, SourceName
 
@@ -26,6 +28,9 @@ DIRECTORY = KINDS.index("dir")
 
 ADDED, REMOVED, CHANGED = 1, 2, 3
 """What a change row says of its name."""
+
+Visible: TypeAlias = "Callable[[sa.Connection, sa.ColumnElement[str]], sa.ColumnElement[bool]]"
+"""Which clients somebody may see, as a condition on the column that has their names."""
 
 ChangeRow: TypeAlias = tuple[int, bytes, int, int, int, int, int, int, int, int]
 """(index into dirs, name, change, kind, size, mtime_ns, mode, uid, gid, inode)."""

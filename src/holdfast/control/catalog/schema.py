@@ -63,7 +63,10 @@ images = Table(
 )
 Index(None, images.c.source_id, images.c.number)
 Index(None, images.c.number)
-Index(None, images.c.policy)
+# lists are newest first: of all, of a source, of a policy
+Index(None, images.c.started_ns, images.c.id)
+Index(None, images.c.source_id, images.c.started_ns, images.c.id)
+Index(None, images.c.policy, images.c.started_ns, images.c.id)
 Index(None, images.c.catalog_state)
 
 copies = Table(

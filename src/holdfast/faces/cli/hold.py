@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import click
 
-from holdfast.base.errors import EXIT_OK, Invalid
+from holdfast.base.errors import EXIT_OK
 from holdfast.faces.cli import opening, options
 from holdfast.faces.cli.screen import Screen
 from holdfast.faces.cli.words import Command
+from holdfast.site import keeping
 
 
 @click.command(
@@ -24,9 +25,7 @@ def hold(images: tuple[str, ...], reason: str, as_json: bool) -> int:
     An image may be held for several reasons; it stays until the last is lifted.
     """
     screen = Screen(as_json=as_json)
-    stated = " ".join(reason.split())
-    if not stated:
-        raise Invalid("a hold needs a reason", "say why, for example --reason 'audit of 2026'")
+    stated = keeping.reason(reason)
     with opening.open_site() as site:
         chosen = list(dict.fromkeys(site.catalog.resolve(text) for text in images))
         for image in chosen:

@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import click
 
-from holdfast.base.errors import EXIT_OK, Invalid
+from holdfast.base.errors import EXIT_OK
 from holdfast.faces.cli import describe, moments, opening, options
 from holdfast.faces.cli.screen import Screen
 from holdfast.faces.cli.words import Command
+from holdfast.site import keeping
 
 
 @click.command(
@@ -29,8 +30,7 @@ def lock(images: tuple[str, ...], until: str, as_json: bool) -> int:
     with opening.open_site() as site:
         now = site.clock.now()
         end = moments.until(until, now)
-        if end <= now:
-            raise Invalid(f"'{until}' is past", "a lock ends in the future")
+        keeping.require_future(end, now)
         chosen = list(dict.fromkeys(site.catalog.resolve(text) for text in images))
         for image in chosen:
             site.catalog.lock(image, end)

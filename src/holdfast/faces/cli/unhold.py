@@ -4,10 +4,11 @@ from __future__ import annotations
 
 import click
 
-from holdfast.base.errors import EXIT_OK, NotFound
+from holdfast.base.errors import EXIT_OK
 from holdfast.faces.cli import opening, options
 from holdfast.faces.cli.screen import Screen
 from holdfast.faces.cli.words import Command
+from holdfast.site import keeping
 
 
 @click.command(
@@ -27,11 +28,7 @@ def unhold(images: tuple[str, ...], reason: str | None, as_json: bool) -> int:
         known = site.catalog.protections()
         for image in chosen:
             holds = known[image].holds if image in known else ()
-            if not holds or (stated is not None and stated not in holds):
-                wanted = "" if stated is None else f" for '{stated}'"
-                raise NotFound(
-                    f"image {image} is not held{wanted}", "'holdfast images' shows what is held"
-                )
+            keeping.require_held(image, holds, stated)
         for image in chosen:
             count = site.catalog.unhold(image, stated)
             if as_json:
