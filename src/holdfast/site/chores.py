@@ -71,25 +71,28 @@ class Chores:
         at = parse_clock_time(master.settings.text("housekeeping.at"))
         local = now.astimezone(master.zone)
         due_at = datetime.combine(local.date(), at, master.zone).astimezone(UTC)
-        if due_at > now:
-            return
         with master.database.read() as connection:
             done = facts.get(connection, HOUSEKEEPING)
-        if done is not None and int(done) >= to_ns(due_at):
-            return
-        master.jobs.enqueue(
-            [
-                NewJob(
-                    kind=JobKind.EXPIRE,
-                    work=SiteWork(EXPIRE).to_json(),
-                    schedule=HOUSEKEEPING,
-                    storage_unit=STORAGE_UNIT,
-                    due_at=due_at,
-                )
-            ]
+        if done is None:
+            # A site that was never served before begins with the next time.
+            self._note_kept_house(now)
+        elif int(done) < to_ns(due_at) and due_at <= now:
+            self._queue_expiry(due_at)
+            self._note_kept_house(due_at)
+
+    def _note_kept_house(self, moment: datetime) -> None:
+        with self._master.database.write() as connection:
+            facts.put(connection, HOUSEKEEPING, str(to_ns(moment)))
+
+    def _queue_expiry(self, due_at: datetime) -> None:
+        new = NewJob(
+            kind=JobKind.EXPIRE,
+            work=SiteWork(EXPIRE).to_json(),
+            schedule=HOUSEKEEPING,
+            storage_unit=STORAGE_UNIT,
+            due_at=due_at,
         )
-        with master.database.write() as connection:
-            facts.put(connection, HOUSEKEEPING, str(to_ns(due_at)))
+        self._master.jobs.enqueue([new])
 
     def _protect(self, now: datetime) -> None:
         """When something changed, nothing is at work, and the last time is long enough ago."""

@@ -1,0 +1,95 @@
+"""What a site does for itself, and when."""
+
+from __future__ import annotations
+
+from datetime import UTC, datetime, timedelta
+from typing import TYPE_CHECKING
+
+import pytest
+
+from holdfast.control.jobs import JobKind, Outcome, Result
+from holdfast.site.chores import Chores
+from holdfast.wire.messages import SiteWork, work_from_json
+from tests.kit.policies import policy
+
+if TYPE_CHECKING:
+    from holdfast.control.jobs import Job
+    from tests.kit.api import Api
+
+HOUR = timedelta(hours=1)
+
+
+@pytest.fixture
+def chores(api: Api, monkeypatch: pytest.MonkeyPatch) -> Chores:
+    monkeypatch.setattr(Chores, "_feed", lambda _self: None)
+    api.master.zone = UTC
+    # The clock shows 3:04, and housekeeping is at 12:00.
+    assert api.clock.now() == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
+    return Chores(api.master)
+
+
+def jobs(api: Api, kind: JobKind) -> list[Job]:
+    return [one for one in api.master.jobs.each() if one.kind is kind]
+
+
+def finish_all(api: Api) -> None:
+    for granted in api.master.jobs.grant(list(api.master.jobs.ready_ids())):
+        assert isinstance(work_from_json(granted.work), SiteWork)
+        job = granted.job
+        api.master.jobs.end(job.id, job.fence, Result(Outcome.COMPLETED))
+
+
+def test_housekeeping_is_once_a_day_at_its_time(api: Api, chores: Chores) -> None:
+    for _ in range(12):
+        chores.queue_what_is_due()
+        api.clock.move(HOUR)
+    # The first day of a site has nothing to keep.
+    assert jobs(api, JobKind.EXPIRE) == []
+    for _ in range(48):
+        chores.queue_what_is_due()
+        finish_all(api)
+        api.clock.move(HOUR)
+    due = [one.due_at for one in jobs(api, JobKind.EXPIRE)]
+    assert sorted(one.hour for one in due if one) == [12, 12]
+    assert len(set(due)) == 2
+
+
+def test_days_that_were_slept_through_are_one_and_no_clock_repeats_one(
+    api: Api, chores: Chores
+) -> None:
+    chores.queue_what_is_due()
+    api.clock.move(timedelta(days=5))
+    chores.queue_what_is_due()
+    Chores(api.master).queue_what_is_due()
+    assert len(jobs(api, JobKind.EXPIRE)) == 1
+    for by in (-30 * HOUR, 20 * HOUR, 10 * HOUR):
+        api.clock.set_by(by)
+        Chores(api.master).queue_what_is_due()
+    assert len(jobs(api, JobKind.EXPIRE)) == 1
+
+
+def test_a_changed_catalog_is_kept_once_when_nothing_is_at_work(api: Api, chores: Chores) -> None:
+    def look() -> int:
+        api.clock.move(timedelta(minutes=20))
+        chores.queue_what_is_due()
+        return len(jobs(api, JobKind.CATALOG_BACKUP))
+
+    assert look() == 1
+    # It is queued itself: nothing more as long as it is not done.
+    api.master.policies.apply(api.master.policies.plan([policy()]), "a test")
+    assert look() == 1
+    finish_all(api)
+    assert look() == 2
+    finish_all(api)
+    # That it was kept is no change.
+    assert [look(), look()] == [2, 2]
+
+
+def test_a_catalog_that_changes_all_the_time_is_kept_now_and_then(api: Api, chores: Chores) -> None:
+    for number in range(60):
+        changed = policy(priority=number % 100)
+        api.master.policies.apply(api.master.policies.plan([changed]), "a test")
+        chores.queue_what_is_due()
+        finish_all(api)
+        api.clock.move(timedelta(minutes=1))
+    assert len(jobs(api, JobKind.CATALOG_BACKUP)) == 4
