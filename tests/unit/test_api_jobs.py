@@ -22,6 +22,7 @@ from holdfast.control.jobs import (
     Result,
     Severity,
 )
+from holdfast.site.steward import Steward
 from tests.kit.api import Api
 
 REMARKS = [
@@ -273,3 +274,15 @@ def test_a_job_that_has_ended_is_told_once(api: Api) -> None:
 def test_moments_come_out_in_utc(api: Api) -> None:
     (job,) = add(api, backup(due_at=datetime(2026, 1, 2, 3, tzinfo=UTC)))
     assert api.client().get(f"/jobs/{job}")["due_at"] == "2026-01-02T03:00:00Z"
+
+
+def test_housekeeping_forgets_jobs_that_ended_long_ago(api: Api) -> None:
+    old, waiting = add(api, backup(), backup())
+    end(api, old)
+    api.clock.move(timedelta(days=731))
+    (late,) = add(api)
+    end(api, late)
+    (told,) = Steward(api.master)._forget_old_jobs()
+    assert told.message == "1 jobs that ended before 2026-01-03 are forgotten"
+    assert [one["id"] for one in api.client().pages("/jobs")] == [late, waiting]
+    assert Steward(api.master)._forget_old_jobs() == []

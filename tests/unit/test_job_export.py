@@ -15,10 +15,12 @@ import pytest
 
 from holdfast.base.errors import Unsupported
 from holdfast.base.ids import ClientName, JobId, PolicyName, SourceName
+from holdfast.control.dispatch import hearing
 from holdfast.control.jobs import Event, Job, JobKind, JobState, Outcome, Severity, causes, export
 from holdfast.control.jobs.activity import ACTIVITY, EVENTS
 from holdfast.control.jobs.export import Format
 from holdfast.control.jobs.job import counted
+from holdfast.wire.messages import WorkEnded, WorkEvent
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator
@@ -199,3 +201,11 @@ def test_causes_are_told_in_plain_words_with_whether_they_matter() -> None:
     assert causes.remark("warning", "disk-on-fire", "hot", None).cause == "disk on fire"
     assert causes.remark("error", "disk-on-fire", "hot", None).matters
     assert causes.remark("severe", "disk-on-fire", "hot", None).severity is Severity.ERROR
+
+
+def test_what_a_worker_says_of_files_is_told_in_the_same_words() -> None:
+    events = (WorkEvent("error", "vanished", "could not read it", b"/a"),)
+    message = WorkEnded(1, 1, None, events, 3, {}, None)
+    (told,) = hearing.remarks(message)
+    assert told == causes.remark("error", "vanished", "could not read it", b"/a")
+    assert hearing.left_out(message) == 2

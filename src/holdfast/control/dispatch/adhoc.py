@@ -13,7 +13,7 @@ from holdfast.base import labels
 from holdfast.base.clock import from_ns
 from holdfast.base.ids import ADHOC, ClientName, ImageId, SourceName
 from holdfast.control.dispatch import hearing
-from holdfast.control.jobs import JobKind, NewJob, Outcome, Result, Severity
+from holdfast.control.jobs import JobKind, NewJob, Outcome, Result, Severity, remark
 
 if TYPE_CHECKING:
     from datetime import datetime
@@ -42,7 +42,7 @@ def done(note: Note) -> Done | None:
         return None
     started_at = from_ns(note.started_ns)
     remarks = tuple(
-        hearing.remark(severity, cause, message, b64decode(path))
+        remark(severity, cause, message, b64decode(path))
         for severity, cause, message, path in note.findings
     )
     warned = any(one.severity is Severity.WARNING for one in remarks)

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.base.errors import Cancelled
 from holdfast.base.ids import ImageId
-from holdfast.control.jobs import JobError, Outcome, Remark, Result, Severity
+from holdfast.control.jobs import JobError, Outcome, Remark, Result, Severity, remark
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -51,17 +51,6 @@ def result(message: WorkEnded) -> Result:
 def remarks(message: WorkEnded) -> list[Remark]:
     """What its event log is to say."""
     return [remark(one.severity, one.cause, one.message, one.path) for one in message.events]
-
-
-def remark(severity: str, cause: str, message: str, path: bytes | None) -> Remark:
-    """One line of an event log, from what a worker or an engine says."""
-    return Remark(
-        severity=Severity(severity),
-        cause=cause.replace("-", " "),
-        message=message,
-        matters=severity == Severity.ERROR,
-        path=path,
-    )
 
 
 def left_out(message: WorkEnded) -> int:

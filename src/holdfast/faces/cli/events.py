@@ -9,7 +9,7 @@ import click
 from holdfast.base.errors import EXIT_OK
 from holdfast.base.units import format_count
 from holdfast.faces.cli import downloads, job_words, options
-from holdfast.faces.cli.screen import Column, Screen, path_json
+from holdfast.faces.cli.screen import Column, Screen, path_json, printable
 from holdfast.faces.cli.words import Command
 
 if TYPE_CHECKING:
@@ -93,9 +93,9 @@ def events(
         [
             "!" if one["matters"] else " ",
             one["severity"],
-            one["cause"],
-            one["path"] or "-",
-            one["message"],
+            printable(one["cause"]),
+            printable(one["path"] or "-"),
+            printable(one["message"]),
         ]
         for one in found
     ]

@@ -10,7 +10,7 @@ import click
 from holdfast.base.errors import EXIT_OK, InternalError
 from holdfast.base.units import format_count, format_duration, format_size
 from holdfast.faces.cli import job_words, options
-from holdfast.faces.cli.screen import Column, Screen
+from holdfast.faces.cli.screen import Column, Screen, printable
 from holdfast.faces.cli.words import Group
 
 if TYPE_CHECKING:
@@ -240,7 +240,7 @@ def _follow(screen: Screen, api: ApiClient, job: int, interval_s: float) -> dict
                 continue
             words = _progress(row)
             if words != told and row["state"] != "ended":
-                screen.say(f"job {job}: {words}")
+                screen.say(f"job {job}: {printable(words)}")
                 told = words
         if row is None:
             raise InternalError(f"nothing was said of job {job}")
@@ -271,7 +271,7 @@ def _tell_waiting(screen: Screen, rows: list[dict[str, Any]]) -> None:
         named = ", ".join(numbers[:_NAMED])
         more = f" and {len(numbers) - _NAMED} more" if len(numbers) > _NAMED else ""
         noun, verb = ("job", "waits") if len(numbers) == 1 else ("jobs", "wait")
-        screen.say(f"{noun} {named}{more} {verb} for: {words}")
+        screen.say(f"{noun} {named}{more} {verb} for: {printable(words)}")
 
 
 def _tell(screen: Screen, row: dict[str, Any]) -> None:
@@ -312,7 +312,8 @@ def _tell(screen: Screen, row: dict[str, Any]) -> None:
         ("hint", error and error["hint"]),
         ("events", _events(row)),
     ]
-    screen.facts([(name, value) for name, value in facts if value])
+    # Errors are in the words of whoever met them.
+    screen.facts([(name, printable(value)) for name, value in facts if value])
 
 
 def _events(row: dict[str, Any]) -> str | None:
