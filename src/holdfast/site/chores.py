@@ -69,14 +69,16 @@ class Chores:
         """Once a day, at the time that is set."""
         master = self._master
         at = parse_clock_time(master.settings.text("housekeeping.at"))
-        local = now.astimezone(master.zone)
-        due_at = datetime.combine(local.date(), at, master.zone).astimezone(UTC)
+        today = now.astimezone(master.zone).date()
+        days = (today, today - timedelta(days=1))
+        moments = (datetime.combine(day, at, master.zone).astimezone(UTC) for day in days)
+        due_at = next(one for one in moments if one <= now)
         with master.database.read() as connection:
             done = facts.get(connection, HOUSEKEEPING)
         if done is None:
             # A site that was never served before begins with the next time.
             self._note_kept_house(now)
-        elif int(done) < to_ns(due_at) and due_at <= now:
+        elif int(done) < to_ns(due_at):
             self._queue_expiry(due_at)
             self._note_kept_house(due_at)
 
