@@ -24,7 +24,21 @@ PIECES = st.sampled_from(
     [
         *("a", "b", "c", "dir", "sub", "deep", "tmp", "keep", ".tmp", "é", "x", "y", "n", "m", "2"),
         *("*", "**", "/", "/", "?", "[", "]", "{", "}", ",", "!", "#", "\\", "-", "^", " ", "."),
-        *("**/", "/**", "/**/", "[!a]", "[a-c]", "[]x]", "[^/]", "{a,b}", "{,a}", "{**,x}"),
+        *(
+            "*a*",
+            "*b*m",
+            "*?*",
+            "**/",
+            "/**",
+            "/**/",
+            "[!a]",
+            "[a-c]",
+            "[]x]",
+            "[^/]",
+            "{a,b}",
+            "{,a}",
+            "{**,x}",
+        ),
     ]
 )
 RULES = st.lists(PIECES, max_size=6).map("".join)
@@ -88,6 +102,8 @@ def predicted(root: bytes, rules: list[str]) -> set[bytes]:
 @example(["caf??", "bad?", "\\#n", "\\!m", "sp\\ ", "{,a}", "c,d"], False)
 @example(["[é]", "[a-é]*"], False)
 @example(["[", "[x][a", "[b.tmp"], False)
+@example(["*a*", "*e*p*", "d*r/*u*"], False)
+@example(["*[!x]b*m*", "*?[!b]*a"], False)
 def test_what_is_left_is_what_the_engine_takes(
     pool: Pool, tree: Path, rules: list[str], absolute: bool
 ) -> None:
@@ -101,6 +117,12 @@ def test_what_is_left_is_what_the_engine_takes(
             Exclusion(root, rules)
         return
     assert predicted(root, rules) == real
+
+
+def test_many_stars_and_a_name_of_like_characters_are_no_trap() -> None:
+    rule = "*a" * 30 + "*b"
+    assert not Exclusion(b"/", [rule]).leaves_out(b"a" * 255, is_directory=False)
+    assert Exclusion(b"/", [rule]).leaves_out(b"a" * 254 + b"b", is_directory=False)
 
 
 @pytest.mark.parametrize(

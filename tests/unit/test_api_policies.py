@@ -9,12 +9,13 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+import sqlalchemy as sa
 
 from holdfast.base import errors
 from holdfast.base.config import SiteConfig
 from holdfast.base.ids import ClientName, pool_id
 from holdfast.control.access import Role, Scope
-from holdfast.control.policies import Format, Policy, parse, render, to_plain
+from holdfast.control.policies import Format, Policy, parse, render, schema, to_plain
 from holdfast.engine import Pool, PoolConfig
 from holdfast.faces.cli.api_client import ApiClient, at
 from tests.kit.api import Api
@@ -179,6 +180,13 @@ def test_what_is_exported_changes_nothing_when_it_is_applied(api: Api) -> None:
         list(client.text("/policy-document", name=["none"]))
 
 
+def test_a_query_has_this_machine_before_there_is_any_image(api: Api) -> None:
+    client = api.client()
+    apply(client, mine("all", clients=(), client_query="*"))
+    assert client.get("/policies/all")["clients"] == [HERE]
+    assert api.master.policies.known_clients().names == (HERE,)
+
+
 def test_templates_are_listed_and_filled_in(api: Api) -> None:
     client = api.client()
     names = [row["name"] for row in client.pages("/policy-templates")]
@@ -232,8 +240,6 @@ WEB = Scope(("web*",))
 @pytest.fixture
 def known(api: Api) -> None:
     """A site that knows some clients."""
-    import sqlalchemy as sa
-
     with api.master.database.write() as connection:
         connection.execute(
             sa.text("INSERT INTO clients (id, name) VALUES (1, 'web1'), (2, 'web2'), (3, 'db1')")
@@ -258,15 +264,25 @@ def test_who_is_bounded_sees_and_edits_policies_of_own_clients_alone(api: Api) -
     with pytest.raises(errors.Forbidden):
         bounded.get("/policies/both/revisions")
     assert len(bounded.get("/policies/own/revisions")["items"]) == 1
+    assert bounded.get("/policies", client="db1")["items"] == []
+    apply(api.client(), policy("own", clients=(db1,)), policy("own2"))
+    apply(api.client(), policy("own"))
+    (_, before, _) = bounded.get("/policies/own/revisions")["items"]
+    assert before["policy"]["clients"] == []
     exported = parse(b"".join(bounded.text("/policy-document")).decode(), Format.TOML)
-    assert [one.name for one in exported.policies] == ["own"]
+    assert [one.name for one in exported.policies] == ["own", "own2"]
     assert apply(bounded, policy("own", priority=1))["changed"] == ["own"]
-    for refused in (policy("both", clients=(web1,)), policy("new", clients=(db1,)),
+    # What nobody may see is not there to be named.
+    with pytest.raises(errors.PolicyInvalid):
+        apply(bounded, policy("new", clients=(db1,)))
+    for refused in (policy("both", clients=(web1,)),
+                    policy("new", clients=(db1,), active=False),
                     policy("new", clients=(), client_query="web*")):  # fmt: skip
         with pytest.raises(errors.Forbidden):
             apply(bounded, refused)
-        with pytest.raises(errors.Forbidden):
-            bounded.post("/policy-document/plan", body(refused))
+        for act in ("plan", "validate"):
+            with pytest.raises(errors.Forbidden):
+                bounded.post(at("policy-document", act), body(refused))
     with pytest.raises(errors.Forbidden):
         apply(bounded, policy("own", priority=1), prune=True)
     for name in ("both", "query"):
@@ -275,6 +291,32 @@ def test_who_is_bounded_sees_and_edits_policies_of_own_clients_alone(api: Api) -
         with pytest.raises(errors.Forbidden):
             bounded.post(at("policies", name, "deactivate"))
     bounded.delete("/policies/own")
+
+
+@pytest.mark.usefixtures("known")
+def test_who_is_bounded_is_not_told_of_other_clients(api: Api) -> None:
+    bounded = api.client(api.token(Role.ADMINISTRATOR, WEB))
+    answer = bounded.post("/policy-document/validate", body(policy(clients=(ClientName("db2"),))))
+    assert "db1" not in json.dumps(answer)
+    assert not answer["valid"]
+
+
+def test_what_can_not_be_read_is_listed_with_its_reason(api: Api) -> None:
+    client = api.client()
+    apply(client, mine("a"), mine("b"), mine("c"))
+    with api.master.database.write() as connection:
+        table = schema.policies
+        of_it = table.c.name == "b"
+        text = connection.scalar(sa.select(table.c.document).where(of_it)) or ""
+        strange = text.replace('"every"', '"zone":"Mars/Olympus","every"')
+        connection.execute(sa.update(table).where(of_it).values(document=strange))
+    rows = list(client.pages("/policies", limit=2))
+    assert [(row["name"], row["unreadable"] is None) for row in rows] == [("a", True), ("b", False)]
+    assert len(list(client.pages("/policies"))) == 3
+    with pytest.raises(errors.CatalogError, match="Mars/Olympus"):
+        client.get("/policies/b")
+    apply(client, mine("b"))
+    assert client.get("/policies/b")["policy"]["name"] == "b"
 
 
 @pytest.mark.usefixtures("known")

@@ -29,6 +29,7 @@ from holdfast.control.policies.live import MOST_CLIENTS
 from holdfast.control.retention import Rules
 from holdfast.control.schedule import Window
 from holdfast.engine import Pool, PoolConfig
+from holdfast.site import probing
 from holdfast.site.probing import SiteProbe, this_client
 from holdfast.site.site import Site
 from holdfast.vault import try_writing
@@ -233,6 +234,29 @@ def test_this_machine_alone_can_be_looked_at(tmp_path: Path, pool: Pool) -> None
     assert (report.names, report.troubles) == (1, ())
     with pytest.raises(Unreachable, match="'elsewhere' is not this machine"):
         probe.look(ClientName("elsewhere"), LookOrder(("/etc",)))
+
+
+def test_a_probe_looks_once_and_not_for_ever(
+    tmp_path: Path, pool: Pool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    orders: list[LookOrder] = []
+
+    def look(order: LookOrder) -> LookReport:
+        orders.append(order)
+        return LookReport("root")
+
+    monkeypatch.setattr(probing, "look", look)
+    now_s = [0.0]
+    probe = SiteProbe(probe_of(tmp_path, pool)._site, lambda: now_s[0])
+    for path in ("/a", "/a", "/b"):
+        probe.look(this_client(), LookOrder((path,)))
+    assert [(one.paths, one.within_s) for one in orders] == [(("/a",), 5.0), (("/b",), 5.0)]
+    now_s[0] = probing.PATIENCE_S - 1
+    assert not probe.is_over
+    probe.look(this_client(), LookOrder(("/c",)))
+    assert orders[-1].within_s == 1.0
+    now_s[0] += 1
+    assert probe.is_over
 
 
 def test_history_is_what_images_took(tmp_path: Path, pool: Pool) -> None:

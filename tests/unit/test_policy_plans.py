@@ -273,7 +273,9 @@ def test_a_policy_that_can_not_be_read_stops_no_other_and_can_be_given_anew(
     fresh = PolicyBook(database, FakeClock())
     assert list(fresh.snapshot().policies) == ["servers"]
     assert "Mars/Olympus" in fresh.snapshot().unreadable[OTHERS]
-    assert names(fresh.page(limit=9)) == ["servers"]
+    outline, servers = fresh.page(limit=9)
+    assert (outline.policy.name, servers.unreadable) == ("others", None)
+    assert "Mars/Olympus" in (outline.unreadable or "")
     with pytest.raises(CatalogError, match="Mars/Olympus"):
         fresh.get(OTHERS)
     put(fresh, policy("others"))
@@ -306,6 +308,8 @@ def test_the_clients_of_the_catalog_are_known(book: PolicyBook, database: Databa
     with database.write() as connection:
         connection.execute(sa.text("INSERT INTO clients (id, name) VALUES (1, 'web1'), (2, 'db1')"))
     assert book.known_clients().names == ("db1", "web1")
+    own = PolicyBook(database, FakeClock(), [ClientName("here"), ClientName("db1")])
+    assert own.known_clients().names == ("db1", "here", "web1")
 
 
 def test_a_great_many_policies_are_made_at_once(book: PolicyBook) -> None:

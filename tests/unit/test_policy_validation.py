@@ -162,6 +162,8 @@ def test_selections_that_take_the_same_are_told() -> None:
     assert two("/srv/db", exclude=("/srv/db",)) == {}
     assert two("/srv/db/data", exclude=("/db/",)) == {}
     assert two("/srv/db", exclude=("*.tmp",)) == {"selections[1].paths": "warning"}
+    both = (Selection("both", ("/etc", "/srv")), Selection("one", ("/srv",)))
+    assert found(policy(selections=both)) == {"selections[1].paths": "warning"}
     drives = (Selection("one", ALL_LOCAL_DRIVES), Selection("two", ALL_LOCAL_DRIVES))
     assert found(policy(selections=drives)) == {"selections[1].paths": "error"}
 

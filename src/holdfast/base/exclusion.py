@@ -8,6 +8,7 @@ crate ``ignore`` over globs of the crate ``globset``; this follows
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from dataclasses import dataclass
@@ -50,14 +51,13 @@ class Exclusion:
                 out an absolute path below it means that.
             lines: Rules; the last that matches decides.
         """
-        self._last_first: list[_Rule] = []
+        rules = []
         for line in lines:
             try:
-                rule = _rule(_below(root, line))
+                rules.append(_rule(_below(root, line)))
             except _Wrong as wrong:
                 raise Invalid(f"the rule '{line}' {wrong}", HINT) from wrong
-            if rule is not None:
-                self._last_first.insert(0, rule)
+        self._last_first = [one for one in reversed(rules) if one is not None]
 
     def leaves_out(self, path: bytes, *, is_directory: bool) -> bool:
         """Whether a path is left out, and all below it.
@@ -143,7 +143,7 @@ class _Glob:
         if self._open:
             raise _Wrong("has a '{' without its '}'")
         tokens = self._branches[0]
-        return b".*\\Z" if tokens == [_PREFIX] else b"".join(tokens) + b"\\Z"
+        return b".*\\Z" if tokens == [_PREFIX] else _joined(tokens) + b"\\Z"
 
     def _take(self, one: str) -> None:
         tokens = self._branches[-1]
@@ -172,7 +172,7 @@ class _Glob:
         if not self._open:
             raise _Wrong("has a '}' without its '{'")
         start = self._open.pop()
-        parts = [b"".join(one) for one in self._branches[start:]]
+        parts = [_joined(one) for one in self._branches[start:]]
         del self._branches[start:]
         found = b"|".join(one for one in parts if one)
         if found:
@@ -244,6 +244,31 @@ class _Glob:
 
     def _peek(self) -> str | None:
         return self._glob[self._at] if self._at < len(self._glob) else None
+
+
+def _joined(tokens: list[bytes]) -> bytes:
+    """One expression of all tokens.
+
+    What stands between two stars is taken where it comes first, once and for all: the second star
+    makes up for what the first might have taken more. Otherwise a name of many like characters
+    would be tried in more ways than there is time for.
+    """
+    stars = [at for at, one in enumerate(tokens) if one == _MANY]
+    found, done = b"", 0
+    for star, following in itertools.pairwise(stars):
+        found += b"".join(tokens[done:star])
+        between = tokens[star + 1 : following]
+        if not all(_is_one_character(one) for one in between):
+            found += b"".join(tokens[star:following])
+        elif between:
+            found += b"(?>[^/]*?" + b"".join(between) + b")"
+        done = following
+    return found + b"".join(tokens[done:])
+
+
+def _is_one_character(token: bytes) -> bool:
+    """Whether a token stands for one character that is no slash."""
+    return token == _ANY or token[:1] not in (b"[", b"(", b"/")
 
 
 def _literal(one: str) -> bytes:

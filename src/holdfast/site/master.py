@@ -12,6 +12,7 @@ from holdfast.control.access import AccessBook, ActBook, AuditLog, ProviderLogin
 from holdfast.control.catalog import ImageLists
 from holdfast.control.jobs import JobBook, Retrying
 from holdfast.control.policies import PolicyBook
+from holdfast.site.probing import this_client
 from holdfast.site.site import Site
 
 if TYPE_CHECKING:
@@ -62,7 +63,7 @@ class Master:
         self.access = AccessBook(self.database, self.clock)
         self.audit = AuditLog(self.database, self.clock)
         self.acts = ActBook(self.database, self.clock, self.audit)
-        self.policies = PolicyBook(self.database, self.clock)
+        self.policies = PolicyBook(self.database, self.clock, [this_client()])
         retrying = Retrying(attempts=self.settings.count("jobs.attempts"))
         self.jobs = JobBook(self.database, self.clock, retrying)
         self.zone: tzinfo = self.settings.zone("site.zone") or machine_zone()

@@ -14,20 +14,22 @@ from dateutil.tz import tzlocal
 from holdfast.base.errors import EditConflict, PolicyInvalid
 from holdfast.control.policies import (
     DEFAULT_STORAGE_UNIT,
+    Finding,
     KnownClients,
     Plan,
+    Severity,
     SiteFacts,
     check_live,
     errors_of,
     review,
 )
-from holdfast.site.probing import SiteProbe, this_client
+from holdfast.site.probing import SiteProbe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
     from holdfast.control.access import Principal
-    from holdfast.control.policies import Applied, Document, Finding, Policy
+    from holdfast.control.policies import Applied, Document, Policy
     from holdfast.site.master import Master
 
 
@@ -49,15 +51,13 @@ class Prepared:
         return self.plan is not None and not errors_of(self.findings)
 
 
-def known_clients(master: Master) -> KnownClients:
-    """The clients that a policy may name: those of which there are images, and this machine."""
-    return KnownClients((*master.policies.known_clients().names, this_client()))
-
-
-def facts(master: Master) -> SiteFacts:
-    """What there is that a policy may name."""
+def facts(master: Master, who: Principal) -> SiteFacts:
+    """What there is that a policy of somebody may name."""
+    known = master.policies.known_clients()
+    if not who.sees_all_clients:
+        known = KnownClients(name for name in known.names if who.sees(name))
     return SiteFacts(
-        clients=known_clients(master),
+        clients=known,
         storage_units=frozenset({DEFAULT_STORAGE_UNIT}),
         now=master.clock.now(),
         zone=master.settings.zone("site.zone") or tzlocal(),
@@ -67,6 +67,7 @@ def facts(master: Master) -> SiteFacts:
 def prepare(
     master: Master,
     document: Document,
+    who: Principal,
     *,
     prune: bool = False,
     live: bool = True,
@@ -77,22 +78,39 @@ def prepare(
     Args:
         master: Whose site.
         document: What was read.
+        who: Who wants it.
         prune: Remove policies that it does not name.
         live: Look at clients and storage as well, for active policies that are new or changed.
         again: Look so at those too that are as they were.
+
+    Raises:
+        Forbidden: A policy is of clients that are not theirs.
     """
-    site = facts(master)
+    site = facts(master, who)
     findings = review(document, site)
     if errors_of(findings):
         return Prepared(None, tuple(findings))
     plan = master.policies.plan(document.policies, prune=prune)
+    # Before anybody looks: what is at a client is for nobody to find out who may not see it.
+    require_editable(who, plan)
     if live:
-        new = document.policies if again else (*plan.creates, *(one.new for one in plan.changes))
-        probe = SiteProbe(master.site)
-        for policy in new:
-            if policy.active:
-                findings += check_live(policy, site.clients.of(policy), probe)
+        new = (*plan.creates, *(one.new for one in plan.changes))
+        findings += _look(master, document.policies if again else new, site)
     return Prepared(plan, tuple(findings))
+
+
+def _look(master: Master, policies: Sequence[Policy], site: SiteFacts) -> list[Finding]:
+    """Look at clients and storage for some policies, for as long as somebody may wait."""
+    probe = SiteProbe(master.site)
+    found: list[Finding] = []
+    active = [one for one in policies if one.active]
+    for number, policy in enumerate(active):
+        if probe.is_over:
+            message = f"{len(active) - number:,} policies were not looked at for lack of time"
+            found.append(Finding(Severity.INFO, "", message, "look at fewer at once"))
+            break
+        found += check_live(policy, site.clients.of(policy), probe)
+    return found
 
 
 def apply(
@@ -112,12 +130,10 @@ def apply(
 
     Raises:
         PolicyInvalid: Something is wrong, all of it told.
-        Forbidden: A policy is of clients that are not theirs.
         EditConflict: Somebody changed a policy meanwhile.
     """
     require_valid(prepared.findings)
     plan = prepared.plan or Plan()
-    require_editable(who, plan)
     if expected is not None:
         _require_expected(plan, expected)
     return master.policies.apply(plan, who.name)

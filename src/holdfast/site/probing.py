@@ -7,6 +7,8 @@ from __future__ import annotations
 
 import os
 import shutil
+import time
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from holdfast.base.errors import Unreachable, WrongKey, storage_error
@@ -17,11 +19,17 @@ from holdfast.site import places
 from holdfast.vault import try_writing
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from holdfast.base.ids import SourceName
     from holdfast.site.site import Site
     from holdfast.wire.looking import LookOrder, LookReport
+
+
+PATIENCE_S = 20.0
+"""How long to look in all, for as many policies as there are."""
+
+_LEAST_S = 0.2
 
 
 def this_client() -> ClientName:
@@ -32,10 +40,24 @@ def this_client() -> ClientName:
 class SiteProbe:
     """Looks at this machine and the site's pool. Remembers what it saw: make one for each check."""
 
-    def __init__(self, site: Site) -> None:
+    def __init__(self, site: Site, now_s: Callable[[], float] = time.monotonic) -> None:
+        """Prepare.
+
+        Args:
+            site: Whose pool and catalog.
+            now_s: A clock that only goes forward, in seconds.
+        """
         self._site = site
+        self._now_s = now_s
+        self._ends_s = now_s() + PATIENCE_S
+        self._reports: dict[LookOrder, LookReport] = {}
         self._room: Room | None = None
         self._history: dict[SourceName, Sequence[PastBackup]] = {}
+
+    @property
+    def is_over(self) -> bool:
+        """Whether it has looked for as long as somebody may wait."""
+        return self._now_s() >= self._ends_s
 
     def look(self, client: ClientName, order: LookOrder) -> LookReport:
         """Look at files of this machine, as this process.
@@ -48,7 +70,11 @@ class SiteProbe:
                 f"'{client}' is not this machine, which is '{this_client()}', and has no agent",
                 "back it up by a site of its own, or make the policy inactive until it has one",
             )
-        return look(order)
+        if order not in self._reports:
+            left_s = max(self._ends_s - self._now_s(), _LEAST_S)
+            bounded = replace(order, within_s=min(order.within_s, left_s))
+            self._reports[order] = look(bounded)
+        return self._reports[order]
 
     def room(self, storage_unit: str) -> Room:  # noqa: ARG002 - there is one
         """Try to write to the pool.

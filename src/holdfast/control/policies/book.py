@@ -17,17 +17,18 @@ import sqlalchemy as sa
 from holdfast.base.errors import CatalogError, EditConflict, PolicyMissing
 from holdfast.base.ids import PolicyName
 from holdfast.control.policies import rows
+from holdfast.control.policies.clients import KnownClients
 from holdfast.control.policies.plan import Change, Plan, StoredPolicy, field_changes, make_plan
 from holdfast.control.policies.rows import Act, Filter, Revision, Write
 from holdfast.control.policies.schema import policies
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterable, Sequence
     from typing import Any
 
     from holdfast.base.clock import Clock
+    from holdfast.base.ids import ClientName
     from holdfast.control.database import Database
-    from holdfast.control.policies.clients import KnownClients
     from holdfast.control.policies.policy import Policy
 
 _NAMED = 3
@@ -62,15 +63,20 @@ class Snapshot:
 class PolicyBook:
     """The policies of one site. Thread-safe."""
 
-    def __init__(self, database: Database, clock: Clock) -> None:
+    def __init__(
+        self, database: Database, clock: Clock, own_clients: Iterable[ClientName] = ()
+    ) -> None:
         """Prepare.
 
         Args:
             database: Where they are.
             clock: Tells when they are changed.
+            own_clients: Clients that are known though there are no images of them yet: without
+                them, a query would never come to the first.
         """
         self._database = database
         self._clock = clock
+        self._own_clients = tuple(own_clients)
         self._lock = threading.Lock()
         self._snapshot: Snapshot | None = None
 
@@ -88,13 +94,15 @@ class PolicyBook:
     def page(
         self, *, limit: int, after: PolicyName | None = None, only: Filter | None = None
     ) -> list[StoredPolicy]:
-        """Some policies by name; those after one. What can't be read is not among them."""
+        """Some policies by name; those after one.
+
+        Of what can't be read there is as much as the database's columns tell, and why.
+        """
         with self._database.read() as connection:
             statement = rows.select(connection, only or Filter()).limit(limit)
             if after is not None:
                 statement = statement.where(policies.c.name > after)
-            found = [rows.read(row) for row in connection.execute(statement)]
-        return [one for one in found if not isinstance(one, str)]
+            return [rows.read_or_outline(row) for row in connection.execute(statement)]
 
     def snapshot(self) -> Snapshot:
         """All policies. Cheap while nothing is changed: one small question to the database."""
@@ -131,9 +139,9 @@ class PolicyBook:
         return found
 
     def known_clients(self) -> KnownClients:
-        """The clients of which the site has had images."""
+        """The clients of which the site has had images, and its own."""
         with self._database.read() as connection:
-            return rows.known_clients(connection)
+            return KnownClients((*rows.clients(connection), *self._own_clients))
 
     def plan(self, wanted: Sequence[Policy], *, prune: bool = False) -> Plan:
         """Compare policies with what is stored; see `make_plan`."""

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import os
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import TYPE_CHECKING
 
 from holdfast.base import exclusion
@@ -103,30 +104,31 @@ def _side_by_side(policy: Policy) -> Iterator[Finding]:
 def _one_in_another(
     policy: Policy, numbers: dict[tuple[str, ...] | Drives, int]
 ) -> Iterator[Finding]:
-    owners = {
-        path: number
-        for paths, number in numbers.items()
-        if not isinstance(paths, Drives)
-        for path in paths
-    }
-    for path, number in owners.items():
-        for outer in (*parents(path), path):
-            other = owners.get(outer, number)
-            selection = policy.selections[other]
-            if other == number or _leaves_out(selection, outer, path):
-                continue
-            yield warning(
-                inside(inside("selections", number), "paths"),
-                f"'{shown(path)}' lies in '{shown(outer)}' of selection '{selection.name}': "
-                "it is taken twice",
-                f'leave it out there: exclude = ["{shown(path)}"]',
-            )
+    owners: dict[str, list[int]] = {}
+    for paths, number in numbers.items():
+        for path in () if isinstance(paths, Drives) else paths:
+            owners.setdefault(path, []).append(number)
+    for path, inner in owners.items():
+        for number in inner:
+            place = inside(inside("selections", number), "paths")
+            for outer in (*parents(path), path):
+                for other in owners.get(outer, ()):
+                    selection = policy.selections[other]
+                    again = outer == path and other > number
+                    if other == number or again or _leaves_out(selection, outer, path):
+                        continue
+                    yield warning(
+                        place,
+                        f"'{shown(path)}' lies in '{shown(outer)}' of selection "
+                        f"'{selection.name}': it is taken twice",
+                        f'leave it out there: exclude = ["{shown(path)}"]',
+                    )
 
 
 def _leaves_out(selection: Selection, root: str, path: str) -> bool:
     """Whether the rules of a selection leave out a path below one of its own."""
     try:
-        rules = exclusion.Exclusion(os.fsencode(root), selection.exclude)
+        rules = _exclusion(os.fsencode(root), selection.exclude)
     except Invalid:
         # Told where the rules themselves are looked at.
         return True
@@ -135,6 +137,11 @@ def _leaves_out(selection: Selection, root: str, path: str) -> bool:
         rules.leaves_out(os.fsencode(os.path.relpath(one, root)), is_directory=True)
         for one in between
     )
+
+
+@lru_cache(maxsize=256)
+def _exclusion(root: bytes, rules: tuple[str, ...]) -> exclusion.Exclusion:
+    return exclusion.Exclusion(root, rules)
 
 
 TYPES.register(FilesType())

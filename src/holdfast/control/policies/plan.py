@@ -29,12 +29,14 @@ class StoredPolicy:
         revision: Counts the changes of everything that ever had its name, from 1.
         changed_at: When it was changed last, aware.
         changed_by: By whom.
+        unreadable: Why this Holdfast can't read it, if it can't: then the policy is an outline.
     """
 
     policy: Policy
     revision: int
     changed_at: datetime
     changed_by: str
+    unreadable: str | None = None
 
 
 @dataclass(frozen=True, slots=True)

@@ -18,13 +18,12 @@ from holdfast.base.ids import ClientName, PolicyName
 from holdfast.control.policies.clients import KnownClients
 from holdfast.control.policies.plain import from_plain, to_plain
 from holdfast.control.policies.plan import StoredPolicy
+from holdfast.control.policies.policy import Policy
 from holdfast.control.policies.schema import policies, policy_clients, policy_revisions
 
 if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime
-
-    from holdfast.control.policies.policy import Policy
 
 AT_ONCE = 500
 """How many names one statement asks for."""
@@ -95,9 +94,9 @@ class Write:
     revision: int
 
 
-def known_clients(connection: sa.Connection) -> KnownClients:
+def clients(connection: sa.Connection) -> list[ClientName]:
     """The clients of which there are images."""
-    return KnownClients(ClientName(name) for name in connection.scalars(sa.select(_CLIENTS.c.name)))
+    return [ClientName(name) for name in connection.scalars(sa.select(_CLIENTS.c.name))]
 
 
 def generation(connection: sa.Connection) -> int:
@@ -138,6 +137,22 @@ def read(row: sa.Row[Any]) -> StoredPolicy | str:
     if isinstance(policy, str):
         return policy
     return StoredPolicy(policy, row.revision, from_ns(row.changed_ns), row.changed_by)
+
+
+def read_or_outline(row: sa.Row[Any]) -> StoredPolicy:
+    """What a row says; what its columns tell of it, if it can't be read."""
+    found = read(row)
+    if not isinstance(found, str):
+        return found
+    outline = Policy(
+        name=PolicyName(row.name),
+        type=row.type,
+        active=row.active,
+        client_query=row.client_query,
+        storage_unit=row.storage_unit,
+        priority=row.priority,
+    )
+    return StoredPolicy(outline, row.revision, from_ns(row.changed_ns), row.changed_by, found)
 
 
 def write(connection: sa.Connection, writes: Sequence[Write], who: str, now_ns: int) -> None:

@@ -225,7 +225,9 @@ def _check_names(policy: Policy) -> Iterator[Finding]:
         ("selections", [one.name for one in policy.selections]),
         ("schedules", [one.name for one in policy.schedules]),
     ):
+        seen: set[str] = set()
         for number, name in enumerate(names):
-            if name in names[:number]:
+            if name in seen:
                 place = inside(inside(key, number), "name")
                 yield error(place, f"there are two {key} called '{name}'", "rename one of them")
+            seen.add(name)

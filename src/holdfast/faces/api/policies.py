@@ -50,10 +50,12 @@ def list_policies(
     ] = None,
 ) -> Page[PolicyRow]:
     """The policies that you see, by name."""
+    if client is not None and not who.sees(client):
+        return Page(items=[], next_cursor=None)
     only = Filter(text, active, type_, storage_unit, None if client is None else ClientName(client))
     after = pages.after(str)
     last = None if after is None else PolicyName(str(after[0]))
-    known = site_policies.known_clients(master)
+    known = master.policies.known_clients()
     found: list[StoredPolicy] = []
     while len(found) < pages.fetch:
         rows = master.policies.page(limit=pages.fetch, after=last, only=only)
@@ -94,7 +96,9 @@ def list_revisions(
     rows = master.policies.revisions(PolicyName(name), limit=pages.fetch, before=before)
     if not rows and before is None:
         raise PolicyMissing(f"there never was a policy '{name}'")
-    return pages.page(rows, key=lambda row: (row.number,), show=RevisionRow.of)
+    return pages.page(
+        rows, key=lambda row: (row.number,), show=lambda row: RevisionRow.of(row, who)
+    )
 
 
 @router.post("/policies/{name}/activate")
@@ -131,13 +135,13 @@ def _set_active(
 
 
 def _detail(who: Principal, master: Master, stored: StoredPolicy) -> PolicyDetail:
-    clients = site_policies.known_clients(master).of(stored.policy)
+    clients = master.policies.known_clients().of(stored.policy)
     return PolicyDetail.of(stored, clients, who)
 
 
 def _seen(who: Principal, master: Master, name: str) -> StoredPolicy:
     stored = master.policies.get(PolicyName(name))
-    if not _sees(who, site_policies.known_clients(master), stored.policy):
+    if not _sees(who, master.policies.known_clients(), stored.policy):
         # That it is there is nobody's business who may not see it.
         raise PolicyMissing(f"there is no policy '{name}'")
     return stored

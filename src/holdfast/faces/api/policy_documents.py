@@ -78,9 +78,9 @@ def export_policies(
 
 
 @router.post("/policy-document/validate")
-def validate_policies(_: Planner, master: TheMaster, body: TextIn | DataIn) -> FindingsOut:
+def validate_policies(who: Planner, master: TheMaster, body: TextIn | DataIn) -> FindingsOut:
     """Say all that is wrong with a document, and change nothing."""
-    prepared = site_policies.prepare(master, document_of(body), live=body.live, again=True)
+    prepared = site_policies.prepare(master, document_of(body), who, live=body.live, again=True)
     findings = [FindingRow.of(one) for one in prepared.findings]
     return FindingsOut(valid=prepared.is_valid, findings=findings)
 
@@ -88,9 +88,9 @@ def validate_policies(_: Planner, master: TheMaster, body: TextIn | DataIn) -> F
 @router.post("/policy-document/plan")
 def plan_policies(who: Planner, master: TheMaster, body: TextIn | DataIn) -> PlanOut:
     """Say what a document would change, and change nothing."""
-    prepared = site_policies.prepare(master, document_of(body), prune=body.prune, live=body.live)
-    if prepared.plan is not None:
-        site_policies.require_editable(who, prepared.plan)
+    prepared = site_policies.prepare(
+        master, document_of(body), who, prune=body.prune, live=body.live
+    )
     return PlanOut.of(prepared, who)
 
 
@@ -102,7 +102,9 @@ def apply_policies(
 
     All of it is done, or nothing. What is wrong is refused, all of it at once.
     """
-    prepared = site_policies.prepare(master, document_of(body), prune=body.prune, live=body.live)
+    prepared = site_policies.prepare(
+        master, document_of(body), who, prune=body.prune, live=body.live
+    )
     done = site_policies.apply(master, prepared, who, body.revisions)
     note.details |= {
         "created": _noted(done.created),

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable
 
     from holdfast.control.access import Principal
-    from holdfast.control.policies import StoredPolicy
+    from holdfast.control.policies import Policy, StoredPolicy
     from holdfast.site.policies import Prepared
 
 NAME = "[a-z0-9][a-z0-9._-]{0,62}"
@@ -88,6 +88,9 @@ class PolicyRow(Model):
     revision: int = Field(description="Counts the changes, from 1.")
     changed_at: datetime
     changed_by: str = Field(examples=["alice"])
+    unreadable: str | None = Field(
+        description="Why it can't be read by this Holdfast, and starts nothing; give it anew."
+    )
 
     @classmethod
     def of(cls, stored: StoredPolicy, who: Principal) -> PolicyRow:
@@ -106,6 +109,7 @@ class PolicyRow(Model):
             revision=stored.revision,
             changed_at=stored.changed_at,
             changed_by=stored.changed_by,
+            unreadable=stored.unreadable,
         )
 
 
@@ -122,17 +126,20 @@ class PolicyDetail(Model):
     @classmethod
     def of(cls, stored: StoredPolicy, clients: Iterable[str], who: Principal) -> PolicyDetail:
         """As the book has it, with the clients that it is for."""
-        plain = to_plain(stored.policy, whole=True)
-        # Names of clients that are none of somebody's business are in no answer to them.
-        plain["clients"] = [one for one in stored.policy.clients if who.sees(one)]
         return cls(
             name=stored.policy.name,
-            policy=plain,
+            policy=_shown(stored.policy, who),
             clients=[one for one in clients if who.sees(one)],
             revision=stored.revision,
             changed_at=stored.changed_at,
             changed_by=stored.changed_by,
         )
+
+
+def _shown(policy: Policy, who: Principal) -> dict[str, JsonValue]:
+    """A policy, without names of clients that are none of somebody's business."""
+    plain = to_plain(policy, whole=True)
+    return plain | {"clients": [one for one in policy.clients if who.sees(one)]}
 
 
 class RevisionRow(Model):
@@ -147,9 +154,9 @@ class RevisionRow(Model):
     )
 
     @classmethod
-    def of(cls, one: policies.Revision) -> RevisionRow:
+    def of(cls, one: policies.Revision, who: Principal) -> RevisionRow:
         """As the book has it."""
-        plain = None if one.policy is None else to_plain(one.policy, whole=True)
+        plain = None if one.policy is None else _shown(one.policy, who)
         return cls(number=one.number, act=one.act, at=one.at, who=one.who, policy=plain)
 
 

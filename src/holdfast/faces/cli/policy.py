@@ -61,6 +61,9 @@ def list_(url: str | None, as_json: bool, **wanted: Any) -> int:
         ("changed", "left"),
     ]
     screen.table(columns, [_cells(row) for row in rows], gives_way=(3, 2, 0))
+    for row in rows:
+        if row["unreadable"] is not None:
+            screen.warn(f"policy '{row['name']}' starts nothing: {row['unreadable']}")
     return EXIT_OK
 
 
@@ -178,10 +181,16 @@ def _what(row: dict[str, Any]) -> str:
     return f"{row['act']}{said}"
 
 
+def _state(row: dict[str, Any]) -> str:
+    if row["unreadable"] is not None:
+        return "unreadable"
+    return "active" if row["active"] else "inactive"
+
+
 def _cells(row: dict[str, Any]) -> list[str]:
     return [
         row["name"],
-        "active" if row["active"] else "inactive",
+        _state(row),
         policy_words.clients_of(row),
         ", ".join(one["name"] for one in row["schedules"]) or "none",
         local_time(row["changed_at"]),

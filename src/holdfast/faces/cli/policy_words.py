@@ -52,6 +52,10 @@ def where_of(finding: Plain) -> str:
 
 def plan_lines(plan: Plain) -> Iterator[str]:
     """What a plan would do."""
+    return (printable(line) for line in _plan_lines(plan))
+
+
+def _plan_lines(plan: Plain) -> Iterator[str]:
     for policy in plan["creates"]:
         yield f"+ policy '{policy['name']}': {summary(policy)}"
     for change in plan["changes"]:
@@ -191,5 +195,5 @@ def _value(value: object) -> str:
     if value is None:
         return "none"
     if isinstance(value, str):
-        return printable(value)
+        return value
     return json.dumps(value, ensure_ascii=False)
