@@ -179,7 +179,7 @@ class ApiClient:
         announce(state, Peer(os.geteuid()))
         return cls(InProcess(app, state), _LOCAL, "this process", token, closing)
 
-    def get(self, path: str, *, timeout_s: float = TIMEOUT_S, **parameters: object) -> Any:
+    def get(self, path: str, /, *, timeout_s: float = TIMEOUT_S, **parameters: object) -> Any:
         """Ask for something.
 
         Args:
@@ -204,20 +204,20 @@ class ApiClient:
         """Have something done, or made; see `get`."""
         return _read(self._send("POST", path, body, parameters, timeout_s))
 
-    def put(self, path: str, body: object = None, **parameters: object) -> Any:
+    def put(self, path: str, /, body: object = None, **parameters: object) -> Any:
         """Have something be so; see `get`."""
         return _read(self._send("PUT", path, body, parameters))
 
-    def patch(self, path: str, body: object = None, **parameters: object) -> Any:
+    def patch(self, path: str, /, body: object = None, **parameters: object) -> Any:
         """Have parts of something be so; see `get`."""
         return _read(self._send("PATCH", path, body, parameters))
 
-    def delete(self, path: str, **parameters: object) -> None:
+    def delete(self, path: str, /, **parameters: object) -> None:
         """Have something removed; see `get`."""
         self._send("DELETE", path, parameters=parameters)
 
     def pages(
-        self, path: str, *, limit: int | None = None, **parameters: object
+        self, path: str, /, *, limit: int | None = None, **parameters: object
     ) -> Iterator[dict[str, Any]]:
         """Everything of a list, page by page as it is read.
 
