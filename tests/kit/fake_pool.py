@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import hashlib
 from dataclasses import dataclass, field
+from types import SimpleNamespace
 from typing import TYPE_CHECKING
 
 from holdfast.base.errors import ImageMissing, IntegrityError
@@ -160,6 +161,10 @@ class FakePool:
         )
         self._images[image.id] = image
         return image
+
+    def stats(self) -> SimpleNamespace:
+        names = "packs pack_bytes chunks chunk_bytes index_segments index_bytes"
+        return SimpleNamespace(**dict.fromkeys(names.split(), 0), images=len(self._images))
 
     def expire(self, image: str) -> None:
         del self._images[image]

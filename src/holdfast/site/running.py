@@ -9,13 +9,16 @@ from typing import TYPE_CHECKING
 
 from holdfast.control.dispatch import Roster, by_hand
 from holdfast.control.dispatch.roster import WHOLE
+from holdfast.control.jobs import NewJob
 from holdfast.movers.drives import local_paths
+from holdfast.site.master import STORAGE_UNIT
+from holdfast.wire.messages import SiteWork
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
     from holdfast.base.ids import ClientName, JobId, PolicyName
-    from holdfast.control.jobs import NewJob
+    from holdfast.control.jobs import JobKind
     from holdfast.control.schedule import BackupKind
     from holdfast.site.master import Master
 
@@ -44,6 +47,11 @@ def job_of(
         kind,
         clients,
     )
+
+
+def site_job(kind: JobKind, verb: str) -> NewJob:
+    """Make the job that does something for the site as a whole; see `site.steward`."""
+    return NewJob(kind=kind, work=SiteWork(verb).to_json(), storage_unit=STORAGE_UNIT)
 
 
 def enqueue(master: Master, job: NewJob) -> JobId:

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.base.errors import Invalid
 from holdfast.base.units import format_count, format_size
-from holdfast.movers.pool_runs import run_garbage_collection
+from holdfast.movers.pool_runs import run_garbage_collection, run_verify
 from holdfast.site import protection, retention
 from holdfast.wire.messages import WorkEvent
 
@@ -24,6 +24,8 @@ if TYPE_CHECKING:
 EXPIRE = "expire"
 COLLECT = "collect"
 PROTECT = "catalog-backup"
+VERIFY = "verify"
+VERIFY_DATA = "verify-data"
 
 
 class Steward:
@@ -35,6 +37,8 @@ class Steward:
             EXPIRE: self._expire,
             COLLECT: self._collect,
             PROTECT: self._protect,
+            VERIFY: lambda report: self._verify(report, read_data=False),
+            VERIFY_DATA: lambda report: self._verify(report, read_data=True),
         }
 
     def __call__(self, verb: str, report: Reporter) -> list[WorkEvent]:
@@ -97,3 +101,16 @@ class Steward:
     def _protect(self, report: Reporter) -> list[WorkEvent]:
         made = protection.protect(self._master.site, report)
         return [WorkEvent("info", "protected", f"the catalog is in the pool, image {made.image}")]
+
+    def _verify(self, report: Reporter, *, read_data: bool) -> list[WorkEvent]:
+        found = run_verify(self._master.site.pool, None, read_data=read_data, report=report)
+        events = [
+            WorkEvent("error", one.code, one.message, one.path or None) for one in found.problems
+        ]
+        total = found.problems_total
+        more = f"; the first {len(events)} are listed" if total > len(events) else ""
+        said = (
+            f"{format_count(found.images)} images, {format_count(found.chunks)} chunks: "
+            f"{format_count(total)} problems{more}"
+        )
+        return [*events, WorkEvent("error" if total else "info", "verified", said)]

@@ -59,7 +59,8 @@ class SiteWork:
     """Something to be done for the site as a whole, where its storage is.
 
     Attributes:
-        verb: ``expire``, ``collect`` or ``catalog-backup``.
+        verb: ``expire``, ``collect``, ``catalog-backup``, ``verify``, or ``verify-data``, which
+            reads everything.
     """
 
     verb: str

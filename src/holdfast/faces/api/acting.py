@@ -91,9 +91,10 @@ def attempt(
         Invalid: The idempotency key can't be one.
     """
     key = request.headers.get(KEY_HEADER)
-    if key is not None and not (0 < len(key) <= MAX_KEY and key.isascii() and key.isprintable()):
+    # A space in it is refused as well, as the document says.
+    if key is not None and not (0 < len(key) <= MAX_KEY and all("!" <= one <= "~" for one in key)):
         raise Invalid(
-            f"an idempotency key has 1 to {MAX_KEY} printable ASCII characters",
+            f"an idempotency key has 1 to {MAX_KEY} printable ASCII characters and no space",
             "make one for each act, such as a UUID",
         )
     details = circumstances(request, who) | _content(body, model)
