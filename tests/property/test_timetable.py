@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from datetime import UTC, datetime, time, timedelta
 
+import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
@@ -46,7 +47,8 @@ def timetable_of(case: Case) -> Timetable:
     return Timetable(minutes.zone, [entry])
 
 
-@settings(deadline=None)
+@pytest.mark.slow
+@settings(deadline=None, max_examples=60)
 @given(cases(), outages())
 def test_it_hands_out_what_a_slow_one_does(case: Case, down: list[tuple[int, int]]) -> None:
     plans, minutes = case

@@ -121,6 +121,29 @@ def test_windows_that_touch_are_one() -> None:
     assert found("2026-11-20", "2026-11-21", windows=(whole,)) == ["11-20 08:00"]
 
 
+@pytest.mark.parametrize(
+    ("zone", "moment", "opens", "closes"),
+    [
+        # There was no 30 December: the window of the 29th ended as that of the 30th began.
+        ("Pacific/Apia", "2011-12-30T09", "2011-12-30T08", "2011-12-30T12"),
+        # On a Monday, 03:00 became 04:00, and nothing was left between two windows.
+        ("Europe/Istanbul", "2014-03-31T00:30", "2014-03-30T20", "2014-03-31T03"),
+    ],
+)
+def test_windows_are_one_where_a_gap_swallows_what_lies_between(
+    zone: str, moment: str, opens: str, closes: str
+) -> None:
+    apart = {
+        "Pacific/Apia": (Window(DAILY, time(22), time(2)),),
+        "Europe/Istanbul": (
+            Window(frozenset({6}), time(22), time(3, 15)),
+            Window(frozenset({0}), time(3, 45), time(6)),
+        ),
+    }
+    span = Openings(apart[zone], ZoneInfo(zone)).following(utc(moment))
+    assert span == (utc(opens), utc(closes))
+
+
 def test_exceptions_take_away_days_and_times() -> None:
     calendar = Calendar(
         ("FREQ=DAILY;BYHOUR=1,12",),

@@ -59,8 +59,10 @@ def entry(
     return Entry(POLICY, schedules, tuple(map(SourceName, sources)), since)
 
 
-def table(*schedules: Schedule, histories: tuple[History, ...] = ()) -> Timetable:
-    return Timetable(UTC, [entry(*schedules)], histories)
+def table(
+    *schedules: Schedule, histories: tuple[History, ...] = (), since: datetime = MONDAY
+) -> Timetable:
+    return Timetable(UTC, [entry(*schedules, since=since)], histories)
 
 
 def shown(found: list[Due]) -> list[str]:
@@ -127,6 +129,8 @@ def test_an_outage_makes_one_backup_of_several_in_the_next_open_moment() -> None
 def test_an_outage_is_made_up_for_at_once_where_there_are_no_windows() -> None:
     timetable = table(nightly(windows=()))
     assert shown(timetable.due(at(19, 12))) == ["nightly 19 00:00 and 2 more"]
+    timetable = table(nightly(windows=()))
+    assert shown(timetable.due(at(19, 0))) == ["nightly 19 00:00 and 2 more"]
 
 
 def test_what_is_not_to_run_later_is_reported_as_missed_once() -> None:
@@ -192,6 +196,36 @@ def test_sources_are_spread_over_the_stagger_and_always_in_the_same_way() -> Non
     assert share_of(SourceName("b:/\udcff")) < 1
 
 
+def test_no_source_is_spread_beyond_its_window() -> None:
+    five = Calendar(("FREQ=DAILY;BYHOUR=5;BYMINUTE=30",))
+    timetable = table(nightly(calendar=five, stagger=8 * HOUR))
+    assert timetable.next_moment() == at(17, 5, 30) + timedelta(
+        seconds=int(1800 * share_of(SOURCE))
+    )
+
+
+def test_a_lesser_kind_that_is_due_again_as_the_greater_one_starts_waits_for_it() -> None:
+    minute = timedelta(minutes=1)
+    full = weekly(stagger=256 * minute)
+    timetable = table(full, often(every=71 * minute), since=at(21, 22))
+    assert shown(timetable.due(at(21, 22))) == ["often 21 22:00"]
+    assert timetable.due(at(21, 23, 11)) == []
+    assert timetable.next_moment() == at(22, 0, 22)
+    assert shown(timetable.due(at(22, 0, 22))) == ["weekly 21 22:00, for often 21 23:11"]
+
+
+def test_of_several_greater_ones_the_first_to_start_is_waited_for() -> None:
+    full = weekly(stagger=2 * HOUR)
+    spread = often(every=HOUR / 3, windows=NIGHT, stagger=8 * HOUR)
+    always = often(name="always", kind=BackupKind.CONTINUOUS, every=HOUR)
+    timetable = table(full, spread, always, since=at(21, 21, 30))
+    assert shown(timetable.due(at(21, 21, 30))) == ["always 21 21:30"]
+    assert timetable.due(at(21, 23, 6)) == []
+    assert shown(timetable.due(at(21, 23, 7))) == [
+        "weekly 21 22:00, for often 21 22:00, for always 21 22:30"
+    ]
+
+
 def test_a_lesser_kind_waits_for_a_greater_one_that_starts_before_it_would_be_due_again() -> None:
     full = weekly(stagger=8 * HOUR)
     ready = at(21, 22) + timedelta(seconds=int(8 * 3600 * share_of(SOURCE)))
@@ -239,6 +273,22 @@ def test_what_a_history_says_was_handled_is_not_due() -> None:
     assert table(often(), histories=(started,)).next_moment() == at(18, 19)
     newer = History(POLICY, "nightly", SOURCE, since=at(20))
     assert table(nightly(), histories=(newer,)).next_moment() == at(20, 22)
+
+
+def test_what_was_due_while_a_policy_was_not_active_does_not_count() -> None:
+    resumed = [
+        History(POLICY, "nightly", SOURCE, at(1, 22), at(1, 22), since=at(20, 23)),
+        History(POLICY, "often", SOURCE, at(1, 22), at(1, 22), since=at(20, 23)),
+    ]
+    schedules = nightly(run_missed=False), often(run_missed=False)
+    timetable = table(*schedules, histories=tuple(resumed))
+    assert shown(timetable.due(at(20, 23))) == ["often 20 23:00"]
+    assert shown(timetable.due(at(21, 22))) == [
+        "missed often 21 19:00 and 4 more",
+        "nightly 21 22:00",
+    ]
+    timetable.put(entry(*schedules, since=at(30)), [])
+    assert timetable.next_moment() == at(21, 23)
 
 
 def test_what_it_was_told_and_handed_out_comes_out_as_history() -> None:

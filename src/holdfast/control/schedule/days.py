@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 PATIENCE = timedelta(days=365 * 60)
 """What gives nothing for so long gives nothing any more."""
 
-PATIENCE_COUNT = 1_000_000
+PATIENCE_COUNT = 500_000
 """And what gives nothing so many times over, for the sake of rules that fire each minute."""
 
 

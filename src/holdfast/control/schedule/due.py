@@ -23,8 +23,8 @@ class Entry:
         policy: Its name.
         schedules: Of different names.
         sources: What it backs up, each by itself.
-        since: Occurrences from this moment on count, where there is no history; aware. It has to
-            be remembered: else what falls due while the master is down is lost.
+        since: Of schedules and sources without history, occurrences from this moment on count;
+            aware.
         priority: Of its schedules that have none of their own.
     """
 
@@ -39,6 +39,10 @@ class Entry:
 class History:
     """What became of one schedule of a policy for one source, until now.
 
+    It is to be recorded from the moment when a schedule or source is first put into a timetable
+    (`Timetable.histories` tells it), with `since`: else what falls due while the master is down is
+    not known to have been due.
+
     Attributes:
         policy: Whose schedule.
         schedule: Its name.
@@ -47,8 +51,8 @@ class History:
             None if there was none. Never goes back, whatever clocks do.
         last_start: When a backup of it, or one that satisfied it, last started, or was due if it
             has not started yet; None if none did.
-        since: Occurrences from this moment on count, where nothing was handled; None for what
-            the entry says.
+        since: Occurrences from this moment on count, such as since the policy was last made
+            active; None for what the entry says.
     """
 
     policy: PolicyName

@@ -7,7 +7,7 @@ start lies in a window; the timetable that it is given stays as it is.
 
 from __future__ import annotations
 
-from collections import Counter, defaultdict
+from collections import defaultdict
 from dataclasses import dataclass
 from functools import partial
 from heapq import heappop, heappush
@@ -15,7 +15,7 @@ from itertools import count
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Mapping
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from datetime import datetime, timedelta
 
     from holdfast.control.schedule.due import Due
@@ -129,7 +129,7 @@ class _Play:
             now = max(now, following)
             while self._events and self._events[0][0] <= now:
                 heappop(self._events)[2](now)
-            for due in self._timetable.due(now):
+            for due in sorted(self._timetable.due(now), key=_order):
                 self._take(due, now)
             self._grant(now)
             yield from self._told
@@ -171,7 +171,7 @@ class _Play:
         """Start all that finds what it needs, the first in the queue first."""
         while True:
             self._freed = {one for one in self._freed if self._free[one] > 0 and self._short[one]}
-            for need in self._freed:
+            for need in sorted(self._freed):
                 # Those behind it come when it has started, or is short of something else.
                 heappush(self._queue, heappop(self._short[need]))
             if not self._queue:
@@ -183,8 +183,9 @@ class _Play:
         _, _, turn, job = queued
         if job.turn != turn:
             return
-        wanted = Counter(need for need in job.demand.needs if need in self._free)
-        short = [need for need, number in wanted.items() if self._free[need] < number]
+        free = self._free
+        held = [need for need in job.demand.needs if need in free]
+        short = [need for need in dict.fromkeys(held) if free[need] < held.count(need)]
         if short:
             # One that needs several slots is not overtaken by those behind it that need one.
             self._freed.discard(short[0])
@@ -193,15 +194,20 @@ class _Play:
             return
         job.turn += 1
         del self._waiting[job.number]
-        for need, number in wanted.items():
-            self._free[need] -= number
+        for need in held:
+            free[need] -= 1
         due, ends_at = job.due, now + job.demand.duration
         self._timetable.started(due.policy, due.schedule, due.source, now)
-        self._at(ends_at, partial(self._end, job, wanted))
+        self._at(ends_at, partial(self._end, job, held))
         self._told.append(Expected(due, job.queued_at, now, ends_at, job.waits_for))
 
-    def _end(self, job: _Job, held: Counter[str], _now: datetime) -> None:
-        for need, number in held.items():
-            self._free[need] += number
-            self._freed.add(need)
+    def _end(self, job: _Job, held: Sequence[str], _now: datetime) -> None:
+        for need in held:
+            self._free[need] += 1
+        self._freed.update(held)
         self._timetable.release(job.due.policy, job.due.source)
+
+
+def _order(due: Due) -> tuple[datetime, str, str]:
+    """What is due at once queues in an order that is always the same."""
+    return due.due_at, due.policy, due.source

@@ -165,7 +165,7 @@ class DistancePattern:
     def look(self, state: State, now: datetime, share: float) -> Standing:
         """Tell where it stands."""
         known = [one for one in (state.handled, state.last_start) if one is not None]
-        base = max(known) + self._every if known else state.since
+        base = max(max(known) + self._every, state.since) if known else state.since
         missed, missed_at = 0, None
         while True:
             span = self._openings.following(base)
@@ -233,8 +233,8 @@ def _waiting(
         return Standing(
             due_at, window.opens, ready, window.closes, again, collapsed, None, 0, due_at, ready
         )
-    wake = ready if again is None else min(ready, again)
-    return Standing(None, None, None, None, None, 0, None, 0, due_at, wake)
+    # The next occurrence does not come before: it lies in this window too, or in a later one.
+    return Standing(None, None, None, None, None, 0, None, 0, due_at, ready)
 
 
 class Patterns:

@@ -28,7 +28,8 @@ class State:
         since: Occurrences from this moment on count.
         handled: The last that was handled, if any.
         last_start: When a backup of it last started, if one did.
-        floor: Occurrences after this moment count: the last handled, or just before `since`.
+        floor: Occurrences after this moment count: the last handled, or just before `since` if
+            that is later.
     """
 
     __slots__ = ("floor", "handled", "last_start", "since")
@@ -39,12 +40,13 @@ class State:
         self.since = since
         self.handled = handled
         self.last_start = last_start
-        self.floor = since - TICK if handled is None else handled
+        self.floor = since - TICK if handled is None else max(since - TICK, handled)
 
     def handle(self, due_at: datetime, started_at: datetime | None = None) -> None:
         """Remember that an occurrence was handled."""
         if self.handled is None or due_at > self.handled:
-            self.handled = self.floor = due_at
+            self.handled = due_at
+            self.floor = max(self.floor, due_at)
         if started_at is not None:
             self.start(started_at)
 

@@ -147,7 +147,10 @@ class Timetable:
         return found
 
     def next_moment(self) -> datetime | None:
-        """When to ask again if nothing else happens; None if nothing will ever be due."""
+        """When to ask again if nothing else happens; None if nothing will ever be due.
+
+        It may be past: then there is something to look at now.
+        """
         return self._moments[0] if self._moments else None
 
     def started(self, policy: PolicyName, schedule: str, source: SourceName, at: datetime) -> None:
@@ -168,7 +171,7 @@ class Timetable:
         place = self._places.get(policy, {}).get(source)
         if place is not None and place.is_occupied:
             place.is_occupied = False
-            self._visit(place, _FIRST, [])
+            self._wake_at(place, _FIRST)
 
     def next_chance(self, due: Due, now: datetime) -> Span | None:
         """When a backup may start that was handed out and could not until its window closed.
@@ -243,10 +246,9 @@ class Timetable:
         held_until: datetime | None = None
         for number, one in enumerate(standings):
             ready = one.ready
-            if ready is not None and held_until is not None:
-                if one.again is None or held_until <= one.again:
-                    continue
-            elif held_until is not None:
+            if held_until is not None and (
+                ready is None or one.again is None or held_until <= one.again
+            ):
                 continue
             if one.missed_at is not None:
                 self._take_missed(place, number, one, found)
@@ -368,19 +370,23 @@ def _state_of(place: _Place | None, schedule: str) -> State | None:
 
 
 def _state(entry: Entry, history: History | None, before: State | None) -> State:
-    since = entry.since if history is None or history.since is None else history.since
+    """What was handled: of what is recorded and what this timetable knows, the later."""
+    since = entry.since if before is None else before.since
+    if history is not None and history.since is not None:
+        since = history.since
     state = State(since.astimezone(UTC))
     if history is not None:
-        if history.handled_until is not None:
-            state.handle(history.handled_until.astimezone(UTC))
-        if history.last_start is not None:
-            state.start(history.last_start.astimezone(UTC))
+        _add(state, history.handled_until, history.last_start)
     if before is not None:
-        if before.handled is not None:
-            state.handle(before.handled)
-        if before.last_start is not None:
-            state.start(before.last_start)
+        _add(state, before.handled, before.last_start)
     return state
+
+
+def _add(state: State, handled: datetime | None, last_start: datetime | None) -> None:
+    if handled is not None:
+        state.handle(handled.astimezone(UTC))
+    if last_start is not None:
+        state.start(last_start.astimezone(UTC))
 
 
 def _moments_of(history: History) -> list[datetime]:
