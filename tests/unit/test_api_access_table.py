@@ -86,6 +86,7 @@ TABLE: Mapping[str, Expected] = {
     "DELETE /api/v1/images/{id}/holds": Expected({ADM}),
     "PUT /api/v1/images/{id}/lock": Expected({ADM, OPE}),
     "DELETE /api/v1/images/{id}": Expected({ADM}),
+    "POST /api/v1/images/{id}/restores": Expected({ADM, RES}),
     "GET /api/v1/users": Expected({ADM}, bounded=False),
     "POST /api/v1/users": Expected({ADM}, bounded=False),
     "GET /api/v1/users/{name}": Expected({ADM}, bounded=False),

@@ -10,10 +10,11 @@ from typing import TYPE_CHECKING, Any, cast
 import pytest
 
 from holdfast.base.errors import DatabaseLost, NoSpace
-from holdfast.movers.agent import COUNTERS, Agent
+from holdfast.movers.agent import COUNTERS, Agent, ForSite, Restore
 from holdfast.wire.messages import (
     Answer,
     BackupWork,
+    RestoreWork,
     SiteWork,
     WorkEnded,
     WorkEvent,
@@ -26,12 +27,17 @@ if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from holdfast.engine import Counters, Image
+    from holdfast.engine import Counters, Image, RestoreResult
     from holdfast.movers.backup_run import BackupOrder
     from holdfast.movers.drive import Reporter
+    from holdfast.movers.restore_run import RestoreOrder
     from holdfast.wire.messages import WorkMessage
 
 LEASE_S = 10.0
+
+
+def no_restore(order: RestoreOrder, _report: Reporter) -> RestoreResult:
+    raise AssertionError(order)
 
 
 def nothing(verb: str, _report: Reporter) -> list[WorkEvent]:
@@ -52,6 +58,16 @@ class FakeMaster:
     @property
     def ended(self) -> list[WorkEnded]:
         return [one for one in self.heard if isinstance(one, WorkEnded)]
+
+
+def agent(
+    backup: Backup,
+    master: FakeMaster,
+    time: Time,
+    restore: Restore = no_restore,
+    for_site: ForSite = nothing,
+) -> Agent:
+    return Agent(backup, restore, for_site, master, time)
 
 
 class Time:
@@ -110,7 +126,7 @@ def offer(path: Path, **more: Any) -> WorkOffer:
 def test_a_backup_renews_its_lease_and_ends_once(tmp_path: Path) -> None:
     time, master = Time(), FakeMaster()
     backup = Backup(time)
-    Agent(backup, nothing, master, time).work(offer(tmp_path, read_all=True, parent="cd" * 16))
+    agent(backup, master, time).work(offer(tmp_path, read_all=True, parent="cd" * 16))
     (order,) = backup.orders
     assert (order.source, order.client, order.read_all) == ("web1:srv", "web1", True)
     assert (order.parent, order.labels) == ("cd" * 16, {"policy": "files"})
@@ -131,17 +147,44 @@ def test_what_is_for_the_site_is_done_and_told(tmp_path: Path) -> None:
         report(counters(3))
         return [WorkEvent("info", verb, "2 packs are gone")]
 
-    Agent(Backup(time), collect, master, time).work(WorkOffer(7, 2, LEASE_S, SiteWork("collect")))
+    agent(Backup(time), master, time, for_site=collect).work(
+        WorkOffer(7, 2, LEASE_S, SiteWork("collect"))
+    )
     (ended,) = master.ended
     assert (ended.error, ended.image, ended.counters["files"]) == (None, None, 3)
     assert [(one.cause, one.message) for one in ended.events] == [("collect", "2 packs are gone")]
 
 
+def test_a_restore_is_done_and_its_findings_are_told(tmp_path: Path) -> None:
+    time, master = Time(), FakeMaster()
+    orders: list[RestoreOrder] = []
+
+    def restore(order: RestoreOrder, report: Reporter) -> RestoreResult:
+        orders.append(order)
+        report(counters(5))
+        finding = SimpleNamespace(
+            path=b"/a", severity="warning", code="foreign-owner", message="it is yours now"
+        )
+        return cast("RestoreResult", SimpleNamespace(findings=[finding], findings_total=2))
+
+    work = RestoreWork("ab" * 16, ("/srv/\udcff",), str(tmp_path), verify=True)
+    for fence in (1, 2):
+        offer = WorkOffer(7, fence, LEASE_S, work)
+        agent(Backup(time), master, time, restore=restore).work(offer)
+    assert orders[0].paths == (b"/srv/\xff",)
+    # What lies there at the second attempt is what the first one left.
+    assert [one.overwrite for one in orders] == [None, "always"]
+    ended = master.ended[0]
+    assert (ended.image, ended.error, ended.events_total) == (None, None, 2)
+    assert [one.cause for one in ended.events] == ["foreign-owner"]
+    assert work_from_json(work.to_json()) == work
+
+
 def test_an_error_is_told_with_its_code(tmp_path: Path) -> None:
     time, master = Time(), FakeMaster()
-    Agent(Backup(time, error=NoSpace("disk full", "free some")), nothing, master, time).work(
-        offer(tmp_path)
-    )
+    Agent(
+        Backup(time, error=NoSpace("disk full", "free some")), no_restore, nothing, master, time
+    ).work(offer(tmp_path))
     (ended,) = master.ended
     assert ended.error is not None
     assert (ended.error.code, ended.error.hint) == ("no-space", "free some")
@@ -151,7 +194,7 @@ def test_an_error_is_told_with_its_code(tmp_path: Path) -> None:
 
 def test_a_defect_is_told_as_well(tmp_path: Path) -> None:
     time, master = Time(), FakeMaster()
-    Agent(Backup(time, error=ZeroDivisionError("x")), nothing, master, time).work(offer(tmp_path))
+    agent(Backup(time, error=ZeroDivisionError("x")), master, time).work(offer(tmp_path))
     (ended,) = master.ended
     assert ended.error is not None
     assert (ended.error.code, ended.error.message) == ("internal", "ZeroDivisionError: x")
@@ -160,7 +203,7 @@ def test_a_defect_is_told_as_well(tmp_path: Path) -> None:
 def test_a_path_that_is_not_there_fails_before_anything_is_read(tmp_path: Path) -> None:
     time, master = Time(), FakeMaster()
     backup = Backup(time)
-    Agent(backup, nothing, master, time).work(offer(tmp_path / "nowhere"))
+    agent(backup, master, time).work(offer(tmp_path / "nowhere"))
     assert backup.orders == []
     assert [one.error.code for one in master.ended if one.error] == ["path-missing"]
 
@@ -171,7 +214,7 @@ def test_a_path_that_is_not_there_fails_before_anything_is_read(tmp_path: Path) 
 def test_work_stops_when_the_master_says_so(tmp_path: Path, answer: Answer, code: str) -> None:
     time, master = Time(), FakeMaster()
     master.answer = lambda _message: answer if time.now_s > 3 else Answer.GO_ON
-    Agent(Backup(time, steps=100), nothing, master, time).work(offer(tmp_path))
+    agent(Backup(time, steps=100), master, time).work(offer(tmp_path))
     assert time.now_s == 4
     assert [one.error.code for one in master.ended if one.error] == [code]
 
@@ -183,7 +226,7 @@ def lost(_message: WorkMessage) -> Answer:
 def test_work_outlives_a_short_loss_of_the_master(tmp_path: Path) -> None:
     time, master = Time(), FakeMaster()
     master.answer = lambda message: lost(message) if 2 < time.now_s < 10 else Answer.GO_ON
-    Agent(Backup(time, steps=10), nothing, master, time).work(offer(tmp_path))
+    agent(Backup(time, steps=10), master, time).work(offer(tmp_path))
     (ended,) = master.ended
     assert ended.error is None
 
@@ -192,7 +235,7 @@ def test_work_stops_when_its_lease_ran_out_unheard(tmp_path: Path) -> None:
     time, master = Time(), FakeMaster()
     master.answer = lambda message: lost(message) if time.now_s > 2 else Answer.GO_ON
     backup = Backup(time, steps=100)
-    Agent(backup, nothing, master, time).work(offer(tmp_path))
+    agent(backup, master, time).work(offer(tmp_path))
     assert LEASE_S < time.now_s <= 2 + LEASE_S + backup.step_s
     assert [one.error.code for one in master.ended if one.error] == ["fenced"]
 
@@ -205,7 +248,7 @@ def test_commands_run_around_the_backup_and_are_heard(tmp_path: Path) -> None:
     time, master = Time(), FakeMaster()
     note = "import os; print(os.environ['HOLDFAST_POLICY'], os.environ.get('HOLDFAST_FAILED'))"
     work = offer(tmp_path, pre_command=say(note), post_command=say(note))
-    Agent(Backup(time), nothing, master, time).work(work)
+    agent(Backup(time), master, time).work(work)
     (ended,) = master.ended
     said = [one.message for one in ended.events if one.severity == "info"]
     assert said == ["pre-command said: files None", "post-command said: files 0"]
@@ -218,7 +261,7 @@ def test_a_failed_command_before_keeps_the_backup_from_running(tmp_path: Path) -
     marker = tmp_path / "marker"
     after = say(f"open({str(marker)!r}, 'w')")
     work = offer(tmp_path, pre_command=say("exit('no dump')"), post_command=after)
-    Agent(backup, nothing, master, time).work(work)
+    agent(backup, master, time).work(work)
     assert backup.orders == []
     assert not marker.exists()
     (ended,) = master.ended
@@ -232,7 +275,7 @@ def test_the_command_after_runs_where_the_backup_failed_and_hides_nothing(tmp_pa
     time, master = Time(), FakeMaster()
     after = say("import os; exit('failed=' + os.environ['HOLDFAST_FAILED'])")
     work = offer(tmp_path, post_command=after)
-    Agent(Backup(time, error=NoSpace("disk full")), nothing, master, time).work(work)
+    agent(Backup(time, error=NoSpace("disk full")), master, time).work(work)
     (ended,) = master.ended
     assert ended.error is not None
     assert ended.error.code == "no-space"
@@ -243,7 +286,7 @@ def test_a_failed_command_after_is_the_jobs_failure_and_keeps_the_image_known(
     tmp_path: Path,
 ) -> None:
     time, master = Time(), FakeMaster()
-    Agent(Backup(time), nothing, master, time).work(offer(tmp_path, post_command=say("exit(1)")))
+    agent(Backup(time), master, time).work(offer(tmp_path, post_command=say("exit(1)")))
     (ended,) = master.ended
     assert ended.error is not None
     assert ended.error.code == "command-failed"

@@ -17,9 +17,11 @@ from holdfast.base.errors import Cancelled, CommandFailed, Fenced, HoldfastError
 from holdfast.base.ids import ClientName, ImageId, SourceName
 from holdfast.movers.backup_run import BackupOrder, absolute_paths
 from holdfast.movers.commands import run_command
+from holdfast.movers.restore_run import Overwrite, RestoreOrder
 from holdfast.wire.messages import (
     Answer,
     ImageNote,
+    RestoreWork,
     SiteWork,
     WorkEnded,
     WorkError,
@@ -28,9 +30,9 @@ from holdfast.wire.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
-    from holdfast.engine import Counters, Image
+    from holdfast.engine import Counters, Finding, Image, RestoreResult
     from holdfast.movers.drive import Reporter
     from holdfast.wire.messages import BackupWork, Master, WorkOffer
 
@@ -55,6 +57,14 @@ class BackUp(Protocol):
         ...
 
 
+class Restore(Protocol):
+    """Restores from the storage of this machine's site."""
+
+    def __call__(self, order: RestoreOrder, report: Reporter, /) -> RestoreResult:
+        """Restore; raises `HoldfastError`."""
+        ...
+
+
 class ForSite(Protocol):
     """Does what is to be done for the site as a whole."""
 
@@ -73,12 +83,14 @@ class Agent:
 
     Attributes:
         back_up: How it takes a backup.
+        restore: How it restores.
         for_site: How it does what is for the site as a whole.
         master: Whom it tells.
         now_s: A clock that only goes forward, in seconds.
     """
 
     back_up: BackUp
+    restore: Restore
     for_site: ForSite
     master: Master
     now_s: Callable[[], float] = time.monotonic
@@ -107,6 +119,8 @@ class _Task:
         self._events: list[WorkEvent] = []
         self._counters: dict[str, int] = {}
         self._image: Image | None = None
+        self._findings: Sequence[Finding] = ()
+        self._findings_total = 0
         self._heard_s = agent.now_s()
         self._next_s = self._heard_s
         self._every_s = min(REPORTS_S, offer.lease_s / 10)
@@ -116,8 +130,24 @@ class _Task:
         self._alive()
         if isinstance(work, SiteWork):
             self._events += self._agent.for_site(work.verb, self._report)
+        elif isinstance(work, RestoreWork):
+            self._restore(work)
         else:
             self._back_up(work)
+
+    def _restore(self, work: RestoreWork) -> None:
+        # What lies in a directory that had to be empty is from the attempt before.
+        again: Overwrite | None = "always" if self._offer.fence > 1 else None
+        order = RestoreOrder(
+            image=ImageId(work.image),
+            paths=tuple(os.fsencode(path) for path in work.paths),
+            target=os.fsencode(work.target),
+            overwrite=work.overwrite or again,
+            strip_components=work.strip_components,
+            verify=work.verify,
+        )
+        result = self._agent.restore(order, self._report)
+        self._findings, self._findings_total = result.findings, result.findings_total
 
     def _back_up(self, work: BackupWork) -> None:
         if work.pre_command:
@@ -125,6 +155,8 @@ class _Task:
         failed = True
         try:
             self._image = self._agent.back_up(_order(work), self._report)
+            self._findings = self._image.findings
+            self._findings_total = self._image.findings_total
             failed = False
         finally:
             # What the first command made ready is put back whatever became of the backup.
@@ -135,11 +167,10 @@ class _Task:
         """Tell the master of the end, until it has heard or the job is no longer ours."""
         image = self._image
         note = None if image is None else _note(image)
-        found = [] if image is None else image.findings
         events = self._events + [
-            WorkEvent(one.severity, one.code, one.message, one.path) for one in found
+            WorkEvent(one.severity, one.code, one.message, one.path) for one in self._findings
         ]
-        total = len(self._events) + (0 if image is None else image.findings_total)
+        total = len(self._events) + self._findings_total
         message = WorkEnded(
             job_id=self._offer.job_id,
             fence=self._offer.fence,

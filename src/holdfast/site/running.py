@@ -7,18 +7,19 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from holdfast.base.ids import ADHOC, ClientName
 from holdfast.control.dispatch import Roster, by_hand
 from holdfast.control.dispatch.roster import WHOLE
-from holdfast.control.jobs import NewJob
+from holdfast.control.jobs import JobKind, NewJob
 from holdfast.movers.drives import local_paths
 from holdfast.site.master import STORAGE_UNIT
-from holdfast.wire.messages import SiteWork
+from holdfast.wire.messages import RestoreWork, SiteWork
 
 if TYPE_CHECKING:
     from collections.abc import Collection
 
-    from holdfast.base.ids import ClientName, JobId, PolicyName
-    from holdfast.control.jobs import JobKind
+    from holdfast.base.ids import JobId, PolicyName
+    from holdfast.control.catalog import ImageRow
     from holdfast.control.schedule import BackupKind
     from holdfast.site.master import Master
 
@@ -52,6 +53,18 @@ def job_of(
 def site_job(kind: JobKind, verb: str) -> NewJob:
     """Make the job that does something for the site as a whole; see `site.steward`."""
     return NewJob(kind=kind, work=SiteWork(verb).to_json(), storage_unit=STORAGE_UNIT)
+
+
+def restore_job(image: ImageRow, work: RestoreWork) -> NewJob:
+    """Make the job that restores an image, or parts of it, on this machine."""
+    return NewJob(
+        kind=JobKind.RESTORE,
+        work=work.to_json(),
+        policy=ADHOC,
+        client=ClientName(image.host),
+        source=image.source,
+        storage_unit=STORAGE_UNIT,
+    )
 
 
 def enqueue(master: Master, job: NewJob) -> JobId:

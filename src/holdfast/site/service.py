@@ -140,7 +140,9 @@ class Service:
     # -- workers --------------------------------------------------------------------------
 
     def _put_to_work(self, dispatcher: Dispatcher, offer: WorkOffer) -> None:
-        agent = Agent(self._master.site.commit, Steward(self._master), dispatcher)
+        agent = Agent(
+            self._master.site.commit, self._master.site.restore, Steward(self._master), dispatcher
+        )
 
         def work() -> None:
             try:

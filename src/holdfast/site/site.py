@@ -29,6 +29,7 @@ from holdfast.base.ids import LATEST, ImageId, PoolId, pool_id
 from holdfast.base.meanwhile import Meanwhile
 from holdfast.control.inbox import Inbox
 from holdfast.movers.backup_run import run_backup
+from holdfast.movers.restore_run import run_restore
 from holdfast.site import places, secrets
 from holdfast.vault import PoolKey, add_slot, create_pool, open_pool, unwrap, unwrapping
 
@@ -42,9 +43,10 @@ if TYPE_CHECKING:
     from holdfast.control.catalog import Catalog, RebuildResult
     from holdfast.control.database import Database
     from holdfast.control.inbox import Note
-    from holdfast.engine import Image, Pool
+    from holdfast.engine import Image, Pool, RestoreResult
     from holdfast.movers.backup_run import BackupOrder
     from holdfast.movers.drive import Reporter
+    from holdfast.movers.restore_run import RestoreOrder
     from holdfast.site.secrets import SecretSource
     from holdfast.vault import Secret
     from holdfast.vault.recovery_kit import Kit
@@ -326,6 +328,10 @@ class Site:
                 "once that is put right: holdfast catalog rebuild",
             ) from error
         return image
+
+    def restore(self, order: RestoreOrder, report: Reporter | None = None) -> RestoreResult:
+        """Restore an image of the pool, or parts of it; see `movers.restore_run`."""
+        return run_restore(self.pool, order, report)
 
     def catch_up(self, rows: RowsReporter | None = None) -> int:
         """Feed the catalog the files of images it only knows by name; count those images.

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import asdict, dataclass, field, fields
-from typing import Any, Protocol, TypeAlias
+from typing import Any, Literal, Protocol, TypeAlias
 
 from holdfast.base.errors import Invalid
 
@@ -70,7 +70,32 @@ class SiteWork:
         return {"version": VERSION, "work": "site", **asdict(self)}
 
 
-Work: TypeAlias = BackupWork | SiteWork
+@dataclass(frozen=True, slots=True)
+class RestoreWork:
+    """A restore of an image, or of parts of it, into a directory of the worker's machine.
+
+    Attributes:
+        image: Its id.
+        paths: Absolute paths inside of it; empty for all of it.
+        target: An absolute directory, made if it is missing.
+        overwrite: ``never``, ``older`` or ``always``; None: the directory has to be empty.
+        strip_components: How many leading parts of each path to leave out.
+        verify: Read everything back and compare it with the image.
+    """
+
+    image: str
+    paths: tuple[str, ...]
+    target: str
+    overwrite: Literal["never", "older", "always"] | None = None
+    strip_components: int = 0
+    verify: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data, with its version."""
+        return {"version": VERSION, "work": "restore", **asdict(self)}
+
+
+Work: TypeAlias = BackupWork | RestoreWork | SiteWork
 
 
 def work_from_json(data: dict[str, Any]) -> Work:
@@ -81,11 +106,15 @@ def work_from_json(data: dict[str, Any]) -> Work:
     """
     given = dict(data)
     version, kind = given.pop("version", None), given.pop("work", None)
-    known: dict[Any, type[BackupWork | SiteWork]] = {"backup": BackupWork, "site": SiteWork}
+    known: dict[Any, type[Work]] = {
+        "backup": BackupWork,
+        "restore": RestoreWork,
+        "site": SiteWork,
+    }
     if not isinstance(version, int) or version > VERSION or kind not in known:
         raise Invalid(
             f"work of the kind '{kind}', version {version}, is not known here",
-            f"this Holdfast knows {' and '.join(known)} up to version {VERSION}: update it",
+            f"this Holdfast knows {', '.join(known)} up to version {VERSION}: update it",
         )
     made = known[kind]
     names = {one.name for one in fields(made)}

@@ -1,0 +1,80 @@
+"""Restores: an image, or parts of it, back into a directory of the machine that serves the site."""
+
+from __future__ import annotations
+
+from typing import Annotated, Literal
+
+from pydantic import Field
+
+from holdfast.control.access import Principal, Verb
+from holdfast.faces.api import document
+from holdfast.faces.api.door import TheMaster, TheNote, make_router, may
+from holdfast.faces.api.image_models import NamedImage
+from holdfast.faces.api.images import seen
+from holdfast.faces.api.models import Model
+from holdfast.site import running
+from holdfast.wire.messages import RestoreWork
+
+router = make_router("Images")
+
+PathText = Annotated[str, Field(min_length=1, max_length=8192, pattern=r"^/[^\x00]*$")]
+
+
+class NewRestore(Model):
+    """What is to be restored, and where to."""
+
+    target: PathText = Field(
+        description="An absolute directory of the machine that serves the site; made if it is "
+        "missing.",
+        examples=["/restore/web1"],
+    )
+    paths: list[PathText] = Field(
+        default=[],
+        max_length=1000,
+        description="Absolute paths inside the image; all of it, if left out.",
+        examples=[["/srv/data"]],
+    )
+    overwrite: Literal["never", "older", "always"] | None = Field(
+        default=None,
+        description="What becomes of names that are there; if left out, the directory has to be "
+        "empty.",
+    )
+    strip_components: int = Field(
+        default=0, ge=0, le=1000, description="How many leading parts of each path to leave out."
+    )
+    verify: bool = Field(
+        default=False, description="Read everything back and compare it with the image."
+    )
+
+
+class Restore(Model):
+    """What was queued. A master that is served begins it."""
+
+    job: int = Field(description="Id of the job.", examples=[7])
+
+
+@router.post("/images/{id}/restores", status_code=202, responses={404: document.response(404)})
+def restore_image(
+    who: Annotated[Principal, may(Verb.RESTORE)],
+    master: TheMaster,
+    image: NamedImage,
+    body: NewRestore,
+    note: TheNote,
+) -> Restore:
+    """Restore an image, or parts of it, as a job; what could not be restored is in its events.
+
+    Files are written by the process that serves the site, with its rights, and nothing is written
+    outside of the target.
+    """
+    found = seen(who, master, image)
+    work = RestoreWork(
+        image=found,
+        paths=tuple(body.paths),
+        target=body.target,
+        overwrite=body.overwrite,
+        strip_components=body.strip_components,
+        verify=body.verify,
+    )
+    job = running.enqueue(master, running.restore_job(master.catalog.image(found), work))
+    note.details["job"] = job
+    return Restore(job=job)
