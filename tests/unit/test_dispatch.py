@@ -94,6 +94,22 @@ def test_a_master_that_is_killed_at_any_moment_runs_an_occurrence_once(stage: St
     assert job.image_id is not None
 
 
+def test_occurrences_that_could_not_be_written_down_are_handed_out_again(stage: Stage) -> None:
+    stage.put(policy(schedules=(daily(),)))
+    stage.step()
+    stage.clock.move(HOUR)
+    agenda = stage.dispatcher.agenda
+    sound = agenda._histories
+    agenda._histories = Forgetful(stage)  # type: ignore[assignment]
+    with pytest.raises(KeyboardInterrupt):
+        agenda.hand_out(stage.clock.now())
+    agenda._histories = sound
+    (offer,) = stage.step()
+    stage.finish(offer)
+    assert stage.pass_time(HOUR) == []
+    assert len(stage.all_jobs()) == 1
+
+
 class Forgetful:
     """Histories of a process that ends before it has written them."""
 

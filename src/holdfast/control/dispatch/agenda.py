@@ -91,19 +91,32 @@ class Agenda:
         due = self._timetable.due(now, AT_ONCE)
         if not due:
             return []
+        try:
+            begun = self._enqueue(due)
+            self._histories.handled(due, now)
+        except BaseException:
+            # The timetable takes them for handled, and the books may not: begin anew from those.
+            self._version = None
+            raise
+        for one in begun:
+            self._timetable.occupy(one.policy, one.source)
+        return due
+
+    def _enqueue(self, due: Sequence[Due]) -> list[Due]:
+        """Make jobs; those of them that are to begin."""
         families: dict[Hashable, list[NewJob]] = {}
+        begun = []
         for one in due:
             job = self._job(one)
-            if job is not None:
-                # What begins together on one client is one job in parts.
-                key = one.policy, one.schedule, one.due_at, one.missed, job.client
-                families.setdefault(key, []).append(job)
-        self._jobs.enqueue([family(parts) for parts in families.values()])
-        self._histories.handled(due, now)
-        for one in due:
+            if job is None:
+                continue
+            # What begins together on one client is one job in parts.
+            key = one.policy, one.schedule, one.due_at, one.missed, job.client
+            families.setdefault(key, []).append(job)
             if not one.missed:
-                self._timetable.occupy(one.policy, one.source)
-        return due
+                begun.append(one)
+        self._jobs.enqueue([family(parts) for parts in families.values()])
+        return begun
 
     def ended(self, job: Job) -> None:
         """Let a source be backed up again: a job of it has ended."""
