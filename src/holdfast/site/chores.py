@@ -13,8 +13,9 @@ from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from holdfast.base.clock import to_ns
-from holdfast.base.errors import HoldfastError
+from holdfast.base.errors import HoldfastError, NotAPool
 from holdfast.base.units import parse_clock_time
+from holdfast.control.catalog import Feeder
 from holdfast.control.database import facts
 from holdfast.control.jobs import JobKind, JobState, NewJob, Sort, Wanted
 from holdfast.site.master import STORAGE_UNIT
@@ -22,6 +23,8 @@ from holdfast.site.steward import EXPIRE, PROTECT
 from holdfast.wire.messages import SiteWork
 
 if TYPE_CHECKING:
+    from holdfast.base.ids import PoolId
+    from holdfast.control.catalog import PoolReader
     from holdfast.site.master import Master
 
 HOUSEKEEPING = "housekeeping"
@@ -30,8 +33,8 @@ HOUSEKEEPING = "housekeeping"
 _LOOK = timedelta(seconds=30)
 """How often it is looked whether a chore is due."""
 
-_UNENDED = (JobState.QUEUED, JobState.ACTIVE, JobState.ENDING)
 _LOG = logging.getLogger("holdfast.chores")
+_UNENDED = (JobState.QUEUED, JobState.ACTIVE, JobState.ENDING)
 
 
 class Chores:
@@ -40,8 +43,8 @@ class Chores:
     def __init__(self, master: Master) -> None:
         self._master = master
         self._looked_at: datetime | None = None
-        self._feeding: threading.Thread | None = None
-        self._closing = threading.Event()
+        self._pool_lock = threading.Lock()
+        self._feeder = Feeder(master.catalog, self._pool_of)
 
     def queue_what_is_due(self) -> None:
         """Queue chores whose time has come; cheap when it was called just before."""
@@ -51,18 +54,18 @@ class Chores:
         self._looked_at = now
         self._keep_house(now)
         self._protect(now)
-        self._feed()
+        self._feeder.start()
+        self.image_came()
+
+    def image_came(self) -> None:
+        """A job may have ended with an image: the catalog hears of it, and is fed its files."""
+        self._hear_notes()
+        self._feeder.wake()
 
     def close(self) -> None:
         """Wait for what is under way; then the catalog has heard of every image."""
-        self._closing.set()
-        if self._feeding is not None:
-            self._feeding.join()
-        try:
-            self._master.site.hear_notes()
-        except HoldfastError as error:
-            _LOG.warning("%s", error.message)
-        self._closing.clear()
+        self._feeder.stop()
+        self._hear_notes()
         self._looked_at = None
 
     def _keep_house(self, now: datetime) -> None:
@@ -132,24 +135,17 @@ class Chores:
         others = [one.id for one in ended if one.kind is not JobKind.CATALOG_BACKUP]
         return [others[0] if others else 0, master.policies.snapshot().generation]
 
-    def _feed(self) -> None:
-        """Feed the catalog the files of images that wait, beside everything else."""
-        if self._feeding is not None and self._feeding.is_alive():
-            return
-        self._feeding = threading.Thread(target=self._feed_all, name="catalog")
-        self._feeding.start()
-
-    def _feed_all(self) -> None:
-        master = self._master
+    def _hear_notes(self) -> None:
+        """Those of commands that were given while the site is served, and our own."""
         try:
-            # Those of commands that were given while the site is served, and our own.
-            master.site.hear_notes()
-            for image in master.catalog.pending():
-                if self._closing.is_set():
-                    return
-                try:
-                    master.catalog.ingest(master.site.pool, image)
-                except HoldfastError as error:
-                    _LOG.warning("image %s is not in the catalog: %s", image, error.message)
+            self._master.site.hear_notes()
         except HoldfastError as error:
             _LOG.warning("%s", error.message)
+
+    def _pool_of(self, pool: PoolId) -> PoolReader:
+        site = self._master.site
+        if pool != site.pool_id:
+            raise NotAPool(f"pool {pool} is not the one of this site")
+        # opened once, whichever worker comes first
+        with self._pool_lock:
+            return site.pool

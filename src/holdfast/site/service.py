@@ -149,6 +149,7 @@ class Service:
                 agent.work(offer)
             finally:
                 self._workers.pop(offer.job_id, None)
+                self._chores.image_came()
                 dispatcher.wake.set()
 
         thread = threading.Thread(target=work, name=f"job-{offer.job_id}")

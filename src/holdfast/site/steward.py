@@ -18,6 +18,7 @@ from holdfast.wire.messages import WorkEvent
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from holdfast.control.catalog import CleanUpResult
     from holdfast.movers.drive import Reporter
     from holdfast.site.master import Master
 
@@ -67,7 +68,15 @@ class Steward:
             for image in kept
         ]
         events += self._forget_old_jobs()
+        events += self._clean_up()
         return events + (self._collect(report) if gone else [])
+
+    def _clean_up(self) -> list[WorkEvent]:
+        found = self._master.catalog.clean_up()
+        if found.lost:
+            lost = f"the files of {found.lost} image(s) were lost to the catalog; it is fed again"
+            return [WorkEvent("warning", "lost", lost), *_unreadable(found)]
+        return _unreadable(found)
 
     def _forget_old_jobs(self) -> list[WorkEvent]:
         master = self._master
@@ -114,3 +123,10 @@ class Steward:
             f"{format_count(total)} problems{more}"
         )
         return [*events, WorkEvent("error" if total else "info", "verified", said)]
+
+
+def _unreadable(found: CleanUpResult) -> list[WorkEvent]:
+    return [
+        WorkEvent("warning", "unreadable", f"the catalog's files of {source}: {reason}")
+        for source, reason in found.unreadable.items()
+    ]

@@ -3,13 +3,16 @@
 The front door; nothing outside imports the modules behind it. Must not move data.
 """
 
-from holdfast.control.catalog.catalog import DATABASE, Catalog, set_aside
+from holdfast.control.catalog.catalog import Catalog
+from holdfast.control.catalog.damage import DATABASE, set_aside
+from holdfast.control.catalog.feeder import Feeder, FeederState
 from holdfast.control.catalog.listing import ImageLists, ListedImage, ListedSource, WantedImages
 from holdfast.control.catalog.protection import Protection
 from holdfast.control.catalog.rows import (
     CatalogState,
     ChangeRow,
     ChangeRows,
+    CleanUpResult,
     CopyRow,
     FileRow,
     FileVersion,
@@ -20,6 +23,7 @@ from holdfast.control.catalog.rows import (
     RebuildResult,
     TreeBatch,
     TreeRow,
+    WaitingImage,
 )
 
 __all__ = [
@@ -28,7 +32,10 @@ __all__ = [
     "CatalogState",
     "ChangeRow",
     "ChangeRows",
+    "CleanUpResult",
     "CopyRow",
+    "Feeder",
+    "FeederState",
     "FileRow",
     "FileVersion",
     "FoundRow",
@@ -42,6 +49,7 @@ __all__ = [
     "RebuildResult",
     "TreeBatch",
     "TreeRow",
+    "WaitingImage",
     "WantedImages",
     "set_aside",
 ]

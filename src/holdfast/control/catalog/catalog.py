@@ -23,7 +23,10 @@ from holdfast.base.clock import ClockMark
 from holdfast.base.errors import CatalogError, Invalid, PathMissing
 from holdfast.base.ids import ImageId, PoolId, SourceName, clean_path
 from holdfast.control.catalog import pattern, protection, registry
+from holdfast.control.catalog.cleaning import CleanUp
+from holdfast.control.catalog.damage import DATABASE, FILES
 from holdfast.control.catalog.indexer import Indexer
+from holdfast.control.catalog.lane import Lane
 from holdfast.control.catalog.on_sqlite import SourceFiles
 from holdfast.control.catalog.rows import CatalogState
 from holdfast.control.catalog.schema import clock_marks
@@ -40,6 +43,7 @@ if TYPE_CHECKING:
     from holdfast.control.catalog.file_rows import FileRows, RowsReader
     from holdfast.control.catalog.protection import Protection
     from holdfast.control.catalog.rows import (
+        CleanUpResult,
         CopyRow,
         FileRow,
         FileVersion,
@@ -49,11 +53,9 @@ if TYPE_CHECKING:
         PoolReader,
         RebuildResult,
         TreeBatch,
+        WaitingImage,
         Visible,
     )
-
-DATABASE = "catalog.db"
-FILES = "files"
 
 
 class Catalog:
@@ -246,6 +248,27 @@ class Catalog:
         with self._database.read() as connection:
             return registry.in_state(connection, CatalogState.PENDING)
 
+    def states(self) -> dict[CatalogState, int]:
+        """How many images are in each state."""
+        with self._database.read() as connection:
+            return registry.count_states(connection)
+
+    def waiting_sources(self) -> list[int]:
+        """Sources of images that wait to be fed, by number; the one that waits longest first."""
+        with self._database.read() as connection:
+            return registry.waiting_sources(connection)
+
+    def waiting(self, source: int) -> list[WaitingImage]:
+        """Images of a source that wait to be fed, oldest first, each with a pool that has it."""
+        with self._database.read() as connection:
+            return registry.waiting(connection, source)
+
+    @contextlib.contextmanager
+    def lane(self) -> Iterator[Lane]:
+        """A way to feed for one thread, that may have a processor for itself."""
+        with self._files.apart() as files:
+            yield Lane(self._indexer, Indexer(self._database, files, self._clock), files)
+
     def ingest(
         self,
         pool: PoolReader,
@@ -374,6 +397,17 @@ class Catalog:
         """
         self._indexer.expire(image_id, pool_id)
 
+    def clean_up(self) -> CleanUpResult:
+        """Put right what nobody names any more, and what is named and not there.
+
+        Waits for those who feed.
+
+        Raises:
+            HoldfastError: Something can't be read or written; what was done stays done.
+        """
+        self._indexer.finish_expirations()
+        return CleanUp(self._database, self._files).run()
+
     # -- rebuilding -----------------------------------------------------------------------
 
     def rebuild(
@@ -431,26 +465,6 @@ def _held_open(
 ) -> Iterator[TreeBatch]:
     with rows:
         yield from batches
-
-
-def set_aside(directory: Path, clock: Clock) -> Path:
-    """Move a catalog that can't be opened out of the way, to be rebuilt from the pools.
-
-    Returns:
-        Where it is now, beside the place of the new one.
-    """
-    stamp = clock.now().strftime("%Y%m%dT%H%M%S")
-    aside = directory / f"damaged-{stamp}"
-    for number in itertools.count(2):
-        try:
-            aside.mkdir(mode=0o700)
-            break
-        except FileExistsError:
-            aside = directory / f"damaged-{stamp}-{number}"
-    for name in (DATABASE, f"{DATABASE}-wal", f"{DATABASE}-shm", FILES):
-        if (directory / name).exists():
-            (directory / name).rename(aside / name)
-    return aside
 
 
 def _shown(path: bytes) -> str:

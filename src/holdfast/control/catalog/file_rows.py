@@ -247,16 +247,36 @@ class SourceRows(Protocol):
         """Make a new generation, empty at first; whole and durable when the block has ended."""
         ...
 
+    def has(self, generation: int) -> bool:
+        """Whether this generation is there."""
+        ...
+
     def remove_others(self, generation: int) -> int:
         """Delete every generation but one, and what was left half made; count them."""
         ...
 
 
-class FileRows(Protocol):
-    """The file rows of all sources of a site. Thread-safe."""
+class WritableRows(Protocol):
+    """The file rows of all sources of a site, for those who write."""
 
     def exclusive(self, source: int) -> AbstractContextManager[SourceRows]:
         """Be the only writer of a source; waits for another one, in any process."""
+        ...
+
+
+class RowsApart(WritableRows, Protocol):
+    """The same, for one thread that is to have a processor for itself."""
+
+    def abandon(self) -> None:
+        """Have what is under way fail, if that is quicker; from any thread."""
+        ...
+
+
+class FileRows(WritableRows, Protocol):
+    """The file rows of all sources of a site. Thread-safe."""
+
+    def apart(self) -> AbstractContextManager[RowsApart]:
+        """Write without taking turns with the other threads of this process."""
         ...
 
     def reading(self, source: Source) -> AbstractContextManager[RowsReader]:

@@ -20,6 +20,7 @@ from holdfast.base.errors import (
 )
 from holdfast.base.ids import ImageId, PoolId, pool_id
 from holdfast.control.catalog import registry
+from holdfast.control.catalog.cleaning import replace_by_nothing
 from holdfast.control.catalog.ingest import ingest, is_of_image, shifted
 from holdfast.control.catalog.rows import CatalogState, RebuildResult, is_catalog
 
@@ -27,7 +28,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from holdfast.base.clock import Clock
-    from holdfast.control.catalog.file_rows import FileRows, RestorePoint, Source, SourceRows
+    from holdfast.control.catalog.file_rows import RestorePoint, Source, SourceRows, WritableRows
     from holdfast.control.catalog.rows import PoolReader
     from holdfast.control.database import Database
 
@@ -40,10 +41,15 @@ def passes(error: Exception) -> bool:
 class Indexer:
     """Feeds, expires and rebuilds. Thread-safe: sources are worked on one writer at a time."""
 
-    def __init__(self, database: Database, files: FileRows, clock: Clock) -> None:
+    def __init__(self, database: Database, files: WritableRows, clock: Clock) -> None:
         self._database = database
         self._files = files
         self._clock = clock
+
+    def put_off(self, image: ImageId, reason: str) -> None:
+        """Say why an image waits."""
+        with self._database.write() as connection:
+            registry.set_state(connection, image, CatalogState.PENDING, reason)
 
     def ingest(
         self, pool: PoolReader, image: ImageId, progress: Callable[[int], None] | None
@@ -103,13 +109,18 @@ class Indexer:
             with contextlib.suppress(HoldfastError):
                 self._finish_expiration(source, image)
 
-    def _finish_expiration(self, source: int, image: ImageId) -> None:
-        with self._files.exclusive(source) as stored:
+    def _finish_expiration(self, number: int, image: ImageId) -> None:
+        with self._files.exclusive(number) as stored:
             with self._database.read() as connection:
-                generation = registry.generation_of(connection, source)
-            if generation:
-                with stored.writing(generation) as writer:
-                    writer.expire([image])
+                source = registry.source_by_id(connection, number)
+            if source is not None and source.generation:
+                with stored.writing(source.generation) as writer:
+                    held = {one.image for one in writer.points().values()}
+                    if held != {image}:
+                        writer.expire([image])
+                if held == {image}:
+                    # quicker than to take out each row, and gives the space back
+                    replace_by_nothing(self._database, stored, source)
             with self._database.write() as connection:
                 registry.forget(connection, image)
 

@@ -16,7 +16,7 @@ from holdfast.base.errors import ImageMissing, NotFound
 from holdfast.base.ids import LATEST, ImageId, PoolId, SourceName
 from holdfast.control.catalog import protection
 from holdfast.control.catalog.file_rows import RestorePoint, Source
-from holdfast.control.catalog.rows import CatalogState, CopyRow, ImageRow
+from holdfast.control.catalog.rows import CatalogState, CopyRow, ImageRow, WaitingImage
 from holdfast.control.catalog.schema import clients, copies, images, sources
 from holdfast.control.database.upsert import insert
 
@@ -243,6 +243,14 @@ def list_sources(
     return found
 
 
+def source_by_id(connection: sa.Connection, number: int) -> Source | None:
+    """A source, if there is one of this id."""
+    row = connection.execute(
+        sa.select(sources.c.id, sources.c.name, sources.c.generation).where(sources.c.id == number)
+    ).first()
+    return None if row is None else Source(row.id, SourceName(row.name), row.generation)
+
+
 def source_of(connection: sa.Connection, image: ImageId) -> Source:
     """The source of an image that is there; raises `ImageMissing`."""
     row = connection.execute(
@@ -271,6 +279,60 @@ def in_state(connection: sa.Connection, state: CatalogState) -> list[ImageId]:
     """Images whose file rows are in a state, oldest first."""
     query = sa.select(images.c.id).where(images.c.catalog_state == state.value)
     return [ImageId(one) for one in connection.scalars(query.order_by(*_OLDEST_FIRST))]
+
+
+def states_of(connection: sa.Connection, source: int) -> dict[ImageId, CatalogState]:
+    """The images of a source, but for those that expire."""
+    query = sa.select(images.c.id, images.c.catalog_state).where(
+        images.c.source_id == source, _THERE
+    )
+    return {ImageId(row[0]): CatalogState(row[1]) for row in connection.execute(query)}
+
+
+def waiting_sources(connection: sa.Connection) -> list[int]:
+    """Sources of images that wait to be fed, by id; the one that waits longest first."""
+    query = (
+        sa.select(images.c.source_id)
+        .join(copies)
+        .where(images.c.catalog_state == CatalogState.PENDING.value)
+        .group_by(images.c.source_id)
+        .order_by(sa.func.min(images.c.finished_ns), images.c.source_id)
+    )
+    return [int(one) for one in connection.scalars(query)]
+
+
+def waiting(connection: sa.Connection, source: int) -> list[WaitingImage]:
+    """Images of a source that wait to be fed, oldest first, each with a pool that has it."""
+    query = (
+        sa.select(
+            images.c.id,
+            images.c.files,
+            sources.c.generation,
+            sa.func.min(copies.c.pool_id).label("pool"),
+        )
+        .join(copies)
+        .join(sources)
+        .where(images.c.source_id == source, images.c.catalog_state == CatalogState.PENDING.value)
+        .group_by(
+            images.c.id,
+            images.c.files,
+            sources.c.generation,
+            images.c.number,
+            images.c.started_ns,
+        )
+        .order_by(*_OLDEST_FIRST)
+    )
+    return [
+        WaitingImage(ImageId(row.id), PoolId(row.pool), 0 if row.generation else row.files)
+        for row in connection.execute(query)
+    ]
+
+
+def count_states(connection: sa.Connection) -> dict[CatalogState, int]:
+    """How many images are in each state."""
+    query = sa.select(images.c.catalog_state, sa.func.count()).group_by(images.c.catalog_state)
+    counted = {row[0]: int(row[1]) for row in connection.execute(query)}
+    return {state: counted.get(state.value, 0) for state in CatalogState}
 
 
 def expiring(connection: sa.Connection) -> list[tuple[int, ImageId]]:

@@ -191,6 +191,20 @@ class ImageRow:
 
 
 @dataclass(frozen=True, slots=True)
+class WaitingImage:
+    """An image whose files wait to be fed.
+
+    Attributes:
+        pool: A pool that has it.
+        files_at_first: How many files it has, if its source has none in the catalog yet; else 0.
+    """
+
+    image: ImageId
+    pool: PoolId
+    files_at_first: int
+
+
+@dataclass(frozen=True, slots=True)
 class CopyRow:
     """One stored instance of an image."""
 
@@ -273,6 +287,23 @@ class FileVersion:
 
 FoundRow: TypeAlias = FileVersion
 """A search finds versions of files."""
+
+
+@dataclass(frozen=True, slots=True)
+class CleanUpResult:
+    """What a clean-up found to be put right.
+
+    Attributes:
+        generations: Rows of whole sources that nothing named any more, and that are gone.
+        images: Images that are gone, and now their rows are.
+        lost: Images called indexed whose rows were not there: they wait to be fed again.
+        unreadable: Sources whose rows can't be read, by name, with the reason.
+    """
+
+    generations: int
+    images: int
+    lost: int
+    unreadable: dict[SourceName, str]
 
 
 @dataclass(frozen=True, slots=True)

@@ -23,11 +23,15 @@ def update(as_json: bool) -> int:
     """Feed the catalog the files of all images that wait for it.
 
     Commands that search do so by themselves; after a backup by night, the first search of the
-    day is quicker for it.
+    day is quicker for it. What a kill left behind in the catalog is put right first.
     """
     screen = Screen(as_json=as_json)
-    with opening.open_site() as site, counting(screen, "catalog: rows") as rows:
-        fed = site.catch_up(rows)
+    with opening.open_site() as site:
+        unreadable = site.catalog.clean_up().unreadable
+        with counting(screen, "catalog: rows") as rows:
+            fed = site.catch_up(rows)
+    for source, reason in unreadable.items():
+        screen.warn(f"the catalog's files of {source}: {reason}")
     if as_json:
         screen.json({"images": fed})
     else:

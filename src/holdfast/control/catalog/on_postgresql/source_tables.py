@@ -74,6 +74,14 @@ class SourceTables:
         with self._reading() as connection:
             yield from search.find(connection, sources, pattern, versions=versions, limit=limit)
 
+    @contextlib.contextmanager
+    def apart(self) -> Iterator[SourceTables]:
+        """The server has processes of its own; here nothing more is needed."""
+        yield self
+
+    def abandon(self) -> None:
+        """Nothing to do: a feed is stopped between two batches."""
+
     def stored(self) -> set[int]:
         """Ids of sources that have a set."""
         with self._reading() as connection:
@@ -139,13 +147,10 @@ class _OneSource:
     @contextlib.contextmanager
     def writing(self, generation: int) -> Iterator[RowsWriter]:
         with server_errors(self._database):
-            found = self._connection.execute(
-                "SELECT id FROM file_rows.sets WHERE source = %s AND generation = %s",
-                (self._source, generation),
-            ).fetchone()
-            if found is None:
+            number = self._number_of(generation)
+            if number is None:
                 raise _missing(self._source, generation)
-            yield TableWriter(self._connection, found[0])
+            yield TableWriter(self._connection, number)
 
     @contextlib.contextmanager
     def building(self, generation: int) -> Iterator[RowsWriter]:
@@ -165,9 +170,20 @@ class _OneSource:
                     self._remove("generation = %s", generation)
                 raise
 
+    def has(self, generation: int) -> bool:
+        with server_errors(self._database):
+            return self._number_of(generation) is not None
+
     def remove_others(self, generation: int) -> int:
         with server_errors(self._database):
             return self._remove("generation <> %s", generation)
+
+    def _number_of(self, generation: int) -> int | None:
+        found = self._connection.execute(
+            "SELECT id FROM file_rows.sets WHERE source = %s AND generation = %s",
+            (self._source, generation),
+        ).fetchone()
+        return None if found is None else int(found[0])
 
     def _remove(self, which: LiteralString, generation: int) -> int:
         execute = self._connection.execute

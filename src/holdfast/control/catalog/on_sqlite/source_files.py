@@ -16,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.base.errors import CatalogError
 from holdfast.control.catalog.on_sqlite import search, source_file
+from holdfast.control.catalog.on_sqlite.apart import FilesApart
 from holdfast.control.catalog.on_sqlite.browse import FileReader
 from holdfast.control.catalog.on_sqlite.writer import FileWriter
 from holdfast.control.database.failures import translated
@@ -29,7 +30,7 @@ if TYPE_CHECKING:
     from holdfast.control.catalog.rows import FoundRow
 
 _IDLE = 16
-_OF_A_SOURCE = re.compile(r"(\d+)\.(\d+\.db|building)")
+_OF_A_SOURCE = re.compile(r"(\d+)\.(\d+\.db|building)(-wal|-shm|-journal)?")
 
 
 class SourceFiles:
@@ -74,6 +75,12 @@ class SourceFiles:
                 with self._reading(source) as connection:
                     yield from search.find(connection, source.name, pattern, versions=versions)
 
+    @contextlib.contextmanager
+    def apart(self) -> Iterator[FilesApart]:
+        """Write in a process of its own: SQLite and Python share one processor here."""
+        with contextlib.closing(FilesApart(self._directory)) as files:
+            yield files
+
     def stored(self) -> set[int]:
         """Ids of sources that have a file of any kind, but for a lock."""
         names = (_OF_A_SOURCE.fullmatch(file.name) for file in self._directory.iterdir())
@@ -111,15 +118,17 @@ class SourceFiles:
 
     def remove_others(self, source: int, generation: int) -> int:
         """Delete what is of a source and is not this generation; readers at work may finish."""
-        kept = self.file(source, generation)
-        found = [self._directory / f"{source}.building", *self._directory.glob(f"{source}.*.db")]
-        gone = [file for file in found if file != kept and file.exists()]
+        kept = self.file(source, generation).name
+        gone = [
+            file
+            for file in self._directory.glob(f"{source}.*")
+            if _OF_A_SOURCE.fullmatch(file.name) and not file.name.startswith(kept)
+        ]
         for file in gone:
             for idle in (self._readers, self._writers):
                 idle.drop(file)
-            for suffix in ("", "-wal", "-shm", "-journal"):
-                file.with_name(file.name + suffix).unlink(missing_ok=True)
-        return len(gone)
+            file.unlink(missing_ok=True)
+        return sum(file.suffix in {".db", ".building"} for file in gone)
 
     @contextlib.contextmanager
     def _reading(self, source: Source) -> Iterator[sqlite3.Connection]:
@@ -154,6 +163,9 @@ class _OneSource:
 
     def building(self, generation: int) -> contextlib.AbstractContextManager[RowsWriter]:
         return self._files.building(self._source, generation)
+
+    def has(self, generation: int) -> bool:
+        return self._files.file(self._source, generation).exists()
 
     def remove_others(self, generation: int) -> int:
         return self._files.remove_others(self._source, generation)
