@@ -52,6 +52,11 @@ class Ended:
             assert word in self.err
 
 
+UNWANTED = ("HOLDFAST_", "COLUMNS", "FORCE_COLOR", "TTY_", "PYTHONDONTWRITEBYTECODE")
+"""Variables that a command would heed. The last has each of thousands compile every module anew,
+which is most of what a short command would do."""
+
+
 @dataclass
 class Command:
     """The command line of one embedded site."""
@@ -93,9 +98,7 @@ class Command:
 
     def environment(self) -> dict[str, str]:
         inherited = {
-            name: value
-            for name, value in os.environ.items()
-            if not name.startswith(("HOLDFAST_", "COLUMNS", "FORCE_COLOR", "TTY_"))
+            name: value for name, value in os.environ.items() if not name.startswith(UNWANTED)
         }
         return inherited | {"HOLDFAST_HOME": str(self.home)} | self.environ
 

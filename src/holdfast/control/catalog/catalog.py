@@ -53,8 +53,8 @@ if TYPE_CHECKING:
         PoolReader,
         RebuildResult,
         TreeBatch,
-        WaitingImage,
         Visible,
+        WaitingImage,
     )
 
 
