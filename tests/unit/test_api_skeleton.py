@@ -182,7 +182,7 @@ def test_a_cursor_is_of_one_list_and_its_filters(things: Api) -> None:
 
 def test_an_act_is_done_once_for_one_key(things: Api) -> None:
     http = things.http(things.token(Role.OPERATOR))
-    key = {"Idempotency-Key": "a key"}
+    key = {"Idempotency-Key": "a-key"}
     first = http.post("/api/v1/things", json={"name": "one"}, headers=key)
     second = http.post("/api/v1/things", json={"name": "one"}, headers=key)
     assert first.status_code == second.status_code == 201

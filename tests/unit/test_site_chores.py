@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from holdfast.control.catalog import Feeder
 from holdfast.control.jobs import JobKind, Outcome, Result
 from holdfast.site.chores import Chores
 from holdfast.wire.messages import SiteWork, work_from_json
@@ -21,7 +22,9 @@ HOUR = timedelta(hours=1)
 
 @pytest.fixture
 def chores(api: Api, monkeypatch: pytest.MonkeyPatch) -> Chores:
-    monkeypatch.setattr(Chores, "_feed", lambda _self: None)
+    # There is no pool from which the catalog could be fed.
+    monkeypatch.setattr(Chores, "image_came", lambda _self: None)
+    monkeypatch.setattr(Feeder, "start", lambda _self: None)
     api.master.zone = UTC
     # The clock shows 3:04, and housekeeping is at 12:00.
     assert api.clock.now() == datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)
