@@ -26,6 +26,10 @@ T = TypeVar("T")
 PATIENCE_S = 60.0
 
 
+PAUSE_S = 0.3
+"""Looks are commands of their own, and take from what is looked at."""
+
+
 def until(look: Callable[[], T], what: str, patience_s: float = PATIENCE_S) -> T:
     """Look again and again, until there is something."""
     end = time.monotonic() + patience_s
@@ -33,7 +37,7 @@ def until(look: Callable[[], T], what: str, patience_s: float = PATIENCE_S) -> T
         found = look()
         if found:
             return found
-        time.sleep(0.05)
+        time.sleep(PAUSE_S)
     raise AssertionError(f"waited {patience_s:.0f} s for {what}")
 
 
