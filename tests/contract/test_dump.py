@@ -26,7 +26,6 @@ def contents(database: Database) -> dict[str, list[tuple[Any, ...]]]:
         return {
             one.name: sorted(tuple(row) for row in connection.execute(sa.select(one)))
             for one in tables.sorted_tables
-            if not one.name.startswith(dump.DERIVED)
         }
 
 

@@ -2,15 +2,21 @@
 
 from __future__ import annotations
 
+import threading
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
+from holdfast.base.ids import ImageId
+from holdfast.control.access import Role
 from holdfast.control.catalog import Feeder
 from holdfast.control.jobs import JobKind, Outcome, Result
 from holdfast.site.chores import Chores
+from holdfast.site.service import Service
 from holdfast.wire.messages import SiteWork, work_from_json
+from tests.kit.catalog_model import fed
+from tests.kit.fake_pool import FakePool, Node
 from tests.kit.policies import policy
 
 if TYPE_CHECKING:
@@ -35,11 +41,11 @@ def jobs(api: Api, kind: JobKind) -> list[Job]:
     return [one for one in api.master.jobs.each() if one.kind is kind]
 
 
-def finish_all(api: Api) -> None:
+def finish_all(api: Api, outcome: Outcome = Outcome.COMPLETED) -> None:
     for granted in api.master.jobs.grant(list(api.master.jobs.ready_ids())):
         assert isinstance(work_from_json(granted.work), SiteWork)
         job = granted.job
-        api.master.jobs.end(job.id, job.fence, Result(Outcome.COMPLETED))
+        api.master.jobs.end(job.id, job.fence, Result(outcome))
 
 
 def test_housekeeping_is_once_a_day_at_its_time(api: Api, chores: Chores) -> None:
@@ -86,6 +92,56 @@ def test_a_changed_catalog_is_kept_once_when_nothing_is_at_work(api: Api, chores
     finish_all(api)
     # That it was kept is no change.
     assert [look(), look()] == [2, 2]
+
+
+def test_a_hold_a_lock_and_a_user_are_worth_keeping(api: Api, chores: Chores) -> None:
+    def look() -> int:
+        api.clock.move(timedelta(minutes=20))
+        chores.queue_what_is_due()
+        finish_all(api)
+        return len(jobs(api, JobKind.CATALOG_BACKUP))
+
+    image = fed(api.master.catalog, FakePool(), {b"/": Node("dir"), b"/a": Node()}).id
+    assert [look(), look()] == [1, 1]
+    api.master.catalog.hold(ImageId(image), "an audit")
+    assert [look(), look()] == [2, 2]
+    api.master.catalog.lock(ImageId(image), api.clock.now() + timedelta(days=1))
+    assert [look(), look()] == [3, 3]
+    api.token(Role.AUDITOR)
+    assert [look(), look()] == [4, 4]
+
+
+def test_a_defect_ends_no_service(api: Api, monkeypatch: pytest.MonkeyPatch) -> None:
+    looked = threading.Semaphore(0)
+
+    def fail(_service: Service) -> None:
+        looked.release()
+        raise ZeroDivisionError
+
+    monkeypatch.setattr(Service, "_lead", fail)
+    service = Service(api.master)
+    thread = threading.Thread(target=service.run)
+    thread.start()
+    try:
+        for _ in range(2):
+            service.wake()
+            assert looked.acquire(timeout=10)
+        assert thread.is_alive()
+    finally:
+        service.stop()
+        thread.join(10)
+    assert not thread.is_alive()
+
+
+def test_a_catalog_that_could_not_be_kept_is_tried_again(api: Api, chores: Chores) -> None:
+    def look(outcome: Outcome) -> int:
+        api.clock.move(timedelta(minutes=20))
+        chores.queue_what_is_due()
+        finish_all(api, outcome)
+        return len(jobs(api, JobKind.CATALOG_BACKUP))
+
+    assert [look(Outcome.FAILED), look(Outcome.FAILED), look(Outcome.COMPLETED)] == [1, 2, 3]
+    assert look(Outcome.COMPLETED) == 3
 
 
 def test_a_catalog_that_changes_all_the_time_is_kept_now_and_then(api: Api, chores: Chores) -> None:

@@ -17,7 +17,7 @@ from holdfast.base.errors import HoldfastError, NotAPool
 from holdfast.base.units import parse_clock_time
 from holdfast.control.catalog import Feeder
 from holdfast.control.database import facts
-from holdfast.control.jobs import JobKind, JobState, NewJob, Sort, Wanted
+from holdfast.control.jobs import JobKind, JobState, NewJob, Outcome, Sort, Wanted
 from holdfast.site.master import STORAGE_UNIT
 from holdfast.site.steward import EXPIRE, PROTECT
 from holdfast.wire.messages import SiteWork
@@ -32,6 +32,8 @@ HOUSEKEEPING = "housekeeping"
 
 _LOOK = timedelta(seconds=30)
 """How often it is looked whether a chore is due."""
+
+NEWEST_END = Sort("ended_at", descending=True)
 
 _LOG = logging.getLogger("holdfast.chores")
 _UNENDED = (JobState.QUEUED, JobState.ACTIVE, JobState.ENDING)
@@ -111,7 +113,7 @@ class Chores:
         if next(iter(master.jobs.page(Wanted(states=_UNENDED), limit=1)), None) is not None:
             return
         state = self._state()
-        if state == last_state:
+        if state == last_state and not self._failed_last():
             return
         master.jobs.enqueue(
             [
@@ -128,12 +130,22 @@ class Chores:
     def _state(self) -> list[int]:
         """What changes when something worth keeping does."""
         master = self._master
-        ended = master.jobs.page(
-            Wanted(states=(JobState.ENDED,)), Sort("ended_at", descending=True), limit=2
-        )
         # That the catalog was kept is no reason to keep it again.
-        others = [one.id for one in ended if one.kind is not JobKind.CATALOG_BACKUP]
-        return [others[0] if others else 0, master.policies.snapshot().generation]
+        others = tuple(one for one in JobKind if one is not JobKind.CATALOG_BACKUP)
+        wanted = Wanted(states=(JobState.ENDED,), kinds=others)
+        ended = master.jobs.page(wanted, NEWEST_END, limit=1)
+        return [
+            next((one.id for one in ended), 0),
+            master.policies.snapshot().generation,
+            master.audit.head().seq,
+            *master.catalog.protection_state(),
+        ]
+
+    def _failed_last(self) -> bool:
+        """Whether the catalog could not be kept when that was last tried."""
+        wanted = Wanted(states=(JobState.ENDED,), kinds=(JobKind.CATALOG_BACKUP,))
+        last = self._master.jobs.page(wanted, NEWEST_END, limit=1)
+        return any(one.outcome is not Outcome.COMPLETED for one in last)
 
     def _hear_notes(self) -> None:
         """Those of commands that were given while the site is served, and our own."""

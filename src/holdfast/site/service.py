@@ -2,7 +2,7 @@
 
 Must not answer requests: see the API. Invariants: only the one that leads gives out work; when it
 stops, what was at work is queued again, and the catalog has heard of every image; an error of the
-database or of a store ends no loop, it is told and tried again.
+database or of a store, or a defect, ends no loop: it is told and tried again.
 """
 
 from __future__ import annotations
@@ -79,6 +79,9 @@ class Service:
                     told = True
             except HoldfastError as error:
                 _LOG.error("%s", error.message)
+            except Exception:  # noqa: BLE001
+                # A defect must not end backups for good while the process looks alive.
+                _LOG.exception("a defect; going on")
             self._idle.wait(STEP_S)
             self._idle.clear()
         self._leadership.release()
@@ -149,8 +152,8 @@ class Service:
                 agent.work(offer)
             finally:
                 self._workers.pop(offer.job_id, None)
-                self._chores.image_came()
                 dispatcher.wake.set()
+                self._chores.image_came()
 
         thread = threading.Thread(target=work, name=f"job-{offer.job_id}")
         self._workers[offer.job_id] = thread

@@ -187,6 +187,11 @@ class Catalog:
         with self._database.read() as connection:
             return protection.of_all(connection)
 
+    def protection_state(self) -> list[int]:
+        """Numbers that change when a hold or a lock is placed, lifted or made longer."""
+        with self._database.read() as connection:
+            return protection.state(connection)
+
     def require_unprotected(self, image: ImageId) -> None:
         """Make sure that an image may go.
 

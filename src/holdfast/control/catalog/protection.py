@@ -72,6 +72,13 @@ def _of(
     }
 
 
+def state(connection: sa.Connection) -> list[int]:
+    """Numbers that change when a hold or a lock is placed, lifted or made longer."""
+    held = connection.execute(sa.select(sa.func.count(), sa.func.max(holds.c.placed_ns))).one()
+    locked = connection.execute(sa.select(sa.func.count(), sa.func.max(locks.c.until_ns))).one()
+    return [int(number or 0) for number in (*held, *locked)]
+
+
 def require_none(connection: sa.Connection, image: ImageId, now_ns: int) -> None:
     """Raise `ImageProtected` if a hold or a lock keeps an image."""
     reason = connection.scalar(sa.select(holds.c.reason).where(holds.c.image_id == image).limit(1))

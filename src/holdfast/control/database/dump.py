@@ -7,7 +7,8 @@ that is empty.
 
 Lines: first ``{"holdfast-catalog": 1, "schema": "0004"}``; then for each table
 ``{"table": …, "columns": […]}`` and its rows, each an array; at last ``{"rows": N}``. Bytes are
-``{"base64": …}``, documents ``{"json": …}``. Tables that are made anew are left out, see `DERIVED`.
+``{"base64": …}``, documents ``{"json": …}``. Rows of files, which are made anew, are not among
+them: they lie in files, or in a schema of their own.
 """
 
 from __future__ import annotations
@@ -27,9 +28,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 VERSION = 1
-
-DERIVED = "file_"
-"""What the names of tables begin with that are made anew from the pools."""
 
 _BATCH_ROWS = 2000
 _SCHEMA_TABLE = "alembic_version"
@@ -94,7 +92,7 @@ def _write(connection: sa.Connection, file: IO[bytes]) -> int:
     line({"holdfast-catalog": VERSION, "schema": HEAD})
     rows = 0
     for table in tables.sorted_tables:
-        if table.name == _SCHEMA_TABLE or table.name.startswith(DERIVED):
+        if table.name == _SCHEMA_TABLE:
             continue
         line({"table": table.name, "columns": [one.name for one in table.columns]})
         order = list(table.primary_key.columns)
