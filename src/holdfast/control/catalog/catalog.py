@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from holdfast.base.clock import Clock
-    from holdfast.control.catalog.file_rows import FileRows, RowsReader
+    from holdfast.control.catalog.file_rows import FileRows, RowsReader, Source
     from holdfast.control.catalog.protection import Protection
     from holdfast.control.catalog.rows import (
         CleanUpResult,
@@ -438,16 +438,15 @@ class Catalog:
     @contextlib.contextmanager
     def _at(self, image: ImageId) -> Iterator[tuple[RowsReader, int]]:
         """The rows of an image's source, and the image's sequence number among them."""
-        with self._database.read() as connection:
-            source = registry.source_of(connection, image)
-            row = registry.one_image(connection, image)
-        if not source.generation:
-            raise _not_indexed(row)
-        with self._files.reading(source) as rows:
-            sequence = rows.sequence_of(image)
-            if sequence is None:
-                raise _not_indexed(row)
-            yield rows, sequence
+
+        def source_of() -> Source:
+            with self._database.read() as connection:
+                return registry.source_of(connection, image)
+
+        with self._files.showing(image, source_of) as found:
+            if found is None:
+                raise _not_indexed(self.image(image))
+            yield found
 
 
 def _file_rows(database: Database, directory: Path) -> FileRows:

@@ -23,7 +23,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from contextlib import AbstractContextManager
 
     from holdfast.base.ids import ImageId, SourceName
@@ -284,6 +284,17 @@ class FileRows(WritableRows, Protocol):
 
         Raises:
             CatalogError: There are no rows of it, although there should be.
+        """
+        ...
+
+    def showing(
+        self, image: ImageId, source_of: Callable[[], Source]
+    ) -> AbstractContextManager[tuple[RowsReader, int] | None]:
+        """Ask the source of an image, with the image's sequence number; None if it has none.
+
+        Args:
+            image: The image.
+            source_of: Tells its source, for one who does not know.
         """
         ...
 

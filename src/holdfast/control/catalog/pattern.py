@@ -41,6 +41,11 @@ class Pattern:
         """Whether `matches_above` has a say."""
         return bool(self._above) or self._head is not None
 
+    @property
+    def is_plain(self) -> bool:
+        """Whether `like` lets through what matches, and nothing else."""
+        return self._name is None and not self.needs_path
+
     def matches_name(self, folded: str) -> bool:
         """Compare a folded name."""
         if self._name is not None:

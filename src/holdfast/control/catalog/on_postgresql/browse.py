@@ -6,7 +6,7 @@ of one moment; most are one statement, since the way to the server costs more th
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString
 
 from holdfast.control.catalog.file_rows import ROOT
 from holdfast.control.catalog.on_postgresql.writer import restore_points
@@ -20,6 +20,7 @@ if TYPE_CHECKING:
 
     from holdfast.base.ids import ImageId, SourceName
     from holdfast.control.catalog.file_rows import RestorePoint
+    from holdfast.control.catalog.on_postgresql.file_set import FileSet
     from holdfast.control.catalog.rows import FileRow, FileVersion
 
     Connection = psycopg.Connection[tuple[Any, ...]]
@@ -37,10 +38,11 @@ WITH RECURSIVE walk (depth, id) AS (
     SELECT 0, {ROOT}
     UNION ALL
     SELECT walk.depth + 1, d.id FROM walk
-    JOIN file_rows.names n
-        ON n.file_set = %(set)s AND n.name = (%(above)b::bytea[])[walk.depth + 1]
     JOIN file_rows.directories d
-        ON d.file_set = %(set)s AND d.parent = walk.id AND d.name = n.id
+        ON d.file_set = %(set)s AND d.parent = walk.id AND d.name = (
+            SELECT n.id FROM file_rows.names n
+            WHERE n.file_set = %(set)s AND n.name = (%(above)b::bytea[])[walk.depth + 1]
+        )
 )
 """  # noqa: S608
 
@@ -94,20 +96,20 @@ WHERE v.file_set = %(set)s AND v.first <= %(sequence)s AND v.last > %(sequence)s
 class TableReader:
     """What the rows of one source say; see `file_rows.RowsReader`."""
 
-    def __init__(self, connection: Connection, source: SourceName, file_set: int) -> None:
+    def __init__(self, connection: Connection, source: SourceName, file_set: FileSet) -> None:
         self._connection = connection
         self._source = source
         self._set = file_set
 
     def points(self) -> dict[int, RestorePoint]:
         """The images that are held, by sequence number, oldest first."""
-        return restore_points(self._connection, self._set)
+        return restore_points(self._connection, self._set.id)
 
     def sequence_of(self, image: ImageId) -> int | None:
         """The sequence number of an image, or None if it is not held."""
         found = self._connection.execute(
             "SELECT sequence FROM file_rows.points WHERE file_set = %s AND image = %s",
-            (self._set, image),
+            (self._set.id, image),
         ).fetchone()
         return None if found is None else int(found[0])
 
@@ -139,10 +141,9 @@ class TableReader:
 
     def _tree(self, sequence: int, path: bytes, top: int) -> Iterator[TreeBatch]:
         execute = self._connection.execute
-        values: dict[str, object] = {"set": self._set, "top": top, "sequence": sequence}
-        waiting = {
-            row[0]: (row[1], row[2]) for row in execute(_DIRECTORIES_BELOW, values, binary=True)
-        }
+        values: dict[str, object] = {"set": self._set.id, "top": top, "sequence": sequence}
+        below = execute(self._set.sql(_DIRECTORIES_BELOW), values, binary=True)
+        waiting = {row[0]: (row[1], row[2]) for row in below}
         paths = {top: path}
         for directory in waiting:
             _spell(directory, waiting, paths)
@@ -151,7 +152,7 @@ class TableReader:
             query += " AND v.directory = ANY(%(directories)s)"
             values["directories"] = list(paths)
         with self._connection.cursor("tree", binary=True) as cursor:
-            cursor.execute(query, values)
+            cursor.execute(self._set.sql(query), values)
             while batch := cursor.fetchmany(_TREE_BATCH_ROWS):
                 yield TreeBatch(paths, batch)
 
@@ -161,12 +162,12 @@ class TableReader:
         found = self.entry(sequence, path)
         return found is not None and found.kind == KINDS[DIRECTORY]
 
-    def _ask(self, query: str, path: bytes, **more: object) -> list[tuple[Any, ...]]:
+    def _ask(self, query: LiteralString, path: bytes, **more: object) -> list[tuple[Any, ...]]:
         """Run a query about a path; its last component is the name, a slash at the end has none."""
         *above, name = path.split(b"/")
         above = [one for one in above if one]
-        values = {"set": self._set, "above": above, "depth": len(above), "name": name, **more}
-        return self._connection.execute(query, values, binary=True).fetchall()
+        values = {"set": self._set.id, "above": above, "depth": len(above), "name": name, **more}
+        return self._connection.execute(self._set.sql(query), values, binary=True).fetchall()
 
 
 def _spell(directory: int, known: dict[int, tuple[int, bytes]], paths: dict[int, bytes]) -> bytes:

@@ -15,14 +15,16 @@ from holdfast.control.catalog.on_postgresql import copying
 from holdfast.control.catalog.rows import ADDED
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Mapping, Sequence
 
     import psycopg
 
     from holdfast.control.catalog.file_rows import NewDirectory, NewName
+    from holdfast.control.catalog.on_postgresql.file_set import FileSet
     from holdfast.control.catalog.rows import ChangeRow
 
     Connection = psycopg.Connection[tuple[Any, ...]]
+    Cursor = psycopg.Cursor[tuple[Any, ...]]
 
 _TEMPORARY = """
 CREATE TEMP TABLE target (
@@ -102,17 +104,19 @@ WHERE b.first <= %(base)s AND b.last > %(base)s
 class Target:
     """Where a first feed goes, and one of differences to the newest image."""
 
-    def __init__(self, connection: Connection, file_set: int, sequence: int, mode: Mode) -> None:
+    def __init__(
+        self, connection: Connection, file_set: FileSet, sequence: int, mode: Mode
+    ) -> None:
         self.new_names = 0
         self._mode = mode
         self._connection = connection
         self._set = file_set
         self._sequence = sequence
-        self._values = {"set": file_set, "sequence": sequence}
+        self._values = {"set": file_set.id, "sequence": sequence}
 
     def highest_ids(self) -> tuple[int, int]:
         """The highest id of a name and of a directory; 0 where there is none."""
-        found = self._connection.execute(
+        found = self._execute(
             "SELECT (SELECT max(id) FROM file_rows.names WHERE file_set = %(set)s), "
             "(SELECT max(id) FROM file_rows.directories WHERE file_set = %(set)s)",
             self._values,
@@ -125,14 +129,14 @@ class Target:
         return dict(
             self._ask(
                 "SELECT name, id FROM file_rows.names WHERE file_set = %s AND name = ANY(%b)",
-                (self._set, list(names)),
+                (self._set.id, list(names)),
             )
         )
 
     def add_names(self, names: Sequence[NewName]) -> None:
         """Store names that are not."""
         self.new_names += len(names)
-        self._copy("file_rows.names", copying.NAME_COLUMNS, copying.names(self._set, names))
+        self._copy("file_rows.names", copying.NAME_COLUMNS, copying.names(self._set.id, names))
 
     def find_directories(self, places: Collection[tuple[int, int]]) -> dict[tuple[int, int], int]:
         """Ids of those directories, by (parent, name), that are stored."""
@@ -141,13 +145,13 @@ class Target:
             "SELECT d.parent, d.name, d.id FROM unnest(%b::int[], %b::int[]) w (parent, name) "
             "JOIN file_rows.directories d "
             "ON d.file_set = %s AND d.parent = w.parent AND d.name = w.name",
-            (parents, names, self._set),
+            (parents, names, self._set.id),
         )
         return {(parent, name): directory for parent, name, directory in rows}
 
     def add_directories(self, directories: Sequence[NewDirectory]) -> None:
         """Store directories that are not."""
-        rows = copying.directories(self._set, directories)
+        rows = copying.directories(self._set.id, directories)
         self._copy("file_rows.directories", copying.DIRECTORY_COLUMNS, rows)
 
     def names_outgrew_memory(self) -> None:
@@ -177,19 +181,22 @@ class Target:
     def _packed(
         self, directories: Sequence[int], names: Sequence[int], rows: Sequence[ChangeRow]
     ) -> list[bytes]:
-        return copying.versions(self._set, directories, names, rows, self._sequence, OPEN_END)
+        return copying.versions(self._set.id, directories, names, rows, self._sequence, OPEN_END)
 
     def _close_all(self, places: list[tuple[int, int]]) -> None:
         if places:
             directories, names = map(list, zip(*places, strict=True))
             values = {**self._values, "directories": directories, "names": names}
-            self._connection.execute(_CLOSE_ALL, values)
+            self._execute(_CLOSE_ALL, values)
 
     def _ask(self, query: LiteralString, values: Sequence[object]) -> list[tuple[Any, ...]]:
-        return self._connection.execute(query, values, binary=True).fetchall()
+        return self._connection.execute(self._set.sql(query), values, binary=True).fetchall()
+
+    def _execute(self, statement: LiteralString, values: Mapping[str, object]) -> Cursor:
+        return self._connection.execute(self._set.sql(statement), values)
 
     def _copy(self, table: LiteralString, columns: LiteralString, rows: list[bytes]) -> None:
-        statement = f"COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)"
+        statement = self._set.sql(f"COPY {table} ({columns}) FROM STDIN (FORMAT BINARY)")
         with self._connection.cursor() as cursor, cursor.copy(statement) as copy:
             copy.write(copying.copied(rows))
 
@@ -197,7 +204,9 @@ class Target:
 class ComparingTarget(Target):
     """Where a feed goes that is not of differences to the newest image."""
 
-    def __init__(self, connection: Connection, file_set: int, sequence: int, mode: Mode) -> None:
+    def __init__(
+        self, connection: Connection, file_set: FileSet, sequence: int, mode: Mode
+    ) -> None:
         super().__init__(connection, file_set, sequence, mode)
         connection.execute(_TEMPORARY)
 
@@ -216,11 +225,11 @@ class ComparingTarget(Target):
 
     def finish(self, base: int | None) -> None:
         """Settle what no row mentioned; see `file_rows.FeedTarget`."""
-        execute, values = self._connection.execute, {**self._values, "base": base}
+        execute, values = self._execute, {**self._values, "base": base}
         if base is None:
             execute(_CLOSE_UNSEEN, values)
             return
-        execute("TRUNCATE pg_temp.target, pg_temp.closing")
+        execute("TRUNCATE pg_temp.target, pg_temp.closing", values)
         execute(_MOVED, values)
         execute(_TARGET_AS_IN_BASE, values)
         self._apply()
@@ -232,6 +241,5 @@ class ComparingTarget(Target):
             self._connection.execute("DROP TABLE pg_temp.target, pg_temp.closing, pg_temp.seen")
 
     def _apply(self) -> None:
-        self._connection.execute(_DROP_EQUAL, self._values)
-        self._connection.execute(_CLOSE, self._values)
-        self._connection.execute(_INSERT)
+        for statement in (_DROP_EQUAL, _CLOSE, _INSERT):
+            self._execute(statement, self._values)

@@ -1,4 +1,4 @@
-"""Find names in the rows of many sources at once: the index proposes, the folded text decides.
+"""Find names in the rows of many sources at once: an index proposes, the folded text decides.
 
 Must not write, and must not rank: answers come as they are found. Runs inside the caller's read
 transaction. Terms too short for trigrams read all names.
@@ -6,12 +6,16 @@ transaction. Terms too short for trigrams read all names.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+import itertools
+from operator import itemgetter
+from typing import TYPE_CHECKING, Any, LiteralString
 
-from holdfast.control.catalog.file_rows import ROOT
+from psycopg import sql
+
+from holdfast.base.ids import ImageId
+from holdfast.control.catalog.file_rows import ROOT, RestorePoint
 from holdfast.control.catalog.folding import fold_name
 from holdfast.control.catalog.on_postgresql.browse import ATTRIBUTES
-from holdfast.control.catalog.on_postgresql.writer import restore_points
 from holdfast.control.catalog.timeline import Timeline
 
 if TYPE_CHECKING:
@@ -36,16 +40,27 @@ ON f.source = s.id AND f.generation = s.generation
 WHERE s.id = ANY(%s)
 """
 
-_NAMES = """
+# What is looked for stands in the statement itself, so that it is planned for: one word is in
+# every tenth name and another in none.
+_NAMES: LiteralString = """
 SELECT file_set, id, name, folded FROM file_rows.names
-WHERE folded LIKE %(like)s AND file_set = ANY(%(sets)s)
+WHERE folded LIKE {like} AND file_set = ANY({sets})
 """
 
+# Each name by its key, whatever the planner believes of how many there are.
 _VERSIONS = f"""
 SELECT w.file_set, w.name, v.directory, v.first, v.last, {ATTRIBUTES}
 FROM unnest(%b::int[], %b::int[]) w (file_set, name)
 JOIN file_rows.versions v ON v.file_set = w.file_set AND v.name = w.name
 ORDER BY 1, 2, 3, 4
+"""  # noqa: S608
+
+_NEWEST = f"""
+SELECT DISTINCT ON (w.file_set, w.name, v.directory)
+    w.file_set, w.name, v.directory, v.first, v.last, {ATTRIBUTES}
+FROM unnest(%b::int[], %b::int[]) w (file_set, name)
+JOIN file_rows.versions v ON v.file_set = w.file_set AND v.name = w.name
+ORDER BY 1, 2, 3, 4 DESC
 """  # noqa: S608
 
 _DIRECTORIES = """
@@ -61,15 +76,13 @@ SELECT up.file_set, up.id, up.parent, n.name FROM up
 JOIN file_rows.names n ON n.file_set = up.file_set AND n.id = up.name
 """
 
-_NEWEST = f"""
-SELECT DISTINCT ON (w.file_set, w.name, v.directory)
-    w.file_set, w.name, v.directory, v.first, v.last, {ATTRIBUTES}
-FROM unnest(%b::int[], %b::int[]) w (file_set, name)
-JOIN file_rows.versions v ON v.file_set = w.file_set AND v.name = w.name
-ORDER BY 1, 2, 3, 4 DESC
-"""  # noqa: S608
+_POINTS = """
+SELECT file_set, sequence, number, started_ns, image, pool FROM file_rows.points
+WHERE file_set = ANY(%s) ORDER BY file_set, sequence
+"""
 
 _Row = tuple[Any, ...]
+_Names = dict[tuple[int, int], bytes]
 
 
 def find(
@@ -83,30 +96,41 @@ def find(
     """Find what matches; see `file_rows.FileRows.find`."""
     sets: dict[int, SourceName] = dict(connection.execute(_SETS, ([one.id for one in sources],)))
     answers = _Answers(connection, sets)
-    for names in _names(connection, list(sets), pattern, limit):
-        query = _VERSIONS if versions else _NEWEST
-        keys = [list(column) for column in zip(*names, strict=True)]
+    names = sql.SQL(_NAMES).format(like=sql.Literal(pattern.like), sets=sql.Literal(list(sets)))
+    query = _VERSIONS if versions else _NEWEST
+    for some in _names(connection, names, pattern, limit):
+        keys = [list(column) for column in zip(*some, strict=True)]
         rows = connection.execute(query, keys, binary=True).fetchall()
         answers.learn(rows)
         for row in rows:
             above = answers.path(row[0], row[2])
             if not pattern.needs_path or pattern.matches_above(fold_name(above)):
-                yield answers.version(row, above + b"/" + names[row[0], row[1]])
+                yield answers.version(row, above + b"/" + some[row[0], row[1]])
 
 
 def _names(
-    connection: Connection, sets: list[int], pattern: Pattern, limit: int | None
-) -> Iterator[dict[tuple[int, int], bytes]]:
-    """Names that match, by set and id, in batches that grow: few may be all that is wanted."""
-    asked = min(limit or _FIRST_NAMES, _MOST_NAMES)
+    connection: Connection, query: sql.Composed, pattern: Pattern, limit: int | None
+) -> Iterator[_Names]:
+    """Names that match, by set and id; in batches that grow, unless few are all that is wanted."""
+    given: _Names = {}
+    if pattern.is_plain and limit is not None and limit <= _MOST_NAMES:
+        few = query + sql.SQL(" LIMIT {}").format(limit)
+        rows = connection.execute(few, binary=True, prepare=False).fetchall()
+        given = {(row[0], row[1]): row[2] for row in rows}
+        if given:
+            yield given
+        if len(rows) < limit:
+            return
+        # Asked for more: some were names of nothing in particular.
+    asked = _FIRST_NAMES
     with connection.cursor("names", binary=True) as cursor:
-        cursor.execute(_NAMES, {"like": pattern.like, "sets": sets})
+        cursor.execute(query)
         while batch := cursor.fetchmany(asked):
             asked = min(asked * 4, _MOST_NAMES)
             names = {
                 (file_set, identity): name
                 for file_set, identity, name, folded in batch
-                if pattern.matches_name(folded)
+                if pattern.matches_name(folded) and (file_set, identity) not in given
             }
             if names:
                 yield names
@@ -126,11 +150,7 @@ class _Answers:
         if len(self._paths) > _DIRECTORIES_KNOWN:
             self._paths.clear()
         wanted = {(row[0], row[2]) for row in rows} - self._paths.keys()
-        for file_set in {file_set for file_set, _ in wanted}:
-            self._paths[file_set, ROOT] = b""
-            if file_set not in self._timelines:
-                points = restore_points(self._connection, file_set)
-                self._timelines[file_set] = Timeline(self._sets[file_set], points)
+        self._learn_timelines({file_set for file_set, _ in wanted})
         wanted -= self._paths.keys()
         if not wanted:
             return
@@ -139,6 +159,19 @@ class _Answers:
         above = {(row[0], row[1]): (row[2], row[3]) for row in found}
         for file_set, directory in wanted:
             self._spell(file_set, directory, above)
+
+    def _learn_timelines(self, sets: set[int]) -> None:
+        self._paths.update(((one, ROOT), b"") for one in sets)
+        new = sets - self._timelines.keys()
+        if not new:
+            return
+        points = self._connection.execute(_POINTS, (sorted(new),)).fetchall()
+        for file_set, of_it in itertools.groupby(points, key=itemgetter(0)):
+            held = {
+                sequence: RestorePoint(number, started_ns, ImageId(image), pool)
+                for _, sequence, number, started_ns, image, pool in of_it
+            }
+            self._timelines[file_set] = Timeline(self._sets[file_set], held)
 
     def path(self, file_set: int, directory: int) -> bytes:
         """Path of a directory without the slash at its end: empty for the root."""

@@ -15,6 +15,8 @@ if TYPE_CHECKING:
 
     import psycopg
 
+    from holdfast.control.catalog.on_postgresql.file_set import FileSet
+
     Connection = psycopg.Connection[tuple[Any, ...]]
 
 _TEMPORARY = """
@@ -92,12 +94,22 @@ WHERE n.file_set = %(set)s AND n.id = l.id
 """
 
 
+_DELETE_ONE = """
+DELETE FROM file_rows.versions
+WHERE file_set = %s AND directory = %s AND name = %s AND first = %s
+"""
+
+_MOVE_ONE = """
+UPDATE file_rows.versions SET last = %s
+WHERE file_set = %s AND directory = %s AND name = %s AND first = %s
+"""
+
 _FORGET = """
 DELETE FROM file_rows.points WHERE file_set = %(set)s AND sequence = ANY(%(gone)s)
 """
 
 
-def shrink(connection: Connection, file_set: int, heirs: Mapping[int, int]) -> int:
+def shrink(connection: Connection, file_set: FileSet, heirs: Mapping[int, int]) -> int:
     """Take images out of a set of rows.
 
     Args:
@@ -108,46 +120,45 @@ def shrink(connection: Connection, file_set: int, heirs: Mapping[int, int]) -> i
     Returns:
         How many versions went.
     """
-    execute = connection.execute
-    of: dict[str, object] = {"set": file_set, "gone": list(heirs)}
+    execute, sql = connection.execute, file_set.sql
+    of: dict[str, object] = {"set": file_set.id, "gone": list(heirs)}
     execute(_TEMPORARY)
     execute(
         "INSERT INTO pg_temp.gone SELECT * FROM unnest(%s::int[], %s::int[])",
         (list(heirs), list(heirs.values())),
     )
-    execute(_TOUCH, of)
+    execute(sql(_TOUCH), of)
     execute("ANALYZE pg_temp.touched")
-    deleted = execute(_DELETE, of).rowcount
-    execute(_MOVE, of)
+    deleted = execute(sql(_DELETE), of).rowcount
+    execute(sql(_MOVE), of)
     deleted += _join_equal(connection, file_set)
     execute(
         "DELETE FROM file_rows.points WHERE file_set = %(set)s AND sequence = ANY(%(gone)s)", of
     )
     if deleted:
-        _clean_up(connection, of)
+        _clean_up(connection, file_set, of)
     execute("DROP TABLE pg_temp.gone, pg_temp.touched, pg_temp.suspects, pg_temp.loose_names")
     return deleted
 
 
-def _join_equal(connection: Connection, file_set: int) -> int:
-    rows = connection.execute(_EQUAL_NEIGHBOURS, {"set": file_set})
+def _join_equal(connection: Connection, file_set: FileSet) -> int:
+    rows = connection.execute(file_set.sql(_EQUAL_NEIGHBOURS), {"set": file_set.id})
     pairs = [Pair(*row) for row in rows]
     with connection.cursor() as cursor:
         cursor.executemany(
-            "DELETE FROM file_rows.versions "
-            "WHERE file_set = %s AND directory = %s AND name = %s AND first = %s",
-            [(file_set, one.directory, one.name, one.second) for one in pairs],
+            file_set.sql(_DELETE_ONE),
+            [(file_set.id, one.directory, one.name, one.second) for one in pairs],
         )
         cursor.executemany(
-            "UPDATE file_rows.versions SET last = %s "
-            "WHERE file_set = %s AND directory = %s AND name = %s AND first = %s",
-            [(end, file_set, one.directory, one.name, one.first) for one, end in chained(pairs)],
+            file_set.sql(_MOVE_ONE),
+            [(end, file_set.id, one.directory, one.name, one.first) for one, end in chained(pairs)],
         )
     return len(pairs)
 
 
-def _clean_up(connection: Connection, of: dict[str, object]) -> None:
+def _clean_up(connection: Connection, file_set: FileSet, of: dict[str, object]) -> None:
     execute = connection.execute
+    loose_directories = file_set.sql(_LOOSE_DIRECTORIES)
     execute(
         "INSERT INTO pg_temp.loose_names "
         "SELECT DISTINCT name FROM pg_temp.touched WHERE new_first >= new_last"
@@ -157,7 +168,7 @@ def _clean_up(connection: Connection, of: dict[str, object]) -> None:
         "SELECT DISTINCT directory FROM pg_temp.touched WHERE new_first >= new_last"
     )
     # A directory goes when nothing is in it, and then its parent may.
-    while gone := execute(_LOOSE_DIRECTORIES, of).fetchall():
+    while gone := execute(loose_directories, of).fetchall():
         execute("TRUNCATE pg_temp.suspects")
         parents, names = (list(set(column)) for column in zip(*gone, strict=True))
         execute("INSERT INTO pg_temp.suspects SELECT * FROM unnest(%s::int[])", (parents,))
@@ -166,4 +177,4 @@ def _clean_up(connection: Connection, of: dict[str, object]) -> None:
             "ON CONFLICT DO NOTHING",
             (names,),
         )
-    execute(_LOOSE_NAMES, of)
+    execute(file_set.sql(_LOOSE_NAMES), of)

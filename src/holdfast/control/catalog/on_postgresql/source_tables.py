@@ -8,20 +8,22 @@ what is written here waits for no writer of the control database, and none waits
 from __future__ import annotations
 
 import contextlib
-import threading
 from typing import TYPE_CHECKING, Any, LiteralString
 
 import psycopg
 
-from holdfast.base.errors import CatalogError, DatabaseLost, HoldfastError
+from holdfast.base.errors import CatalogError
 from holdfast.control.catalog.on_postgresql import search
 from holdfast.control.catalog.on_postgresql.browse import TableReader
+from holdfast.control.catalog.on_postgresql.file_set import PART_OF, FileSet
+from holdfast.control.catalog.on_postgresql.sessions import Sessions
 from holdfast.control.catalog.on_postgresql.writer import TableWriter
 from holdfast.control.database.failures import REBUILD_HINT, server_errors
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
 
+    from holdfast.base.ids import ImageId
     from holdfast.control.catalog.file_rows import RowsReader, RowsWriter, Source, SourceRows
     from holdfast.control.catalog.pattern import Pattern
     from holdfast.control.catalog.rows import FoundRow
@@ -32,46 +34,69 @@ if TYPE_CHECKING:
 SOURCE_LOCK = 0x46726F77
 """The first number of the advisory lock that a source's writer holds; the second is the source."""
 
-_IDLE = 4
-
 _OF_A_SET = ("versions", "directories", "names", "points")
+
+_SET_OF_SOURCE = f"""
+SELECT f.id, {PART_OF} FROM sources s
+JOIN file_rows.sets f ON f.source = s.id AND f.generation = s.generation
+WHERE s.id = %s
+"""  # noqa: S608
+
+_SET_OF_GENERATION = f"""
+SELECT f.id, {PART_OF} FROM file_rows.sets f WHERE f.source = %s AND f.generation = %s
+"""  # noqa: S608
+
+_SHOWN = f"""
+SELECT f.id, {PART_OF}, s.name, p.sequence FROM images i
+JOIN sources s ON s.id = i.source_id
+JOIN file_rows.sets f ON f.source = s.id AND f.generation = s.generation
+JOIN file_rows.points p ON p.file_set = f.id AND p.image = i.id
+WHERE i.id = %s AND i.catalog_state <> 'expiring'
+"""  # noqa: S608
 
 
 class SourceTables:
     """The rows of all sources; see `file_rows.FileRows`. Thread-safe."""
 
     def __init__(self, database: Database) -> None:
-        self._database = database
-        self._lock = threading.Lock()
-        self._idle: list[Connection] = []
+        self._name = database.name
+        self._sessions = Sessions(database)
 
     @contextlib.contextmanager
     def exclusive(self, source: int) -> Iterator[SourceRows]:
         """Be the only writer of a source; waits for another one, in any process."""
-        connection = self._locked(source)
-        try:
-            yield _OneSource(connection, source, self._database.name)
-        finally:
-            self._give_back(connection, source)
+        with self._sessions.locked(SOURCE_LOCK, source) as connection:
+            yield _OneSource(connection, source, self._name)
 
     @contextlib.contextmanager
     def reading(self, source: Source) -> Iterator[RowsReader]:
         """Ask a source, in one read transaction."""
-        with self._reading() as connection:
-            found = connection.execute(
-                "SELECT f.id FROM sources s JOIN file_rows.sets f "
-                "ON f.source = s.id AND f.generation = s.generation WHERE s.id = %s",
-                (source.id,),
-            ).fetchone()
+        with self._sessions.reading() as connection:
+            found = connection.execute(_SET_OF_SOURCE, (source.id,)).fetchone()
             if found is None:
                 raise _missing(source.id, source.generation)
-            yield TableReader(connection, source.name, found[0])
+            yield TableReader(connection, source.name, FileSet(*found))
+
+    @contextlib.contextmanager
+    def showing(
+        self,
+        image: ImageId,
+        source_of: Callable[[], Source],  # noqa: ARG002 - it is in the same database
+    ) -> Iterator[tuple[RowsReader, int] | None]:
+        """Ask an image's source, with the image's sequence number."""
+        with self._sessions.reading() as connection:
+            found = connection.execute(_SHOWN, (image,)).fetchone()
+            if found is None:
+                yield None
+            else:
+                number, part, name, sequence = found
+                yield TableReader(connection, name, FileSet(number, part)), sequence
 
     def find(
         self, sources: Sequence[Source], pattern: Pattern, *, versions: bool, limit: int | None
     ) -> Iterator[FoundRow]:
-        """Find names, in all sources at once."""
-        with self._reading() as connection:
+        """Find names, partition by partition."""
+        with self._sessions.reading() as connection:
             yield from search.find(connection, sources, pattern, versions=versions, limit=limit)
 
     @contextlib.contextmanager
@@ -84,56 +109,13 @@ class SourceTables:
 
     def stored(self) -> set[int]:
         """Ids of sources that have a set."""
-        with self._reading() as connection:
+        with self._sessions.reading() as connection:
             rows = connection.execute("SELECT DISTINCT source FROM file_rows.sets")
             return {row[0] for row in rows}
 
     def close(self) -> None:
         """Close idle connections."""
-        with self._lock:
-            idle, self._idle = self._idle, []
-        for connection in idle:
-            connection.close()
-
-    @contextlib.contextmanager
-    def _reading(self) -> Iterator[Connection]:
-        with self._database.read() as opened, server_errors(self._database.name):
-            connection: Any = opened.connection.driver_connection
-            yield connection
-
-    def _locked(self, source: int) -> Connection:
-        with self._lock:
-            connection = self._idle.pop() if self._idle else None
-        if connection is not None:
-            try:
-                return self._lock_source(connection, source)
-            except DatabaseLost:
-                # The server was started again since; a new connection tells whether it is there.
-                connection = None
-        return self._lock_source(self._database.driver_connection(), source)
-
-    def _give_back(self, connection: Connection, source: int) -> None:
-        # A connection that may still hold the lock must not come to another writer.
-        try:
-            with server_errors(self._database.name):
-                connection.execute("SELECT pg_advisory_unlock(%s, %s)", (SOURCE_LOCK, source))
-        except HoldfastError:
-            connection.close()
-            return
-        with self._lock:
-            if len(self._idle) < _IDLE:
-                self._idle.append(connection)
-                return
-        connection.close()
-
-    def _lock_source(self, connection: Connection, source: int) -> Connection:
-        try:
-            with server_errors(self._database.name):
-                connection.execute("SELECT pg_advisory_lock(%s, %s)", (SOURCE_LOCK, source))
-        except BaseException:
-            connection.close()
-            raise
-        return connection
+        self._sessions.close()
 
 
 class _OneSource:
@@ -147,23 +129,24 @@ class _OneSource:
     @contextlib.contextmanager
     def writing(self, generation: int) -> Iterator[RowsWriter]:
         with server_errors(self._database):
-            number = self._number_of(generation)
-            if number is None:
+            found = self._set_of(generation)
+            if found is None:
                 raise _missing(self._source, generation)
-            yield TableWriter(self._connection, number)
+            yield TableWriter(self._connection, found)
 
     @contextlib.contextmanager
     def building(self, generation: int) -> Iterator[RowsWriter]:
         with server_errors(self._database):
             # what an earlier attempt left under this number
             self._remove("generation = %s", generation)
-            made = self._connection.execute(
-                "INSERT INTO file_rows.sets (source, generation) VALUES (%s, %s) RETURNING id",
+            self._connection.execute(
+                "INSERT INTO file_rows.sets (source, generation) VALUES (%s, %s)",
                 (self._source, generation),
-            ).fetchone()
-            assert made is not None  # noqa: S101 - a row that was inserted is returned
+            )
+            made = self._set_of(generation)
+            assert made is not None  # noqa: S101 - just inserted, under the source's lock
             try:
-                yield TableWriter(self._connection, made[0])
+                yield TableWriter(self._connection, made)
             except BaseException:
                 # what the writer failed of is to be heard of, and not this
                 with contextlib.suppress(psycopg.Error):
@@ -172,18 +155,16 @@ class _OneSource:
 
     def has(self, generation: int) -> bool:
         with server_errors(self._database):
-            return self._number_of(generation) is not None
+            return self._set_of(generation) is not None
 
     def remove_others(self, generation: int) -> int:
         with server_errors(self._database):
             return self._remove("generation <> %s", generation)
 
-    def _number_of(self, generation: int) -> int | None:
-        found = self._connection.execute(
-            "SELECT id FROM file_rows.sets WHERE source = %s AND generation = %s",
-            (self._source, generation),
-        ).fetchone()
-        return None if found is None else int(found[0])
+    def _set_of(self, generation: int) -> FileSet | None:
+        values = (self._source, generation)
+        found = self._connection.execute(_SET_OF_GENERATION, values).fetchone()
+        return None if found is None else FileSet(*found)
 
     def _remove(self, which: LiteralString, generation: int) -> int:
         execute = self._connection.execute

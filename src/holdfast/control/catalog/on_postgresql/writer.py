@@ -7,7 +7,7 @@ one connection of its own, which holds the source's lock: if it breaks, nothing 
 from __future__ import annotations
 
 import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, LiteralString
 
 from holdfast.base.ids import ImageId
 from holdfast.control.catalog.feed import Feed
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from collections.abc import Collection, Iterator
 
     import psycopg
+
+    from holdfast.control.catalog.on_postgresql.file_set import FileSet
 
     Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -37,9 +39,18 @@ _NAMES_LEFT_UNSORTED = 1000
 _SORT_NEW_NAMES = """
 SELECT gin_clean_pending_list(i.indexrelid)
 FROM pg_inherits part JOIN pg_index i ON i.indexrelid = part.inhrelid
-WHERE part.inhparent = 'file_rows.names_search'::regclass
-  AND i.indrelid = (SELECT tableoid FROM file_rows.names WHERE file_set = %(set)s LIMIT 1)
+WHERE part.inhparent = 'file_rows.names_search'::regclass AND i.indrelid = %s::regclass
 """
+
+
+_TAKE_BACK: tuple[LiteralString, ...] = (
+    "DELETE FROM file_rows.versions WHERE file_set = %(set)s AND first >= %(oldest)s",
+    (
+        f"UPDATE file_rows.versions SET last = {OPEN_END} "  # noqa: S608
+        "WHERE file_set = %(set)s AND last >= %(oldest)s"
+    ),
+    "DELETE FROM file_rows.points WHERE file_set = %(set)s AND sequence >= %(oldest)s",
+)
 
 
 def restore_points(connection: Connection, file_set: int) -> dict[int, RestorePoint]:
@@ -55,7 +66,7 @@ def restore_points(connection: Connection, file_set: int) -> dict[int, RestorePo
 class TableWriter:
     """One generation of a source's rows; see `file_rows.RowsWriter`."""
 
-    def __init__(self, connection: Connection, file_set: int) -> None:
+    def __init__(self, connection: Connection, file_set: FileSet) -> None:
         self._connection = connection
         self._set = file_set
         self._fed: list[Target] = []
@@ -68,7 +79,7 @@ class TableWriter:
             self._connection.execute(_SETTINGS)
             yield
         if sum(one.new_names for one in self._fed) > _NAMES_LEFT_UNSORTED:
-            self._connection.execute(_SORT_NEW_NAMES, {"set": self._set})
+            self._connection.execute(_SORT_NEW_NAMES, (f"file_rows.names_{self._set.part}",))
 
     @contextlib.contextmanager
     def attempt(self) -> Iterator[None]:
@@ -78,29 +89,20 @@ class TableWriter:
 
     def points(self) -> dict[int, RestorePoint]:
         """The images that are held, by sequence number, oldest first."""
-        return restore_points(self._connection, self._set)
+        return restore_points(self._connection, self._set.id)
 
     def add_point(self, sequence: int, point: RestorePoint) -> None:
         """Hold an image."""
         self._connection.execute(
             "INSERT INTO file_rows.points VALUES (%s, %s, %s, %s, %s, %s)",
-            (self._set, sequence, point.image, point.pool, point.number, point.started_ns),
+            (self._set.id, sequence, point.image, point.pool, point.number, point.started_ns),
         )
 
     def take_back(self, oldest: int) -> None:
         """Undo the feeding of this image and of all newer ones; their names stay."""
-        execute, of = self._connection.execute, {"set": self._set, "oldest": oldest}
-        execute(
-            "DELETE FROM file_rows.versions WHERE file_set = %(set)s AND first >= %(oldest)s", of
-        )
-        execute(
-            f"UPDATE file_rows.versions SET last = {OPEN_END} "  # noqa: S608
-            "WHERE file_set = %(set)s AND last >= %(oldest)s",
-            of,
-        )
-        execute(
-            "DELETE FROM file_rows.points WHERE file_set = %(set)s AND sequence >= %(oldest)s", of
-        )
+        of = {"set": self._set.id, "oldest": oldest}
+        for statement in _TAKE_BACK:
+            self._connection.execute(self._set.sql(statement), of)
 
     def feed(self, sequence: int, mode: Mode) -> Feed:
         """Begin to feed an image."""

@@ -48,6 +48,13 @@ CROSS JOIN names n ON n.id = f.name
 """  # noqa: S608
 
 
+_WHOLE_TREE = f"""
+SELECT f.directory, n.name, {_ATTRIBUTES}
+FROM files f CROSS JOIN names n ON n.id = f.name
+WHERE f.first <= ? AND f.last > ?
+"""  # noqa: S608
+
+
 class FileReader:
     """What one source's file says; see `file_rows.RowsReader`."""
 
@@ -118,7 +125,10 @@ class FileReader:
         paths = {top: path}
         for directory, parent, name in self._connection.execute(_DIRECTORIES_BELOW, (top,)):
             paths[directory] = paths[parent] + b"/" + name
-        rows = self._connection.execute(_TREE, (top, top, sequence, sequence))
+        if top == ROOT:
+            rows = self._connection.execute(_WHOLE_TREE, (sequence, sequence))
+        else:
+            rows = self._connection.execute(_TREE, (top, top, sequence, sequence))
         while batch := rows.fetchmany(_TREE_BATCH_ROWS):
             yield TreeBatch(paths, batch)
 

@@ -25,6 +25,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
+    from holdfast.base.ids import ImageId
     from holdfast.control.catalog.file_rows import RowsReader, RowsWriter, Source, SourceRows
     from holdfast.control.catalog.pattern import Pattern
     from holdfast.control.catalog.rows import FoundRow
@@ -60,6 +61,19 @@ class SourceFiles:
         """Ask a source, in one read transaction."""
         with self._reading(source) as connection:
             yield FileReader(connection, source.name)
+
+    @contextlib.contextmanager
+    def showing(
+        self, image: ImageId, source_of: Callable[[], Source]
+    ) -> Iterator[tuple[RowsReader, int] | None]:
+        """Ask an image's source, with the image's sequence number."""
+        source = source_of()
+        if not source.generation:
+            yield None
+            return
+        with self.reading(source) as rows:
+            sequence = rows.sequence_of(image)
+            yield None if sequence is None else (rows, sequence)
 
     def find(
         self,

@@ -15,20 +15,20 @@ from holdfast.control.catalog.file_rows import OPEN_END, Mode, RestorePoint
 from holdfast.control.catalog.joining import heirs
 from holdfast.control.catalog.on_sqlite.shrink import shrink
 from holdfast.control.catalog.on_sqlite.source_file import SEARCH_TEXT, has_search_index
-from holdfast.control.catalog.rows import CHANGED, REMOVED
+from holdfast.control.catalog.rows import ADDED, REMOVED
 from holdfast.control.catalog.timeline import to_signed
 
 if TYPE_CHECKING:
     import sqlite3
-    from collections.abc import Collection, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
-    from holdfast.control.catalog.file_rows import NewDirectory, NewName
+    from holdfast.control.catalog.file_rows import FeedTarget, NewDirectory, NewName
     from holdfast.control.catalog.rows import ChangeRow
 
 _TEMPORARY = """
 CREATE TEMP TABLE target (
-    directory INTEGER, name INTEGER, present INTEGER, placed INTEGER, kind INTEGER, size INTEGER,
-    mtime_ns INTEGER, mode INTEGER, uid INTEGER, gid INTEGER, inode INTEGER
+    directory INTEGER, name INTEGER, present INTEGER, kind INTEGER, size INTEGER, mtime_ns INTEGER,
+    mode INTEGER, uid INTEGER, gid INTEGER, inode INTEGER
 );
 CREATE TEMP TABLE seen (
     directory INTEGER, name INTEGER, PRIMARY KEY (directory, name)
@@ -37,7 +37,7 @@ CREATE TEMP TABLE seen (
 
 _ATTRIBUTES = "kind, size, mtime_ns, mode, uid, gid, inode"
 
-_LOAD = "INSERT INTO temp.target VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_LOAD = "INSERT INTO temp.target VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
 
 _PLACE_ALL = "INSERT INTO places SELECT name, directory FROM files ORDER BY name, directory"
 
@@ -65,7 +65,7 @@ SELECT directory, name, :sequence, {OPEN_END}, {_ATTRIBUTES} FROM temp.target WH
 
 _PLACE = """
 INSERT OR IGNORE INTO places
-SELECT name, directory FROM temp.target WHERE present AND NOT placed
+SELECT name, directory FROM temp.target WHERE present
 """
 
 _CLOSE_UNSEEN = f"""
@@ -80,7 +80,7 @@ WHERE last = {OPEN_END} AND first < :sequence
 # new image has them as the base had.
 _TARGET_AS_IN_BASE = f"""
 INSERT INTO temp.target
-SELECT moved.directory, moved.name, base.first IS NOT NULL, 1,
+SELECT moved.directory, moved.name, base.first IS NOT NULL,
        base.kind, base.size, base.mtime_ns, base.mode, base.uid, base.gid, base.inode
 FROM (
     SELECT DISTINCT directory, name FROM files
@@ -103,6 +103,13 @@ _T = TypeVar("_T")
 def _chunks(things: Sequence[_T]) -> Iterator[Sequence[_T]]:
     for at in range(0, len(things), _ASKED_AT_ONCE):
         yield things[at : at + _ASKED_AT_ONCE]
+
+
+def _insertion(sequence: int) -> str:
+    return (
+        f"INSERT INTO files (directory, name, first, last, {_ATTRIBUTES}) "  # noqa: S608
+        f"VALUES (?, ?, {sequence}, {OPEN_END}, ?, ?, ?, ?, ?, ?, ?)"
+    )
 
 
 def restore_points(connection: sqlite3.Connection) -> dict[int, RestorePoint]:
@@ -166,9 +173,12 @@ class FileWriter:
 
     def feed(self, sequence: int, mode: Mode) -> Feed:
         """Begin to feed an image."""
-        if mode is Mode.FRESH:
-            return Feed(_FirstFeed(self._connection, sequence), mode)
-        return Feed(_LaterFeed(self._connection, sequence, mode), mode)
+        kinds: dict[Mode, Callable[[sqlite3.Connection, int], FeedTarget]] = {
+            Mode.FRESH: _FirstFeed,
+            Mode.DELTA: _NextFeed,
+            Mode.COMPARE: _ComparingFeed,
+        }
+        return Feed(kinds[mode](self._connection, sequence), mode)
 
     def expire(self, images: Collection[ImageId]) -> int:
         """Take images out, in one transaction."""
@@ -254,10 +264,7 @@ class _FirstFeed(_Target):
     def __init__(self, connection: sqlite3.Connection, sequence: int) -> None:
         super().__init__(connection, sequence)
         connection.execute("DROP INDEX names_by_name")
-        self._insert = (
-            f"INSERT INTO files (directory, name, first, last, {_ATTRIBUTES}) "  # noqa: S608
-            f"VALUES (?, ?, {sequence}, {OPEN_END}, ?, ?, ?, ?, ?, ?, ?)"
-        )
+        self._insert = _insertion(sequence)
 
     def names_outgrew_memory(self) -> None:
         self._index_names()
@@ -283,12 +290,49 @@ class _FirstFeed(_Target):
         self._connection.execute("CREATE UNIQUE INDEX IF NOT EXISTS names_by_name ON names (name)")
 
 
-class _LaterFeed(_Target):
-    """Beside other images: open rows of what changed are closed, new states are new rows."""
+class _NextFeed(_Target):
+    """After the newest image: open rows of what changed are closed, new states are new rows.
 
-    def __init__(self, connection: sqlite3.Connection, sequence: int, mode: Mode) -> None:
+    Each is found by its key in one step. Set-based SQL looks for it twice: once to learn which
+    rows there are, and again to change them.
+    """
+
+    def __init__(self, connection: sqlite3.Connection, sequence: int) -> None:
         super().__init__(connection, sequence)
-        self._compares = mode is Mode.COMPARE
+        self._close = (
+            f"UPDATE files SET last = {sequence} WHERE directory = ? AND name = ? "  # noqa: S608
+            f"AND last = {OPEN_END} AND first < {sequence}"
+        )
+        self._insert = _insertion(sequence)
+
+    def load(
+        self, directories: Sequence[int], names: Sequence[int], rows: Sequence[ChangeRow]
+    ) -> None:
+        # neighbours on disk one after the other
+        changes = sorted(
+            (directories[row[0]], name, row[2], *row[3:])
+            for row, name in zip(rows, names, strict=True)
+        )
+        execute_many = self._connection.executemany
+        # what was added since the newest image has no open row, and what changed has its place
+        execute_many(self._close, [row[:2] for row in changes if row[2] != ADDED])
+        self._executemany(
+            self._insert, [(*row[:2], *row[3:]) for row in changes if row[2] != REMOVED]
+        )
+        execute_many(
+            "INSERT OR IGNORE INTO places VALUES (?, ?)",
+            [(row[1], row[0]) for row in changes if row[2] == ADDED],
+        )
+
+    def finish(self, base: int | None) -> None:  # noqa: ARG002 - every change named what changed
+        self._index_for_search()
+
+
+class _ComparingFeed(_Target):
+    """Of differences to something else: what is equal to the open rows is dropped first."""
+
+    def __init__(self, connection: sqlite3.Connection, sequence: int) -> None:
+        super().__init__(connection, sequence)
         for statement in _TEMPORARY.split(";"):
             connection.execute(statement)
 
@@ -297,28 +341,23 @@ class _LaterFeed(_Target):
     ) -> None:
         execute = self._connection.execute
         execute("DELETE FROM temp.target")
-        # what changed since the newest image has its place from then
-        placed = None if self._compares else CHANGED
         target = [
-            (directories[row[0]], name, row[2] != REMOVED, row[2] == placed, *row[3:])
+            (directories[row[0]], name, row[2] != REMOVED, *row[3:])
             for row, name in zip(rows, names, strict=True)
         ]
         # neighbours on disk one after the other
         target.sort()
         self._executemany(_LOAD, target)
-        if self._compares:
-            execute("INSERT OR IGNORE INTO temp.seen SELECT directory, name FROM temp.target")
-            execute(_DROP_EQUAL)
+        execute("INSERT OR IGNORE INTO temp.seen SELECT directory, name FROM temp.target")
         self._apply_target()
 
     def finish(self, base: int | None) -> None:
         execute = self._connection.execute
-        if self._compares and base is None:
+        if base is None:
             execute(_CLOSE_UNSEEN, {"sequence": self._sequence})
-        elif self._compares:
+        else:
             execute("DELETE FROM temp.target")
             execute(_TARGET_AS_IN_BASE, {"sequence": self._sequence, "base": base})
-            execute(_DROP_EQUAL)
             self._apply_target()
         self._index_for_search()
 
@@ -327,6 +366,7 @@ class _LaterFeed(_Target):
             self._connection.execute(f"DROP TABLE IF EXISTS temp.{table}")
 
     def _apply_target(self) -> None:
+        self._connection.execute(_DROP_EQUAL)
         self._connection.execute(_CLOSE, {"sequence": self._sequence})
         self._connection.execute(_INSERT, {"sequence": self._sequence})
         self._connection.execute(_PLACE)
