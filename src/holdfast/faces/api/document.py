@@ -33,6 +33,7 @@ _SAID = {
     404: "What was asked for is not there.",
     409: "It can't be done as things are.",
     413: "The request is too large.",
+    416: "The file has nothing in this range; `Content-Range` says how long it is.",
     422: "Something in the request is not valid; `errors` says what.",
     429: "Too many attempts; `Retry-After` says how many seconds to wait.",
     500: "A defect in Holdfast, or damaged data.",

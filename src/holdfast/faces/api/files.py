@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from base64 import b64decode, b64encode
 from bisect import bisect_right
 from datetime import datetime
 from typing import Annotated, Self
@@ -19,22 +18,12 @@ from holdfast.faces.api.image_models import NamedImage
 from holdfast.faces.api.images import seen
 from holdfast.faces.api.models import Model, Page
 from holdfast.faces.api.paging import Pages
+from holdfast.faces.api.paths import PathBytes, PathText, base64_of, path_of, text_of
 from holdfast.site.master import Master
 
 router = make_router("Files")
 
 Browser = Annotated[Principal, may(Verb.BROWSE)]
-PathText = Annotated[
-    str, Query(pattern=r"^[^\x00]+$", max_length=4096, description="Absolute.", examples=["/etc"])
-]
-PathBytes = Annotated[
-    str | None,
-    Query(
-        pattern=r"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$",
-        max_length=8192,
-        description="The path as base64 of its bytes, where it is not UTF-8; instead of `path`.",
-    ),
-]
 SourceText = Annotated[
     str, Query(pattern=r"^[^\x00]+$", max_length=4096, examples=["web1:/etc,/srv"])
 ]
@@ -56,8 +45,8 @@ class File(Model):
     def of(cls, row: FileRow) -> Self:
         """As the catalog has it."""
         return cls(
-            name=_text(row.name),
-            name_base64=_base64(row.name),
+            name=text_of(row.name),
+            name_base64=base64_of(row.name),
             kind=row.kind,
             size_bytes=row.size_bytes,
             modified_at=row.modified_at,
@@ -90,9 +79,9 @@ class Version(Model):
     def of(cls, row: FileVersion) -> Self:
         """As the catalog has it."""
         return cls(
-            source=_text(row.source.encode("utf-8", "surrogateescape")),
-            path=_text(row.path),
-            path_base64=_base64(row.path),
+            source=text_of(row.source.encode("utf-8", "surrogateescape")),
+            path=text_of(row.path),
+            path_base64=base64_of(row.path),
             kind=row.kind,
             size_bytes=row.size_bytes,
             modified_at=row.modified_at,
@@ -132,7 +121,7 @@ def list_files(
 ) -> Page[File]:
     """Names in a directory of an image, by their bytes."""
     found = seen(who, master, image)
-    rows = master.catalog.list_directory(found, _path(path, path_base64))
+    rows = master.catalog.list_directory(found, path_of(path, path_base64))
     after = pages.after(str)
     begin = 0
     if after is not None:
@@ -182,7 +171,7 @@ def list_versions(
 ) -> Versions:
     """Every version of a path that an image shows; none for a path that never was."""
     _require_source(who, master, source)
-    rows = master.catalog.versions(source, _path(path, path_base64))
+    rows = master.catalog.versions(source, path_of(path, path_base64))
     return Versions(items=[Version.of(row) for row in rows])
 
 
@@ -192,26 +181,8 @@ def _require_source(who: Principal, master: Master, source: str) -> None:
         raise NotFound(f"there is no source '{source}'", "list them with: holdfast images")
 
 
-def _path(path: str, path_base64: str | None) -> bytes:
-    if path_base64 is None:
-        return path.encode()
-    return b64decode(path_base64)
-
-
 def _name_of(place: str) -> bytes:
     try:
         return bytes.fromhex(place)
     except ValueError as error:
         raise Invalid("no row of this list has such a place") from error
-
-
-def _text(name: bytes) -> str:
-    return name.decode("utf-8", "backslashreplace")
-
-
-def _base64(name: bytes) -> str | None:
-    try:
-        name.decode("utf-8")
-    except UnicodeDecodeError:
-        return b64encode(name).decode("ascii")
-    return None
