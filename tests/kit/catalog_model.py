@@ -119,9 +119,10 @@ def assert_tree(catalog: Catalog, image: FakeImage, top: bytes) -> None:
     """What is below a directory, all at once, is what is there."""
     below = top.rstrip(b"/") + b"/"
     found = [
-        (batch.directories[directory] + b"/" + name, columns)
+        (batch.directories[directory] + b"/" + name, [kind, size, mtime_ns, mode, uid, gid, inode])
         for batch in catalog.tree(ImageId(image.id), top)
-        for directory, name, *columns in batch.rows
+        for directory, name, alike, size, mtime_ns, inode in batch.rows
+        for kind, mode, uid, gid in [batch.attributes[alike]]
     ]
     assert sorted(found) == sorted(
         (path, [*node.columns[:-1], to_signed(node.inode)])

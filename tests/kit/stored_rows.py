@@ -40,6 +40,10 @@ def stored_in_files(directory: Path) -> list[Rows]:
             placed = connection.execute("SELECT directory, name FROM places").fetchall()
             versions = connection.execute("SELECT directory, name FROM files").fetchall()
             assert sorted(placed) == sorted(set(versions))
+            (unknown,) = connection.execute(
+                "SELECT count(*) FROM files WHERE attributes NOT IN (SELECT id FROM attributes)"
+            ).fetchone()
+            assert unknown == 0
             stored.append(
                 _canonical(
                     connection.execute,
@@ -47,8 +51,8 @@ def stored_in_files(directory: Path) -> list[Rows]:
                     names=f"SELECT id, name, {SEARCH_TEXT} FROM names",
                     directories="SELECT id, parent, name FROM directories",
                     versions=(
-                        "SELECT directory, name, first, last, "
-                        "kind, size, mtime_ns, mode, uid, gid, inode FROM files"
+                        "SELECT directory, name, first, last, kind, size, mtime_ns, mode, uid, "
+                        "gid, inode FROM files JOIN attributes ON id = attributes"
                     ),
                 )
             )

@@ -158,33 +158,41 @@ def test_file_of_a_newer_schema_is_refused(tmp_path: Path) -> None:
             catalog.ingest(pool, ImageId(second.id))
 
 
-def as_of_the_first_schema(file: Path) -> None:
-    """Put what a file holds into one of the first schema, as the first Holdfast made it."""
+def as_of_schema(file: Path, version: int) -> None:
+    """Put what a file holds into one of an older schema, as that Holdfast made it."""
     aside = file.with_name("aside")
     file.rename(aside)
     old = sqlite3.connect(file)
-    old.executescript(source_file.MIGRATIONS[0])
+    for script in source_file.MIGRATIONS[:version]:
+        old.executescript(script)
     old.execute("ATTACH ? AS new", (str(aside),))
-    for table in ("restore_points", "names", "directories", "files"):
+    for table in ("restore_points", "names", "directories"):
         old.execute(f"INSERT INTO main.{table} SELECT * FROM new.{table}")
+    old.execute(
+        "INSERT INTO main.files SELECT directory, name, first, last, kind, size, mtime_ns, "
+        "mode, uid, gid, inode FROM new.files JOIN new.attributes ON id = attributes"
+    )
+    if version > 1:
+        old.execute("INSERT INTO main.places SELECT * FROM new.places")
     old.commit()
     old.executescript(source_file._SEARCH_INDEX)
     old.execute(
         "INSERT INTO names_search (rowid, folded) "
         f"SELECT id, {source_file.SEARCH_TEXT} FROM main.names"
     )
-    old.execute("PRAGMA user_version=1")
+    old.execute(f"PRAGMA user_version={version}")
     old.commit()
     old.close()
 
 
-def test_file_of_the_first_schema_is_upgraded_and_goes_on(tmp_path: Path) -> None:
+@pytest.mark.parametrize("version", range(1, len(source_file.MIGRATIONS)))
+def test_file_of_an_older_schema_is_upgraded_and_goes_on(tmp_path: Path, version: int) -> None:
     pool = FakePool()
     trees = [tree_of(b"/a/b", b"/a/c"), tree_of(b"/a/b", "/Ä".encode()), tree_of(b"/a/c")]
     with Catalog.open(tmp_path / "old", FakeClock()) as catalog:
         images = [fed(catalog, pool, tree) for tree in trees]
     (file,) = (tmp_path / "old" / "files").glob("*.db")
-    as_of_the_first_schema(file)
+    as_of_schema(file, version)
     with Catalog.open(tmp_path / "old", FakeClock()) as catalog:
         assert_answers(catalog, images, SOURCE)
         assert [row.path for row in catalog.find("ä")] == ["/Ä".encode()]

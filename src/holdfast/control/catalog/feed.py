@@ -7,6 +7,7 @@ dictionaries save most questions; what they have lost, the target is asked for.
 
 from __future__ import annotations
 
+import itertools
 from operator import itemgetter
 from typing import TYPE_CHECKING
 
@@ -16,7 +17,7 @@ from holdfast.control.catalog.folding import fold_name
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from holdfast.control.catalog.file_rows import FeedTarget, NewDirectory, NewName
+    from holdfast.control.catalog.file_rows import FeedTarget, NewDirectory
     from holdfast.control.catalog.rows import ChangeRows
 
 NAMES_KNOWN = 1_000_000
@@ -71,17 +72,16 @@ class _Names:
                 self._every_one_known = False
                 self._target.names_outgrew_memory()
         # in the order of the rows: neighbours in a directory are neighbours among the names
-        missing = [name for name in dict.fromkeys(names) if name not in known]
+        missing = list(itertools.filterfalse(known.__contains__, dict.fromkeys(names)))
         if missing and not self._every_one_known:
             known.update(self._target.find_names(missing))
             missing = [name for name in missing if name not in known]
         if missing:
-            new: list[NewName] = []
-            for name in missing:
-                known[name] = self._next
-                new.append((self._next, name, None if name.isascii() else fold_name(name)))
-                self._next += 1
-            self._target.add_names(new)
+            ids = range(self._next, self._next + len(missing))
+            self._next = ids.stop
+            known.update(zip(missing, ids, strict=True))
+            folded = [None if name.isascii() else fold_name(name) for name in missing]
+            self._target.add_names(list(zip(ids, missing, folded, strict=True)))
         return list(map(known.__getitem__, names))
 
 

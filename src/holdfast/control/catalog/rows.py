@@ -232,11 +232,11 @@ class FileRow:
         return from_ns(self.mtime_ns)
 
 
-TreeRow: TypeAlias = tuple[int, bytes, int, int, int, int, int, int, int]
-"""(directory, name, kind, size, mtime_ns, mode, uid, gid, inode).
+TreeRow: TypeAlias = tuple[int, bytes, int, int, int, int]
+"""(directory, name, attributes, size, mtime_ns, inode); an inode above 2^63 is negative."""
 
-The kind is a place in `KINDS`; an inode above 2^63 is negative.
-"""
+Attributes: TypeAlias = tuple[int, int, int, int]
+"""What many entries have alike: (kind, mode, uid, gid); the kind is a place in `KINDS`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -245,10 +245,12 @@ class TreeBatch:
 
     Attributes:
         directories: Paths of the directories that the rows are in, by the rows' first column.
+        attributes: Kinds, modes and owners, by the rows' third column.
         rows: The entries.
     """
 
     directories: Mapping[int, bytes]
+    attributes: Mapping[int, Attributes]
     rows: Sequence[TreeRow]
 
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from holdfast.base.ids import ImageId, SourceName
     from holdfast.control.catalog.file_rows import RestorePoint
     from holdfast.control.catalog.on_postgresql.file_set import FileSet
-    from holdfast.control.catalog.rows import FileRow, FileVersion
+    from holdfast.control.catalog.rows import Attributes, FileRow, FileVersion
 
     Connection = psycopg.Connection[tuple[Any, ...]]
 
@@ -154,7 +154,7 @@ class TableReader:
         with self._connection.cursor("tree", binary=True) as cursor:
             cursor.execute(self._set.sql(query), values)
             while batch := cursor.fetchmany(_TREE_BATCH_ROWS):
-                yield TreeBatch(paths, batch)
+                yield _tree_batch(paths, batch)
 
     def _shows_directory(self, sequence: int, path: bytes) -> bool:
         if path == b"/":
@@ -168,6 +168,15 @@ class TableReader:
         above = [one for one in above if one]
         values = {"set": self._set.id, "above": above, "depth": len(above), "name": name, **more}
         return self._connection.execute(self._set.sql(query), values, binary=True).fetchall()
+
+
+def _tree_batch(paths: dict[int, bytes], batch: list[tuple[Any, ...]]) -> TreeBatch:
+    ids: dict[Attributes, int] = {}
+    rows = [
+        (directory, name, ids.setdefault((kind, mode, uid, gid), len(ids)), size, mtime_ns, inode)
+        for directory, name, kind, size, mtime_ns, mode, uid, gid, inode in batch
+    ]
+    return TreeBatch(paths, {number: alike for alike, number in ids.items()}, rows)
 
 
 def _spell(directory: int, known: dict[int, tuple[int, bytes]], paths: dict[int, bytes]) -> bytes:

@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from holdfast.control.catalog.file_rows import ROOT
+from holdfast.control.catalog.on_sqlite.source_file import STATE
 from holdfast.control.catalog.on_sqlite.writer import restore_points
 from holdfast.control.catalog.rows import DIRECTORY, KINDS, TreeBatch
 from holdfast.control.catalog.timeline import Timeline, file_row
@@ -21,7 +22,7 @@ if TYPE_CHECKING:
     from holdfast.control.catalog.file_rows import RestorePoint
     from holdfast.control.catalog.rows import FileRow, FileVersion
 
-_ATTRIBUTES = "f.kind, f.size, f.mtime_ns, f.mode, f.uid, f.gid, f.inode"
+_TREE_COLUMNS = "f.directory, n.name, f.attributes, f.size, f.mtime_ns, f.inode"
 
 _DIRECTORY_CACHE = 100_000
 _TREE_BATCH_ROWS = 10_000
@@ -41,7 +42,7 @@ SELECT down.id, down.parent, n.name FROM down CROSS JOIN names n ON n.id = down.
 
 _TREE = f"""
 {_BELOW}
-SELECT f.directory, n.name, {_ATTRIBUTES}
+SELECT {_TREE_COLUMNS}
 FROM (SELECT ? AS id UNION ALL SELECT id FROM down) d
 CROSS JOIN files f ON f.directory = d.id AND f.first <= ? AND f.last > ?
 CROSS JOIN names n ON n.id = f.name
@@ -49,7 +50,7 @@ CROSS JOIN names n ON n.id = f.name
 
 
 _WHOLE_TREE = f"""
-SELECT f.directory, n.name, {_ATTRIBUTES}
+SELECT {_TREE_COLUMNS}
 FROM files f CROSS JOIN names n ON n.id = f.name
 WHERE f.first <= ? AND f.last > ?
 """  # noqa: S608
@@ -80,7 +81,7 @@ class FileReader:
             return None
         directory, name_id, name = place
         found = self._connection.execute(
-            f"SELECT {_ATTRIBUTES} FROM files f "  # noqa: S608
+            f"SELECT {STATE} FROM files f JOIN attributes a ON a.id = f.attributes "  # noqa: S608
             "WHERE f.directory = ? AND f.name = ? AND f.first <= ? AND f.last > ?",
             (directory, name_id, sequence, sequence),
         ).fetchone()
@@ -93,7 +94,8 @@ class FileReader:
             # nothing was ever in it, but it may be there
             return [] if self._shows_directory(sequence, path) else None
         rows = self._connection.execute(
-            f"SELECT n.name, {_ATTRIBUTES} FROM files f JOIN names n ON n.id = f.name "  # noqa: S608
+            f"SELECT n.name, {STATE} FROM files f JOIN names n ON n.id = f.name "  # noqa: S608
+            "JOIN attributes a ON a.id = f.attributes "
             "WHERE f.directory = ? AND f.first <= ? AND f.last > ? ORDER BY n.name",
             (directory, sequence, sequence),
         )
@@ -107,7 +109,8 @@ class FileReader:
         if place is None:
             return []
         rows = self._connection.execute(
-            f"SELECT f.first, f.last, {_ATTRIBUTES} FROM files f "  # noqa: S608
+            f"SELECT f.first, f.last, {STATE} FROM files f "  # noqa: S608
+            "JOIN attributes a ON a.id = f.attributes "
             "WHERE f.directory = ? AND f.name = ? ORDER BY f.first",
             place[:2],
         ).fetchall()
@@ -125,12 +128,16 @@ class FileReader:
         paths = {top: path}
         for directory, parent, name in self._connection.execute(_DIRECTORIES_BELOW, (top,)):
             paths[directory] = paths[parent] + b"/" + name
+        alike = {
+            row[0]: row[1:]
+            for row in self._connection.execute("SELECT id, kind, mode, uid, gid FROM attributes")
+        }
         if top == ROOT:
             rows = self._connection.execute(_WHOLE_TREE, (sequence, sequence))
         else:
             rows = self._connection.execute(_TREE, (top, top, sequence, sequence))
         while batch := rows.fetchmany(_TREE_BATCH_ROWS):
-            yield TreeBatch(paths, batch)
+            yield TreeBatch(paths, alike, batch)
 
     def _shows_directory(self, sequence: int, path: bytes) -> bool:
         if path == b"/":

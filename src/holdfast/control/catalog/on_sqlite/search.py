@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.control.catalog.folding import fold_name
 from holdfast.control.catalog.on_sqlite.browse import DirectoryPaths
-from holdfast.control.catalog.on_sqlite.source_file import SEARCH_TEXT, has_search_index
+from holdfast.control.catalog.on_sqlite.source_file import SEARCH_TEXT, STATE, has_search_index
 from holdfast.control.catalog.on_sqlite.writer import restore_points
 from holdfast.control.catalog.timeline import Timeline
 
@@ -25,19 +25,19 @@ if TYPE_CHECKING:
 # More would only cost: the rarest decide, and every candidate is compared.
 _TRIGRAMS_ASKED = 24
 
-_ATTRIBUTES = "f.kind, f.size, f.mtime_ns, f.mode, f.uid, f.gid, f.inode"
-
 _VERSIONS = f"""
-SELECT p.directory, f.first, f.last, {_ATTRIBUTES} FROM places p
+SELECT p.directory, f.first, f.last, {STATE} FROM places p
 CROSS JOIN files f ON f.directory = p.directory AND f.name = p.name
+CROSS JOIN attributes a ON a.id = f.attributes
 WHERE p.name = ? ORDER BY p.directory, f.first
 """  # noqa: S608
 
 _NEWEST = f"""
-SELECT p.directory, f.first, f.last, {_ATTRIBUTES} FROM places p
+SELECT p.directory, f.first, f.last, {STATE} FROM places p
 CROSS JOIN files f ON f.directory = p.directory AND f.name = p.name AND f.first = (
     SELECT max(first) FROM files WHERE directory = p.directory AND name = p.name
 )
+CROSS JOIN attributes a ON a.id = f.attributes
 WHERE p.name = ? ORDER BY p.directory
 """  # noqa: S608
 

@@ -62,8 +62,8 @@ FROM temp.touched t
 CROSS JOIN files a ON a.directory = t.directory AND a.name = t.name AND a.first = t.new_first
 CROSS JOIN files b ON b.directory = t.directory AND b.name = t.name AND b.first = a.last
 WHERE t.new_first < t.new_last AND t.last <> t.new_last
-  AND b.kind = a.kind AND b.size = a.size AND b.mtime_ns = a.mtime_ns AND b.mode = a.mode
-  AND b.uid = a.uid AND b.gid = a.gid AND b.inode = a.inode
+  AND b.attributes = a.attributes AND b.size = a.size AND b.mtime_ns = a.mtime_ns
+  AND b.inode = a.inode
   AND NOT EXISTS (
       SELECT 1 FROM temp.touched n
       WHERE n.directory = t.directory AND n.name = t.name AND n.first = t.last

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 import contextlib
 import itertools
+from operator import itemgetter
 from typing import TYPE_CHECKING, TypeVar
 
 from holdfast.base.ids import ImageId
@@ -27,17 +28,17 @@ if TYPE_CHECKING:
 
 _TEMPORARY = """
 CREATE TEMP TABLE target (
-    directory INTEGER, name INTEGER, present INTEGER, kind INTEGER, size INTEGER, mtime_ns INTEGER,
-    mode INTEGER, uid INTEGER, gid INTEGER, inode INTEGER
+    directory INTEGER, name INTEGER, present INTEGER, attributes INTEGER, size INTEGER,
+    mtime_ns INTEGER, inode INTEGER
 );
 CREATE TEMP TABLE seen (
     directory INTEGER, name INTEGER, PRIMARY KEY (directory, name)
 ) WITHOUT ROWID
 """
 
-_ATTRIBUTES = "kind, size, mtime_ns, mode, uid, gid, inode"
+_STATE = "attributes, size, mtime_ns, inode"
 
-_LOAD = "INSERT INTO temp.target VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)"
+_LOAD = "INSERT INTO temp.target VALUES (?, ?, ?, ?, ?, ?, ?)"
 
 _PLACE_ALL = "INSERT INTO places SELECT name, directory FROM files ORDER BY name, directory"
 
@@ -46,9 +47,8 @@ DELETE FROM temp.target
 WHERE present AND EXISTS (
     SELECT 1 FROM files f
     WHERE f.directory = target.directory AND f.name = target.name AND f.last = {OPEN_END}
-      AND f.kind = target.kind AND f.size = target.size AND f.mtime_ns = target.mtime_ns
-      AND f.mode = target.mode AND f.uid = target.uid AND f.gid = target.gid
-      AND f.inode = target.inode
+      AND f.attributes = target.attributes AND f.size = target.size
+      AND f.mtime_ns = target.mtime_ns AND f.inode = target.inode
 )
 """  # noqa: S608
 
@@ -59,8 +59,8 @@ WHERE files.directory = t.directory AND files.name = t.name
 """  # noqa: S608
 
 _INSERT = f"""
-INSERT INTO files (directory, name, first, last, {_ATTRIBUTES})
-SELECT directory, name, :sequence, {OPEN_END}, {_ATTRIBUTES} FROM temp.target WHERE present
+INSERT INTO files (directory, name, first, last, {_STATE})
+SELECT directory, name, :sequence, {OPEN_END}, {_STATE} FROM temp.target WHERE present
 """  # noqa: S608
 
 _PLACE = """
@@ -81,7 +81,7 @@ WHERE last = {OPEN_END} AND first < :sequence
 _TARGET_AS_IN_BASE = f"""
 INSERT INTO temp.target
 SELECT moved.directory, moved.name, base.first IS NOT NULL,
-       base.kind, base.size, base.mtime_ns, base.mode, base.uid, base.gid, base.inode
+       base.attributes, base.size, base.mtime_ns, base.inode
 FROM (
     SELECT DISTINCT directory, name FROM files
     WHERE (first > :base OR last BETWEEN :base + 1 AND {OPEN_END} - 1) AND first < :sequence
@@ -97,6 +97,11 @@ WHERE NOT EXISTS (
 # Asked one by one, most of the time would go into asking.
 _ASKED_AT_ONCE = 250
 
+_ATTRIBUTES_KNOWN = 100_000
+
+_alike = itemgetter(3, 6, 7, 8)
+"""Kind, mode, owner and group of a change row."""
+
 _T = TypeVar("_T")
 
 
@@ -107,8 +112,8 @@ def _chunks(things: Sequence[_T]) -> Iterator[Sequence[_T]]:
 
 def _insertion(sequence: int) -> str:
     return (
-        f"INSERT INTO files (directory, name, first, last, {_ATTRIBUTES}) "  # noqa: S608
-        f"VALUES (?, ?, {sequence}, {OPEN_END}, ?, ?, ?, ?, ?, ?, ?)"
+        f"INSERT INTO files (directory, name, first, last, {_STATE}) "  # noqa: S608
+        f"VALUES (?, ?, {sequence}, {OPEN_END}, ?, ?, ?, ?)"
     )
 
 
@@ -187,13 +192,41 @@ class FileWriter:
             return shrink(self._connection, gone) if gone else 0
 
 
+class _Attributes:
+    """Ids of what many entries have alike, bounded in memory; new ones are stored."""
+
+    def __init__(self, connection: sqlite3.Connection) -> None:
+        self._connection = connection
+        self._known: dict[tuple[int, ...], int] = {}
+
+    def ids(self, rows: Sequence[ChangeRow]) -> list[int]:
+        known = self._known
+        if len(known) > _ATTRIBUTES_KNOWN:
+            known.clear()
+        try:
+            return [known[_alike(row)] for row in rows]
+        except KeyError:
+            for one in set(map(_alike, rows)).difference(known):
+                known[one] = self._id(one)
+            return [known[_alike(row)] for row in rows]
+
+    def _id(self, one: tuple[int, ...]) -> int:
+        execute = self._connection.execute
+        execute("INSERT OR IGNORE INTO attributes (kind, mode, uid, gid) VALUES (?, ?, ?, ?)", one)
+        found = execute(
+            "SELECT id FROM attributes WHERE kind = ? AND mode = ? AND uid = ? AND gid = ?", one
+        )
+        return int(found.fetchone()[0])
+
+
 class _Target:
-    """What both kinds of feed do alike."""
+    """What all kinds of feed do alike."""
 
     def __init__(self, connection: sqlite3.Connection, sequence: int) -> None:
         self._connection = connection
         self._sequence = sequence
         self._first_name = self.highest_ids()[0] + 1
+        self._attributes = _Attributes(connection)
 
     def highest_ids(self) -> tuple[int, int]:
         highest = self._connection.execute(
@@ -204,7 +237,8 @@ class _Target:
 
     def find_names(self, names: Sequence[bytes]) -> dict[bytes, int]:
         found: dict[bytes, int] = {}
-        for some in _chunks(names):
+        # neighbours in the index one after the other
+        for some in _chunks(sorted(names)):
             wanted = ", ".join(["(?)"] * len(some))
             statement = (
                 f"WITH wanted (name) AS (VALUES {wanted}) SELECT n.name, n.id "  # noqa: S608
@@ -275,8 +309,8 @@ class _FirstFeed(_Target):
         self._executemany(
             self._insert,
             [
-                (directories[row[0]], name, *row[3:])
-                for row, name in zip(rows, names, strict=True)
+                (directories[row[0]], name, alike, row[4], row[5], row[9])
+                for row, name, alike in zip(rows, names, self._attributes.ids(rows), strict=True)
                 if row[2] != REMOVED
             ],
         )
@@ -310,8 +344,8 @@ class _NextFeed(_Target):
     ) -> None:
         # neighbours on disk one after the other
         changes = sorted(
-            (directories[row[0]], name, row[2], *row[3:])
-            for row, name in zip(rows, names, strict=True)
+            (directories[row[0]], name, row[2], alike, row[4], row[5], row[9])
+            for row, name, alike in zip(rows, names, self._attributes.ids(rows), strict=True)
         )
         execute_many = self._connection.executemany
         # what was added since the newest image has no open row, and what changed has its place
@@ -342,8 +376,8 @@ class _ComparingFeed(_Target):
         execute = self._connection.execute
         execute("DELETE FROM temp.target")
         target = [
-            (directories[row[0]], name, row[2] != REMOVED, *row[3:])
-            for row, name in zip(rows, names, strict=True)
+            (directories[row[0]], name, row[2] != REMOVED, alike, row[4], row[5], row[9])
+            for row, name, alike in zip(rows, names, self._attributes.ids(rows), strict=True)
         ]
         # neighbours on disk one after the other
         target.sort()
