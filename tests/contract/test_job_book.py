@@ -33,9 +33,9 @@ from holdfast.control.jobs import (
     lists,
 )
 from holdfast.control.jobs import events as event_log
-from holdfast.control.jobs.book import NEWEST_FIRST
 from holdfast.control.jobs.job import counted
 from holdfast.control.jobs.lists import SORTS
+from holdfast.control.jobs.questions import NEWEST_FIRST
 from holdfast.control.jobs.rows import values_of
 from tests.kit.clock import FakeClock
 

@@ -67,6 +67,17 @@ class SystemClock:
         return ClockMark(self.now_ns(), since_ns, boot)
 
 
+def set_by(before: ClockMark, now: ClockMark) -> timedelta | None:
+    """By how much the clock on the wall was set between two marks, forward or back.
+
+    None if the machine was started in between: then nobody can tell.
+    """
+    if not now.boot or now.boot != before.boot:
+        return None
+    passed_ns = now.since_boot_ns - before.since_boot_ns
+    return timedelta(microseconds=(now.wall_ns - before.wall_ns - passed_ns) // 1000)
+
+
 def from_ns(moment_ns: int) -> datetime:
     """Turn nanoseconds since 1970 into an aware UTC moment, to the microsecond.
 

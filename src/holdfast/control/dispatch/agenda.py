@@ -7,6 +7,7 @@ kept of what is active, and begin anew with what becomes so.
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
 AT_ONCE = 2000
 """So many occurrences become jobs in one step."""
 
+_LOG = logging.getLogger("holdfast.dispatch")
 _UNENDED = (JobState.QUEUED, JobState.ACTIVE, JobState.ENDING)
 
 
@@ -102,21 +104,30 @@ class Agenda:
             self._timetable.occupy(one.policy, one.source)
         return due
 
+    def clock_was_put_back(self) -> None:
+        """Take up schedules anew where they were handled until a time that has not come."""
+        self._version = None
+
     def _enqueue(self, due: Sequence[Due]) -> list[Due]:
         """Make jobs; those of them that are to begin."""
-        families: dict[Hashable, list[NewJob]] = {}
+        families: dict[tuple[PolicyName, Hashable], list[NewJob]] = {}
         begun = []
         for one in due:
             job = self._job(one)
             if job is None:
                 continue
             # What begins together on one client is one job in parts.
-            key = one.policy, one.schedule, one.due_at, one.missed, job.client
+            key = one.policy, (one.schedule, one.due_at, one.missed, job.client)
             families.setdefault(key, []).append(job)
             if not one.missed:
                 begun.append(one)
-        self._jobs.enqueue([family(parts) for parts in families.values()])
-        return begun
+        answers = self._jobs.enqueue([family(parts) for parts in families.values()])
+        # Of what was there already, some may have ended: that occupies nothing.
+        known = {
+            one[0] for one, answer in zip(families, answers, strict=True) if not answer.is_whole
+        }
+        self._occupy(known)
+        return [one for one in begun if one.policy not in known]
 
     def ended(self, job: Job) -> None:
         """Let a source be backed up again: a job of it has ended."""
@@ -132,6 +143,12 @@ class Agenda:
         return self._catalog.newest_of_kind(source, WHOLE)
 
     def _begin(self, entries: dict[PolicyName, Entry], now: datetime) -> None:
+        if ahead := self._histories.take_back(now):
+            _LOG.warning(
+                "%d schedules were handled until a time that has not come, as the clock was "
+                "put back: they go on from now",
+                ahead,
+            )
         known = {one.policy for one in self._histories.load()}
         self._histories.forget(known - entries.keys())
         self._histories.begin(_keys(entries.values()), now)

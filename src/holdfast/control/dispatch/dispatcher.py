@@ -10,13 +10,17 @@ the process is killed; a scheduled job begins in a window of its schedule or not
 
 from __future__ import annotations
 
+import logging
 import threading
 from dataclasses import dataclass, field, replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from holdfast.base import labels
+from holdfast.base.clock import set_by
 from holdfast.base.errors import Fenced, HoldfastError, JobMissing
 from holdfast.base.ids import JobId
+from holdfast.base.units import format_duration
 from holdfast.control.dispatch import hearing
 from holdfast.control.jobs import JobError, JobKind, JobState, Outcome, Result
 from holdfast.wire.messages import Answer, BackupWork, WorkOffer, WorkProgress, work_from_json
@@ -32,6 +36,11 @@ if TYPE_CHECKING:
     from holdfast.control.dispatch.queue import Queue
     from holdfast.control.jobs import Granted, Job, JobBook
     from holdfast.wire.messages import WorkMessage
+
+SET = timedelta(seconds=5)
+"""A clock that went off by less between two steps was not set, or not so that it matters."""
+
+_LOG = logging.getLogger("holdfast.dispatch")
 
 
 @dataclass
@@ -62,6 +71,7 @@ class Dispatcher:
 
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
+        self._mark = self.clock.mark()
 
     def start(self, committed: Callable[[set[str]], dict[str, ImageId]]) -> list[Job]:
         """Take up what a master before left, whose workers ended with it.
@@ -94,6 +104,7 @@ class Dispatcher:
         """
         self.wake.clear()
         with self._lock:
+            self._mind_the_clock()
             now = self.clock.now()
             self.agenda.refresh(now)
             self.agenda.hand_out(now)
@@ -130,6 +141,19 @@ class Dispatcher:
             self._let_go(after)
         self.wake.set()
         return Answer.GO_ON
+
+    def _mind_the_clock(self) -> None:
+        """Judge nothing by what the clock said before it was set."""
+        before, self._mark = self._mark, self.clock.mark()
+        by = set_by(before, self._mark) or timedelta()
+        if abs(by) < SET:
+            return
+        way = "forward" if by > timedelta() else "back"
+        told = format_duration(abs(by).total_seconds())
+        _LOG.warning("the clock of this machine was put %s by %s", way, told)
+        self.jobs.clock_was_set()
+        if by < timedelta():
+            self.agenda.clock_was_put_back()
 
     def _let_go(self, job: Job) -> None:
         """Take back what a job had that works no longer."""

@@ -1,11 +1,12 @@
 """What was handled of each schedule, kept: so that nothing is due twice, and nothing is lost.
 
-Must not decide what is due: see schedule. Invariant: what is noted never goes back, whatever the
-clock does.
+Must not decide what is due: see schedule. Invariant: what is noted goes back only where the clock
+was put back by more than `TOLERATED`.
 """
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
 
 Key = tuple[PolicyName, str, SourceName]
 """Policy, schedule, source."""
+
+TOLERATED = timedelta(hours=1)
+"""Of a clock that is put back by less nothing is due again: schedules wait until it caught up."""
 
 _AT_ONCE = 500
 
@@ -91,6 +95,28 @@ class HistoryBook:
                         },
                     )
                 )
+
+    def take_back(self, now: datetime) -> int:
+        """Forget what is noted of a time that has not come, as the clock was put back since.
+
+        Of a schedule that was handled until next year nothing would be due until then. What
+        became a job already does not become one again: see `control.jobs.enqueue`.
+
+        Returns:
+            Of how many schedules, counted for each source, that was.
+        """
+        now_ns, until_ns = to_ns(now), to_ns(now + TOLERATED)
+        columns = (histories.c.handled_ns, histories.c.last_start_ns, histories.c.since_ns)
+        ahead = sa.or_(*(one > until_ns for one in columns))
+        with self._database.read() as connection:
+            count = connection.scalar(
+                sa.select(sa.func.count()).select_from(histories).where(ahead)
+            )
+        if not count:
+            return 0
+        back = {one.name: sa.case((one > until_ns, now_ns), else_=one) for one in columns}
+        with self._database.write() as connection:
+            return connection.execute(sa.update(histories).where(ahead).values(back)).rowcount
 
     def forget(self, policies: Collection[PolicyName]) -> None:
         """Forget policies that start nothing any more: what comes later begins anew."""

@@ -16,37 +16,26 @@ import sqlalchemy as sa
 
 from holdfast.base.clock import to_ns
 from holdfast.base.errors import WrongState
-from holdfast.control.jobs import enqueue, events, history, life, lists, numbers, queue, store
-from holdfast.control.jobs.events import WantedEvents
+from holdfast.control.jobs import enqueue, history, life, queue, store
 from holdfast.control.jobs.job import JobState, Remark, Severity
 from holdfast.control.jobs.life import Retrying
-from holdfast.control.jobs.lists import Wanted
-from holdfast.control.jobs.paging import Sort
+from holdfast.control.jobs.questions import JobQuestions
+from holdfast.control.jobs.queue import AT_WORK
 from holdfast.control.jobs.schema import jobs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
     from datetime import datetime
 
     from holdfast.base.clock import Clock
     from holdfast.base.ids import JobId
     from holdfast.control.database import Database
     from holdfast.control.jobs.enqueue import Enqueued, NewJob
-    from holdfast.control.jobs.job import Asked, Event, Job
+    from holdfast.control.jobs.job import Asked, Job
     from holdfast.control.jobs.life import Result, Step
-    from holdfast.control.jobs.lists import Visible
-    from holdfast.control.jobs.numbers import Numbers
-    from holdfast.control.jobs.paging import After
-    from holdfast.control.jobs.queue import Ready
 
 LEASE = timedelta(minutes=2)
 """A worker may be silent for so long."""
-
-NEWEST_FIRST = Sort("id", descending=True)
-IN_ORDER = Sort("seq")
-
-_AT_WORK = (str(JobState.ACTIVE), str(JobState.ENDING))
-_HELD = (jobs.c.state.in_(_AT_WORK), jobs.c.children == 0)
 
 
 @dataclass(frozen=True, slots=True)
@@ -57,8 +46,8 @@ class Granted:
     work: dict[str, Any]
 
 
-class JobBook:
-    """All jobs of a site. Thread-safe; several processes may have it open."""
+class JobBook(JobQuestions):
+    """All jobs of a site, to be worked on. Thread-safe; several processes may have it open."""
 
     def __init__(
         self,
@@ -75,9 +64,8 @@ class JobBook:
             retrying: How often, and after how long, failed work is tried again.
             lease: How long a worker may be silent.
         """
-        self._database = database
+        super().__init__(database, clock)
         self._commits = database.together
-        self._clock = clock
         self._retrying = retrying or Retrying()
         self._lease = lease
 
@@ -126,27 +114,6 @@ class JobBook:
         return self._commits.write(act)
 
     # -- the queue ------------------------------------------------------------------------
-
-    def ready_ids(self) -> set[JobId]:
-        """The queued jobs that may begin as soon as they have what they need."""
-        now = self._clock.now()
-        with self._database.read() as connection:
-            return queue.ready_ids(connection, now)
-
-    def ready(self, some: Iterable[JobId] | None = None) -> list[Ready]:
-        """What the broker has to know of queued jobs that may begin, oldest first.
-
-        Args:
-            some: Of these only; None for all.
-        """
-        now = self._clock.now()
-        with self._database.read() as connection:
-            return queue.ready(connection, now, some)
-
-    def at_work(self) -> list[Job]:
-        """Jobs that workers have, oldest first; a restarted broker adopts them."""
-        with self._database.read() as connection:
-            return store.load_some(connection, *_HELD)
 
     def waits(self, reasons: Mapping[JobId, tuple[str | None, str]]) -> None:
         """Note what queued jobs wait for: the resource, and a sentence."""
@@ -308,6 +275,25 @@ class JobBook:
         why = "the master server ended while it was at work"
         return self._lose(self._clock.now(), why, at_once=True)
 
+    def clock_was_set(self) -> None:
+        """Judge nobody by what the clock said before it was set.
+
+        Workers get a new lease, and nothing waits longer to be tried again than it ever would.
+        """
+        now = self._clock.now()
+        lease_until, at_latest = to_ns(now + self._lease), to_ns(now + self._retrying.longest)
+
+        def act(connection: sa.Connection) -> None:
+            connection.execute(sa.update(jobs).where(*AT_WORK).values(lease_until_ns=lease_until))
+            queued = (
+                jobs.c.state == str(JobState.QUEUED),
+                jobs.c.not_before_ns > at_latest,
+                jobs.c.attempt > 0,
+            )
+            connection.execute(sa.update(jobs).where(*queued).values(not_before_ns=at_latest))
+
+        self._commits.write(act)
+
     # -- what people ask for --------------------------------------------------------------
 
     def cancel(self, job: JobId, by: str | None = None) -> Job:
@@ -359,100 +345,7 @@ class JobBook:
         now = self._clock.now()
         return self._asked(job, now, _missing(why, now), None)
 
-    # -- questions ------------------------------------------------------------------------
-
-    def job(self, job: JobId) -> Job:
-        """One job.
-
-        Raises:
-            JobMissing: There is no such job.
-        """
-        with self._database.read() as connection:
-            return store.load(connection, job)
-
-    def work(self, job: JobId) -> dict[str, Any]:
-        """What a job is told to do, as it was enqueued; nothing for one that has parts.
-
-        Raises:
-            JobMissing: There is no such job.
-        """
-        with self._database.read() as connection:
-            store.load(connection, job)
-            return queue.work_of(connection, [job]).get(job, {})
-
-    def page(
-        self,
-        wanted: Wanted | None = None,
-        sort: Sort = NEWEST_FIRST,
-        limit: int = 100,
-        after: After | None = None,
-    ) -> list[Job]:
-        """Some of the jobs that are wanted, in order; see `lists.SORTS` and `lists.place`.
-
-        Raises:
-            Invalid: Nothing can be sorted by that, or there is no such place.
-        """
-        with self._database.read() as connection:
-            return lists.page(connection, wanted or Wanted(), sort, limit, after)
-
-    def each(self, wanted: Wanted | None = None, sort: Sort = NEWEST_FIRST) -> Iterator[Job]:
-        """All jobs that are wanted, in order, however many there are.
-
-        No transaction is open between two of them: what changes meanwhile may be seen.
-        """
-        after: After | None = None
-        while True:
-            page = self.page(wanted, sort, queue.AT_ONCE, after)
-            yield from page
-            if len(page) < queue.AT_ONCE:
-                return
-            after = lists.place(page[-1], sort)
-
-    def count(self, wanted: Wanted | None = None) -> int:
-        """How many jobs are wanted."""
-        with self._database.read() as connection:
-            return lists.count(connection, wanted or Wanted())
-
-    def events(
-        self,
-        job: JobId,
-        wanted: WantedEvents | None = None,
-        sort: Sort = IN_ORDER,
-        limit: int = 100,
-        after: After | None = None,
-    ) -> list[Event]:
-        """Some events of a job, in order; see `events.SORTS` and `events.place`.
-
-        How many were left out is told by the job.
-
-        Raises:
-            JobMissing: There is no such job.
-            Invalid: Nothing can be sorted by that, or there is no such place.
-        """
-        with self._database.read() as connection:
-            store.load(connection, job)
-            return events.page(connection, job, wanted or WantedEvents(), sort, limit, after)
-
-    def each_event(
-        self, job: JobId, wanted: WantedEvents | None = None, sort: Sort = IN_ORDER
-    ) -> Iterator[Event]:
-        """All events of a job that are wanted, in order, however many there are.
-
-        Raises:
-            JobMissing: There is no such job.
-        """
-        after: After | None = None
-        while True:
-            page = self.events(job, wanted, sort, queue.AT_ONCE, after)
-            yield from page
-            if len(page) < queue.AT_ONCE:
-                return
-            after = events.place(page[-1], sort)
-
-    def numbers(self, since: datetime, until: datetime, visible: Visible | None = None) -> Numbers:
-        """What a dashboard shows: jobs by state now, outcomes over a time, what is waited for."""
-        with self._database.read() as connection:
-            return numbers.numbers(connection, since, until, visible)
+    # -- keeping house ---------------------------------------------------------------------
 
     def forget(self, before: datetime, at_most: int = queue.AT_ONCE) -> int:
         """Forget jobs that ended long ago, with their events; families only as a whole.
@@ -476,13 +369,13 @@ class JobBook:
     ) -> list[Job]:
         with self._database.read() as connection:
             # Most often there is none, and a look does not keep others from writing.
-            query = sa.select(jobs.c.id).where(*_HELD, *conditions).limit(1)
+            query = sa.select(jobs.c.id).where(*AT_WORK, *conditions).limit(1)
             if connection.scalar(query) is None:
                 return []
 
         def act(connection: sa.Connection) -> list[Job]:
             lost = []
-            for one in store.load_some(connection, *_HELD, *conditions):
+            for one in store.load_some(connection, *AT_WORK, *conditions):
                 heard = (one.lease_until or now) - self._lease
                 told = why.format(heard=heard)
                 step = life.lose(one, now, told, self._retrying, at_once=at_once)

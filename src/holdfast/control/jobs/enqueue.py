@@ -85,10 +85,12 @@ class Enqueued:
 
     Attributes:
         is_new: False if its occurrence was there already.
+        is_whole: Whether it is new, and so are all its parts.
     """
 
     id: JobId
     is_new: bool
+    is_whole: bool = True
 
 
 def enqueue(connection: sa.Connection, new: Sequence[NewJob], now: datetime) -> list[Enqueued]:
@@ -104,6 +106,7 @@ def enqueue(connection: sa.Connection, new: Sequence[NewJob], now: datetime) -> 
         its first part.
     """
     known = _known(connection, _occurrences(new))
+    were_there = frozenset(known)
     wanted: list[tuple[NewJob, tuple[NewJob, ...]]] = []
     answers: list[JobId | int] = []
     for one in new:
@@ -132,11 +135,13 @@ def enqueue(connection: sa.Connection, new: Sequence[NewJob], now: datetime) -> 
         )
     first_of: set[int] = set()
     found = []
-    for answer in answers:
+    for one, answer in zip(new, answers, strict=True):
         if answer > 0:
-            found.append(Enqueued(JobId(answer), is_new=False))
+            found.append(Enqueued(JobId(answer), is_new=False, is_whole=False))
         else:
-            found.append(Enqueued(ids[-answer - 1], is_new=answer not in first_of))
+            is_new = answer not in first_of
+            is_whole = is_new and were_there.isdisjoint(_occurrences([one]))
+            found.append(Enqueued(ids[-answer - 1], is_new, is_whole))
             first_of.add(answer)
     return found
 

@@ -73,6 +73,11 @@ class Retrying:
             return self.other_target
         return error.retry is Retry.SAME_TARGET
 
+    @property
+    def longest(self) -> timedelta:
+        """No job waits longer."""
+        return self.most * (1 + self.spread)
+
     def wait(self, job: int, attempt: int) -> timedelta:
         """How long a job waits after an attempt; the same for the same job and attempt."""
         doublings = min(max(attempt - 1, 0), 30)

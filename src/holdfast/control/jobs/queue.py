@@ -29,6 +29,12 @@ if TYPE_CHECKING:
 AT_ONCE = 1000
 """So many jobs are named by one statement."""
 
+AT_WORK = (
+    jobs.c.state.in_([str(JobState.ACTIVE), str(JobState.ENDING)]),
+    jobs.c.children == 0,
+)
+"""What jobs are that workers have."""
+
 _DONE = {Outcome.COMPLETED, Outcome.COMPLETED_WITH_WARNINGS}
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
+from holdfast.base.clock import from_ns, set_by
 from holdfast.base.units import format_duration
 
 if TYPE_CHECKING:
@@ -30,12 +31,9 @@ def jump(before: ClockMark | None, now: ClockMark) -> str | None:
     """
     if before is None:
         return None
-    passed_ns = now.wall_ns - before.wall_ns
-    if now.boot and now.boot == before.boot:
-        passed_ns -= now.since_boot_ns - before.since_boot_ns
-    elif passed_ns > 0:
-        return None
-    passed = timedelta(microseconds=passed_ns // 1000)
+    passed = set_by(before, now)
+    if passed is None:
+        passed = min(from_ns(now.wall_ns) - from_ns(before.wall_ns), timedelta())
     if abs(passed) <= JUMP:
         return None
     way = "forward" if passed > timedelta() else "back"

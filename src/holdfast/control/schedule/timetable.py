@@ -186,14 +186,6 @@ class Timetable:
                 return line.pattern.chance(now.astimezone(UTC), share_of(due.source))
         return None
 
-    def ahead_of(self, now: datetime) -> list[History]:
-        """What was handled or started after now, because the clock was put back since.
-
-        Nothing of it is due until the clock shows that moment again, which somebody has to know.
-        """
-        now = now.astimezone(UTC)
-        return [one for one in self.histories() if max(_moments_of(one), default=now) > now]
-
     def histories(self) -> Iterator[History]:
         """What was handled, of each schedule of each source."""
         for places in self._places.values():
@@ -387,7 +379,3 @@ def _add(state: State, handled: datetime | None, last_start: datetime | None) ->
         state.handle(handled.astimezone(UTC))
     if last_start is not None:
         state.start(last_start.astimezone(UTC))
-
-
-def _moments_of(history: History) -> list[datetime]:
-    return [one for one in (history.handled_until, history.last_start) if one is not None]
