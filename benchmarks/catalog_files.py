@@ -1,20 +1,24 @@
-"""Measure the file catalog on trees made from a seed: feeding, asking, expiring, rebuilding.
+"""Measure the file catalog against its goals, on trees made from a seed.
 
-    python benchmarks/catalog_files.py [--sources 4] [--files 200000] [--images 6] [--json FILE]
-    python benchmarks/catalog_files.py --postgresql postgresql://user@host/empty
+    python -m benchmarks.catalog_files [--database sqlite] [--versions 1000000] [--json FILE]
+    python -m benchmarks.catalog_files --database postgresql [--url postgresql://user@host/empty]
 
-In files of SQLite, or in an empty database on a PostgreSQL server. All sources have the same tree;
-it stands in for the engine, ready as batches before the clock starts, so the figures are those of
-the catalog alone. Prints a table, and JSON with the same figures.
+Three quarters of the versions come with first images, the rest with later ones. Sources have the
+same tree of at most `FILES_OF_A_SOURCE` files; it stands in for the engine, ready as batches before
+the clock starts, so the figures are those of the catalog alone. SQLite is measured in a temporary
+directory, PostgreSQL on a server that is started for it and writes as durably as one of a site, or
+on that of ``--url``. Prints a table with the goals; times are medians, and beside them stands what
+they took of a processor, which others on the machine disturb less.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import gc
-import hashlib
 import json
 import os
+import platform
 import random
 import resource
 import shutil
@@ -22,181 +26,117 @@ import sqlite3
 import statistics
 import tempfile
 import time
-from dataclasses import dataclass, field
+from dataclasses import asdict, dataclass
 from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from benchmarks.made_trees import FILES_IN_A_DIRECTORY, RARE, SEED, Image, MadePool, Tree
 from holdfast.base.clock import SystemClock
-from holdfast.base.errors import ImageMissing
 from holdfast.base.ids import ImageId
-from holdfast.control.catalog import Catalog, ChangeRow, Feeder, Manifest
+from holdfast.control.catalog import Catalog, Feeder
 from holdfast.control.database import Database
+from tests.kit import postgres
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterator, Sequence
 
-SEED = 20240229
-FILES_IN_A_DIRECTORY = 12
-BATCH_ROWS = 50_000
-ENDINGS = (".py", ".txt", ".JPG", ".c", ".h", ".html", ".o", ".json", ".pdf", "")
-
-
-@dataclass(frozen=True, slots=True)
-class Batch:
-    dirs: list[bytes]
-    rows: list[ChangeRow]
+FILES_OF_A_SOURCE = 1_200_000
+TREE = 200_000
+CHANGES = 1560
+INCREMENTALS = 7
+LATER_IMAGES = 5
 
 
 @dataclass(frozen=True, slots=True)
-class Image:
-    id: str
-    number: int
-    source: str
-    place: int
-    host: str = "bench"
-    started_ns: int = 0
-    finished_ns: int = 0
-    parent: str | None = None
-    status: str = "completed"
-    findings_total: int = 0
-    software: str = "benchmark"
-    labels: dict[str, str] = field(default_factory=dict)
+class Figure:
+    """One line of the table.
+
+    Attributes:
+        work: What was done.
+        value: What was measured.
+        unit: Of the value.
+        cpu: What it took of processors: seconds or ms for times, per second of one for rates.
+        goal: The value to reach, if there is one; of times and sizes, not to be above.
+    """
+
+    work: str
+    value: float
+    unit: str
+    cpu: float | None = None
+    goal: float | None = None
 
     @property
-    def stats(self) -> dict[str, int]:
-        # enough for a first feed to be given a processor of its own
-        return {"files": 10**6}
+    def met(self) -> bool | None:
+        """Whether the goal is reached."""
+        if self.goal is None:
+            return None
+        return self.value >= self.goal if self.unit.endswith("/s") else self.value <= self.goal
+
+    def line(self) -> str:
+        """As a line of the table."""
+        cpu = "" if self.cpu is None else shown(self.cpu)
+        goal = "" if self.goal is None else shown(self.goal)
+        met = {None: "", True: "yes", False: "no"}[self.met]
+        return f"{self.work:46}{shown(self.value):>12} {self.unit:6}{cpu:>10}{goal:>10}  {met}"
 
 
-class MadePool:
-    """Images of some sources; each after the first changes the same number of files."""
-
-    id = bytes(16)
-
-    def __init__(
-        self, sources: int, files: int, changes: int, images: int, name: str = "bench"
-    ) -> None:
-        self._rng = random.Random(SEED)
-        self._words = ["".join(self._letters(self._rng.randint(3, 9))) for _ in range(3000)]
-        self._images: dict[str, Image] = {}
-        full = list(self._full(files))
-        # what is the parent of an image's tree, and then what changes
-        self.feeds = [full, *([self._changed(full, changes)] for _ in range(1, images))]
-        self.names = [f"{name}{number}:/" for number in range(sources)]
-        for place in range(images):
-            for source in self.names:
-                self._add(source, place)
-
-    def images(self) -> list[Manifest]:
-        return list(self._images.values())
-
-    def image(self, id: str, /) -> Manifest:  # noqa: A002
-        if id not in self._images:
-            raise ImageMissing(f"no image {id}")
-        return self._images[id]
-
-    def changes(self, old: str | None, new: str | None, /) -> Iterator[Batch]:
-        assert new is not None
-        place = self._images[new].place
-        assert (old is None) == (place == 0)
-        return iter(self.feeds[place])
-
-    def expire(self, image: str) -> None:
-        del self._images[image]
-
-    def of_place(self, place: int) -> list[ImageId]:
-        return [ImageId(one.id) for one in self._images.values() if one.place == place]
-
-    def keep(self, source: str) -> None:
-        """Be a pool of one source."""
-        self._images = {one.id: one for one in self._images.values() if one.source == source}
-
-    def _add(self, source: str, place: int) -> None:
-        number = len(self._images) + 1
-        identity = hashlib.blake2b(f"{source} {number}".encode(), digest_size=16).hexdigest()
-        self._images[identity] = Image(identity, number, source, place, started_ns=number * 10**9)
-
-    def _letters(self, count: int) -> list[str]:
-        return self._rng.choices("abcdefghijklmnopqrstuvwxyz", k=count)
-
-    def _name(self) -> bytes:
-        rng, words = self._rng, self._words
-        ending = rng.choice(ENDINGS)
-        if rng.random() < 0.4:
-            return f"{rng.choice(words)}{ending}".encode()
-        return (
-            f"{rng.choice(words)}_{rng.choice(words).title()}{rng.randrange(9999)}{ending}".encode()
-        )
-
-    def _row(self, slot: int, name: bytes, change: int) -> ChangeRow:
-        rng = self._rng
-        mtime_ns = 1_700_000_000_000_000_000 + rng.randrange(10**15)
-        return (slot, name, change, 0, rng.randrange(10**6), mtime_ns, 0o644, 1000, 1000,
-                rng.randrange(10**8))  # fmt: skip
-
-    def _full(self, files: int) -> Iterator[Batch]:
-        left, number = files, 0
-        dirs: list[bytes] = [b"/"]
-        rows: list[ChangeRow] = []
-        pending = [b"/"]
-        while left > 0:
-            parent = pending[number // 20]
-            name = f"{self._words[number % len(self._words)]}{number}".encode()
-            path = (b"" if parent == b"/" else parent) + b"/" + name
-            pending.append(path)
-            number += 1
-            slot = len(dirs)
-            dirs += [parent, path]
-            rows.append((slot, name, 1, 1, 0, 1_700_000_000_000_000_000, 0o755, 1000, 1000, number))
-            names = sorted({self._name() for _ in range(min(FILES_IN_A_DIRECTORY, left))})
-            rows += [self._row(slot + 1, name, 1) for name in names]
-            left -= len(names)
-            if len(rows) >= BATCH_ROWS:
-                yield Batch(dirs, rows)
-                dirs, rows = [b"/"], []
-        yield Batch(dirs, rows)
-
-    def _changed(self, full: list[Batch], changes: int) -> Batch:
-        dirs: list[bytes] = []
-        rows: list[ChangeRow] = []
-        seen: set[tuple[bytes, bytes]] = set()
-        while len(rows) < changes:
-            batch = self._rng.choice(full)
-            slot, name, _, kind, *_ = self._rng.choice(batch.rows)
-            if kind == 0 and (batch.dirs[slot], name) not in seen:
-                seen.add((batch.dirs[slot], name))
-                dirs.append(batch.dirs[slot])
-                rows.append(self._row(len(dirs) - 1, name, 3))
-        return Batch(dirs, rows)
+HEAD = f"{'':46}{'median':>12} {'':6}{'CPU':>10}{'goal':>10}  met"
 
 
-def timed(act: Callable[[], object]) -> tuple[float, object]:
-    begin = time.perf_counter()
-    result = act()
-    return time.perf_counter() - begin, result
+def shown(value: float) -> str:
+    """A number with three digits that count."""
+    return f"{value:,.0f}" if value >= 100 else f"{value:.3g}"
 
 
-def times_ms(act: Callable[[], object], times: int = 60) -> list[float]:
-    act()
-    return sorted(timed(act)[0] * 1000 for _ in range(times))
+class Clocks:
+    """Seconds gone by, and of processors: of this process, its children that ended, a server."""
 
+    def __init__(self, server: Path | None) -> None:
+        self._server = server
 
-def processor_s() -> float:
-    """Seconds of this process and of those that have ended; a database's server has its own."""
-    spent = [resource.getrusage(who) for who in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)]
-    return sum(one.ru_utime + one.ru_stime for one in spent)
+    def cpu_s(self) -> float:
+        spent = [
+            resource.getrusage(one) for one in (resource.RUSAGE_SELF, resource.RUSAGE_CHILDREN)
+        ]
+        return sum(one.ru_utime + one.ru_stime for one in spent) + self._server_s()
+
+    def _server_s(self) -> float:
+        if self._server is None:
+            return 0.0
+        master = (self._server / "data" / "postmaster.pid").read_text().split()[0]
+        ticks = 0
+        for stat in Path("/proc").glob("[0-9]*/stat"):
+            with contextlib.suppress(OSError):
+                pid, _, rest = stat.read_text().partition(" ")
+                columns = rest.rpartition(") ")[2].split()
+                if pid == master:
+                    ticks += sum(map(int, columns[11:15]))
+                elif columns[1] == master:
+                    ticks += sum(map(int, columns[11:13]))
+        return ticks / os.sysconf("SC_CLK_TCK")
+
+    def time(self, act: Callable[[], object]) -> tuple[float, float]:
+        """Run something; seconds gone by, and of processors."""
+        cpu, begin = self.cpu_s(), time.perf_counter()
+        act()
+        return time.perf_counter() - begin, self.cpu_s() - cpu
 
 
 class Bench:
     """One run, against files or tables."""
 
-    def __init__(self, directory: Path, url: str | None, pool: MadePool) -> None:
+    def __init__(
+        self, directory: Path, place: Path | str, clocks: Clocks, pool: MadePool, tree: Tree
+    ) -> None:
         self.directory = directory
+        self.clocks = clocks
         self.pool = pool
+        self.tree = tree
         self.rng = random.Random(SEED)
-        self.figures: dict[str, float] = {}
-        self.database = Database(url or directory / "control.db")
+        self.figures: list[Figure] = []
+        self.versions = 0
+        self.database = Database(place)
         self.database.migrate()
         self.catalog = Catalog.open(directory, SystemClock(), self.database)
 
@@ -204,179 +144,252 @@ class Bench:
         self.catalog.close()
         self.database.close()
 
-    def note(self, name: str, value: float) -> None:
-        self.figures[name] = value
-        shown = f"{value:>14,.2f}" if value < 1000 else f"{value:>14,.0f}"
-        print(f"{name:40} {shown}", flush=True)
+    def note(self, figure: Figure) -> None:
+        self.figures.append(figure)
+        print(figure.line(), flush=True)
 
-    def note_times(self, name: str, act: Callable[[], object], times: int = 60) -> None:
-        found = times_ms(act, times)
-        self.note(f"{name}: median ms", statistics.median(found))
-        self.note(f"{name}: least ms", found[0])
+    def note_times(
+        self, work: str, act: Callable[[], object], goal: float | None = None, times: int = 101
+    ) -> None:
+        act()
+        self.note_medians(work, [timed(act) for _ in range(times)], goal)
 
-    def stored_bytes(self) -> int:
-        # their logs are played in when nobody has the files open
+    def note_medians(
+        self, work: str, found: list[tuple[float, float]], goal: float | None = None
+    ) -> None:
+        wall, cpu = (statistics.median(one) * 1000 for one in zip(*found, strict=True))
+        # a server's processors are not told as finely
+        on_sqlite = self.database.file is not None
+        self.note(Figure(work, wall, "ms", cpu if on_sqlite else None, goal))
+
+    # -- feeding ----------------------------------------------------------------------------
+
+    def feed(self, sources: Sequence[str], feed: int, workers: int) -> tuple[float, float]:
+        """Feed an image of each source; rows a second, and a second of one processor."""
+        for source in sources:
+            self.record(self.pool.add(source, feed))
+        feeder = Feeder(self.catalog, lambda _: self.pool, workers=workers)
+
+        def run() -> None:
+            feeder.start()
+            assert feeder.wait_idle()
+
+        cpu = self.clocks.cpu_s()
+        seconds, _ = self.clocks.time(run)
+        # processes count when they have ended
+        feeder.stop()
+        assert feeder.state().fed == len(sources)
+        rows = sum(len(batch.rows) for batch in self.pool.feeds[feed]) * len(sources)
+        self.versions += rows
+        return rows / seconds, rows / (self.clocks.cpu_s() - cpu)
+
+    def record(self, image: Image) -> ImageId:
+        self.catalog.record_image(image, self.pool.id.hex())
+        return ImageId(image.id)
+
+    def incrementals(self, work: str, source: str, neighbours: int, goal: float | None) -> None:
+        found = []
+        for number in range(INCREMENTALS + 1):
+            self.pool.feeds.append(self.tree.changed(CHANGES, neighbours))
+            image = self.record(self.pool.add(source, len(self.pool.feeds) - 1))
+            took = timed(partial(self.catalog.ingest, self.pool, image))
+            if number:
+                found.append(took)
+        self.versions += CHANGES * (INCREMENTALS + 1)
+        self.note_medians(work, found, goal)
+
+    def stored(self) -> None:
+        # logs are played in when nobody has the files open
         self.catalog.close()
         self.catalog = Catalog.open(self.directory, SystemClock(), self.database)
         if self.database.file is not None:
-            return sum(file.stat().st_size for file in (self.directory / "files").iterdir())
-        with self.database.read() as connection:
-            return int(
-                connection.exec_driver_sql(
-                    "SELECT sum(pg_total_relation_size(c.oid)) FROM pg_class c "
-                    "WHERE relnamespace = 'file_rows'::regnamespace AND relkind = 'r'"
-                ).scalar_one()
-            )
-
-    def feed(self, changes: int) -> None:
-        for image in self.pool.of_place(0):
-            self.catalog.record_image(self.pool.image(image), self.pool.id.hex())
-        feeder = Feeder(self.catalog, lambda _: self.pool)
-        cpu = processor_s()
-        begin = time.perf_counter()
-        feeder.start()
-        assert feeder.wait_idle()
-        seconds = time.perf_counter() - begin
-        # their time counts when they have ended
-        feeder.stop()
-        cpu = processor_s() - cpu
-        rows = sum(len(batch.rows) for batch in self.pool.feeds[0]) * len(self.pool.names)
-        assert feeder.state().fed == len(self.pool.names)
-        self.note("full, all workers: rows", rows)
-        self.note("full, all workers: rows/s", rows / seconds)
-        self.note("full: rows/CPU second, without server", rows / cpu)
-        self.note("full: bytes/version", self.stored_bytes() / rows)
-        for one in self.pool.images():
-            self.catalog.record_image(one, self.pool.id.hex())
-        cpu = processor_s()
-        spent = [
-            timed(partial(self.catalog.ingest, self.pool, image))[0] * 1000
-            for image in self.catalog.pending()
-        ]
-        if spent:
-            self.note("incremental: median ms", statistics.median(spent))
-            self.note("incremental: least ms", min(spent))
-            self.note(
-                "incremental: CPU ms, without server", (processor_s() - cpu) * 1000 / len(spent)
-            )
-            rows += changes * len(spent)
-        self.note("versions", rows)
-        self.note("bytes/version", self.stored_bytes() / rows)
-
-    def ask(self) -> None:
-        catalog, rng = self.catalog, self.rng
-        if self.database.file is None:
+            size = sum(file.stat().st_size for file in (self.directory / "files").iterdir())
+        else:
             # as the server does by itself, some time after so much has changed
             with self.database.session() as connection:
                 connection.exec_driver_sql("VACUUM ANALYZE")
-        firsts = self.pool.of_place(0)
+            with self.database.read() as connection:
+                size = connection.exec_driver_sql(
+                    "SELECT sum(pg_total_relation_size(c.oid)) FROM pg_class c "
+                    "WHERE relnamespace = 'file_rows'::regnamespace AND relkind = 'r'"
+                ).scalar_one()
+        self.note(Figure("versions", self.versions, ""))
+        self.note(Figure("stored, all in, a version", size / self.versions, "bytes", goal=115))
+
+    # -- asking -----------------------------------------------------------------------------
+
+    def ask(self, image: ImageId, source: str) -> None:
+        catalog, rng = self.catalog, self.rng
         paths = [row.path for row in catalog.find("7", limit=4000) if row.kind == "dir"]
         self.note_times(
-            "list a directory",
-            lambda: catalog.list_directory(rng.choice(firsts), rng.choice(paths)),
-            300,
+            "list a directory", lambda: catalog.list_directory(image, rng.choice(paths)), 0.3, 301
         )
         some = [row.path for row in catalog.find("*.json", limit=200) if row.kind == "file"]
-        self.note_times(
-            "versions of a path",
-            lambda: catalog.versions(rng.choice(self.pool.names), rng.choice(some)),
-        )
-        found = [row.path.rpartition(b"/")[2] for row in catalog.find("*_*", limit=400)]
+        self.note_times("versions of a path", lambda: catalog.versions(source, rng.choice(some)))
+        found = [row.path.rpartition(b"/")[2] for row in catalog.find("*_*", limit=2000)]
         terms = [name[2:9].decode() for name in found]
         self.note_times(
-            "search, first 100", lambda: list(catalog.find(rng.choice(terms), limit=100))
-        )
-        self.note_times("search *.json, first 100", lambda: list(catalog.find("*.json", limit=100)))
-        self.note_times("search for nothing", lambda: list(catalog.find("qqxxzz", limit=100)))
+            "search everywhere, part of a name, 100",
+            lambda: list(catalog.find(rng.choice(terms), limit=100)), 2,
+        )  # fmt: skip
         self.note_times(
-            "search 2 letters, first 100", lambda: list(catalog.find("qz", limit=100)), 5
+            "search everywhere, *.json, 100", lambda: list(catalog.find("*.json", limit=100)), 2
         )
+        rare = RARE.decode().lower()[1:-4]
+        self.note_times(
+            "search everywhere, once in each source", lambda: list(catalog.find(rare, limit=100)), 2
+        )
+        self.note_times(
+            "search everywhere, in none", lambda: list(catalog.find("qqxxzz", limit=100)), 2
+        )
+        self.note_times(
+            "search everywhere, two letters, 100", lambda: list(catalog.find("qz", limit=100)),
+            None, 11,
+        )  # fmt: skip
 
-    def stream(self, entries: int) -> None:
-        small = MadePool(1, entries, 1, 1, name="tree")
-        (image,) = small.of_place(0)
+    def stream(self) -> None:
+        tree = Tree(TREE * FILES_IN_A_DIRECTORY // (FILES_IN_A_DIRECTORY + 1))
+        small = MadePool([tree.whole])
+        image = small.add("tree:/", 0)
+        self.catalog.record_image(image, small.id.hex())
+        self.catalog.ingest(small, ImageId(image.id))
+        del tree
         gc.collect()
         gc.freeze()
-        self.catalog.record_image(small.image(image), small.id.hex())
-        self.catalog.ingest(small, image)
-        rows = sum(len(batch.rows) for batch in self.catalog.tree(image))
-        found = times_ms(lambda: sum(len(batch.rows) for batch in self.catalog.tree(image)), 7)
-        self.note("stream a tree: entries", rows)
-        self.note(
-            f"stream {entries:,} entries: median ms", statistics.median(found) * entries / rows
-        )
+        ask = self.catalog.tree
+        entries = sum(len(batch.rows) for batch in ask(ImageId(image.id)))
+        self.note_times(
+            f"stream a tree of {entries:,} entries",
+            lambda: sum(len(batch.rows) for batch in ask(ImageId(image.id))), 250, 9,
+        )  # fmt: skip
+
+    # -- the rest ---------------------------------------------------------------------------
 
     def calibrate(self, when: str) -> None:
         """How quick this machine is just now: others at work on it slow everything alike."""
-        connection = sqlite3.connect(":memory:")
-        begin = time.process_time()
-        connection.execute("CREATE TABLE t (a INTEGER PRIMARY KEY, b BLOB)")
-        rows = ((number, b"%d" % (number * 7919)) for number in range(300_000))
-        connection.executemany("INSERT INTO t VALUES (?, ?)", rows)
-        self.note(f"300,000 rows into memory, {when}: CPU ms", (time.process_time() - begin) * 1000)
-        connection.close()
 
-    def expire(self) -> None:
-        image = self.pool.of_place(1)[0]
+        def fill() -> None:
+            with contextlib.closing(sqlite3.connect(":memory:")) as connection:
+                connection.execute("CREATE TABLE t (a INTEGER PRIMARY KEY, b BLOB)")
+                rows = ((number, b"%d" % (number * 7919)) for number in range(300_000))
+                connection.executemany("INSERT INTO t VALUES (?, ?)", rows)
+
+        self.note_medians(f"300,000 rows into memory, {when}", [timed(fill) for _ in range(3)])
+
+    def expire(self, image: ImageId) -> None:
         self.pool.expire(image)
-        self.note("expire one image: ms", timed(lambda: self.catalog.expire(image))[0] * 1000)
+        self.note_medians(
+            "expire one image of a source", [timed(partial(self.catalog.expire, image))]
+        )
 
-    def rebuild(self, changes: int) -> None:
-        """Of one source, by one thread; its images that expired stay away."""
-        self.pool.keep(self.pool.names[-1])
-        rows = sum(len(batch.rows) for batch in self.pool.feeds[0])
-        rows += changes * (len(self.pool.feeds) - 1)
-        cpu = processor_s()
-        # others' images are not in this pool: only sources of it are made anew
+    def rebuild(self, source: str) -> None:
+        """Of one source, on one core; in another catalog, beside which nothing else is there."""
+        pool = self.pool.only(source)
+        rows = sum(len(batch.rows) for one in pool.made() for batch in pool.feeds[one.feed])
         with tempfile.TemporaryDirectory(dir=self.directory) as other:
             again = Catalog.open(Path(other), SystemClock()) if self.database.file else self.catalog
-            seconds = timed(lambda: again.rebuild(self.pool))[0]
+            wall, cpu = self.clocks.time(lambda: again.rebuild(pool))
             if again is not self.catalog:
                 again.close()
-        self.note("rebuild: rows/s", rows / seconds)
-        self.note("rebuild: rows/CPU second, without server", rows / (processor_s() - cpu))
+        self.note(Figure("rebuild, one core", rows / wall, "/s", rows / cpu, 80_000))
+
+
+def timed(act: Callable[[], object]) -> tuple[float, float]:
+    """Run something; seconds gone by, and of processors in this process."""
+    cpu, begin = time.process_time(), time.perf_counter()
+    act()
+    return time.perf_counter() - begin, time.process_time() - cpu
+
+
+def measure(bench: Bench, sources: list[str], versions: int) -> None:
+    """Everything, in an order in which nothing disturbs what follows."""
+    pool, tree = bench.pool, bench.tree
+    bench.calibrate("before")
+    rate, of_cpu = bench.feed(sources[:1], 0, 1)
+    bench.note(Figure("first image, one stream alone", rate, "/s", of_cpu))
+    rate, of_cpu = bench.feed(sources[1:], 0, 2)
+    bench.note(Figure("first images, two streams at a time", rate, "/s", of_cpu, 170_000))
+    each = (versions - bench.versions) // (len(sources) * LATER_IMAGES)
+    for _ in range(LATER_IMAGES):
+        pool.feeds.append(tree.changed(each))
+        rate, of_cpu = bench.feed(sources, len(pool.feeds) - 1, 2)
+    work = f"later images of {each:,} changes, two streams"
+    bench.note(Figure(work, rate, "/s", of_cpu))
+    bench.incrementals(f"{CHANGES:,} changes, in as many directories", sources[0], 1, 35)
+    bench.incrementals(f"{CHANGES:,} changes, a dozen in a directory", sources[-1], 12, 35)
+    bench.calibrate("between")
+    bench.stored()
+    of_first = [one for one in pool.made() if one.source == sources[0]]
+    bench.ask(ImageId(of_first[-1].id), sources[0])
+    bench.stream()
+    bench.expire(ImageId(of_first[1].id))
+    bench.rebuild(sources[-1])
+    bench.calibrate("after")
+
+
+@contextlib.contextmanager
+def place_of(
+    kind: str, url: str | None, directory: Path
+) -> Iterator[tuple[Path | str, Path | None]]:
+    """Where the control database is, and the server's directory if it was started for this."""
+    if kind == "sqlite":
+        yield directory / "control.db", None
+    elif url is not None:
+        yield url, None
+    else:
+        binaries = postgres.programs()
+        if binaries is None:
+            raise SystemExit("no PostgreSQL is installed here; say --url")
+        # unlike in tests, what is committed is on disk
+        durable = {"fsync": "on", "full_page_writes": "on", "shared_buffers": "1GB",
+                   "max_wal_size": "8GB", "maintenance_work_mem": "512MB"}  # fmt: skip
+        postgres._OPTIONS.update(durable)  # noqa: SLF001 - nobody else needs another server
+        with postgres.server(binaries) as server:
+            yield server.database()[1], server.place
 
 
 def main() -> None:
+    """Measure, and print."""
     parser = argparse.ArgumentParser(
         description=__doc__, formatter_class=argparse.RawTextHelpFormatter
     )
-    parser.add_argument("--sources", type=int, default=4)
-    parser.add_argument("--files", type=int, default=200_000, help="of each source")
-    parser.add_argument("--changes", type=int, default=1560, help="from image to image")
-    parser.add_argument("--images", type=int, default=6, help="of each source")
-    parser.add_argument("--tree", type=int, default=200_000, help="entries of a tree to stream")
-    parser.add_argument("--postgresql", metavar="URL", help="an empty database")
+    parser.add_argument("--database", choices=("sqlite", "postgresql"), default="sqlite")
+    parser.add_argument("--url", help="an empty PostgreSQL database")
+    parser.add_argument("--versions", type=int, default=1_000_000)
     parser.add_argument("--json", type=Path, help="write the figures here, too")
     parser.add_argument("--directory", type=Path, help="measure on this disk")
-    options = parser.parse_args()
-    pool = MadePool(options.sources, options.files, options.changes, options.images)
+    given = parser.parse_args()
+    in_firsts = given.versions * 3 // 4
+    count = max(3, -(-in_firsts // FILES_OF_A_SOURCE))
+    count += count % 2 == 0  # one alone, and then two at a time
+    tree = Tree(in_firsts // count * FILES_IN_A_DIRECTORY // (FILES_IN_A_DIRECTORY + 1))
+    sources = [f"bench{number}:/" for number in range(count)]
     # what stands in for the engine is not to be looked through for garbage
     gc.collect()
     gc.freeze()
-    place = "PostgreSQL" if options.postgresql else f"SQLite {sqlite3.sqlite_version}"
-    print(f"{options.sources} sources of {options.files:,} files, {place}")
-    print(f"processors {len(os.sched_getaffinity(0))}, load before {os.getloadavg()[0]:.1f}\n")
-    directory = Path(tempfile.mkdtemp(prefix="catalog-", dir=options.directory))
+    load = os.getloadavg()[0]
+    where = f"SQLite {sqlite3.sqlite_version}" if given.database == "sqlite" else "PostgreSQL"
+    print(
+        f"{where}, {count} sources of {tree.entries:,} entries; Python {platform.python_version()}"
+    )
+    print(f"{len(os.sched_getaffinity(0))} processors, load before {load:.1f}\n\n{HEAD}")
+    directory = Path(tempfile.mkdtemp(prefix="catalog-", dir=given.directory))
     try:
-        bench = Bench(directory, options.postgresql, pool)
-        bench.calibrate("before")
-        bench.feed(options.changes)
-        bench.calibrate("between")
-        bench.ask()
-        bench.stream(options.tree)
-        if options.images > 2:
-            bench.expire()
-        if not options.postgresql:
-            bench.rebuild(options.changes)
-        bench.calibrate("after")
-        bench.close()
+        with place_of(given.database, given.url, directory) as (place, server):
+            bench = Bench(directory, place, Clocks(server), MadePool([tree.whole]), tree)
+            measure(bench, sources, given.versions)
+            bench.close()
     finally:
         shutil.rmtree(directory)
-    report = {"place": place, **bench.figures}
-    print("\n" + json.dumps(report))
-    if options.json is not None:
-        options.json.write_text(json.dumps(report, indent=2) + "\n")
+    load_after = os.getloadavg()[0]
+    print(f"\nload after {load_after:.1f}; CPU of rates: rows for a second of one processor")
+    if given.json is not None:
+        report = {
+            "place": where, "sources": count, "entries": tree.entries,
+            "processors": len(os.sched_getaffinity(0)), "load": [load, load_after],
+            "figures": [{**asdict(one), "met": one.met} for one in bench.figures],
+        }  # fmt: skip
+        given.json.write_text(json.dumps(report, indent=2) + "\n")
 
 
 if __name__ == "__main__":

@@ -13,6 +13,7 @@ from holdfast.control.catalog.rows import KINDS, FileRow, FileVersion
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
+    from datetime import datetime
 
     from holdfast.base.ids import SourceName
     from holdfast.control.catalog.file_rows import RestorePoint
@@ -41,6 +42,7 @@ class Timeline:
         self._source = source
         self._sequences = list(points)
         self._points = list(points.values())
+        self._moments: dict[int, datetime] = {}
 
     def version(self, path: bytes, first: int, last: int, attributes: Sequence[int]) -> FileVersion:
         """Name the images that show an interval of a path."""
@@ -59,9 +61,16 @@ class Timeline:
             gid=gid,
             inode=to_unsigned(inode),
             first_image=oldest.image,
-            first_at=from_ns(oldest.started_ns),
+            first_at=self._moment(begin),
             last_image=newest.image,
-            last_at=from_ns(newest.started_ns),
+            last_at=self._moment(end - 1),
             images=end - begin,
             current=end == len(self._points),
         )
+
+    def _moment(self, place: int) -> datetime:
+        """When an image began; many answers of one search are of few images."""
+        found = self._moments.get(place)
+        if found is None:
+            found = self._moments[place] = from_ns(self._points[place].started_ns)
+        return found

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from holdfast.control.catalog.file_rows import ROOT
 from holdfast.control.catalog.folding import fold_name
 from holdfast.control.catalog.on_sqlite.browse import DirectoryPaths
 from holdfast.control.catalog.on_sqlite.source_file import SEARCH_TEXT, STATE, has_search_index
@@ -25,19 +26,28 @@ if TYPE_CHECKING:
 # More would only cost: the rarest decide, and every candidate is compared.
 _TRIGRAMS_ASKED = 24
 
-_VERSIONS = f"""
-SELECT p.directory, f.first, f.last, {STATE} FROM places p
-CROSS JOIN files f ON f.directory = p.directory AND f.name = p.name
+# What matches is seldom in one directory, but its directories often are: the last step above it
+# is in the answer, and the steps above that are looked up once.
+_FOUND = f"p.directory, d.parent, dn.name, f.first, f.last, {STATE}"
+_BESIDE = """
 CROSS JOIN attributes a ON a.id = f.attributes
+LEFT JOIN directories d ON d.id = p.directory
+LEFT JOIN names dn ON dn.id = d.name
+"""
+
+_VERSIONS = f"""
+SELECT {_FOUND} FROM places p
+CROSS JOIN files f ON f.directory = p.directory AND f.name = p.name
+{_BESIDE}
 WHERE p.name = ? ORDER BY p.directory, f.first
 """  # noqa: S608
 
 _NEWEST = f"""
-SELECT p.directory, f.first, f.last, {STATE} FROM places p
+SELECT {_FOUND} FROM places p
 CROSS JOIN files f ON f.directory = p.directory AND f.name = p.name AND f.first = (
     SELECT max(first) FROM files WHERE directory = p.directory AND name = p.name
 )
-CROSS JOIN attributes a ON a.id = f.attributes
+{_BESIDE}
 WHERE p.name = ? ORDER BY p.directory
 """  # noqa: S608
 
@@ -53,15 +63,20 @@ def find(
         pattern: What to find.
         versions: Every version of a path, oldest first, instead of the newest only.
     """
-    timeline = Timeline(source, restore_points(connection))
+    timeline = None
     directories = DirectoryPaths(connection)
     query = _VERSIONS if versions else _NEWEST
     for name_id, name in _names(connection, pattern):
-        for directory, first, last, *attributes in connection.execute(query, (name_id,)):
-            above = directories.path(directory)
+        # most searches find nothing in most files
+        timeline = timeline or Timeline(source, restore_points(connection))
+        for row in connection.execute(query, (name_id,)):
+            directory, parent, directory_name, first, last, *state = row
+            above = b""
+            if directory != ROOT:
+                above = directories.path(parent) + b"/" + directory_name
             if pattern.needs_path and not pattern.matches_above(fold_name(above)):
                 continue
-            yield timeline.version(above + b"/" + name, first, last, attributes)
+            yield timeline.version(above + b"/" + name, first, last, state)
 
 
 def _names(connection: sqlite3.Connection, pattern: Pattern) -> Iterator[tuple[int, bytes]]:

@@ -216,6 +216,8 @@ def open_for_reading(file: Path) -> sqlite3.Connection:
             if _version(connection) != len(MIGRATIONS):
                 _migrate(connection, file)
             connection.execute("PRAGMA query_only=ON")
+            # many of them are kept open
+            connection.execute("PRAGMA cache_size=-32768")
         except BaseException:
             connection.close()
             raise

@@ -30,7 +30,9 @@ if TYPE_CHECKING:
     from holdfast.control.catalog.pattern import Pattern
     from holdfast.control.catalog.rows import FoundRow
 
-_IDLE = 16
+_IDLE = 64
+"""A search asks the file of every source, and to open one takes longer than to ask it."""
+
 _OF_A_SOURCE = re.compile(r"(\d+)\.(\d+\.db|building)(-wal|-shm|-journal)?")
 
 
