@@ -123,7 +123,7 @@ def measure(database: Database, directory: Path, jobs: int, slots: int, *, image
         begun_s = time.perf_counter()
         first_s = None
         while workers.done < jobs:
-            offers = dispatcher.step()
+            offers = dispatcher.turn()
             workers.take(offers)
             if offers and first_s is None:
                 first_s = time.perf_counter() - begun_s

@@ -79,6 +79,13 @@ class Masters(RuleBasedStateMachine):
         self.hear_of_all()
         self.offers += self.stage.step()
 
+    @rule(minutes=st.integers(0, 90))
+    def turn(self, minutes: int) -> None:
+        """What is only free is given again, without looking at anything else."""
+        self.stage.clock.move(timedelta(minutes=minutes))
+        self.hear_of_all()
+        self.offers += self.stage.dispatcher.turn()
+
     def hear_of_all(self) -> None:
         for offer in self.offers:
             self.stage.alive(offer)

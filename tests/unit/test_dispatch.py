@@ -9,6 +9,7 @@ import pytest
 
 from holdfast.base import labels
 from holdfast.base.ids import ClientName, JobId
+from holdfast.control.dispatch import dispatcher
 from holdfast.control.jobs import JobKind, JobState, NewJob, Outcome, Wanted
 from holdfast.control.policies import ALL_LOCAL_DRIVES, Limits, Selection
 from holdfast.control.schedule import BackupKind, Schedule, Window
@@ -137,6 +138,46 @@ def test_slots_are_never_exceeded_and_a_freed_one_is_given_at_once(stage: Stage)
     stage.finish(first[1])
     stage.finish(next_one)
     assert len(stage.step()) == 2
+
+
+def test_a_turn_gives_what_is_free_and_looks_at_the_rest_when_it_is_time(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "LOOK_S", 1e9)
+    stage.slots = 1
+    stage.restart()
+    clients = tuple(ClientName(f"web{number}") for number in range(4))
+    stage.put(policy(clients=clients, schedules=(daily(),)))
+    stage.step()
+    (offer,) = stage.pass_time(HOUR)
+    # A slot that frees is given again by a turn, and so is one of a cancelled job.
+    stage.finish(offer)
+    (offer,) = stage.dispatcher.turn()
+    queued = [one for one in stage.all_jobs() if one.state is JobState.QUEUED]
+    stage.jobs.cancel(queued[0].id)
+    stage.finish(offer)
+    # What was cancelled since the last look does not begin; it is found when that is next.
+    assert stage.dispatcher.turn() == []
+    stage.dispatcher.ask()
+    (offer,) = stage.dispatcher.turn()
+    assert offer.job_id == queued[1].id
+
+
+def test_no_turn_begins_a_job_after_its_window(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(dispatcher, "LOOK_S", 1e9)
+    stage.slots = 1
+    stage.restart()
+    clients = (ClientName("web1"), ClientName("web2"))
+    stage.put(policy(clients=clients, schedules=(daily(),)))
+    stage.step()
+    (offer,) = stage.pass_time(HOUR)
+    stage.clock.move(8 * HOUR)
+    stage.finish(offer)
+    assert stage.dispatcher.turn() == []
+    stage.clock.move(16 * HOUR)
+    assert len(stage.dispatcher.turn()) == 1
 
 
 def test_a_policys_own_limits_hold(stage: Stage) -> None:

@@ -8,6 +8,7 @@ from __future__ import annotations
 import time
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
+from functools import cache
 from pathlib import Path
 from typing import Protocol
 
@@ -62,9 +63,8 @@ class SystemClock:
 
     def mark(self) -> ClockMark:
         """What all clocks show now."""
-        boot = _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else ""
         since_ns = time.clock_gettime_ns(time.CLOCK_BOOTTIME)
-        return ClockMark(self.now_ns(), since_ns, boot)
+        return ClockMark(self.now_ns(), since_ns, _boot())
 
 
 def set_by(before: ClockMark, now: ClockMark) -> timedelta | None:
@@ -76,6 +76,11 @@ def set_by(before: ClockMark, now: ClockMark) -> timedelta | None:
         return None
     passed_ns = now.since_boot_ns - before.since_boot_ns
     return timedelta(microseconds=(now.wall_ns - before.wall_ns - passed_ns) // 1000)
+
+
+@cache
+def _boot() -> str:
+    return _BOOT_ID.read_text().strip() if _BOOT_ID.exists() else ""
 
 
 def from_ns(moment_ns: int) -> datetime:

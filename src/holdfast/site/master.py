@@ -16,7 +16,7 @@ from holdfast.site.probing import this_client
 from holdfast.site.site import Site
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from datetime import tzinfo
     from pathlib import Path
     from types import TracebackType
@@ -51,6 +51,7 @@ class Master:
         policies: What is protected, and everything they ever said.
         jobs: What is to be done, and what came of it.
         zone: Of schedules that name none, and of the calendar of retention.
+        news: To be called when something was asked for; whoever serves this master has it look.
     """
 
     def __init__(self, site: Site) -> None:
@@ -67,6 +68,7 @@ class Master:
         retrying = Retrying(attempts=self.settings.count("jobs.attempts"))
         self.jobs = JobBook(self.database, self.clock, retrying)
         self.zone: tzinfo = self.settings.zone("site.zone") or machine_zone()
+        self.news: Callable[[], None] = _nobody
         self.logins = ProviderLogins(
             self.database, self.clock, self.access, _registration(self.settings), _http
         )
@@ -104,6 +106,10 @@ class Master:
         trace: TracebackType | None,
     ) -> None:
         self.close()
+
+
+def _nobody() -> None:
+    """It is not served: what was asked for is found by whoever serves it next."""
 
 
 def _registration(settings: Settings) -> Registration | None:

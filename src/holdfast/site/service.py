@@ -50,6 +50,7 @@ class Service:
         self._workers: dict[int, threading.Thread] = {}
         self._chores = Chores(master)
         self._dispatcher: Dispatcher | None = None
+        master.news = self.wake
 
     @property
     def leads(self) -> bool:
@@ -59,7 +60,10 @@ class Service:
     def wake(self) -> None:
         """Look around at once: somebody asked for something."""
         dispatcher = self._dispatcher
-        (self._idle if dispatcher is None else dispatcher.wake).set()
+        if dispatcher is None:
+            self._idle.set()
+        else:
+            dispatcher.ask()
 
     def stop(self) -> None:
         """Have `run` return, when what is at work has stopped."""
@@ -104,7 +108,7 @@ class Service:
     def _look_around(self, dispatcher: Dispatcher) -> None:
         try:
             self._chores.queue_what_is_due()
-            for offer in dispatcher.step():
+            for offer in dispatcher.turn():
                 self._put_to_work(dispatcher, offer)
         except HoldfastError as error:
             # A database that is lost or full comes back; until then nothing is given out.
@@ -152,7 +156,7 @@ class Service:
                 agent.work(offer)
             finally:
                 self._workers.pop(offer.job_id, None)
-                dispatcher.wake.set()
+                dispatcher.ask()
                 self._chores.image_came()
 
         thread = threading.Thread(target=work, name=f"job-{offer.job_id}")

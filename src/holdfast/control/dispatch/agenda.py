@@ -70,6 +70,11 @@ class Agenda:
         self._version: object = None
         self.roster = Roster((), (), drives)
 
+    @property
+    def is_known(self) -> bool:
+        """Whether there is nothing that a `refresh` has to begin anew."""
+        return self._version is not None
+
     def refresh(self, now: datetime) -> None:
         """Take over what changed in policies and clients; little is done where nothing did."""
         snapshot = self._policies.snapshot()

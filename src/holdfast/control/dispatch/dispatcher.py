@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
@@ -26,7 +27,7 @@ from holdfast.control.jobs import JobError, JobKind, JobState, Outcome, Result
 from holdfast.wire.messages import Answer, BackupWork, WorkOffer, WorkProgress, work_from_json
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from datetime import datetime
 
     from holdfast.base.clock import Clock
@@ -39,6 +40,9 @@ if TYPE_CHECKING:
 
 SET = timedelta(seconds=5)
 """A clock that went off by less between two steps was not set, or not so that it matters."""
+
+LOOK_S = 1.0
+"""What no other thread of this process told of is looked for so often."""
 
 _LOG = logging.getLogger("holdfast.dispatch")
 
@@ -72,6 +76,8 @@ class Dispatcher:
     def __post_init__(self) -> None:
         self._lock = threading.Lock()
         self._mark = self.clock.mark()
+        self._news = threading.Event()
+        self._looked_s = 0.0
 
     def start(self, committed: Callable[[set[str]], dict[str, ImageId]]) -> list[Job]:
         """Take up what a master before left, whose workers ended with it.
@@ -96,6 +102,27 @@ class Dispatcher:
             done.append(self.jobs.end(job.id, job.fence, result))
         return done + self.jobs.recover()
 
+    def ask(self) -> None:
+        """Have the next turn look at everything, at once: somebody asked for something."""
+        self._news.set()
+        self.wake.set()
+
+    def turn(self) -> list[WorkOffer]:
+        """A step, or where all that can have changed is that a slot is free, what gives it again.
+
+        See `step`. What other processes ask for is seen within `LOOK_S`.
+        """
+        if not self._news.is_set() and time.monotonic() - self._looked_s < LOOK_S:
+            self.wake.clear()
+            with self._lock:
+                now = self.clock.now()
+                granted = None
+                if self.agenda.is_known and not self.agenda.hand_out(now):
+                    granted = self.queue.give_out_freed(now)
+            if granted is not None:
+                return self._offers(granted)
+        return self.step()
+
     def step(self) -> list[WorkOffer]:
         """Do what is to be done now.
 
@@ -103,6 +130,8 @@ class Dispatcher:
             What workers are to be told; each is its worker's as soon as this returns.
         """
         self.wake.clear()
+        self._news.clear()
+        self._looked_s = time.monotonic()
         with self._lock:
             self._mind_the_clock()
             now = self.clock.now()
@@ -111,7 +140,7 @@ class Dispatcher:
             for job in self.jobs.expire():
                 self._let_go(job)
             granted = self.queue.step(now, self.agenda.roster)
-        return [offer for one in granted if (offer := self._offer(one)) is not None]
+        return self._offers(granted)
 
     def next_moment(self) -> datetime | None:
         """When something is due if nothing else happens; None if nothing ever will be."""
@@ -162,6 +191,9 @@ class Dispatcher:
         self.queue.let_go(job.id)
         if job.state is JobState.ENDED:
             self.agenda.ended(job)
+
+    def _offers(self, granted: Sequence[Granted]) -> list[WorkOffer]:
+        return [offer for one in granted if (offer := self._offer(one)) is not None]
 
     def _offer(self, granted: Granted) -> WorkOffer | None:
         job = granted.job

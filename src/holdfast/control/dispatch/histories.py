@@ -30,8 +30,6 @@ Key = tuple[PolicyName, str, SourceName]
 TOLERATED = timedelta(hours=1)
 """Of a clock that is put back by less nothing is due again: schedules wait until it caught up."""
 
-_AT_ONCE = 500
-
 
 class HistoryBook:
     """The histories of a site. Thread-safe."""
@@ -56,12 +54,7 @@ class HistoryBook:
             for policy, schedule, source in keys
         ]
         with self._database.write() as connection:
-            for begin in range(0, len(rows), _AT_ONCE):
-                connection.execute(
-                    insert(connection, histories)
-                    .values(rows[begin : begin + _AT_ONCE])
-                    .on_conflict_do_nothing()
-                )
+            connection.execute(insert(connection, histories).on_conflict_do_nothing(), rows)
 
     def handled(self, handed_out: Sequence[Due], now: datetime) -> None:
         """Note occurrences that became jobs, were satisfied by one, or were missed."""
@@ -75,26 +68,20 @@ class HistoryBook:
                 row = rows.setdefault(key, _row(key, now))
                 row["handled_ns"] = _later(row["handled_ns"], to_ns(due_at))
                 row["last_start_ns"] = _later(row["last_start_ns"], start)
-        statement_rows = list(rows.values())
+        if not rows:
+            return
+        key_columns = [histories.c.policy, histories.c.schedule, histories.c.source]
         with self._database.write() as connection:
-            for begin in range(0, len(statement_rows), _AT_ONCE):
-                statement = insert(connection, histories).values(
-                    statement_rows[begin : begin + _AT_ONCE]
-                )
-                new = statement.excluded
-                connection.execute(
-                    statement.on_conflict_do_update(
-                        index_elements=[
-                            histories.c.policy,
-                            histories.c.schedule,
-                            histories.c.source,
-                        ],
-                        set_={
-                            name: _greatest(histories.c[name], new[name])
-                            for name in ("handled_ns", "last_start_ns")
-                        },
-                    )
-                )
+            statement = insert(connection, histories)
+            new = statement.excluded
+            later = {
+                name: _greatest(histories.c[name], new[name])
+                for name in ("handled_ns", "last_start_ns")
+            }
+            connection.execute(
+                statement.on_conflict_do_update(index_elements=key_columns, set_=later),
+                list(rows.values()),
+            )
 
     def take_back(self, now: datetime) -> int:
         """Forget what is noted of a time that has not come, as the clock was put back since.

@@ -51,12 +51,30 @@ class Queue:
         self._told: dict[JobId, tuple[str | None, str]] = {}
         self._roster: Roster | None = None
         self._explained_at: datetime | None = None
+        self._looked_at: datetime | None = None
+        self._good_until: datetime | None = None
 
     def step(self, now: datetime, roster: Roster) -> list[Granted]:
-        """Let begin what can."""
+        """Look at who waits, and let begin what can."""
         self._take_limits(roster)
         self._line_up()
-        self._look_at_windows(now, roster)
+        self._good_until = self._look_at_windows(now, roster)
+        self._looked_at = now
+        return self._give(now)
+
+    def give_out_freed(self, now: datetime) -> list[Granted] | None:
+        """Let begin, of those that waited at the last step, what can; cheap, however many wait.
+
+        Returns:
+            None if a window has opened or closed since then, and a step is needed.
+        """
+        if self._looked_at is None or now < self._looked_at:
+            return None
+        if self._good_until is not None and now >= self._good_until:
+            return None
+        return self._give(now)
+
+    def _give(self, now: datetime) -> list[Granted]:
         chosen = self._broker.round(now)
         granted = self._jobs.grant(chosen) if chosen else []
         begun = {one.job.id for one in granted}
@@ -100,8 +118,13 @@ class Queue:
         self._waiting_for_window.pop(job.id, None)
         self._broker.submit(Request(job.id, needs_of(job), job.priority, job.queued_at))
 
-    def _look_at_windows(self, now: datetime, roster: Roster) -> None:
-        """Keep jobs from beginning while the windows of their schedules are closed."""
+    def _look_at_windows(self, now: datetime, roster: Roster) -> datetime | None:
+        """Keep jobs from beginning while the windows of their schedules are closed.
+
+        Returns:
+            When the first of these windows opens or closes; None for never.
+        """
+        changes: list[datetime] = []
         groups: dict[Slot, list[Ready]] = {}
         for one in self._ready.values():
             # What a person asked for begins when it can.
@@ -110,6 +133,8 @@ class Queue:
         for (policy, name), some in groups.items():
             schedule = roster.schedule(policy, name) if policy and name else None
             standing = None if schedule is None else self._windows.standing(schedule, now)
+            if standing is not None and standing.until is not None:
+                changes.append(standing.until)
             for one in some:
                 if standing is None or standing.is_open:
                     if one.id in self._waiting_for_window:
@@ -119,6 +144,7 @@ class Queue:
                 else:
                     self._broker.withdraw(one.id)
                     self._waiting_for_window[one.id] = standing.words
+        return min(changes, default=None)
 
     def _miss(self, job: Ready) -> None:
         wait = self._broker.waits(job.id)

@@ -26,10 +26,12 @@ class Standing:
 
     Attributes:
         is_open: Whether one of its jobs may begin.
+        until: When that changes; None if it never does.
         words: If not, why, for a person.
     """
 
     is_open: bool
+    until: datetime | None
     words: str = ""
 
 
@@ -57,9 +59,10 @@ class Windows:
         openings = self._openings.get(key)
         if openings is None:
             openings = self._openings[key] = Openings(schedule.windows, zone)
-        if openings.at(now) is not None:
-            return Standing(is_open=True)
-        return Standing(is_open=False, words=_words(schedule, openings.following(now), zone, now))
+        span = openings.following(now)
+        if span.opens <= now:
+            return Standing(is_open=True, until=span.closes)
+        return Standing(False, span.opens, _words(schedule, span, zone, now))
 
 
 def _words(schedule: Schedule, span: Span, zone: tzinfo, now: datetime) -> str:

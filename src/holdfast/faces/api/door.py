@@ -197,6 +197,7 @@ class Guarded(APIRoute):
         await run_in_threadpool(
             lambda: acting.end(book, ticket, note, response=response, secret=secret)
         )
+        _master(request).news()
         return response
 
     def _begin(self, request: Request, who: Principal, body: bytes) -> Ticket | Answer:
