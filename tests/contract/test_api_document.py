@@ -6,6 +6,7 @@ import os
 import subprocess
 import sys
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 
 import httpx
@@ -19,6 +20,7 @@ from holdfast.faces.api.serving import serving_https
 from tests.kit import quick_disk
 from tests.kit.api import Api, make_api
 from tests.kit.certificates import https_here
+from tests.kit.real_pool import put_pool
 
 HOOKS = """
 import schemathesis
@@ -54,6 +56,8 @@ def api() -> Iterator[Api]:
             made.master.logins = ProviderLogins(
                 database, made.clock, made.master.access, registration, provider
             )
+            made.master.site.config = replace(made.master.site.config, pool_url=str(home / "pool"))
+            put_pool(made, home / "pool")
             yield made
         database.close()
 

@@ -86,6 +86,7 @@ def make_api(database: Database, home: Path) -> Iterator[Api]:
             close=lambda: None,
         )
         site.expire = lambda image: Site.expire(cast("Site", site), image)
+        site.refill_catalog = lambda rows: catalog.rebuild(site.pool, rows)
         master = Master(cast("Site", site))
         master.access = AccessBook(database, clock, QUICK)
         yield Api(master, clock, make_app(master), stack)

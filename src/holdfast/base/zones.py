@@ -1,4 +1,4 @@
-"""The time zone of this machine, by its name.
+"""Time zones, by their names; that of this machine too.
 
 Must not be asked for the time. A zone with a name knows when its clocks change; an offset alone
 does not.
@@ -11,12 +11,28 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
+from holdfast.base.errors import NotFound
+
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import tzinfo
 
 _LOCALTIME = Path("/etc/localtime")
 _ZONES = "zoneinfo/"
+
+
+def zone_named(name: str) -> ZoneInfo:
+    """The zone of a name.
+
+    Raises:
+        NotFound: There is none.
+    """
+    try:
+        return ZoneInfo(name)
+    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
+        raise NotFound(
+            f"there is no time zone '{name}'", "write for example Europe/Berlin or UTC"
+        ) from error
 
 
 def machine_zone(environ: Mapping[str, str] = os.environ, localtime: Path = _LOCALTIME) -> tzinfo:

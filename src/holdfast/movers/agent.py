@@ -68,8 +68,16 @@ class Restore(Protocol):
 class ForSite(Protocol):
     """Does what is to be done for the site as a whole."""
 
-    def __call__(self, verb: str, report: Reporter, /) -> list[WorkEvent]:
-        """Do it, as `wire.messages.SiteWork` names it; raises `HoldfastError`.
+    def __call__(
+        self, work: SiteWork, report: Reporter, alive: Callable[[], None], /
+    ) -> list[WorkEvent]:
+        """Do it; raises `HoldfastError`.
+
+        Args:
+            work: What.
+            report: Takes the counters of a verb of the engine.
+            alive: To be called again and again where there are none; raises if the work is to
+                stop.
 
         Returns:
             What a person may want to know of it.
@@ -129,7 +137,7 @@ class _Task:
         work = self._offer.work
         self._alive()
         if isinstance(work, SiteWork):
-            self._events += self._agent.for_site(work.verb, self._report)
+            self._events += self._agent.for_site(work, self._report, self._alive)
         elif isinstance(work, RestoreWork):
             self._restore(work)
         else:

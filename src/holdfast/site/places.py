@@ -53,6 +53,14 @@ def is_directory_place(place: str) -> bool:
     return "://" not in place
 
 
+def without_secrets(place: str) -> str:
+    """A place as others may see it: without what a URL may say of how to get in."""
+    if is_directory_place(place):
+        return place
+    parts = urlsplit(place)
+    return parts._replace(netloc=parts.netloc.rpartition("@")[2], query="", fragment="").geturl()
+
+
 def require_room_for_pool(place: str) -> None:
     """Refuse to make a pool among the files of something else.
 

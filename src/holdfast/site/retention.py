@@ -18,13 +18,18 @@ if TYPE_CHECKING:
     from datetime import tzinfo
 
     from holdfast.base.ids import ImageId, PolicyName
+    from holdfast.control.catalog import ImageRow
     from holdfast.control.policies import Policy
     from holdfast.control.retention import Judgement, Rules
     from holdfast.site.site import Site
 
 
 def preview(
-    site: Site, rules: Rules | None, source: str | None = None, zone: tzinfo | None = None
+    site: Site,
+    rules: Rules | None,
+    source: str | None = None,
+    zone: tzinfo | None = None,
+    only: Callable[[ImageRow], bool] | None = None,
 ) -> Judgement:
     """Say what rules, holds and locks mean for each image now; change nothing.
 
@@ -33,6 +38,7 @@ def preview(
         rules: What is kept of each source; None for what each image's policy says.
         source: Only this one.
         zone: Whose calendar counts; None for that of the site.
+        only: Which images; whole sources, as rules count the images of a source.
 
     Raises:
         NotFound: There is no such source.
@@ -42,6 +48,8 @@ def preview(
     protections = site.catalog.protections()
     candidates = []
     for image in site.catalog.images(source):
+        if only is not None and not only(image):
+            continue
         found = protections.get(image.id, Protection())
         candidates.append(
             Candidate(
@@ -76,6 +84,21 @@ def clock_doubt(site: Site) -> str | None:
     return jump(site.catalog.clock_mark(), site.clock.mark())
 
 
+def require_clock(site: Site) -> None:
+    """Refuse to let anything go while the clock is in doubt.
+
+    Raises:
+        ClockDoubtful: It was set since images were last let go.
+    """
+    doubt = clock_doubt(site)
+    if doubt is not None:
+        raise ClockDoubtful(
+            f"nothing is let go: {doubt} since that was last done",
+            "set it right; if it is right now, say so with --trust-clock, or 'trust_clock' over "
+            "the API",
+        )
+
+
 def trust_clock(site: Site) -> None:
     """Take the clock as right from now on."""
     site.catalog.set_clock_mark(site.clock.mark())
@@ -95,12 +118,7 @@ def apply(site: Site, judgement: Judgement, gone: Callable[[ImageId], None]) -> 
     Raises:
         ClockDoubtful: The clock was set since images were last let go; none went.
     """
-    doubt = clock_doubt(site)
-    if doubt is not None:
-        raise ClockDoubtful(
-            f"nothing is let go: {doubt} since that was last done",
-            "set it right; if it is right now, say so with --trust-clock",
-        )
+    require_clock(site)
     trust_clock(site)
     kept = []
     for image in judgement.leaving:

@@ -1,27 +1,32 @@
-"""Run a policy at once, because a person asked for it.
+"""Jobs that a person asked for: a policy at once, paths by hand, restores, care for the site.
 
 Must not wait for it: the job is queued, and a master that is at work begins it.
 """
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
-from holdfast.base.ids import ADHOC, ClientName
+from holdfast.base import labels
+from holdfast.base.ids import ADHOC, ClientName, SourceName, source_name
 from holdfast.control.dispatch import Roster, by_hand
 from holdfast.control.dispatch.roster import WHOLE
 from holdfast.control.jobs import JobKind, NewJob
+from holdfast.control.schedule import BackupKind
+from holdfast.movers.backup_run import DEFAULT_COMPRESSION, absolute_paths
 from holdfast.movers.drives import local_paths
 from holdfast.site.master import STORAGE_UNIT
-from holdfast.wire.messages import RestoreWork, SiteWork
+from holdfast.site.probing import this_client
+from holdfast.wire.messages import BackupWork, RestoreWork
 
 if TYPE_CHECKING:
-    from collections.abc import Collection
+    from collections.abc import Collection, Sequence
 
     from holdfast.base.ids import JobId, PolicyName
     from holdfast.control.catalog import ImageRow
-    from holdfast.control.schedule import BackupKind
     from holdfast.site.master import Master
+    from holdfast.wire.messages import SiteWork
 
 
 def job_of(
@@ -50,9 +55,69 @@ def job_of(
     )
 
 
-def site_job(kind: JobKind, verb: str) -> NewJob:
-    """Make the job that does something for the site as a whole; see `site.steward`."""
-    return NewJob(kind=kind, work=SiteWork(verb).to_json(), storage_unit=STORAGE_UNIT)
+def site_job(
+    kind: JobKind,
+    work: SiteWork,
+    client: ClientName | None = None,
+    source: SourceName | None = None,
+) -> NewJob:
+    """Make the job that does something for the site as a whole; see `site.steward`.
+
+    Args:
+        kind: What is said of it.
+        work: What to do.
+        client: Whose images alone it is about.
+        source: The one source that it is about.
+    """
+    return NewJob(
+        kind=kind, work=work.to_json(), client=client, source=source, storage_unit=STORAGE_UNIT
+    )
+
+
+def adhoc_job(
+    paths: Sequence[bytes],
+    *,
+    exclude: Sequence[str] = (),
+    full: bool = False,
+    one_file_system: bool = False,
+    compression: int = DEFAULT_COMPRESSION,
+) -> NewJob:
+    """Make the job that backs up paths of this machine, as ``holdfast backup`` does.
+
+    Args:
+        paths: Absolute.
+        exclude: Rules in gitignore syntax.
+        full: Read every file.
+        one_file_system: Stay on the file system that each path is on.
+        compression: zstd level.
+
+    Raises:
+        Invalid: Nothing is named.
+        PathMissing: Something is not there.
+        NoPermission: This process may not look at something.
+    """
+    client = this_client()
+    chosen = absolute_paths(list(paths), b"/", nested=one_file_system)
+    kind = BackupKind.FULL if full else BackupKind.DIFFERENTIAL
+    work = BackupWork(
+        client=client,
+        source=source_name(client, chosen),
+        paths=tuple(os.fsdecode(path) for path in chosen),
+        exclude=tuple(exclude),
+        one_file_system=one_file_system,
+        compression=compression,
+        read_all=full,
+        labels={labels.POLICY: ADHOC, labels.KIND: kind},
+    )
+    return NewJob(
+        kind=JobKind.BACKUP,
+        work=work.to_json(),
+        policy=ADHOC,
+        client=client,
+        source=SourceName(work.source),
+        backup_kind=kind,
+        storage_unit=STORAGE_UNIT,
+    )
 
 
 def restore_job(image: ImageRow, work: RestoreWork) -> NewJob:

@@ -385,6 +385,17 @@ class Site:
         self._inbox.forget(noted)
         return result, aside
 
+    def refill_catalog(self, rows: RowsReporter | None = None) -> RebuildResult:
+        """The same for a catalog that is open and may be in use: it stays where it is.
+
+        Raises:
+            CatalogDamaged: It can't be put right so; see `rebuild_catalog`.
+        """
+        noted = self._inbox.notes()
+        result = self.catalog.rebuild(self.pool, rows)
+        self._inbox.forget(noted)
+        return result
+
     def recovery_kit(self) -> Kit:
         """Make the paper with which the pool opens when all else is lost."""
         from holdfast.vault import recovery_kit

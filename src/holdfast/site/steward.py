@@ -1,7 +1,7 @@
 """What is done for the site as a whole: letting images go, collecting garbage, keeping the catalog.
 
-Must not decide when: that is the service's. Invariant: whatever of it is killed half-way is
-completed, or done anew, the next time.
+Must not decide when: that is the service's, or whoever asks. Invariant: whatever of it is killed
+half-way is completed, or done anew, the next time.
 """
 
 from __future__ import annotations
@@ -9,24 +9,49 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from holdfast.base.errors import Invalid
+from holdfast.base.errors import Cancelled, Fenced, HoldfastError, ImageMissing, Invalid
+from holdfast.base.ids import ImageId
 from holdfast.base.units import format_count, format_size
-from holdfast.movers.pool_runs import run_garbage_collection, run_verify
+from holdfast.base.zones import zone_named
+from holdfast.movers.pool_runs import (
+    run_check,
+    run_garbage_collection,
+    run_rebuild_index,
+    run_verify,
+)
 from holdfast.site import protection, retention
+from holdfast.site.retention_rules import from_plain
 from holdfast.wire.messages import WorkEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
     from holdfast.control.catalog import CleanUpResult
+    from holdfast.control.retention import Judgement
+    from holdfast.engine import VerifyResult
     from holdfast.movers.drive import Reporter
     from holdfast.site.master import Master
+    from holdfast.wire.messages import SiteWork
+
+    Alive = Callable[[], None]
 
 EXPIRE = "expire"
+"""Housekeeping: what no policy keeps goes, what was left behind is cleaned up."""
+APPLY_RULES = "apply-rules"
+"""What rules, or policies, do not keep goes."""
+EXPIRE_IMAGES = "expire-images"
+"""These images go, all of them or none."""
 COLLECT = "collect"
+COLLECT_PREVIEW = "collect-preview"
+"""What a collection would free; nothing is changed."""
 PROTECT = "catalog-backup"
 VERIFY = "verify"
 VERIFY_DATA = "verify-data"
+CHECK = "check"
+CHECK_DATA = "check-data"
+REBUILD_INDEX = "rebuild-index"
+UPDATE_CATALOG = "update-catalog"
+REBUILD_CATALOG = "rebuild-catalog"
 
 
 class Steward:
@@ -34,42 +59,92 @@ class Steward:
 
     def __init__(self, master: Master) -> None:
         self._master = master
-        self._verbs: dict[str, Callable[[Reporter], list[WorkEvent]]] = {
-            EXPIRE: self._expire,
-            COLLECT: self._collect,
-            PROTECT: self._protect,
-            VERIFY: lambda report: self._verify(report, read_data=False),
-            VERIFY_DATA: lambda report: self._verify(report, read_data=True),
+        self._verbs: dict[str, Callable[[SiteWork, Reporter, Alive], list[WorkEvent]]] = {
+            EXPIRE: self._keep_house,
+            APPLY_RULES: self._apply_rules,
+            EXPIRE_IMAGES: self._expire_images,
+            COLLECT: lambda _, report, __: self._collect(report),
+            COLLECT_PREVIEW: lambda _, report, __: self._collect(report, dry_run=True),
+            PROTECT: lambda _, report, __: self._protect(report),
+            VERIFY: lambda work, report, _: self._verify(work, report, read_data=False),
+            VERIFY_DATA: lambda work, report, _: self._verify(work, report, read_data=True),
+            CHECK: lambda _, report, __: self._check(report, read_data=False),
+            CHECK_DATA: lambda _, report, __: self._check(report, read_data=True),
+            REBUILD_INDEX: lambda _, report, __: self._rebuild_index(report),
+            UPDATE_CATALOG: lambda _, __, alive: self._update_catalog(alive),
+            REBUILD_CATALOG: lambda _, __, alive: self._rebuild_catalog(alive),
         }
 
-    def __call__(self, verb: str, report: Reporter) -> list[WorkEvent]:
+    def __call__(self, work: SiteWork, report: Reporter, alive: Alive) -> list[WorkEvent]:
         """Do it; see `movers.agent.ForSite`.
 
         Raises:
             Invalid: Nobody here knows how.
             HoldfastError: It failed.
         """
-        act = self._verbs.get(verb)
+        act = self._verbs.get(work.verb)
         if act is None:
-            raise Invalid(f"'{verb}' is nothing that is done for a site", "update this Holdfast")
-        return act(report)
+            raise Invalid(
+                f"'{work.verb}' is nothing that is done for a site", "update this Holdfast"
+            )
+        return act(work, report, alive)
 
-    def _expire(self, report: Reporter) -> list[WorkEvent]:
-        judgement = retention.preview(self._master.site, None)
-        gone: list[str] = []
-        kept = retention.apply(self._master.site, judgement, gone.append)
+    # -- letting images go ----------------------------------------------------------------
+
+    def _keep_house(self, _: SiteWork, report: Reporter, alive: Alive) -> list[WorkEvent]:
+        gone, events = self._let_go(retention.preview(self._master.site, None), alive)
+        events += self._forget_old_jobs()
+        events += self._clean_up()
+        return events + (self._collect(report) if gone else [])
+
+    def _apply_rules(self, work: SiteWork, _: Reporter, alive: Alive) -> list[WorkEvent]:
+        sources = None if work.sources is None else frozenset(work.sources)
+        judgement = retention.preview(
+            self._master.site,
+            None if work.rules is None else from_plain(work.rules),
+            zone=None if work.zone is None else zone_named(work.zone),
+            only=None if sources is None else lambda image: image.source in sources,
+        )
+        gone, events = self._let_go(judgement, alive)
+        said = f"{format_count(gone)} of {format_count(len(judgement.verdicts))} images are gone"
+        # First: of many events the last are not kept.
+        return [WorkEvent("info", "applied", said), *events]
+
+    def _let_go(self, judgement: Judgement, alive: Alive) -> tuple[int, list[WorkEvent]]:
+        gone: list[WorkEvent] = []
+
+        def went(image: ImageId) -> None:
+            gone.append(_expired(image))
+            alive()
+
+        kept = retention.apply(self._master.site, judgement, went)
         events = [
             WorkEvent("warning", "in doubt", f"nothing of {source} goes: {doubt}")
             for source, doubt in judgement.doubts.items()
         ]
-        events += [WorkEvent("info", "expired", f"image {image} is gone") for image in gone]
+        events += gone
         events += [
             WorkEvent("info", "held", f"image {image} was held or locked meanwhile, and stays")
             for image in kept
         ]
-        events += self._forget_old_jobs()
-        events += self._clean_up()
-        return events + (self._collect(report) if gone else [])
+        return len(gone), events
+
+    def _expire_images(self, work: SiteWork, _: Reporter, alive: Alive) -> list[WorkEvent]:
+        site = self._master.site
+        images = [ImageId(one) for one in work.images]
+        for image in images:
+            site.catalog.require_unprotected(image)
+        events = []
+        for image in images:
+            try:
+                site.expire(image)
+            except ImageMissing:
+                # An earlier try, or somebody else, let it go.
+                events.append(WorkEvent("info", "missing", f"image {image} was gone already"))
+            else:
+                events.append(_expired(image))
+            alive()
+        return events
 
     def _clean_up(self) -> list[WorkEvent]:
         found = self._master.catalog.clean_up()
@@ -90,16 +165,25 @@ class Steward:
         said = f"{format_count(total)} jobs that ended before {before:%Y-%m-%d} are forgotten"
         return [WorkEvent("info", "forgotten", said)]
 
-    def _collect(self, report: Reporter) -> list[WorkEvent]:
+    # -- the pool -------------------------------------------------------------------------
+
+    def _collect(self, report: Reporter, *, dry_run: bool = False) -> list[WorkEvent]:
         site = self._master.site
-        done = run_garbage_collection(site.pool, site.clock, dry_run=False, report=report)
+        done = run_garbage_collection(site.pool, site.clock, dry_run=dry_run, report=report)
+        freed, deleted, written = (
+            ("would be freed", "would be deleted", "would be written anew")
+            if dry_run
+            else ("freed", "deleted", "written anew")
+        )
         events = [
             WorkEvent(
                 "info",
-                "collected",
-                f"{format_size(done.bytes_freed)} freed: {format_count(done.packs_deleted)} of "
-                f"{format_count(done.packs_before)} packs deleted, "
-                f"{format_count(done.packs_rewritten)} written anew",
+                "preview" if dry_run else "collected",
+                f"{format_size(done.bytes_freed)} {freed}: {format_count(done.packs_deleted)} of "
+                f"{format_count(done.packs_before)} packs {deleted}, "
+                f"{format_count(done.packs_rewritten)} {written}; in use: "
+                f"{format_size(done.bytes_live)} of {format_size(done.bytes_total)}, "
+                f"{format_count(done.chunks_live)} of {format_count(done.chunks_total)} chunks",
             )
         ]
         if done.waiting_for:
@@ -107,22 +191,79 @@ class Steward:
             events.append(WorkEvent("info", "waiting", waiting))
         return events
 
+    def _verify(self, work: SiteWork, report: Reporter, *, read_data: bool) -> list[WorkEvent]:
+        images = [ImageId(one) for one in work.images] or None
+        pool = self._master.site.pool
+        found = run_verify(pool, images, read_data=read_data, report=report)
+        looked = f"{format_count(found.images)} images, {format_count(found.chunks)} chunks"
+        return _problems(found, "verified", looked)
+
+    def _check(self, report: Reporter, *, read_data: bool) -> list[WorkEvent]:
+        found = run_check(self._master.site.pool, read_data=read_data, report=report)
+        looked = (
+            f"{format_count(found.packs)} packs, {format_count(found.images)} images, "
+            f"{format_count(found.chunks)} chunks"
+        )
+        return _problems(found, "checked", looked)
+
+    def _rebuild_index(self, report: Reporter) -> list[WorkEvent]:
+        site = self._master.site
+        made = run_rebuild_index(site.pool, site.clock, report)
+        said = (
+            f"the index has {format_count(made.chunks)} chunks of {format_count(made.packs)} packs"
+        )
+        return [WorkEvent("info", "rebuilt", said)]
+
+    # -- the catalog ----------------------------------------------------------------------
+
     def _protect(self, report: Reporter) -> list[WorkEvent]:
         made = protection.protect(self._master.site, report)
         return [WorkEvent("info", "protected", f"the catalog is in the pool, image {made.image}")]
 
-    def _verify(self, report: Reporter, *, read_data: bool) -> list[WorkEvent]:
-        found = run_verify(self._master.site.pool, None, read_data=read_data, report=report)
+    def _update_catalog(self, alive: Alive) -> list[WorkEvent]:
+        catalog, pool = self._master.catalog, self._master.site.pool
+        self._master.site.hear_notes()
+        events = self._clean_up()
+        fed = 0
+        for image in catalog.pending():
+            try:
+                catalog.ingest(pool, image, lambda _: alive())
+            except (Cancelled, Fenced):
+                raise
+            except ImageMissing:
+                # It was let go meanwhile.
+                continue
+            except HoldfastError as error:
+                said = f"image {image} can't be fed: {error.message}"
+                events.append(WorkEvent("error", error.code, said))
+            else:
+                fed += 1
+            alive()
+        return [WorkEvent("info", "fed", f"images fed: {format_count(fed)}"), *events]
+
+    def _rebuild_catalog(self, alive: Alive) -> list[WorkEvent]:
+        made = self._master.site.refill_catalog(lambda _: alive())
         events = [
-            WorkEvent("error", one.code, one.message, one.path or None) for one in found.problems
+            WorkEvent("error", "unreadable", f"image {image} could not be read: {reason}")
+            for image, reason in made.failed.items()
         ]
-        total = found.problems_total
-        more = f"; the first {len(events)} are listed" if total > len(events) else ""
         said = (
-            f"{format_count(found.images)} images, {format_count(found.chunks)} chunks: "
-            f"{format_count(total)} problems{more}"
+            f"{format_count(made.images)} images of {format_count(made.sources)} sources, "
+            f"{format_count(made.rows)} rows; gone from the pool: {format_count(made.dropped)}"
         )
-        return [*events, WorkEvent("error" if total else "info", "verified", said)]
+        return [WorkEvent("info", "rebuilt", said), *events]
+
+
+def _expired(image: ImageId) -> WorkEvent:
+    return WorkEvent("info", "expired", f"image {image} is gone")
+
+
+def _problems(found: VerifyResult, cause: str, looked: str) -> list[WorkEvent]:
+    events = [WorkEvent("error", one.code, one.message, one.path or None) for one in found.problems]
+    total = found.problems_total
+    more = f"; the first {len(events)} are listed" if total > len(events) else ""
+    said = f"{looked}: {format_count(total)} problems{more}"
+    return [WorkEvent("error" if total else "info", cause, said), *events]
 
 
 def _unreadable(found: CleanUpResult) -> list[WorkEvent]:

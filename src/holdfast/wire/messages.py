@@ -59,11 +59,19 @@ class SiteWork:
     """Something to be done for the site as a whole, where its storage is.
 
     Attributes:
-        verb: ``expire``, ``collect``, ``catalog-backup``, ``verify``, or ``verify-data``, which
-            reads everything.
+        verb: What; the site's steward has the list.
+        images: Ids of the images that it is about, for verbs that take some; none: all.
+        sources: Only images of these, for verbs that take some; None: of all.
+        rules: What is kept, as `control.retention.Rules` has it, a duration in seconds; None for
+            what each image's policy says.
+        zone: Whose calendar counts for that; None for the site's.
     """
 
     verb: str
+    images: tuple[str, ...] = ()
+    sources: tuple[str, ...] | None = None
+    rules: dict[str, float] | None = None
+    zone: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain data, with its version."""

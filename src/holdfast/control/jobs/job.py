@@ -39,6 +39,10 @@ class JobKind(enum.StrEnum):
     COLLECT = "collect"
     EXPIRE = "expire"
     CATALOG_BACKUP = "catalog-backup"
+    CATALOG = "catalog"
+    """The catalog is fed, or made anew."""
+    INDEX = "index"
+    """The pool's index is made anew."""
 
 
 class JobState(enum.StrEnum):

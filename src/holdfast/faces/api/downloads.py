@@ -7,12 +7,11 @@ from __future__ import annotations
 
 from itertools import chain
 from typing import TYPE_CHECKING, Annotated, Any, TypeVar
-from zoneinfo import ZoneInfo, ZoneInfoNotFoundError
 
 from fastapi import Query
 from starlette.responses import StreamingResponse
 
-from holdfast.base.errors import NotFound
+from holdfast.base.zones import zone_named
 from holdfast.control.jobs import export
 from holdfast.control.jobs.activity import ACTIVITY, EVENTS
 from holdfast.control.jobs.export import Format
@@ -61,13 +60,7 @@ def events(form: Format, found: Iterable[Event], zone: str, name: str) -> Stream
 def _download(
     form: Format, columns: Sequence[Column[Row]], rows: Iterable[Row], zone: str, name: str
 ) -> StreamingResponse:
-    try:
-        info = ZoneInfo(zone)
-    except (ZoneInfoNotFoundError, ValueError, OSError) as error:
-        raise NotFound(
-            f"there is no time zone '{zone}'", "write for example Europe/Berlin or UTC"
-        ) from error
-    pieces = iter(export.chunks(form, columns, rows, info))
+    pieces = iter(export.chunks(form, columns, rows, zone_named(zone)))
     # What goes wrong at its beginning is still told as a problem.
     first = next(pieces, b"")
     headers = {"Content-Disposition": f'attachment; filename="{name}{form.suffix}"'}

@@ -10,8 +10,20 @@ from base64 import b64decode, b64encode
 from typing import Annotated
 
 from fastapi import Query
+from pydantic import Field
+
+from holdfast.base.errors import PathMissing
 
 BASE64 = r"^([A-Za-z0-9+/]{4})*([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?$"
+
+ABSOLUTE_BASE64 = (
+    r"^L[w-z0-9+/](==|[A-Za-z0-9+/]=|[A-Za-z0-9+/]{2}([A-Za-z0-9+/]{4})*"
+    r"([A-Za-z0-9+/]{2}==|[A-Za-z0-9+/]{3}=)?)$"
+)
+"""Base64 of what begins with ``/``."""
+
+EncodedPath = Annotated[str, Field(max_length=8192, pattern=ABSOLUTE_BASE64, examples=["L3Nydi//"])]
+"""An absolute path in a body, as base64 of its bytes."""
 
 PathText = Annotated[
     str, Query(pattern=r"^[^\x00]+$", max_length=4096, description="Absolute.", examples=["/etc"])
@@ -31,6 +43,18 @@ def path_of(path: str, path_base64: str | None) -> bytes:
     if path_base64 is None:
         return path.encode()
     return b64decode(path_base64)
+
+
+def decoded(path: str) -> bytes:
+    """The bytes of an `EncodedPath`.
+
+    Raises:
+        PathMissing: It has a NUL in it, as no path has.
+    """
+    given = b64decode(path)
+    if b"\0" in given:
+        raise PathMissing(f"there is nothing at '{text_of(given)}'", "a path has no NUL in it")
+    return given
 
 
 def text_of(path: bytes) -> str:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import Annotated, Literal
 
 from pydantic import Field
@@ -12,6 +13,7 @@ from holdfast.faces.api.door import TheMaster, TheNote, make_router, may
 from holdfast.faces.api.image_models import NamedImage
 from holdfast.faces.api.images import seen
 from holdfast.faces.api.models import Model
+from holdfast.faces.api.paths import EncodedPath, decoded
 from holdfast.site import running
 from holdfast.wire.messages import RestoreWork
 
@@ -33,6 +35,11 @@ class NewRestore(Model):
         max_length=1000,
         description="Absolute paths inside the image; all of it, if left out.",
         examples=[["/srv/data"]],
+    )
+    paths_base64: list[EncodedPath] = Field(
+        default=[],
+        max_length=1000,
+        description="More of them, as base64 of their bytes: for those that are not UTF-8.",
     )
     overwrite: Literal["never", "older", "always"] | None = Field(
         default=None,
@@ -69,7 +76,7 @@ def restore_image(
     found = seen(who, master, image)
     work = RestoreWork(
         image=found,
-        paths=tuple(body.paths),
+        paths=(*body.paths, *(os.fsdecode(decoded(one)) for one in body.paths_base64)),
         target=body.target,
         overwrite=body.overwrite,
         strip_components=body.strip_components,

@@ -22,7 +22,9 @@ OUTCOMES = (
     *("completed", "completed-with-warnings", "completed-with-errors"),
     *("missed", "cancelled", "failed"),
 )
-KINDS = ("backup", "restore", "verify", "collect", "expire", "catalog-backup")
+KINDS = (
+    *("backup", "restore", "verify", "collect", "expire", "catalog-backup", "catalog", "index"),
+)
 """As the control floor has them; to load that for a help text would take long."""
 
 SORTS = (
