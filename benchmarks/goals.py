@@ -90,6 +90,7 @@ _SPEED: dict[tuple[str, str], tuple[tuple[str, float], ...]] = {
     ("tiny", "restore"): ((_ALL_PEERS, 2),),
     ("large", "restore"): ((_ALL_PEERS, 2),),
     ("small", "one"): ((_ALL_PEERS, 2),),
+    ("small", "find"): (("restic", 10),),
     ("images", "collect"): ((_ALL_PEERS, 3),),
 }
 _WORDS = {
@@ -98,6 +99,7 @@ _WORDS = {
     "changed": "again, 1 % changed",
     "restore": "restore of everything",
     "one": "restore of one file",
+    "find": "search of ten backups for a name",
     "collect": "garbage collection, half the backups gone",
 }
 

@@ -39,12 +39,12 @@ class Plan:
 
 PLANS = {
     "quick": (
-        Plan("small", 20_000, 3, _TREE, COLD),
+        Plan("small", 20_000, 3, (*_TREE, "find"), COLD),
         Plan("large", 512 * _MIB, 3, _FEW, _COLD_FEW),
         Plan("images", 64 * _MIB, 1, _IMAGES, generations=4),
     ),
     "full": (
-        Plan("small", 200_000, 3, (*_TREE, "equal"), COLD),
+        Plan("small", 200_000, 3, (*_TREE, "find", "equal"), COLD),
         Plan("large", 8 * _GIB, 3, _FEW, _COLD_FEW),
         Plan("images", _GIB, 1, _IMAGES, generations=10),
         Plan("tiny", 1_000_000, 1, _TREE),

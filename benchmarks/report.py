@@ -23,6 +23,8 @@ WORKS = {
     "changed": "1 % changed",
     "restore": "restore",
     "one": "one file",
+    "catalog": "catalog",
+    "find": "find in ten",
     "equal": "equal sizes",
     "days": "all days",
     "expire": "expire half",

@@ -6,19 +6,23 @@ being first; a round begins with the corpus as it was made, whatever the round b
 
 from __future__ import annotations
 
+import contextlib
 import os
 from typing import TYPE_CHECKING
 
+from benchmarks import measure
 from benchmarks.report import COLD, WORKS
 from benchmarks.tools import Backup, Place, Tool, ToolError
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Sequence
+    from collections.abc import Collection, Iterator, Sequence
 
     from benchmarks.limits import Limits
     from benchmarks.session import Session
 
 _BACKUPS = ("first", "again", "changed")
+_SEARCHED = 10
+"""Backups that are made before they are searched."""
 
 
 def run(session: Session, works: Collection[str], count: int, limits: Limits | None = None) -> None:
@@ -63,6 +67,10 @@ class _Round:
         self._warm_works(places)
         self._session.corpus.restore()
         self._session.close([place for place, _ in places.values()], count)
+        if "find" in self._works:
+            places = self._open("find")
+            self._search(places)
+            self._session.close([place for place, _ in places.values()], count)
         if "equal" in self._works:
             places = self._open("equal", equal=True)
             self._all(places, "equal")
@@ -91,6 +99,41 @@ class _Round:
             if work in self._works:
                 self._all(places, work)
 
+    def _search(self, places: dict[str, tuple[Place, list[Backup]]]) -> None:
+        """Look for a file in many backups, each with another change; those are not measured."""
+        session, name = self._session, os.path.basename(self._one)
+        for tool in self._turn:
+            if tool.name in places and not tool.find(places[tool.name][0], name):
+                del places[tool.name]
+        for change in range(_SEARCHED):
+            session.corpus.change(change)
+            for tool in [one for one in self._turn if one.name in places]:
+                with self._left_out_if_it_fails(tool, "find", places):
+                    place, _ = places[tool.name]
+                    step = tool.backup(place, change + 1)
+                    measure.run(step.command, step.environment, place.root, step.cwd)
+        session.corpus.restore()
+        for tool in [one for one in self._turn if one.name in places]:
+            with self._left_out_if_it_fails(tool, "find", places):
+                place, _ = places[tool.name]
+                *before, search = tool.find(place, name)
+                for step in before:
+                    session.take(self._number, "catalog", tool, place, step, reads=(place.pool,))
+                said = session.take(self._number, "find", tool, place, search, reads=(place.pool,))
+                if name not in said:
+                    raise ToolError(f"did not find {name!r}: {said[-200:]!r}")
+
+    @contextlib.contextmanager
+    def _left_out_if_it_fails(
+        self, tool: Tool, work: str, places: dict[str, tuple[Place, list[Backup]]]
+    ) -> Iterator[None]:
+        try:
+            yield
+        except ToolError as failure:
+            title = self._session.corpus.title
+            self._session.fail(f"{tool.name}, {WORKS[work]}, {title}: {failure}")
+            del places[tool.name]
+
     def _open(self, name: str, *, equal: bool = False) -> dict[str, tuple[Place, list[Backup]]]:
         opened = {}
         for tool in self._turn:
@@ -108,12 +151,8 @@ class _Round:
             if tool.name not in places:
                 continue
             place, backups = places[tool.name]
-            try:
+            with self._left_out_if_it_fails(tool, work, places):
                 self._do(work, tool, place, backups, cold=cold)
-            except ToolError as failure:
-                title = self._session.corpus.title
-                self._session.fail(f"{tool.name}, {WORKS[work]}, {title}: {failure}")
-                del places[tool.name]
 
     def _do(
         self, work: str, tool: Tool, place: Place, backups: list[Backup], *, cold: bool

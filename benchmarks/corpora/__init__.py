@@ -92,9 +92,13 @@ class Corpus:
         """It consists of few large files, so that changing and deleting is cheap."""
         return KINDS[self.shape.name].few
 
-    def change(self) -> None:
-        """Change 1 % of it, until `restore`: of the bytes of few files, or of many files."""
-        changes.make(self.root, self._journal, self.shape.seed, within=self.few)
+    def change(self, number: int = 0) -> None:
+        """Change 1 % of it, until `restore`: of the bytes of few files, or of many files.
+
+        Args:
+            number: Another one is another change, which takes the place of the one before.
+        """
+        changes.make(self.root, self._journal, self.shape.seed + number, within=self.few)
 
     def restore(self) -> None:
         """Put back what `change` changed; do nothing if nothing is."""

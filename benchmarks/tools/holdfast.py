@@ -62,6 +62,10 @@ class Holdfast:
         """Collect garbage."""
         return self._step(place, ["gc", "--json"])
 
+    def find(self, place: Place, name: str) -> list[Step]:
+        """In all images, once the catalog has taken the names of their files."""
+        return [self._step(place, ["catalog", "update"]), self._step(place, ["find", name])]
+
     def engine_s(self, output: str) -> float | None:
         """Without starting Python, unlocking the pool and feeding the catalog."""
         try:

@@ -54,6 +54,10 @@ class Restic:
         """Prune, keeping as much unused as it does by default."""
         return self._step(place, ["prune"])
 
+    def find(self, place: Place, name: str) -> list[Step]:
+        """In all snapshots."""
+        return [self._step(place, ["find", name])]
+
     def engine_s(self, output: str) -> float | None:
         """There is no catalog: the whole command is the work."""
         return None

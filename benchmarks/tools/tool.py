@@ -151,6 +151,13 @@ class Tool(Protocol):
         """Give back the space of backups that were let go of."""
         ...
 
+    def find(self, place: Place, name: str) -> list[Step]:
+        """Look for a name in all backups: the last step; what has to be done once goes before it.
+
+        Empty for a tool that has no such command.
+        """
+        ...
+
     def engine_s(self, output: str) -> float | None:
         """What the tool says that the work itself took, if it does."""
         ...

@@ -10,6 +10,7 @@ from collections.abc import Sequence
 from dataclasses import replace
 from pathlib import Path
 from random import Random
+from typing import Any
 from xml.etree import ElementTree as ET
 
 import pytest
@@ -223,6 +224,14 @@ class Copier:
     def collect(self, place: tools.Place) -> tools.Step:
         return self._step(place, f"rm -r {place.state}/*")
 
+    def find(self, place: tools.Place, name: str) -> list[tools.Step]:
+        if self.name == "borg":
+            return []
+        found = self._step(place, f"ls -d {place.pool}/* && find {place.pool} -name {name}")
+        if self._fails == "find":
+            found = self._step(place, f"ls -d {place.pool}/*")
+        return [self._step(place, "true"), found] if self.name == "holdfast" else [found]
+
     def engine_s(self, output: str) -> float | None:
         return None
 
@@ -263,6 +272,32 @@ def test_a_tool_that_fails_is_left_out_of_the_rest_of_its_round(tmp_path: Path) 
     ]
     assert len(works.failures) == 1
     assert "ended with 3: full" in works.failures[0]
+
+
+def test_ten_backups_are_searched_by_those_who_can(tmp_path: Path) -> None:
+    names = ["holdfast", "restic", "rustic", "borg"]
+    copiers = [Copier(name, fails="find" * (name == "rustic")) for name in names]
+    works = session(SMALL, tmp_path, *copiers)
+    said: dict[str, str] = {}
+    take = works.take
+
+    def listen(number: int, work: str, tool: Copier, *more: Any, **named: Any) -> str:
+        said[tool.name] = take(number, work, tool, *more, **named)
+        return said[tool.name]
+
+    works.take = listen  # type: ignore[method-assign, assignment]
+    rounds.run(works, ["find"], 1)
+    assert [(row.work, row.tool) for row in works.sorted_rows(names)] == [
+        ("catalog", "holdfast"),
+        ("find", "holdfast"),
+        ("find", "restic"),
+        ("find", "rustic"),
+    ]
+    copies = [line for line in said["restic"].splitlines() if line.endswith("/pool/10")]
+    assert len(copies) == 1
+    (failure,) = works.failures
+    assert failure.startswith("rustic")
+    assert "did not find" in failure
 
 
 def test_only_what_a_tool_is_known_to_forget_is_forgiven(tmp_path: Path) -> None:

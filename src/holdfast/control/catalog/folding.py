@@ -27,8 +27,3 @@ def fold_text(text: str) -> str:
 def fold_name(name: bytes) -> str:
     """Fold a file name of any bytes."""
     return fold_text(name.decode("utf-8", "surrogateescape"))
-
-
-def trigrams(text: str) -> set[str]:
-    """Every run of three characters; empty for shorter texts."""
-    return {text[at : at + 3] for at in range(len(text) - 2)}

@@ -13,7 +13,7 @@ import re
 from dataclasses import dataclass
 
 from holdfast.base.errors import Invalid
-from holdfast.control.catalog.folding import fold_text, trigrams
+from holdfast.control.catalog.folding import fold_text
 
 _MAGIC = re.compile(r"[*?[]")
 _GLOB_PARTS = re.compile(r"\[!?\]?[^\]]*\]|[*?]")
@@ -25,7 +25,9 @@ class Pattern:
 
     Attributes:
         part: What a name must contain, for patterns that are no globs; else None.
-        required: Trigrams that a name must contain; empty if too short to have any.
+        required: Trigrams that a name must contain, no more than have every character of the
+            pattern in them: the lists of all would take longer to compare than the few names that
+            they rule out. Empty if the pattern is too short to have any.
         like: What SQL's LIKE with a backslash lets every name through that matches, and others.
     """
 
@@ -78,9 +80,9 @@ def parse(text: str) -> Pattern:
     if not _MAGIC.search(folded):
         head, slash, part = folded.rpartition("/")
         like = _verbatim(part) + "%" if slash else f"%{_verbatim(part)}%"
-        return Pattern(part, frozenset(trigrams(part)), like, None, (), head if slash else None)
+        return Pattern(part, _covering(part), like, None, (), head if slash else None)
     *above, name = _components(folded)
-    required = frozenset[str]().union(*map(trigrams, _GLOB_PARTS.split(name)))
+    required = frozenset[str]().union(*map(_covering, _GLOB_PARTS.split(name)))
     return Pattern(
         None,
         required,
@@ -89,6 +91,11 @@ def parse(text: str) -> Pattern:
         tuple(None if one == "**" else re.compile(fnmatch.translate(one)) for one in above),
         None,
     )
+
+
+def _covering(text: str) -> frozenset[str]:
+    last = len(text) - 3
+    return frozenset(text[at : at + 3] for at in (*range(0, last, 3), last) if at >= 0)
 
 
 def _verbatim(text: str) -> str:

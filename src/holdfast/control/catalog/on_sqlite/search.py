@@ -91,7 +91,7 @@ def _candidates(
     columns = f"SELECT names.id, names.name, {SEARCH_TEXT}"
     if pattern.required and has_search_index(connection):
         asked = sorted(pattern.required)[:_TRIGRAMS_ASKED]
-        # detail=none knows no phrases: all trigrams, in any order
+        # detail=none knows no phrases: trigrams, in any order
         expression = " AND ".join('"' + one.replace('"', '""') + '"' for one in asked)
         return connection.execute(
             # the index proposes one by one: a limit ends that, too
