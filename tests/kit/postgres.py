@@ -15,7 +15,7 @@ from typing import TYPE_CHECKING
 from urllib.parse import quote
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
 
 _OPTIONS = {
     "listen_addresses": "''",
@@ -37,10 +37,13 @@ def programs() -> Path | None:
 class Server:
     """One running server. Its databases are made from a template, so that each is cheap."""
 
-    def __init__(self, place: Path, binaries: Path, prefix: list[str]) -> None:
+    def __init__(
+        self, place: Path, binaries: Path, prefix: list[str], options: Mapping[str, str]
+    ) -> None:
         self.place = place
         self._binaries = binaries
         self._prefix = prefix
+        self._options = dict(options)
         self._made = 0
 
     def run(self, program: str, *arguments: str) -> None:
@@ -52,7 +55,7 @@ class Server:
 
     def start(self) -> None:
         # The server's own output must not keep our pipe open.
-        settings = " ".join(f"-c {name}={value}" for name, value in _OPTIONS.items())
+        settings = " ".join(f"-c {name}={value}" for name, value in self._options.items())
         self.run(
             "pg_ctl", "start", "--wait", "-D", str(self.place / "data"),
             "-l", str(self.place / "log"), "-o", f"-k {self.place} {settings}",
@@ -83,8 +86,8 @@ class Server:
 
 
 @contextlib.contextmanager
-def server(binaries: Path) -> Iterator[Server]:
-    """Start a server; it is gone when the block has ended."""
+def server(binaries: Path, options: Mapping[str, str] | None = None) -> Iterator[Server]:
+    """Start a server, with some options of its own; it is gone when the block has ended."""
     place = Path(tempfile.mkdtemp(prefix="holdfast-postgres-"))
     prefix: list[str] = []
     if os.geteuid() == 0:
@@ -92,7 +95,7 @@ def server(binaries: Path) -> Iterator[Server]:
         shutil.chown(place, "postgres", "postgres")
         prefix = ["setpriv", "--reuid=postgres", "--regid=postgres", "--clear-groups"]
     place.chmod(0o755)
-    running = Server(place, binaries, prefix)
+    running = Server(place, binaries, prefix, _OPTIONS | dict(options or {}))
     try:
         running.run(
             "initdb", "-D", str(place / "data"), "--username=holdfast", "--auth=trust",

@@ -1,31 +1,25 @@
 """How many jobs a master grants and finishes in a second, with workers that do nothing.
 
-    .venv/bin/python benchmarks/dispatch.py [--jobs 2000] [--slots 8] [--images]
-        [--url postgresql://…]
-
 One policy makes a job due for each of its clients. Each offer is answered at once by a worker that
-does nothing; with --images it gives a sign of life first, and says that it made an image, which
-the catalog notes. What is measured is the whole way: what is due becomes jobs, the broker grants,
-the worker is heard, a slot frees and is given to the next. The database is on the disk of the
-directory for temporary files, every commit synced.
+does nothing; if it is to make images it gives a sign of life first, and says that it made one,
+which the catalog notes. What is measured is the whole way: what is due becomes jobs, the broker
+grants, the worker is heard, a slot frees and is given to the next. Every commit is synced.
 """
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import statistics
-import tempfile
 import threading
 import time
 from concurrent.futures import ThreadPoolExecutor
 from datetime import UTC, timedelta
-from pathlib import Path
+from typing import TYPE_CHECKING
 
+from benchmarks.master.figures import Figure, p95
 from holdfast.base.clock import SystemClock
 from holdfast.base.ids import ClientName, PolicyName
 from holdfast.control.catalog import Catalog
-from holdfast.control.database import Database, facts
+from holdfast.control.database import facts
 from holdfast.control.dispatch import Agenda, Dispatcher, HistoryBook, Queue
 from holdfast.control.jobs import LEASE, JobBook
 from holdfast.control.policies import Policy, PolicyBook, Selection
@@ -33,7 +27,15 @@ from holdfast.control.retention import Rules
 from holdfast.control.schedule import BackupKind, Schedule
 from holdfast.wire.messages import BackupWork, ImageNote, WorkEnded, WorkOffer, WorkProgress
 
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from holdfast.control.database import Database
+
 PAUSE_S = 1.0
+SLOTS = 8
+RATE_GOAL = 200.0
+LATENCY_GOAL_MS = 1000.0
 
 
 def policy(clients: int) -> Policy:
@@ -103,7 +105,10 @@ class Workers:
         self._threads.shutdown()
 
 
-def measure(database: Database, directory: Path, jobs: int, slots: int, *, images: bool) -> None:
+def figures(
+    kind: str, database: Database, directory: Path, jobs: int, *, images: bool
+) -> list[Figure]:
+    """Have jobs become due, begin and end."""
     clock = SystemClock()
     policies, book = PolicyBook(database, clock), JobBook(database, clock)
     with Catalog.open(directory, clock, database) as catalog:
@@ -115,43 +120,29 @@ def measure(database: Database, directory: Path, jobs: int, slots: int, *, image
             jobs=book,
             catalog=catalog,
             agenda=agenda,
-            queue=Queue(book, UTC, {"default": slots}),
+            queue=Queue(book, UTC, {"default": SLOTS}),
             lease_s=LEASE.total_seconds(),
         )
         policies.apply(policies.plan([policy(jobs)]), "benchmark")
-        workers = Workers(dispatcher, slots, images=images)
-        begun_s = time.perf_counter()
-        first_s = None
+        workers = Workers(dispatcher, SLOTS, images=images)
+        begun_s, processor_s = time.perf_counter(), time.process_time()
         while workers.done < jobs:
-            offers = dispatcher.turn()
-            workers.take(offers)
-            if offers and first_s is None:
-                first_s = time.perf_counter() - begun_s
+            workers.take(dispatcher.turn())
             dispatcher.wake.wait(PAUSE_S)
         elapsed_s = time.perf_counter() - begun_s
+        processor_ms = (time.process_time() - processor_s) * 1000 / jobs
         workers.close()
-    waits_ms = sorted(1000 * one for one in workers.waits_s)
-    print(
-        f"{jobs} jobs, {slots} slots: {jobs / elapsed_s:.0f} jobs/s; first after {first_s:.2f} s; "
-        f"a freed slot is given again after {statistics.median(waits_ms):.1f} ms (median), "
-        f"{waits_ms[int(0.95 * len(waits_ms))]:.1f} ms (95 %)"
-    )
-
-
-def main() -> None:
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jobs", type=int, default=2000)
-    parser.add_argument("--slots", type=int, default=8)
-    parser.add_argument("--images", action="store_true", help="each makes an image")
-    parser.add_argument("--url", help="an empty PostgreSQL database; SQLite without it")
-    given = parser.parse_args()
-    with tempfile.TemporaryDirectory() as place, contextlib.ExitStack() as stack:
-        directory = Path(place)
-        database = Database(given.url or directory / "control.db")
-        stack.callback(database.close)
-        database.migrate()
-        measure(database, directory / "catalog", given.jobs, given.slots, images=given.images)
-
-
-if __name__ == "__main__":
-    main()
+    waits_ms = [1000 * one for one in workers.waits_s]
+    part = f"{kind}: {jobs:,} jobs through {SLOTS} slots" + (", each with an image" * images)
+    return [
+        Figure(part, "from due to ended, jobs", jobs / elapsed_s, "1/s", at_least=RATE_GOAL),
+        Figure(part, "processor time a job", processor_ms, "ms"),
+        Figure(
+            part,
+            "a freed slot is given again after",
+            p95(waits_ms),
+            "ms",
+            statistics.median(waits_ms),
+            at_most=LATENCY_GOAL_MS,
+        ),
+    ]

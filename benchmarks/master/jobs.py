@@ -1,46 +1,27 @@
-"""Measure the book of jobs: lists and numbers over a long history, and how fast jobs go through.
-
-    python benchmarks/jobs_and_lists.py [--jobs 100000] [--queued 2000] [--rounds 40]
-        [--through 2000] [--url postgresql://…] [--json FILE]
-
-The history is made from a seed. SQLite is measured in a temporary directory on this disk;
-PostgreSQL on a server that is started for it, where Debian's package is installed, or on the one
-of ``--url``, whose database must be empty. Both write as durably as they do in a site. Prints a
-table of times in milliseconds, and JSON with the same figures.
-"""
+"""Lists and numbers over a long history of jobs, made from a seed, as a person looks at them."""
 
 from __future__ import annotations
 
-import argparse
-import contextlib
 import json
 import random
-import statistics
-import tempfile
-import time
-from concurrent.futures import ThreadPoolExecutor
-from dataclasses import dataclass, replace
+from dataclasses import replace
 from datetime import UTC, datetime, timedelta
 from functools import partial
-from pathlib import Path
-from queue import SimpleQueue
 from typing import TYPE_CHECKING, Any
 
 import sqlalchemy as sa
 
+from benchmarks.master.figures import Figure, list_figures
+from benchmarks.master.places import settle
 from holdfast.base.clock import SystemClock
 from holdfast.base.ids import ClientName, ImageId, JobId, PolicyName, SourceName
-from holdfast.control.broker import Broker, Kind, Need, Request, Resource
-from holdfast.control.database import Database
 from holdfast.control.jobs import (
     Job,
     JobBook,
     JobError,
     JobKind,
     JobState,
-    NewJob,
     Outcome,
-    Result,
     Severity,
     Sort,
     Wanted,
@@ -49,10 +30,11 @@ from holdfast.control.jobs import (
 from holdfast.control.jobs.job import Event, counted
 from holdfast.control.jobs.rows import values_of, values_of_event
 from holdfast.control.jobs.schema import job_events, job_work, jobs
-from tests.kit import postgres
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from holdfast.control.database import Database
 
 SEED = 20261121
 CLIENTS = 500
@@ -61,8 +43,7 @@ DAYS = 90
 END = datetime(2026, 11, 21, tzinfo=UTC)
 EVENTS = 10_000
 AT_ONCE = 5000
-UNIT = Resource(Kind.STORAGE_UNIT_SLOTS, "default")
-SLOTS = 16
+QUEUED = 2_000
 OUTCOMES = [
     (Outcome.COMPLETED, 80),
     (Outcome.COMPLETED_WITH_WARNINGS, 8),
@@ -71,13 +52,6 @@ OUTCOMES = [
     (Outcome.CANCELLED, 1),
     (Outcome.MISSED, 2),
 ]
-
-
-@dataclass(frozen=True)
-class Figure:
-    name: str
-    p50_ms: float
-    p95_ms: float
 
 
 class History:
@@ -133,9 +107,8 @@ class History:
         )
 
 
-def fill(database: Database, history: History) -> float:
-    """Write the history; seconds that took."""
-    begun = time.perf_counter()
+def fill(database: Database, history: History) -> None:
+    """Write the history."""
     work = json.dumps({"paths": ["/srv/data"], "exclude": ["*.tmp"] * 10, "compression": 2})
     rows = [values_of(job) for job in history.rows()]
     for at in range(0, len(rows), AT_ONCE):
@@ -160,10 +133,6 @@ def fill(database: Database, history: History) -> float:
                 for seq in range(1, EVENTS + 1)
             ],
         )  # fmt: skip
-    if database.file is None:
-        with database.session() as connection:
-            connection.execute(sa.text("VACUUM ANALYZE"))
-    return time.perf_counter() - begun
 
 
 def questions(book: JobBook, rng: random.Random) -> dict[str, Callable[[], object]]:
@@ -220,8 +189,6 @@ def questions(book: JobBook, rng: random.Random) -> dict[str, Callable[[], objec
         "events of a job, a page by path": lambda: book.events(
             newest.id, None, Sort("path", descending=rng.random() < 0.5)
         ),
-        "ready jobs, numbers only": book.ready_ids,
-        "ready jobs, all for the broker": book.ready,
     }
     quarter = {"since": END - timedelta(days=DAYS)}
     for sort in lists.SORTS:
@@ -232,111 +199,10 @@ def questions(book: JobBook, rng: random.Random) -> dict[str, Callable[[], objec
     return found
 
 
-def measured(name: str, ask: Callable[[], object], rounds: int) -> Figure:
-    ask()
-    times = []
-    for _ in range(rounds):
-        begun = time.perf_counter()
-        ask()
-        times.append((time.perf_counter() - begun) * 1000)
-    return Figure(name, statistics.median(times), statistics.quantiles(times, n=20)[-1])
-
-
-def through(book: JobBook, count: int) -> float:
-    """Jobs a second from queue to end, each told of singly by a mover that does nothing."""
-    new = [
-        NewJob(
-            kind=JobKind.BACKUP,
-            work={"paths": ["/"]},
-            policy=PolicyName("bench"),
-            client=ClientName(f"c{number}"),
-            storage_unit="default",
-        )
-        for number in range(count)
-    ]
-    broker = Broker()
-    broker.set_limit(UNIT, SLOTS)
-    begun = time.perf_counter()
-    added = {one.id for one in book.enqueue(new)}
-    for one in book.ready(added):
-        needs = (
-            Need(UNIT),
-            Need(Resource(Kind.CLIENT_STREAMS, str(one.client))),
-            Need(Resource(Kind.POLICY_JOBS, str(one.policy))),
-        )
-        broker.submit(Request(one.id, needs, one.priority, one.queued_at))
-    done: SimpleQueue[JobId] = SimpleQueue()
-
-    def work(job: Job) -> None:
-        book.end(job.id, job.fence, Result(Outcome.COMPLETED, counters={"files": 1}))
-        done.put(job.id)
-
-    with ThreadPoolExecutor(SLOTS) as movers:
-        for _ in range(count):
-            for granted in book.grant(broker.round(SystemClock().now())):
-                movers.submit(work, granted.job)
-            broker.release(done.get())
-    return count / (time.perf_counter() - begun)
-
-
-@contextlib.contextmanager
-def servers(url: str | None) -> Iterator[dict[str, Path | str]]:
-    """Places for databases, by the names of their kinds."""
-    with contextlib.ExitStack() as stack:
-        directory = stack.enter_context(tempfile.TemporaryDirectory())
-        places: dict[str, Path | str] = {"SQLite": Path(directory) / "control.db"}
-        binaries = postgres.programs()
-        if url is not None:
-            places["PostgreSQL"] = url
-        elif binaries is not None:
-            # unlike in tests, what is committed is on disk
-            durable = {"fsync": "on", "full_page_writes": "on", "shared_buffers": "128MB"}
-            postgres._OPTIONS.update(durable)  # noqa: SLF001 - nobody else needs another server
-            server = stack.enter_context(postgres.server(binaries))
-            places["PostgreSQL"] = server.database()[1]
-        yield places
-
-
-def main() -> None:
-    """Measure, and print."""
-    parser = argparse.ArgumentParser(description=__doc__)
-    parser.add_argument("--jobs", type=int, default=100_000, help="ended jobs in the history")
-    parser.add_argument("--queued", type=int, default=2_000, help="jobs that wait")
-    parser.add_argument("--rounds", type=int, default=40, help="times that each question is asked")
-    parser.add_argument("--through", type=int, default=2_000, help="jobs that go through")
-    parser.add_argument("--url", help="an empty PostgreSQL database")
-    parser.add_argument("--json", type=Path, help="where to write the figures")
-    given = parser.parse_args()
-    figures: dict[str, dict[str, Any]] = {}
-    with servers(given.url) as places:
-        for kind, place in places.items():
-            database = Database(place)
-            database.migrate()
-            filled_s = fill(database, History(given.jobs, given.queued))
-            book = JobBook(database, SystemClock())
-            asked = questions(book, random.Random(SEED))
-            found = [measured(name, ask, given.rounds) for name, ask in asked.items()]
-            rate = through(book, given.through)
-            database.close()
-            print(f"\n{kind}: {given.jobs:,} ended jobs and {given.queued:,} that wait")
-            print(f"{'question':<46}{'p50 ms':>10}{'p95 ms':>10}")
-            for one in found:
-                mark = "  over 100 ms" if one.p95_ms > 100 else ""
-                print(f"{one.name:<46}{one.p50_ms:>10.1f}{one.p95_ms:>10.1f}{mark}")
-            print(f"{'jobs a second, enqueued, granted and ended':<46}{rate:>10.0f}")
-            figures[kind] = {
-                "filled_s": round(filled_s, 1),
-                "jobs_a_second": round(rate),
-                "questions": {
-                    one.name: {"p50_ms": round(one.p50_ms, 2), "p95_ms": round(one.p95_ms, 2)}
-                    for one in found
-                },
-            }
-    if given.json is not None:
-        given.json.write_text(json.dumps(figures, indent=2) + "\n")
-    else:
-        print(json.dumps(figures))
-
-
-if __name__ == "__main__":
-    main()
+def figures(kind: str, database: Database, ended: int, rounds: int) -> list[Figure]:
+    """Ask everything of a site with so many jobs that have ended."""
+    fill(database, History(ended, QUEUED))
+    settle(database)
+    book = JobBook(database, SystemClock())
+    part = f"{kind}: lists over {ended:,} ended jobs and {QUEUED:,} that wait"
+    return list_figures(part, questions(book, random.Random(SEED)), rounds)

@@ -1,0 +1,1 @@
+"""What the master server reaches: `python benchmarks/master/run.py`."""
