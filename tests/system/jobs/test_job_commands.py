@@ -105,6 +105,15 @@ def filled(template: Path, tmp_path: Path) -> Command:
     return Command(tmp_path / "home")
 
 
+def test_the_word_alone_lists(site: Command) -> None:
+    for word in ("jobs", "audit"):
+        assert site(word).assert_ok().text == site(word, "list").assert_ok().text
+        rows = site(word, "list", "--limit", "1", "--json").assert_ok().text
+        assert site(word, "--limit", "1", "--json").assert_ok().text == rows
+        assert "Commands:" in site(word, "--help").assert_ok().text
+        site(word, "nothing").assert_failed(64, "No such command 'nothing'")
+
+
 def test_jobs_are_listed_with_what_they_wait_for(filled: Command) -> None:
     listed = filled("jobs", "list").assert_ok()
     titles, *rows = listed.text.splitlines()

@@ -103,7 +103,12 @@ def _in_process(home: Path, token: str | None) -> ApiClient:
 
 
 class ApiClient:
-    """A connection to one site's API. Thread-safe; close it, or use it in a ``with``."""
+    """A connection to one site's API. Thread-safe; close it, or use it in a ``with``.
+
+    Attributes:
+        is_served: Whether somebody is there to do what is asked for; else it is done when the
+            site is served.
+    """
 
     def __init__(
         self,
@@ -122,6 +127,7 @@ class ApiClient:
             token: What is shown at the door.
             closing: What is to be done after the last request.
         """
+        self.is_served = True
         self._where = where
         self._closing = contextlib.ExitStack()
         if closing is not None:
@@ -177,7 +183,9 @@ class ApiClient:
 
         state: dict[str, Any] = {}
         announce(state, Peer(os.geteuid()))
-        return cls(InProcess(app, state), _LOCAL, "this process", token, closing)
+        client = cls(InProcess(app, state), _LOCAL, "this process", token, closing)
+        client.is_served = False
+        return client
 
     def get(self, path: str, /, *, timeout_s: float = TIMEOUT_S, **parameters: object) -> Any:
         """Ask for something.

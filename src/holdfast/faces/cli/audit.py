@@ -38,9 +38,9 @@ OUTCOMES = ("done", "refused", "failed", "unknown")
 """As the control floor has them; to load that for a help text would take long."""
 
 
-@click.group(cls=Group, no_args_is_help=False)
+@click.group(cls=Group, default="list")
 def audit() -> None:
-    """The log of every act."""
+    """The log of every act; alone, 'list'."""
 
 
 @audit.command(

@@ -30,9 +30,9 @@ _JOBS = [("JOB", "Numbers of jobs, as 'holdfast jobs list' shows them.")]
 _JOB = [("JOB", "Number of a job, as 'holdfast jobs list' shows it.")]
 
 
-@click.group(cls=Group, no_args_is_help=False)
+@click.group(cls=Group, default="list")
 def jobs() -> None:
-    """What there is to do, who does it, and what came of it."""
+    """What there is to do, who does it, and what came of it; alone, 'list'."""
 
 
 @jobs.command(

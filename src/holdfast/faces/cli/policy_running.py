@@ -47,12 +47,15 @@ def run(
     body = {"schedule": schedule, "kind": kind, "clients": list(clients)}
     with open_api(url) as api:
         queued = api.post(at("policies", name, "runs"), body)
+        begins = api.is_served
     if as_json:
         screen.json(queued)
         return EXIT_OK
     screen.line(str(queued["job"]))
     parts = f", in {queued['parts']} parts" if queued["parts"] else ""
-    screen.say(f"job {queued['job']} is queued{parts}; 'holdfast serve' begins it")
+    job = queued["job"]
+    then = f"'holdfast jobs watch {job}' follows it" if begins else "'holdfast serve' begins it"
+    screen.say(f"job {job} is queued{parts}; {then}")
     return EXIT_OK
 
 

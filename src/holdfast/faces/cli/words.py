@@ -55,9 +55,24 @@ class Command(click.Command):
 
 
 class Group(click.Group):
-    """Commands that share a word, in the order of their module."""
+    """Commands that share a word, in the order of their module.
+
+    Attributes:
+        default: The one that is meant where the word stands alone, or before options.
+    """
 
     command_class = Command
+
+    def __init__(self, *given: Any, default: str | None = None, **named: Any) -> None:
+        super().__init__(*given, **named)
+        self.default = default
+
+    def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        """Put in the command that is meant."""
+        is_option = bool(args) and args[0].startswith("-") and args[0] not in ctx.help_option_names
+        if self.default is not None and (not args or is_option):
+            args = [self.default, *args]
+        return super().parse_args(ctx, args)
 
     def list_commands(self, ctx: click.Context) -> list[str]:  # noqa: ARG002
         """The names of all."""
