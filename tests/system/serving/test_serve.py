@@ -25,6 +25,8 @@ if TYPE_CHECKING:
     from tests.kit.command import Command
 
 CLIENT = ClientName(os.uname().nodename)
+KILLS = int(os.environ.get("HOLDFAST_TEST_KILLS", "6"))
+"""How often a site is killed; each time costs seconds, and two hundred are right now and then."""
 
 
 def often(tree: Path, **more: Any) -> Policy:
@@ -98,7 +100,7 @@ def test_killed_at_any_moment_it_goes_on_and_loses_nothing(
 ) -> None:
     dice = random.Random(7)
     put_policies(database(site), often(tree))
-    for _ in range(6):
+    for _ in range(KILLS):
         with served(site) as running:
             another_image(site)
             until(lambda: dice.random() < 0.2, "the moment")
