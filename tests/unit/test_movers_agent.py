@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from dataclasses import dataclass, field
 from types import SimpleNamespace
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from holdfast.base.errors import DatabaseLost, NoSpace
+from holdfast.base.errors import DatabaseLost, InputOutput, NoSpace
 from holdfast.movers.agent import COUNTERS, Agent, ForSite, Restore
 from holdfast.wire.messages import (
     Answer,
@@ -172,17 +173,53 @@ def test_a_restore_is_done_and_its_findings_are_told(tmp_path: Path) -> None:
         )
         return cast("RestoreResult", SimpleNamespace(findings=[finding], findings_total=2))
 
-    work = RestoreWork("ab" * 16, ("/srv/\udcff",), str(tmp_path), verify=True)
-    for fence in (1, 2):
-        offer = WorkOffer(7, fence, LEASE_S, work)
-        agent(Backup(time), master, time, restore=restore).work(offer)
+    work = RestoreWork("ab" * 16, ("/srv/\udcff",), str(tmp_path / "back"), verify=True)
+    agent(Backup(time), master, time, restore=restore).work(WorkOffer(7, 1, LEASE_S, work))
     assert orders[0].paths == (b"/srv/\xff",)
-    # What lies there at the second attempt is what the first one left.
-    assert [one.overwrite for one in orders] == [None, "always"]
+    assert list((tmp_path / "back").iterdir()) == []
     ended = master.ended[0]
     assert (ended.image, ended.error, ended.events_total) == (None, None, 2)
     assert [one.cause for one in ended.events] == ["foreign-owner"]
     assert work_from_json(work.to_json()) == work
+
+
+def test_a_restore_that_was_cut_off_goes_on_into_what_is_its_own(tmp_path: Path) -> None:
+    time, master = Time(), FakeMaster()
+    orders: list[RestoreOrder] = []
+    target = tmp_path / "back"
+
+    def restore(order: RestoreOrder, _report: Reporter) -> RestoreResult:
+        orders.append(order)
+        (target / "a").write_text("half of it")
+        if len(orders) == 1:
+            raise InputOutput("the disk went away")
+        target.chmod(0o555)
+        os.utime(target, ns=(5, 7))
+        return cast("RestoreResult", SimpleNamespace(findings=[], findings_total=0))
+
+    work = RestoreWork("ab" * 16, (), str(target))
+    for fence in (1, 2):
+        offer = WorkOffer(7, fence, LEASE_S, work)
+        agent(Backup(time), master, time, restore=restore).work(offer)
+    assert [one.overwrite for one in orders] == ["never", "always"]
+    assert [one.error and one.error.code for one in master.ended] == ["io", None]
+    assert [one.name for one in target.iterdir()] == ["a"]
+    assert (target.stat().st_mode & 0o777, target.stat().st_mtime_ns) == (0o555, 7)
+
+
+@pytest.mark.parametrize("fence", [1, 2])
+def test_no_attempt_of_a_restore_touches_what_somebody_else_put_there(
+    tmp_path: Path, fence: int
+) -> None:
+    """The first attempt may have ended with its master before it looked at the directory."""
+    time, master = Time(), FakeMaster()
+    (tmp_path / "mine").write_text("the only copy")
+    work = RestoreWork("ab" * 16, (), str(tmp_path))
+    agent(Backup(time), master, time, restore=no_restore).work(WorkOffer(7, fence, LEASE_S, work))
+    (ended,) = master.ended
+    assert ended.error is not None
+    assert ended.error.code == "target-not-empty"
+    assert [one.name for one in tmp_path.iterdir()] == ["mine"]
 
 
 def test_an_error_is_told_with_its_code(tmp_path: Path) -> None:
@@ -285,6 +322,44 @@ def test_the_command_after_runs_where_the_backup_failed_and_hides_nothing(tmp_pa
     assert ended.error is not None
     assert ended.error.code == "no-space"
     assert "failed=1" in ended.events[0].message
+
+
+@pytest.mark.parametrize("answer", [Answer.STOP, Answer.FENCED])
+@pytest.mark.parametrize("before", [True, False], ids=["in the first command", "in the backup"])
+def test_the_command_after_ends_in_peace_when_the_work_is_stopped(
+    tmp_path: Path, answer: Answer, before: bool
+) -> None:
+    """What a pre-command froze must not stay frozen because somebody cancelled the job."""
+    time, master = Time(), FakeMaster()
+    thawed = tmp_path / "thawed"
+    master.answer = lambda _message: answer if master.heard[1:] else Answer.GO_ON
+    sleep = "import time; time.sleep(30)" if before else "pass"
+    after = say(f"import time; time.sleep(1); open({str(thawed)!r}, 'w')")
+    work = offer(tmp_path, pre_command=say(sleep), post_command=after)
+
+    def passing() -> float:
+        time.now_s += 0.5
+        return time.now_s
+
+    Agent(Backup(time), no_restore, nothing, master, passing).work(work)
+    assert thawed.exists()
+    assert [one.error and one.error.code for one in master.ended] == [
+        "cancelled" if answer is Answer.STOP else "fenced"
+    ]
+
+
+def test_a_command_before_that_took_too_long_is_tidied_up_after(tmp_path: Path) -> None:
+    time, master = Time(), FakeMaster()
+    thawed = tmp_path / "thawed"
+    work = offer(
+        tmp_path,
+        pre_command=say("import time; time.sleep(30)"),
+        post_command=say(f"open({str(thawed)!r}, 'w')"),
+        command_timeout_s=1,
+    )
+    agent(Backup(time), master, time).work(work)
+    assert thawed.exists()
+    assert [one.error and one.error.code for one in master.ended] == ["command-failed"]
 
 
 def test_a_failed_command_after_is_the_jobs_failure_and_keeps_the_image_known(

@@ -404,7 +404,13 @@ class ClockDoubtful(HoldfastError):
 
 
 class CommandFailed(HoldfastError):
-    """What a policy wants run before or after a backup failed."""
+    """What a policy wants run before or after a backup failed.
+
+    Attributes:
+        cut_off: Whether it was killed, as it took too long, and could not tidy up.
+    """
+
+    cut_off: bool = False
 
     code = "command-failed"
     retry = Retry.SAME_TARGET

@@ -8,6 +8,7 @@ told of the end once, with the fence under which it came to be.
 
 from __future__ import annotations
 
+import contextlib
 import os
 import time
 from dataclasses import dataclass
@@ -17,7 +18,8 @@ from holdfast.base.errors import Cancelled, CommandFailed, Fenced, HoldfastError
 from holdfast.base.ids import ClientName, ImageId, SourceName
 from holdfast.movers.backup_run import BackupOrder, absolute_paths
 from holdfast.movers.commands import run_command
-from holdfast.movers.restore_run import Overwrite, RestoreOrder
+from holdfast.movers.restore_mark import RestoreMark
+from holdfast.movers.restore_run import RestoreOrder
 from holdfast.wire.messages import (
     Answer,
     ImageNote,
@@ -144,22 +146,24 @@ class _Task:
             self._back_up(work)
 
     def _restore(self, work: RestoreWork) -> None:
-        # What lies in a directory that had to be empty is from the attempt before.
-        again: Overwrite | None = "always" if self._offer.fence > 1 else None
+        target = os.fsencode(work.target)
+        mark = None if work.overwrite else RestoreMark(target, self._offer.job_id)
         order = RestoreOrder(
             image=ImageId(work.image),
             paths=tuple(os.fsencode(path) for path in work.paths),
-            target=os.fsencode(work.target),
-            overwrite=work.overwrite or again,
+            target=target,
+            overwrite=work.overwrite if mark is None else mark.claim(),
             strip_components=work.strip_components,
             verify=work.verify,
         )
         result = self._agent.restore(order, self._report)
+        if mark is not None:
+            mark.remove()
         self._findings, self._findings_total = result.findings, result.findings_total
 
     def _back_up(self, work: BackupWork) -> None:
         if work.pre_command:
-            self._command(work, work.pre_command, "pre-command", {})
+            self._pre(work)
         failed = True
         try:
             self._image = self._agent.back_up(_order(work), self._report)
@@ -199,32 +203,59 @@ class _Task:
             else:
                 return
 
-    def _post(self, work: BackupWork, *, failed: bool) -> None:
+    def _pre(self, work: BackupWork) -> None:
         try:
-            self._command(
-                work, work.post_command, "post-command", {"HOLDFAST_FAILED": "1" if failed else "0"}
-            )
+            self._command(work, work.pre_command, "pre-command", {}, self._alive)
+        except (Cancelled, Fenced):
+            cut_off = True
+            raise
+        except CommandFailed as error:
+            cut_off = error.cut_off
+            raise
+        else:
+            cut_off = False
+        finally:
+            # One that failed by itself has tidied up; one that was killed could not.
+            if cut_off and work.post_command:
+                self._post(work, failed=True)
+
+    def _post(self, work: BackupWork, *, failed: bool) -> None:
+        failed_is = {"HOLDFAST_FAILED": "1" if failed else "0"}
+        try:
+            self._command(work, work.post_command, "post-command", failed_is, self._renew)
         except CommandFailed:
             # It must not hide why the backup itself failed.
             if not failed:
                 raise
 
     def _command(
-        self, work: BackupWork, command: tuple[str, ...], which: str, environ: dict[str, str]
+        self,
+        work: BackupWork,
+        command: tuple[str, ...],
+        which: str,
+        environ: dict[str, str],
+        alive: Callable[[], None],
     ) -> None:
         labels = {f"HOLDFAST_{name.upper()}": value for name, value in work.labels.items()}
         try:
-            said = run_command(command, {**labels, **environ}, work.command_timeout_s, self._alive)
+            said = run_command(command, {**labels, **environ}, work.command_timeout_s, alive)
         except CommandFailed as error:
             message = f"{which}: {error.message}"
             self._events.append(WorkEvent("error", error.code, message))
-            raise CommandFailed(message, error.hint) from error
+            told = CommandFailed(message, error.hint)
+            told.cut_off = error.cut_off
+            raise told from error
         if said:
             self._events.append(WorkEvent("info", which, f"{which} said: {said}"))
 
     def _report(self, counters: Counters) -> None:
         self._counters = {name: getattr(counters, name) for name in COUNTERS}
         self._alive()
+
+    def _renew(self) -> None:
+        """Renew the lease for what is to be done whoever has the job, or wants it stopped."""
+        with contextlib.suppress(Cancelled, Fenced):
+            self._alive()
 
     def _alive(self) -> None:
         """Renew the lease if it is time to; raise if the work is to stop."""

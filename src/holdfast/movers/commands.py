@@ -67,7 +67,9 @@ def run_command(
         said = _end_of(output)
     tail = f": {said.splitlines()[-1]}" if said else ""
     if status is None:
-        raise CommandFailed(f"'{shown}' took longer than {format_duration(timeout_s)}{tail}")
+        late = CommandFailed(f"'{shown}' took longer than {format_duration(timeout_s)}{tail}")
+        late.cut_off = True
+        raise late
     if status != 0:
         how = f"signal {-status}" if status < 0 else f"exit status {status}"
         raise CommandFailed(f"'{shown}' ended with {how}{tail}")

@@ -93,7 +93,7 @@ class Steward:
 
     def _keep_house(self, _: SiteWork, report: Reporter, alive: Alive) -> list[WorkEvent]:
         gone, events = self._let_go(retention.preview(self._master.site, None), alive)
-        events += self._forget_old_jobs()
+        events += self._forget_old_jobs(alive)
         events += self._clean_up()
         return events + (self._collect(report) if gone else [])
 
@@ -153,13 +153,14 @@ class Steward:
             return [WorkEvent("warning", "lost", lost), *_unreadable(found)]
         return _unreadable(found)
 
-    def _forget_old_jobs(self) -> list[WorkEvent]:
+    def _forget_old_jobs(self, alive: Alive) -> list[WorkEvent]:
         master = self._master
         age = timedelta(seconds=master.settings.seconds("jobs.history"))
         before = master.clock.now() - age
         total = 0
         while count := master.jobs.forget(before):
             total += count
+            alive()
         if not total:
             return []
         said = f"{format_count(total)} jobs that ended before {before:%Y-%m-%d} are forgotten"
