@@ -351,11 +351,11 @@ class Site:
             ImageMissing: There is no such image.
             ImageProtected: A hold or a lock keeps it.
         """
-        self.catalog.require_unprotected(image)
-        # An earlier try may have ended between the two: then the catalog alone still has it.
-        with contextlib.suppress(ImageMissing):
-            self.pool.expire(image)
-        self.catalog.expire(image)
+        with self.catalog.letting_go(image):
+            # An earlier try may have ended between the two: then the catalog alone still has it.
+            with contextlib.suppress(ImageMissing):
+                self.pool.expire(image)
+            self.catalog.expire(image)
 
     def rebuild_catalog(
         self, rows: RowsReporter | None = None

@@ -22,9 +22,10 @@ from holdfast.base import clock as clocks
 from holdfast.base.clock import ClockMark
 from holdfast.base.errors import CatalogError, Invalid, PathMissing
 from holdfast.base.ids import ImageId, PoolId, SourceName, clean_path
-from holdfast.control.catalog import pattern, protection, registry
+from holdfast.control.catalog import pattern, registry
 from holdfast.control.catalog.cleaning import CleanUp
 from holdfast.control.catalog.damage import DATABASE, FILES
+from holdfast.control.catalog.holding import Holding
 from holdfast.control.catalog.indexer import Indexer
 from holdfast.control.catalog.lane import Lane
 from holdfast.control.catalog.on_sqlite import SourceFiles
@@ -41,7 +42,6 @@ if TYPE_CHECKING:
 
     from holdfast.base.clock import Clock
     from holdfast.control.catalog.file_rows import FileRows, RowsReader, Source
-    from holdfast.control.catalog.protection import Protection
     from holdfast.control.catalog.rows import (
         CleanUpResult,
         CopyRow,
@@ -58,7 +58,7 @@ if TYPE_CHECKING:
     )
 
 
-class Catalog:
+class Catalog(Holding):
     """One site's catalog. Thread-safe; several processes may have it open.
 
     What it records is durable on return.
@@ -67,10 +67,9 @@ class Catalog:
     def __init__(
         self, database: Database, files: FileRows, clock: Clock, *, owns: bool = True
     ) -> None:
-        self._database = database
+        super().__init__(database, clock)
         self._owns = owns
         self._files = files
-        self._clock = clock
         self._indexer = Indexer(database, files, clock)
 
     @classmethod
@@ -179,58 +178,6 @@ class Catalog:
         """The images that some jobs made, by the label of the job; see `base.labels`."""
         with self._database.read() as connection:
             return registry.of_jobs(connection, jobs)
-
-    # -- protection -----------------------------------------------------------------------
-
-    def protections(self) -> dict[ImageId, Protection]:
-        """Every image that has a hold or a lock, even one that is past."""
-        with self._database.read() as connection:
-            return protection.of_all(connection)
-
-    def protection_state(self) -> list[int]:
-        """Numbers that change when a hold or a lock is placed, lifted or made longer."""
-        with self._database.read() as connection:
-            return protection.state(connection)
-
-    def require_unprotected(self, image: ImageId) -> None:
-        """Make sure that an image may go.
-
-        Raises:
-            ImageProtected: A hold or a lock keeps it.
-        """
-        with self._database.read() as connection:
-            protection.require_none(connection, image, self._clock.now_ns())
-
-    def hold(self, image: ImageId, reason: str) -> None:
-        """Keep an image until `unhold`, whatever rules say; for another reason once more.
-
-        Raises:
-            ImageMissing: The catalog does not have it.
-        """
-        with self._database.write() as connection:
-            registry.source_of(connection, image)
-            protection.hold(connection, image, reason, self._clock.now_ns())
-
-    def unhold(self, image: ImageId, reason: str | None = None) -> int:
-        """Lift the hold of this reason, or all of an image; count those that there were.
-
-        Raises:
-            ImageMissing: The catalog does not have it.
-        """
-        with self._database.write() as connection:
-            registry.source_of(connection, image)
-            return protection.unhold(connection, image, reason)
-
-    def lock(self, image: ImageId, until: datetime) -> None:
-        """Keep an image until a moment, whoever asks; a lock can be made longer only.
-
-        Raises:
-            ImageMissing: The catalog does not have it.
-            ImageProtected: It is locked for longer already.
-        """
-        with self._database.write() as connection:
-            registry.source_of(connection, image)
-            protection.lock(connection, image, clocks.to_ns(until))
 
     # -- the clock ------------------------------------------------------------------------
 
