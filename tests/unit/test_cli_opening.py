@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from holdfast.base.clock import SystemClock
-from holdfast.base.errors import WrongKey
+from holdfast.base.errors import Invalid, WrongKey
 from holdfast.faces.cli import opening
 from holdfast.site.secrets import SecretSource
 from holdfast.site.site import Site
@@ -63,3 +63,16 @@ def test_nothing_is_said_of_a_site_that_is_not_there(
 ) -> None:
     monkeypatch.setenv("HOLDFAST_HOME", str(tmp_path))
     opening.begin(["ls", "latest"])
+
+
+def test_no_command_takes_the_site_of_this_machine_for_the_one_elsewhere(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("HOLDFAST_URL", "https://master.example.org:8443")
+    opening.begin(["expire", "latest"])
+    with pytest.raises(Invalid, match=r"master\.example\.org.*this machine at") as error:
+        opening.open_site()
+    assert "unset HOLDFAST_URL" in (error.value.hint or "")
+    monkeypatch.setenv("HOLDFAST_URL", "")
+    opening.open_site().close()
+    assert (home / "config.toml").exists()

@@ -28,7 +28,6 @@ if TYPE_CHECKING:
     from types import TracebackType
 
 PREFIX = "/api/v1"
-URL_VARIABLE = "HOLDFAST_URL"
 TOKEN_VARIABLE = "HOLDFAST_TOKEN"  # noqa: S105 - the name of a variable
 
 TIMEOUT_S = 60.0
@@ -72,7 +71,7 @@ def open_api(url: str | None = None, *, anonymous: bool = False) -> ApiClient:
         NoPermission: It is somebody else's.
     """
     token = None if anonymous else os.environ.get(TOKEN_VARIABLE) or None
-    chosen = url or os.environ.get(URL_VARIABLE)
+    chosen = url or os.environ.get(opening.URL_VARIABLE)
     if chosen:
         return ApiClient.of_url(chosen, token)
     home = opening.home()

@@ -12,7 +12,7 @@ import os
 import sys
 from typing import TYPE_CHECKING
 
-from holdfast.base.errors import HoldfastError
+from holdfast.base.errors import HoldfastError, Invalid
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -25,6 +25,9 @@ OPENING = frozenset(
     {"backup", "diff", "expire", "gc", "ls", "mount", "pool", "restore", "verify"},
 )
 """Commands that open the pool, whatever their other words are."""
+
+URL_VARIABLE = "HOLDFAST_URL"
+"""Names a site that is served elsewhere."""
 
 _begun: list[Site] = []
 
@@ -48,7 +51,11 @@ def begin(arguments: Sequence[str]) -> None:
 
 
 def open_site() -> Site:
-    """Open the embedded site of this process."""
+    """Open the embedded site of this process.
+
+    Raises:
+        Invalid: The environment names a site elsewhere, whose images others are.
+    """
     return _begun.pop() if _begun else _open()
 
 
@@ -90,4 +97,11 @@ def _open() -> Site:
     from holdfast.base.clock import SystemClock
     from holdfast.site.site import Site
 
+    elsewhere = os.environ.get(URL_VARIABLE)
+    if elsewhere:
+        raise Invalid(
+            f"{URL_VARIABLE} names the site at {elsewhere}, and this command works on the site "
+            f"of this machine at {home()}",
+            f"unset {URL_VARIABLE} for that; or ask the other site over its API",
+        )
     return Site.open(home(), secret_source(), SystemClock())
