@@ -91,3 +91,16 @@ def test_a_restore_takes_paths_whatever_they_are_made_of(api: Api) -> None:
     work = work_of(api, api.client().post(f"/images/{image.id}/restores", body)["job"])
     assert isinstance(work, RestoreWork)
     assert [os.fsencode(path) for path in work.paths] == ["/srv/é".encode(), odd]
+
+
+def test_only_who_may_see_this_machine_restores_to_it(api: Api) -> None:
+    """Who may restore one client's images could else write anything on the master's machine."""
+    pool = cast("FakePool", api.master.site.pool)
+    image = pool.backup({}, "web1:/srv")
+    api.master.catalog.record_image(image, pool.pool_id)
+    path, body = f"/images/{image.id}/restores", {"target": "/back"}
+    other = api.client(api.token(Role.RESTORE_OPERATOR, Scope(("web1",)), "other"))
+    with pytest.raises(errors.Forbidden):
+        other.post(path, body)
+    both = api.client(api.token(Role.RESTORE_OPERATOR, Scope((this_client(), "web1")), "both"))
+    assert both.get(f"/jobs/{both.post(path, body)['job']}")["kind"] == "restore"

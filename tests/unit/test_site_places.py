@@ -53,3 +53,16 @@ def test_a_cache_carries_its_mark(tmp_path: Path) -> None:
         places.mark_as_cache(tmp_path / "cache")
     tag = (tmp_path / "cache" / "CACHEDIR.TAG").read_bytes()
     assert tag.startswith(b"Signature: 8a477f597d28d172789f06886806bc55")
+
+
+def test_nothing_is_restored_over_holdfasts_own_files(tmp_path: Path) -> None:
+    home, pool = tmp_path / "home", tmp_path / "pool"
+    own = [bytes(home), bytes(pool)]
+    for directory in (home, pool):
+        directory.mkdir()
+    (tmp_path / "by another name").symlink_to(pool)
+    for target in (home, home / "catalog", pool, tmp_path / "by another name" / "packs"):
+        with pytest.raises(Invalid, match="keeps its own files"):
+            places.require_outside(bytes(target), own)
+    for target in (tmp_path, tmp_path / "home2", tmp_path / "back", Path("/")):
+        places.require_outside(bytes(target), own)

@@ -88,6 +88,23 @@ def require_room_for_pool(place: str) -> None:
         )
 
 
+def require_outside(target: bytes, own: Iterable[bytes]) -> None:
+    """Refuse to restore over Holdfast's own files: the pool might be the only copy.
+
+    Raises:
+        Invalid: The target is one of these directories, or lies in one, by whatever name.
+    """
+    found = os.path.realpath(target)
+    for directory in map(os.path.realpath, own):
+        if os.path.commonpath((found, directory)) == directory:
+            shown = target.decode("utf-8", "backslashreplace")
+            raise Invalid(
+                f"'{shown}' is in {directory.decode('utf-8', 'backslashreplace')}, where "
+                "Holdfast keeps its own files",
+                "restore into another directory",
+            )
+
+
 def rules_against(directory: bytes, paths: Iterable[bytes]) -> tuple[str, ...]:
     """Write exclusion rules for a directory, for each path that it lies inside of.
 

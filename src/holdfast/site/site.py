@@ -330,7 +330,15 @@ class Site:
         return image
 
     def restore(self, order: RestoreOrder, report: Reporter | None = None) -> RestoreResult:
-        """Restore an image of the pool, or parts of it; see `movers.restore_run`."""
+        """Restore an image of the pool, or parts of it; see `movers.restore_run`.
+
+        Raises:
+            Invalid: The target is this site's own home or pool, or lies in one of them.
+        """
+        own = [os.fsencode(self.home)]
+        if places.is_directory_place(self.config.pool_url):
+            own.append(os.fsencode(self.config.pool_url))
+        places.require_outside(order.target, own)
         return run_restore(self.pool, order, report)
 
     def catch_up(self, rows: RowsReporter | None = None) -> int:

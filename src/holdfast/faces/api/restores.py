@@ -15,6 +15,7 @@ from holdfast.faces.api.images import seen
 from holdfast.faces.api.models import Model
 from holdfast.faces.api.paths import EncodedPath, decoded
 from holdfast.site import running
+from holdfast.site.probing import this_client
 from holdfast.wire.messages import RestoreWork
 
 router = make_router("Images")
@@ -71,9 +72,11 @@ def restore_image(
     """Restore an image, or parts of it, as a job; what could not be restored is in its events.
 
     Files are written by the process that serves the site, with its rights, and nothing is written
-    outside of the target.
+    outside of the target. You need to be allowed for the client that this is done on, as well as
+    for the one that the image is of.
     """
     found = seen(who, master, image)
+    who.require_clients({this_client()})
     work = RestoreWork(
         image=found,
         paths=(*body.paths, *(os.fsdecode(decoded(one)) for one in body.paths_base64)),
