@@ -20,7 +20,7 @@ CRATES := $(shell find Cargo.toml Cargo.lock crates \( -name target -o -name cor
             -o -type f \( -name '*.rs' -o -name '*.toml' -o -name '*.lock' \) -print 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-rust test-python check check-python check-rust fix bench bench-data bench-master instructions fuzz engine clean
+.PHONY: help quickstart test test-rust test-python check check-python check-rust fix bench bench-data bench-master bench-catalog instructions fuzz engine clean
 
 help: ## Say what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -55,7 +55,7 @@ fix: $(TOOLS) ## Repair what can be repaired by machine
 	$(BIN)/ruff format $(CHECKED)
 	cargo fmt --all
 
-bench: bench-data bench-master ## Measure everything
+bench: bench-data bench-master bench-catalog ## Measure everything
 
 bench-data: $(ENGINE) $(TOOLS) ## Compare with other programs on corpora made from a seed
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
@@ -63,6 +63,9 @@ bench-data: $(ENGINE) $(TOOLS) ## Compare with other programs on corpora made fr
 bench-master: $(ENGINE) $(TOOLS) ## Measure policies, jobs and lists of a large site
 	tests/install-system-packages
 	$(BIN)/python benchmarks/master/run.py $(MASTER_ARGS)
+
+bench-catalog: $(ENGINE) $(TOOLS) ## Measure the catalog of files
+	$(BIN)/python benchmarks/catalog_files.py $(CATALOG_ARGS)
 
 instructions: $(RUNTIME) ## Hold the inner loops to the instructions they are recorded with
 	tests/install-system-packages

@@ -1,7 +1,7 @@
 """Measure the file catalog against its goals, on trees made from a seed.
 
-    python -m benchmarks.catalog_files [--database sqlite] [--versions 1000000] [--json FILE]
-    python -m benchmarks.catalog_files --database postgresql [--url postgresql://user@host/empty]
+    python benchmarks/catalog_files.py [--database sqlite] [--versions 1000000] [--json FILE]
+    python benchmarks/catalog_files.py --database postgresql [--url postgresql://user@host/empty]
 
 Three quarters of the versions come with first images, the rest with later ones. Sources have the
 same tree of at most `FILES_OF_A_SOURCE` files; it stands in for the engine, ready as batches before
@@ -24,6 +24,7 @@ import resource
 import shutil
 import sqlite3
 import statistics
+import sys
 import tempfile
 import time
 from dataclasses import asdict, dataclass
@@ -31,15 +32,26 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from benchmarks.made_trees import FILES_IN_A_DIRECTORY, RARE, SEED, Image, MadePool, Tree
-from holdfast.base.clock import SystemClock
-from holdfast.base.ids import ImageId
-from holdfast.control.catalog import Catalog, Feeder
-from holdfast.control.database import Database
-from tests.kit import postgres
-
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+
+ROOT = Path(__file__).resolve().parents[1]
+if __package__ in (None, ""):
+    sys.path.insert(0, os.fspath(ROOT))
+
+from benchmarks.made_trees import (  # noqa: E402 - the path comes first
+    FILES_IN_A_DIRECTORY,
+    RARE,
+    SEED,
+    Image,
+    MadePool,
+    Tree,
+)
+from holdfast.base.clock import SystemClock  # noqa: E402
+from holdfast.base.ids import ImageId  # noqa: E402
+from holdfast.control.catalog import Catalog, Feeder  # noqa: E402
+from holdfast.control.database import Database  # noqa: E402
+from tests.kit import postgres  # noqa: E402
 
 FILES_OF_A_SOURCE = 1_200_000
 TREE = 200_000
@@ -190,12 +202,13 @@ class Bench:
     def incrementals(self, work: str, source: str, neighbours: int, goal: float | None) -> None:
         found = []
         for number in range(INCREMENTALS + 1):
-            self.pool.feeds.append(self.tree.changed(CHANGES, neighbours))
+            changed = self.tree.changed(CHANGES, neighbours)
+            self.versions += sum(len(batch.rows) for batch in changed)
+            self.pool.feeds.append(changed)
             image = self.record(self.pool.add(source, len(self.pool.feeds) - 1))
             took = timed(partial(self.catalog.ingest, self.pool, image))
             if number:
                 found.append(took)
-        self.versions += CHANGES * (INCREMENTALS + 1)
         self.note_medians(work, found, goal)
 
     def stored(self) -> None:
@@ -214,7 +227,7 @@ class Bench:
                     "WHERE relnamespace = 'file_rows'::regnamespace AND relkind = 'r'"
                 ).scalar_one()
         self.note(Figure("versions", self.versions, ""))
-        self.note(Figure("stored, all in, a version", size / self.versions, "bytes", goal=115))
+        self.note(Figure("stored, all in, a version", int(size) / self.versions, "bytes", goal=115))
 
     # -- asking -----------------------------------------------------------------------------
 

@@ -72,8 +72,10 @@ class Tree:
     def changed(self, count: int, neighbours: int = 1) -> list[Batch]:
         """Changes of so many files, in the order of the tree, some of them side by side."""
         count = min(count, self.entries // 2)
-        begins = self._rng.sample(range(0, self.entries - neighbours, neighbours), count)
-        places = sorted(begins[: -(-count // neighbours)])
+        # some of what is met are directories, and stay
+        possible = range(0, self.entries - neighbours, neighbours)
+        groups = min(len(possible), count * 11 // (10 * neighbours) + 1)
+        places = sorted(self._rng.sample(possible, groups))
         dirs: list[bytes] = []
         rows: list[ChangeRow] = []
         for begin in places:

@@ -16,6 +16,7 @@ from xml.etree import ElementTree as ET
 import pytest
 
 from benchmarks import (
+    catalog_files,
     content,
     corpora,
     generations,
@@ -534,3 +535,24 @@ def test_limits_are_told_beside_the_works_they_hold_for() -> None:
     corpus = {"name": "large", "title": "t", "rows": report.summary(large_rows())}
     text = page.page(result(corpora=[corpus]))
     assert "zstd -1 -T0 7.90 (7.90-7.90) first backup 1.27x" in " ".join(text.split())
+
+
+def test_the_catalog_is_measured_against_its_goals(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setattr(catalog_files, "TREE", 500)
+    monkeypatch.setattr(catalog_files.Bench, "calibrate", lambda *_: None)
+    words = ["--versions", "6000", "--directory", str(tmp_path), "--json", str(tmp_path / "json")]
+    monkeypatch.setattr(sys, "argv", ["catalog_files.py", *words])
+    catalog_files.main()
+    made = json.loads((tmp_path / "json").read_text())
+    figures = {one["work"]: one for one in made["figures"]}
+    assert figures["versions"]["value"] > 4500
+    assert figures["first images, two streams at a time"]["goal"] == 170_000
+    assert figures["stored, all in, a version"]["value"] > 50
+    assert figures["stored, all in, a version"]["met"] == (
+        figures["stored, all in, a version"]["value"] <= 115
+    )
+    assert [path.name for path in tmp_path.iterdir()] == ["json"]
+    told = capsys.readouterr().out
+    assert all(one in told for one in ("median", "goal", "170,000", "load after"))

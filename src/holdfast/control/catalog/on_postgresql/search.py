@@ -47,20 +47,29 @@ SELECT file_set, id, name, folded FROM file_rows.names
 WHERE folded LIKE {like} AND file_set = ANY({sets})
 """
 
-# Each name by its key, whatever the planner believes of how many there are.
+# Name by name, each by its key, until there are as many as are wanted: some are in thousands of
+# directories.
 _VERSIONS = f"""
-SELECT w.file_set, w.name, v.directory, v.first, v.last, {ATTRIBUTES}
+SELECT w.file_set, w.name, found.*
 FROM unnest(%b::int[], %b::int[]) w (file_set, name)
-JOIN file_rows.versions v ON v.file_set = w.file_set AND v.name = w.name
-ORDER BY 1, 2, 3, 4
+CROSS JOIN LATERAL (
+    SELECT v.directory, v.first, v.last, {ATTRIBUTES} FROM file_rows.versions v
+    WHERE v.file_set = w.file_set AND v.name = w.name
+    ORDER BY v.directory, v.first
+) found
+LIMIT %b
 """  # noqa: S608
 
 _NEWEST = f"""
-SELECT DISTINCT ON (w.file_set, w.name, v.directory)
-    w.file_set, w.name, v.directory, v.first, v.last, {ATTRIBUTES}
+SELECT w.file_set, w.name, found.*
 FROM unnest(%b::int[], %b::int[]) w (file_set, name)
-JOIN file_rows.versions v ON v.file_set = w.file_set AND v.name = w.name
-ORDER BY 1, 2, 3, 4 DESC
+CROSS JOIN LATERAL (
+    SELECT DISTINCT ON (v.directory) v.directory, v.first, v.last, {ATTRIBUTES}
+    FROM file_rows.versions v
+    WHERE v.file_set = w.file_set AND v.name = w.name
+    ORDER BY v.directory, v.first DESC
+) found
+LIMIT %b
 """  # noqa: S608
 
 _DIRECTORIES = """
@@ -98,9 +107,11 @@ def find(
     answers = _Answers(connection, sets)
     names = sql.SQL(_NAMES).format(like=sql.Literal(pattern.like), sets=sql.Literal(list(sets)))
     query = _VERSIONS if versions else _NEWEST
+    # of what only its path may rule out, more may be needed
+    most = limit if pattern.is_plain else None
     for some in _names(connection, names, pattern, limit):
         keys = [list(column) for column in zip(*some, strict=True)]
-        rows = connection.execute(query, keys, binary=True).fetchall()
+        rows = sorted(connection.execute(query, [*keys, most], binary=True).fetchall())
         answers.learn(rows)
         for row in rows:
             above = answers.path(row[0], row[2])
