@@ -17,6 +17,7 @@ from holdfast.base import config as site_config
 from holdfast.base import image_names
 from holdfast.base.config import SiteConfig
 from holdfast.base.errors import (
+    Busy,
     CatalogDamaged,
     ImageMissing,
     InputOutput,
@@ -30,7 +31,7 @@ from holdfast.base.meanwhile import Meanwhile
 from holdfast.control.inbox import Inbox
 from holdfast.movers.backup_run import run_backup
 from holdfast.movers.restore_run import run_restore
-from holdfast.site import places, secrets
+from holdfast.site import local_socket, places, secrets
 from holdfast.vault import PoolKey, add_slot, create_pool, open_pool, unwrap, unwrapping
 
 if TYPE_CHECKING:
@@ -373,6 +374,10 @@ class Site:
         Returns:
             What was brought back; and where a damaged catalog is kept, with the holds and locks
             that it knew, if that was in the way.
+
+        Raises:
+            Busy: It is damaged, and another process serves the site: that one would go on writing
+                to what is set aside.
         """
         from holdfast.control.catalog import set_aside
 
@@ -387,11 +392,20 @@ class Site:
             result = self._catalog.rebuild(pool, rows)
         except CatalogDamaged:
             self.close()
+            self._require_unserved()
             aside = set_aside(self.home / "catalog", self.clock)
             self._catalog = self._open_catalog()
             result = self._catalog.rebuild(pool, rows)
         self._inbox.forget(noted)
         return result, aside
+
+    def _require_unserved(self) -> None:
+        place = self.home / local_socket.NAME
+        if local_socket.answers(place):
+            raise Busy(
+                f"the catalog is damaged, and open to whoever serves the site at {place}",
+                "stop that process, rebuild the catalog, then serve the site again",
+            )
 
     def refill_catalog(self, rows: RowsReporter | None = None) -> RebuildResult:
         """The same for a catalog that is open and may be in use: it stays where it is.
