@@ -14,60 +14,74 @@ from holdfast.control.retention import Candidate, judge, judge_each
 from holdfast.control.retention.clock_watch import jump
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from datetime import tzinfo
 
     from holdfast.base.ids import ImageId, PolicyName
     from holdfast.control.catalog import ImageRow
+    from holdfast.control.catalog.rows import Visible
     from holdfast.control.policies import Policy
     from holdfast.control.retention import Judgement, Rules
     from holdfast.site.site import Site
 
+_SOURCES_AT_ONCE = 50
+_UNPROTECTED = Protection()
 
-def preview(
+
+def judgements(
     site: Site,
     rules: Rules | None,
-    source: str | None = None,
     zone: tzinfo | None = None,
-    only: Callable[[ImageRow], bool] | None = None,
-) -> Judgement:
-    """Say what rules, holds and locks mean for each image now; change nothing.
+    *,
+    sources: Collection[str] | None = None,
+    visible: Visible | None = None,
+) -> Iterator[Judgement]:
+    """Say what rules, holds and locks mean for each image now, some sources at a time.
+
+    Of a million images few are in memory at once. Nothing is changed.
 
     Args:
         site: The site.
         rules: What is kept of each source; None for what each image's policy says.
-        source: Only this one.
         zone: Whose calendar counts; None for that of the site.
-        only: Which images; whole sources, as rules count the images of a source.
+        sources: Only these.
+        visible: Of which clients they may be seen; None: of all.
 
     Raises:
         NotFound: There is no such source.
     """
-    if source is not None and source not in site.catalog.sources():
-        raise NotFound(f"there is no source '{source}'", "list them with: holdfast images")
+    known = site.catalog.sources(visible)
+    unknown = sorted(set(sources or ()) - set(known))
+    if unknown:
+        raise NotFound(f"there is no source '{unknown[0]}'", "list them with: holdfast images")
     protections = site.catalog.protections()
-    candidates = []
-    for image in site.catalog.images(source):
-        if only is not None and not only(image):
-            continue
-        found = protections.get(image.id, Protection())
-        candidates.append(
-            Candidate(
-                id=image.id,
-                source=image.source,
-                number=image.number,
-                started_at=image.started_at,
-                finished_at=image.finished_at,
-                holds=found.holds,
-                locked_until=found.locked_until,
-                policy=image.policy,
-                schedule=image.schedule,
-            )
-        )
+    terms = None if rules is not None else terms_by(_policies(site))
     zone = zone or site.settings.zone("site.zone")
-    if rules is not None:
-        return judge(candidates, rules, site.clock.now(), zone)
-    return judge_each(candidates, terms_by(_policies(site)), site.clock.now(), zone)
+    now = site.clock.now()
+    wanted = sorted(known if sources is None else set(sources))
+    for at in range(0, len(wanted), _SOURCES_AT_ONCE):
+        candidates = [
+            _candidate(image, protections.get(image.id, _UNPROTECTED))
+            for image in site.catalog.images_of(wanted[at : at + _SOURCES_AT_ONCE])
+        ]
+        if rules is not None:
+            yield judge(candidates, rules, now, zone)
+        elif terms is not None:
+            yield judge_each(candidates, terms, now, zone)
+
+
+def _candidate(image: ImageRow, kept: Protection) -> Candidate:
+    return Candidate(
+        id=image.id,
+        source=image.source,
+        number=image.number,
+        started_at=image.started_at,
+        finished_at=image.finished_at,
+        holds=kept.holds,
+        locked_until=kept.locked_until,
+        policy=image.policy,
+        schedule=image.schedule,
+    )
 
 
 def has_policies(site: Site) -> bool:
@@ -104,12 +118,14 @@ def trust_clock(site: Site) -> None:
     site.catalog.set_clock_mark(site.clock.mark())
 
 
-def apply(site: Site, judgement: Judgement, gone: Callable[[ImageId], None]) -> list[ImageId]:
-    """Let go of what a judgement lets go.
+def apply(
+    site: Site, leaving: Sequence[Candidate], gone: Callable[[ImageId], None]
+) -> list[ImageId]:
+    """Let go of what judgements let go.
 
     Args:
         site: The site.
-        judgement: Of `preview`.
+        leaving: See `Judgement.leaving`.
         gone: Called with each image that went.
 
     Returns:
@@ -119,9 +135,11 @@ def apply(site: Site, judgement: Judgement, gone: Callable[[ImageId], None]) -> 
         ClockDoubtful: The clock was set since images were last let go; none went.
     """
     require_clock(site)
+    if not leaving:
+        return []
     trust_clock(site)
     kept = []
-    for image in judgement.leaving:
+    for image in leaving:
         try:
             site.expire(image.id)
         except ImageProtected:

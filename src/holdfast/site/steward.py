@@ -24,7 +24,7 @@ from holdfast.site.retention_rules import from_plain
 from holdfast.wire.messages import WorkEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterable
 
     from holdfast.control.catalog import CleanUpResult
     from holdfast.control.retention import Judgement
@@ -92,42 +92,52 @@ class Steward:
     # -- letting images go ----------------------------------------------------------------
 
     def _keep_house(self, _: SiteWork, report: Reporter, alive: Alive) -> list[WorkEvent]:
-        gone, events = self._let_go(retention.preview(self._master.site, None), alive)
+        judgements = retention.judgements(self._master.site, None)
+        gone, of, events = self._let_go(judgements, alive)
+        if gone:
+            said = f"{format_count(gone)} of {format_count(of)} images are gone"
+            events.insert(0, WorkEvent("info", "applied", said))
         events += self._forget_old_jobs(alive)
         events += self._clean_up()
         return events + (self._collect(report) if gone else [])
 
     def _apply_rules(self, work: SiteWork, _: Reporter, alive: Alive) -> list[WorkEvent]:
-        sources = None if work.sources is None else frozenset(work.sources)
-        judgement = retention.preview(
+        judgements = retention.judgements(
             self._master.site,
             None if work.rules is None else from_plain(work.rules),
             zone=None if work.zone is None else zone_named(work.zone),
-            only=None if sources is None else lambda image: image.source in sources,
+            sources=work.sources,
         )
-        gone, events = self._let_go(judgement, alive)
-        said = f"{format_count(gone)} of {format_count(len(judgement.verdicts))} images are gone"
+        gone, of, events = self._let_go(judgements, alive)
+        said = f"{format_count(gone)} of {format_count(of)} images are gone"
         # First: of many events the last are not kept.
         return [WorkEvent("info", "applied", said), *events]
 
-    def _let_go(self, judgement: Judgement, alive: Alive) -> tuple[int, list[WorkEvent]]:
+    def _let_go(
+        self, judgements: Iterable[Judgement], alive: Alive
+    ) -> tuple[int, int, list[WorkEvent]]:
+        """How many images went, of how many, and what there is to say."""
+        doubtful: list[WorkEvent] = []
         gone: list[WorkEvent] = []
+        held: list[WorkEvent] = []
+        judged = 0
 
         def went(image: ImageId) -> None:
             gone.append(_expired(image))
             alive()
 
-        kept = retention.apply(self._master.site, judgement, went)
-        events = [
-            WorkEvent("warning", "in doubt", f"nothing of {source} goes: {doubt}")
-            for source, doubt in judgement.doubts.items()
-        ]
-        events += gone
-        events += [
-            WorkEvent("info", "held", f"image {image} was held or locked meanwhile, and stays")
-            for image in kept
-        ]
-        return len(gone), events
+        for one in judgements:
+            judged += len(one.verdicts)
+            doubtful += [
+                WorkEvent("warning", "in doubt", f"nothing of {source} goes: {doubt}")
+                for source, doubt in one.doubts.items()
+            ]
+            held += [
+                WorkEvent("info", "held", f"image {image} was held or locked meanwhile, and stays")
+                for image in retention.apply(self._master.site, one.leaving, went)
+            ]
+            alive()
+        return len(gone), judged, doubtful + gone + held
 
     def _expire_images(self, work: SiteWork, _: Reporter, alive: Alive) -> list[WorkEvent]:
         site = self._master.site

@@ -12,7 +12,7 @@ import pytest
 
 from holdfast.base.clock import SystemClock
 from holdfast.base.errors import ClockDoubtful
-from holdfast.control.retention import Rules
+from holdfast.control.retention import Candidate, Rules
 from holdfast.site import retention
 from holdfast.site.secrets import SecretSource
 from holdfast.site.site import Site
@@ -142,22 +142,26 @@ def test_unknown_sources_and_images_are_told(site: Command, tree: Path) -> None:
     site("hold", "ffff", "--reason", "x").assert_failed(2, "ffff")
 
 
+def leaving_by(site: Site, rules: Rules) -> list[Candidate]:
+    return [image for one in retention.judgements(site, rules) for image in one.leaving]
+
+
 def test_nothing_goes_by_a_clock_that_was_set(site: Command, three: list[str]) -> None:
     clock = FakeClock(datetime.now(UTC) + timedelta(minutes=1))
     rules = Rules(within=timedelta(days=1))
     with Site.open(site.home, SecretSource(), clock) as opened:
         retention.trust_clock(opened)
         clock.set_by(timedelta(days=365))
-        judgement = retention.preview(opened, rules)
-        assert len(judgement.leaving) == 2
+        leaving = leaving_by(opened, rules)
+        assert len(leaving) == 2
         with pytest.raises(ClockDoubtful, match="forward by 365 d"):
-            retention.apply(opened, judgement, lambda _: None)
+            retention.apply(opened, leaving, lambda _: None)
         assert ids(site) == three
         # Time that has really passed is another matter.
         clock.set_by(timedelta(days=-365))
         clock.move(timedelta(days=365))
         gone: list[str] = []
-        assert retention.apply(opened, retention.preview(opened, rules), gone.append) == []
+        assert retention.apply(opened, leaving_by(opened, rules), gone.append) == []
         assert gone == three[:2]
     assert ids(site) == three[2:]
 
@@ -165,7 +169,7 @@ def test_nothing_goes_by_a_clock_that_was_set(site: Command, three: list[str]) -
 def test_nothing_goes_by_a_clock_that_is_behind_the_images(site: Command, three: list[str]) -> None:
     clock = FakeClock(datetime.now(UTC) - timedelta(days=2))
     with Site.open(site.home, SecretSource(), clock) as opened:
-        judgement = retention.preview(opened, Rules(last=1))
+        (judgement,) = retention.judgements(opened, Rules(last=1))
         assert judgement.leaving == []
         assert len(judgement.doubts) == 1
     assert ids(site) == three

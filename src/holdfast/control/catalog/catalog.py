@@ -127,8 +127,12 @@ class Catalog(Holding):
 
     def images(self, source: str | None = None) -> list[ImageRow]:
         """Every image, or those of one source, newest last."""
+        return self.images_of(None if source is None else [source])
+
+    def images_of(self, sources: Collection[str] | None) -> list[ImageRow]:
+        """The images of some sources, or of all, newest last."""
         with self._database.read() as connection:
-            return registry.list_images(connection, source)
+            return registry.list_images(connection, sources)
 
     def image(self, image_id: ImageId) -> ImageRow:
         """One image.
@@ -144,10 +148,14 @@ class Catalog(Holding):
         with self._database.read() as connection:
             return registry.list_copies(connection, image_id)
 
-    def sources(self) -> list[SourceName]:
-        """Every source that has, or had, images; by name."""
+    def sources(self, visible: Visible | None = None) -> list[SourceName]:
+        """Every source that has, or had, images; by name.
+
+        Args:
+            visible: Of which clients they may be seen; None: of all.
+        """
         with self._database.read() as connection:
-            return [one.name for one in registry.list_sources(connection)]
+            return [one.name for one in registry.list_sources(connection, visible=visible)]
 
     def resolve(self, text: str, source: str | None = None) -> ImageId:
         """The image that a person means by an id, a unique prefix of one, or ``latest``.

@@ -85,8 +85,8 @@ def _id_of(connection: sa.Connection, table: sa.Table, key: dict[str, str], **ot
     return int(connection.execute(sa.select(table.c.id).where(condition)).scalar_one())
 
 
-def list_images(connection: sa.Connection, source: str | None) -> list[ImageRow]:
-    """Images, newest last."""
+def list_images(connection: sa.Connection, some: Collection[str] | None) -> list[ImageRow]:
+    """Images of some sources, or of all, newest last."""
     query = (
         sa.select(images, sources.c.name.label("source"), clients.c.name.label("host"))
         .join(sources, sources.c.id == images.c.source_id)
@@ -94,8 +94,8 @@ def list_images(connection: sa.Connection, source: str | None) -> list[ImageRow]
         .where(_THERE)
         .order_by(*_OLDEST_FIRST)
     )
-    if source is not None:
-        query = query.where(sources.c.name == source)
+    if some is not None:
+        query = query.where(sources.c.name.in_(some))
     return [_image_row(row) for row in connection.execute(query).mappings()]
 
 

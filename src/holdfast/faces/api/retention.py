@@ -6,7 +6,6 @@ is bounded to some clients judges, and lets go, images of those alone.
 
 from __future__ import annotations
 
-from bisect import bisect_right
 from dataclasses import replace
 from datetime import datetime, timedelta
 from itertools import groupby
@@ -38,10 +37,10 @@ from holdfast.site.retention_rules import to_plain
 from holdfast.wire.messages import SiteWork
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Sequence
     from zoneinfo import ZoneInfo
 
-    from holdfast.control.catalog import ImageRow, ListedSource
+    from holdfast.control.catalog import ListedSource
 
 router = make_router("Retention")
 
@@ -194,20 +193,31 @@ def preview_retention(
     if given or within_s is not None:
         rules = KeptRules(within_s=within_s, **given).rules()
     master.site.hear_notes()
-    judgement = acts.preview(
-        master.site, rules, _own(who, master, source), _zone(zone), _visible(who)
+    own = _own(who, master, source)
+    judgements = acts.judgements(
+        master.site,
+        rules,
+        _zone(zone),
+        sources=None if own is None else [own],
+        visible=None if who.sees_all_clients else who.condition,
     )
-    verdicts = judgement.verdicts
     after = pages.after(str, int, int, str)
-    begin = 0 if after is None else bisect_right(verdicts, after, key=_place)
-    page = pages.page(verdicts[begin : begin + pages.fetch], key=_place, show=Verdict.of)
-    going = len(judgement.leaving)
+    verdicts: list[retention.Verdict] = []
+    doubts: dict[SourceName, str] = {}
+    stay = go = 0
+    for judgement in judgements:
+        doubts |= judgement.doubts
+        for one in judgement.verdicts:
+            stay, go = (stay + 1, go) if one.stays else (stay, go + 1)
+            if len(verdicts) < pages.fetch and (after is None or _place(one) > after):
+                verdicts.append(one)
+    page = pages.page(verdicts, key=_place, show=Verdict.of)
     return Preview(
         items=page.items,
         next_cursor=page.next_cursor,
-        stay=len(verdicts) - going,
-        go=going,
-        doubts=[Doubt(source=one, why=why) for one, why in judgement.doubts.items()],
+        stay=stay,
+        go=go,
+        doubts=[Doubt(source=one, why=why) for one, why in doubts.items()],
         clock_doubt=acts.clock_doubt(master.site),
     )
 
@@ -302,10 +312,6 @@ def _own(who: Principal, master: Master, source: str | None) -> SourceName | Non
     if client is None or not who.sees(client):
         raise NotFound(f"there is no source '{source}'", "list them with: holdfast images")
     return SourceName(source)
-
-
-def _visible(who: Principal) -> Callable[[ImageRow], bool] | None:
-    return None if who.sees_all_clients else lambda image: who.sees(image.host)
 
 
 def _zone(name: str | None) -> ZoneInfo | None:

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from holdfast.base.ids import ImageId
-    from holdfast.control.retention import Judgement, Verdict
+    from holdfast.control.retention import Candidate, Judgement, Verdict
 
 _KEPT = click.IntRange(min=0)
 
@@ -78,11 +78,19 @@ def preview(**given: Any) -> int:
 
     screen = Screen(as_json=given["as_json"])
     rules, zone = _read(given)
+    sources = None if given["source"] is None else [given["source"]]
+    stay = go = 0
     with opening.open_site() as site:
-        judgement = acts.preview(site, rules, given["source"], zone)
+        for judgement in acts.judgements(site, rules, zone, sources=sources):
+            _tell(screen, judgement)
+            _warn(screen, judgement)
+            go += len(judgement.leaving)
+            stay += len(judgement.verdicts) - len(judgement.leaving)
         doubt = acts.clock_doubt(site)
-    _tell(screen, judgement)
-    _warn(screen, judgement)
+    if stay or go:
+        screen.say(f"stay: {format_count(stay)}, go: {format_count(go)}")
+    else:
+        screen.say("no images yet: 'holdfast backup PATH' makes one")
     if doubt is not None:
         screen.warn(f"{doubt} since images were last let go")
     return EXIT_OK
@@ -105,6 +113,8 @@ def apply(yes: bool, trust_clock: bool, **given: Any) -> int:
     screen = Screen(as_json=given["as_json"])
     rules, zone = _read(given)
 
+    sources = None if given["source"] is None else [given["source"]]
+
     def gone(image: ImageId) -> None:
         if screen.as_json:
             screen.json({"expired": image})
@@ -116,21 +126,26 @@ def apply(yes: bool, trust_clock: bool, **given: Any) -> int:
             hint = "add for example --daily 7 --weekly 4, or make a policy: holdfast policy new"
             raise UsageError("no rule says what to keep", hint)
         _ = site.pool
-        judgement = acts.preview(site, rules, given["source"], zone)
-        _warn(screen, judgement)
-        if judgement.leaving and not yes:
-            _confirm(judgement)
+        leaving: list[Candidate] = []
+        judged, doubts = 0, False
+        for judgement in acts.judgements(site, rules, zone, sources=sources):
+            _warn(screen, judgement)
+            leaving += judgement.leaving
+            judged += len(judgement.verdicts)
+            doubts = doubts or bool(judgement.doubts)
+        if leaving and not yes:
+            _confirm(len(leaving), judged)
         if trust_clock:
             acts.trust_clock(site)
-        kept = acts.apply(site, judgement, gone)
+        kept = acts.apply(site, leaving, gone)
     for image in kept:
         screen.warn(f"image {image} was held or locked meanwhile, and stays")
-    count = len(judgement.leaving) - len(kept)
+    count = len(leaving) - len(kept)
     if count:
         screen.say(f"images let go: {format_count(count)}; 'holdfast gc' gives the space back")
     else:
         screen.say("nothing to let go")
-    return EXIT_FINDINGS if kept or judgement.doubts else EXIT_OK
+    return EXIT_FINDINGS if kept or doubts else EXIT_OK
 
 
 def _read(given: dict[str, Any]) -> tuple[Rules | None, ZoneInfo | None]:
@@ -150,8 +165,7 @@ def _read(given: dict[str, Any]) -> tuple[Rules | None, ZoneInfo | None]:
     return Rules(within=age, **counts) if counts or age is not None else None, zone
 
 
-def _confirm(judgement: Judgement) -> None:
-    going, all_of = len(judgement.leaving), len(judgement.verdicts)
+def _confirm(going: int, all_of: int) -> None:
     if not (sys.stdin.isatty() and sys.stderr.isatty()):
         raise UsageError(
             f"{format_count(going)} of {format_count(all_of)} images would go, and nobody is here "
@@ -168,15 +182,10 @@ def _tell(screen: Screen, judgement: Judgement) -> None:
         for one in judgement.verdicts:
             screen.json(_object(one))
         return
-    if not judgement.verdicts:
-        screen.say("no images yet: 'holdfast backup PATH' makes one")
-        return
     columns: list[Column] = [("id", "left"), ("time", "left"), ("verdict", "left")]
     for source, verdicts in groupby(judgement.verdicts, key=lambda one: one.image.source):
         screen.line(source)
         screen.table(columns, [_cells(one) for one in verdicts], gives_way=2)
-    going = len(judgement.leaving)
-    screen.say(f"stay: {format_count(len(judgement.verdicts) - going)}, go: {format_count(going)}")
 
 
 def _warn(screen: Screen, judgement: Judgement) -> None:
