@@ -40,6 +40,11 @@ def test_images_are_listed_newest_last(twice: Command, tree: Path) -> None:
     plain = twice("images").assert_ok().text.splitlines()
     assert plain[0].split()[:3] == ["id", "source", "time"]
     assert [line.split()[0] for line in plain[1:]] == [row["id"][:8] for row in rows]
+    newest = twice("images", "--limit", "1").assert_ok()
+    assert [line.split()[0] for line in newest.text.splitlines()[1:]] == [rows[1]["id"][:8]]
+    assert "and 1 older: '--limit 2' shows all" in newest.err
+    assert twice("images", "--limit", "1", "--json").assert_ok().json_lines() == rows[1:]
+    twice("images", "--limit", "0").assert_failed(64, "limit")
 
 
 def test_files_are_found_whether_the_catalog_was_fed_before_or_not(

@@ -34,7 +34,7 @@ from holdfast.control.catalog.schema import clock_marks
 from holdfast.control.database import Database
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Iterator
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from datetime import datetime
     from pathlib import Path
     from types import TracebackType
@@ -56,6 +56,9 @@ if TYPE_CHECKING:
         Visible,
         WaitingImage,
     )
+
+_AT_ONCE = 500
+"""So many images are read at once, where there may be a million."""
 
 
 class Catalog(Holding):
@@ -128,6 +131,19 @@ class Catalog(Holding):
     def images(self, source: str | None = None) -> list[ImageRow]:
         """Every image, or those of one source, newest last."""
         return self.images_of(None if source is None else [source])
+
+    def image_ids(self, source: str | None = None) -> list[ImageId]:
+        """The id of every image, or of those of one source, newest last."""
+        with self._database.read() as connection:
+            return registry.image_ids(connection, source)
+
+    def each_image(self, some: Sequence[ImageId]) -> Iterator[ImageRow]:
+        """Images by their ids, however many; those that are gone by then are left out."""
+        for at in range(0, len(some), _AT_ONCE):
+            ids = some[at : at + _AT_ONCE]
+            with self._database.read() as connection:
+                found = registry.some_images(connection, ids)
+            yield from (found[one] for one in ids if one in found)
 
     def images_of(self, sources: Collection[str] | None) -> list[ImageRow]:
         """The images of some sources, or of all, newest last."""

@@ -99,6 +99,14 @@ def list_images(connection: sa.Connection, some: Collection[str] | None) -> list
     return [_image_row(row) for row in connection.execute(query).mappings()]
 
 
+def image_ids(connection: sa.Connection, source: str | None) -> list[ImageId]:
+    """Ids of all images, or of those of one source, newest last."""
+    query = sa.select(images.c.id).where(_THERE).order_by(*_OLDEST_FIRST)
+    if source is not None:
+        query = query.join(sources).where(sources.c.name == source)
+    return [ImageId(one) for one in connection.scalars(query)]
+
+
 def some_images(connection: sa.Connection, some: Sequence[str]) -> dict[str, ImageRow]:
     """Images by their ids; those that are not there are left out."""
     found: dict[str, ImageRow] = {}

@@ -18,21 +18,35 @@ if TYPE_CHECKING:
 
     from holdfast.control.catalog import ImageRow, Protection
 
+TABLE_ROWS = 1000
 
-@click.command(cls=Command, examples=["holdfast images", "holdfast images --json | jq -r .id"])
+
+@click.command(
+    cls=Command,
+    examples=["holdfast images", "holdfast images --limit 5", "holdfast images --json | jq -r .id"],
+)
 @options.source_option
+@click.option(
+    "--limit",
+    type=click.IntRange(min=1),
+    metavar="N",
+    help=f"Only the newest N; if left out, {TABLE_ROWS:,} in a table, and all as JSON.",
+)
 @options.json_flag
-def images(source: str | None, as_json: bool) -> int:
+def images(source: str | None, limit: int | None, as_json: bool) -> int:
     """List the images, newest last."""
     screen = Screen(as_json=as_json)
     with opening.open_site() as site:
-        rows = site.catalog.images(source)
+        ids = site.catalog.image_ids(source)
+        most = limit or (len(ids) if as_json else TABLE_ROWS)
         kept = site.catalog.protections()
         now = site.clock.now()
-    if as_json:
-        for row in rows:
-            screen.json(_object(row, kept.get(row.id)))
-        return EXIT_OK
+        found = site.catalog.each_image(ids[-most:] if most else ids)
+        if as_json:
+            for row in found:
+                screen.json(_object(row, kept.get(row.id)))
+            return EXIT_OK
+        rows = list(found)
     if not rows:
         screen.say("no images yet: 'holdfast backup PATH' makes one")
         return EXIT_OK
@@ -46,6 +60,9 @@ def images(source: str | None, as_json: bool) -> int:
         ("status", "left"),
     ]
     screen.table(columns, [_cells(row, kept.get(row.id), now) for row in rows])
+    older = len(ids) - len(rows)
+    if older > 0:
+        screen.say(f"and {format_count(older)} older: '--limit {len(ids)}' shows all")
     return EXIT_OK
 
 
