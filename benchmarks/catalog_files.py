@@ -337,6 +337,9 @@ def measure(bench: Bench, sources: list[str], versions: int) -> None:
     bench.stream()
     bench.expire(ImageId(of_first[1].id))
     bench.rebuild(sources[-1])
+    if bench.database.file is not None:
+        peak = resource.getrusage(resource.RUSAGE_CHILDREN).ru_maxrss / 1024
+        bench.note(Figure("peak memory of a process that writes", peak, "MiB"))
     bench.calibrate("after")
 
 

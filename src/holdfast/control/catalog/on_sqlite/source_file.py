@@ -217,7 +217,7 @@ def open_for_reading(file: Path) -> sqlite3.Connection:
                 _migrate(connection, file)
             connection.execute("PRAGMA query_only=ON")
             # many of them are kept open
-            connection.execute("PRAGMA cache_size=-32768")
+            connection.execute("PRAGMA cache_size=-16384")
         except BaseException:
             connection.close()
             raise

@@ -30,8 +30,11 @@ if TYPE_CHECKING:
     from holdfast.control.catalog.pattern import Pattern
     from holdfast.control.catalog.rows import FoundRow
 
-_IDLE = 64
+_IDLE_READERS = 64
 """A search asks the file of every source, and to open one takes longer than to ask it."""
+
+_IDLE_WRITERS = 4
+"""Each keeps what it has read, which is more than a reader may."""
 
 _OF_A_SOURCE = re.compile(r"(\d+)\.(\d+\.db|building)(-wal|-shm|-journal)?")
 
@@ -48,8 +51,8 @@ class SourceFiles:
         """
         self._directory = directory
         self._generation_of = generation_of
-        self._readers = _Idle()
-        self._writers = _Idle()
+        self._readers = _Idle(_IDLE_READERS)
+        self._writers = _Idle(_IDLE_WRITERS)
 
     @contextlib.contextmanager
     def exclusive(self, source: int) -> Iterator[SourceRows]:
@@ -190,7 +193,8 @@ class _OneSource:
 class _Idle:
     """Open connections that nobody uses; a few, so that the next question is quick. Thread-safe."""
 
-    def __init__(self) -> None:
+    def __init__(self, most: int) -> None:
+        self._most = most
         self._lock = threading.Lock()
         self._connections: dict[Path, sqlite3.Connection] = {}
 
@@ -244,7 +248,7 @@ class _Idle:
             with self._lock:
                 if file not in self._connections:
                     self._connections[file] = connection
-                    if len(self._connections) <= _IDLE:
+                    if len(self._connections) <= self._most:
                         return
                     oldest = next(iter(self._connections))
                     surplus = self._connections.pop(oldest)
