@@ -69,7 +69,16 @@ def upcoming(
             timetable.occupy(job.policy, job.source)
     lengths = _lengths(master)
 
+    demands: dict[tuple[PolicyName, str, SourceName], Demand] = {}
+
     def demand(due: Due) -> Demand:
+        key = due.policy, due.schedule, due.source
+        known = demands.get(key)
+        if known is None:
+            known = demands[key] = demanded(due)
+        return known
+
+    def demanded(due: Due) -> Demand:
         member = roster.member(due.policy, due.source)
         schedule = roster.schedule(due.policy, due.schedule)
         needs = () if member is None else slots_of(member)
@@ -83,11 +92,10 @@ def upcoming(
     slots = {str(one): limit for one, limit in roster.limits().items() if limit is not None}
     unit = Resource(Kind.STORAGE_UNIT_SLOTS, STORAGE_UNIT)
     slots[str(unit)] = master.settings.count("jobs.slots")
-    for one in forecast(timetable, since, until, demand, slots):
-        if only is None or one.due.policy == only:
-            member = roster.member(one.due.policy, one.due.source)
-            if member is not None:
-                yield Upcoming(member.of.client, one)
+    for one in forecast(timetable, since, until, demand, slots, only=only, keeps=False):
+        member = roster.member(one.due.policy, one.due.source)
+        if member is not None:
+            yield Upcoming(member.of.client, one)
 
 
 def _lengths(master: Master) -> dict[tuple[PolicyName, SourceName], timedelta]:

@@ -6,7 +6,7 @@ computed.
 
 from __future__ import annotations
 
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING, NamedTuple
 from weakref import WeakValueDictionary
 
@@ -26,6 +26,11 @@ if TYPE_CHECKING:
 
 _ALIKE = 100_000
 """So many answers are kept, for the moment that is asked about."""
+
+_FLOORS = 10_000
+"""For so many moments until which something was handled it is kept what they have in common."""
+
+_LAST = datetime.max.replace(tzinfo=UTC)
 
 
 class _Slot(NamedTuple):
@@ -48,10 +53,22 @@ class _Facts(NamedTuple):
     Attributes:
         come: Occurrences whose time has come, and that were not handled.
         following: The first whose time has not come.
+        until: Before this moment that is so, if nothing has come.
+        waits: Where sources stand for which nothing has come, by their shares.
     """
 
     come: tuple[_Slot, ...]
     following: _Slot | None
+    until: datetime
+    waits: dict[float, Standing]
+
+    def wait(self, share: float) -> Standing:
+        """Nothing has come: that looks the same until something does."""
+        standing = self.waits.get(share)
+        if standing is None:
+            wake = None if self.following is None else self.following.ready(share)
+            standing = self.waits[share] = _nothing(wake)
+        return standing
 
 
 def _slot(opens: datetime, closes: datetime | None, stagger: timedelta) -> _Slot:
@@ -70,19 +87,25 @@ class CalendarPattern:
         self._openings = openings
         self._stagger = stagger
         self._now: datetime | None = None
+        self._facts_at: datetime | None = None
         self._windows: dict[datetime, _Slot] = {}
-        self._facts: dict[tuple[datetime, datetime], _Facts] = {}
+        self._facts: dict[datetime, _Facts] = {}
+        self._quiet: dict[datetime, _Facts] = {}
         self._alike: dict[tuple[datetime, datetime, float], Standing] = {}
 
     def look(self, state: State, now: datetime, share: float) -> Standing:
         """Tell where it stands; what many sources have in common is found out once."""
+        floor = state.floor
+        if not self._stagger:
+            share = 0.0
+        quiet = self._quiet.get(floor)
+        if quiet is not None and now < quiet.until:
+            return quiet.wait(share)
         if self._now is None or now > self._now or len(self._alike) > _ALIKE:
             self._now = now
             self._windows.clear()
-            self._facts.clear()
             self._alike.clear()
-        floor = state.floor
-        key = now, floor, share if self._stagger else 0.0
+        key = now, floor, share
         standing = self._alike.get(key)
         if standing is None:
             standing = self._alike[key] = self._look(floor, now, share)
@@ -93,9 +116,12 @@ class CalendarPattern:
         return _chance(self._openings, self._stagger, now, share)
 
     def _look(self, floor: datetime, now: datetime, share: float) -> Standing:
-        come, following = self._facts.get((now, floor)) or self._find_facts(floor, now)
+        facts = self._facts.get(floor)
+        if facts is None or self._facts_at != now:
+            facts = self._find_facts(floor, now)
+        come, following = facts.come, facts.following
         if not come:
-            return _nothing(None if following is None else following.ready(share))
+            return facts.wait(share)
         begun = len(come)
         while begun and come[begun - 1].ready(share) > now:
             begun -= 1
@@ -144,7 +170,16 @@ class CalendarPattern:
         following = self._course.after(max(floor, now))
         come = tuple(self._slot_of(one) for one in self._course.between(floor, now))
         slot = None if following is None else self._slot_of(following)
-        facts = self._facts[now, floor] = _Facts(come, slot)
+        facts = _Facts(come, slot, _LAST if slot is None else slot.opens, {})
+        if not come:
+            if len(self._quiet) > _FLOORS:
+                self._quiet.clear()
+            self._quiet[floor] = facts
+            return facts
+        if self._facts_at != now:
+            self._facts_at = now
+            self._facts.clear()
+        self._facts[floor] = facts
         return facts
 
     def _slot_of(self, occurrence: Occurrence) -> _Slot:

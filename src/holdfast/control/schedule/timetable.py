@@ -55,6 +55,7 @@ class _Place:
         share: Where it starts in the time over which sources are spread.
         wake: When it is to be looked at; None for never.
         is_occupied: Whether a backup of it is under way.
+        is_due_a_look: Whether its moment came meanwhile.
     """
 
     policy: PolicyName
@@ -64,6 +65,7 @@ class _Place:
     share: float
     wake: datetime | None = None
     is_occupied: bool = False
+    is_due_a_look: bool = False
 
 
 class Timetable:
@@ -140,7 +142,9 @@ class Timetable:
                     return found
                 place, _ = waiting.popitem()
                 place.wake = None
-                if not place.is_occupied:
+                if place.is_occupied:
+                    place.is_due_a_look = True
+                else:
                     self._visit(place, now, found)
             del self._at[moment]
             heappop(self._moments)
@@ -171,7 +175,10 @@ class Timetable:
         place = self._places.get(policy, {}).get(source)
         if place is not None and place.is_occupied:
             place.is_occupied = False
-            self._wake_at(place, _FIRST)
+            # Else nothing of it is due before the moment that it waits for anyway: that a backup
+            # started later than it was handed out makes nothing due earlier.
+            if place.is_due_a_look:
+                self._wake_at(place, _FIRST)
 
     def next_chance(self, due: Due, now: datetime) -> Span | None:
         """When a backup may start that was handed out and could not until its window closed.
@@ -216,17 +223,24 @@ class Timetable:
 
     def _visit(self, place: _Place, now: datetime, found: list[Due]) -> None:
         """Hand out what a source has, and see when to look at it again."""
-        share = place.share
+        place.is_due_a_look = False
+        share, lines, states = place.share, place.lines, place.states
         standings = [
-            line.pattern.look(state, now, share)
-            for line, state in zip(place.lines, place.states, strict=True)
+            line.pattern.look(state, now, share) for line, state in zip(lines, states, strict=True)
         ]
-        while changed := self._step(place, standings, now, found):
+        # Most often nothing more is to be handed out, which is seen at a glance.
+        while _is_something_up(standings, now):
+            changed = self._step(place, standings, now, found)
+            if not changed:
+                break
             for number in changed:
-                state = place.states[number]
-                standings[number] = place.lines[number].pattern.look(state, now, share)
-        wakes = [one.wake for one in standings if one.wake is not None and one.wake > now]
-        self._wake_at(place, min(wakes, default=None))
+                standings[number] = lines[number].pattern.look(states[number], now, share)
+        first: datetime | None = None
+        for one in standings:
+            wake = one.wake
+            if wake is not None and wake > now and (first is None or wake < first):
+                first = wake
+        self._wake_at(place, first)
 
     def _step(
         self, place: _Place, standings: Sequence[Standing], now: datetime, found: list[Due]
@@ -338,6 +352,13 @@ def share_of(source: SourceName) -> float:
     """
     digest = hashlib.blake2b(source.encode("utf-8", "backslashreplace"), digest_size=4).digest()
     return int.from_bytes(digest) % SHARES / SHARES
+
+
+def _is_something_up(standings: Iterable[Standing], now: datetime) -> bool:
+    for one in standings:
+        if one.missed_at is not None or (one.ready is not None and one.ready <= now):
+            return True
+    return False
 
 
 def _rank(schedule: Schedule, entry: Entry) -> tuple[object, ...]:
