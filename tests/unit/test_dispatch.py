@@ -274,6 +274,22 @@ def test_nights_without_a_master_are_one_missed_job(stage: Stage) -> None:
     assert any("could not begin in time, nor" in one for one in said)
 
 
+def test_a_backup_is_told_what_it_is_compared_with_when_it_begins(stage: Stage) -> None:
+    stage.put(policy(schedules=(daily(),)))
+    stage.step()
+    (first,) = stage.pass_time(HOUR)
+    assert backup(first).parent is None
+    stage.finish(first)
+    (second,) = stage.pass_time(DAY)
+    assert [backup(second).parent] == [one.id for one in stage.catalog.images()]
+    # What is tried again is compared with what there is by then.
+    image = stage.image(second)
+    stage.catalog.record_image(image, "0" * 32)
+    stage.finish(second, WorkError("io", "the disk said no", None))
+    (again,) = stage.pass_time(2 * MINUTE)
+    assert backup(again).parent == image.id
+
+
 def test_a_cumulative_backup_is_compared_with_the_last_full(stage: Stage) -> None:
     rule = Schedule("week", BackupKind.FULL, every=timedelta(days=7), windows=(NIGHT,))
     stage.put(policy(schedules=(rule, daily(BackupKind.CUMULATIVE))))

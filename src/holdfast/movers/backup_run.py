@@ -39,7 +39,7 @@ class BackupOrder:
         one_file_system: Stay on the file system that each path is on.
         compression: zstd level, 1 to 19.
         read_all: Read every file, whatever an older image says of it: a full backup.
-        parent: The image to compare with; None for the newest of the source.
+        parent: The image to compare with; None, or one that is gone, for the newest of the source.
         name: The source's name, where it does not follow from the paths.
         labels: What the image's manifest is to say of who ordered it; see `base.labels`.
     """

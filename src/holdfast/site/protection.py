@@ -7,6 +7,8 @@ recovery changes nothing in the pool but what opens it.
 
 from __future__ import annotations
 
+import contextlib
+import json
 import os
 import shutil
 import tempfile
@@ -17,7 +19,7 @@ from typing import TYPE_CHECKING
 from holdfast.base import labels
 from holdfast.base.clock import from_ns
 from holdfast.base.config import CONFIG_NAME
-from holdfast.base.errors import CatalogDamaged, Invalid, storage_error
+from holdfast.base.errors import CatalogDamaged, ImageMissing, Invalid, storage_error
 from holdfast.base.ids import ClientName, ImageId, SourceName
 from holdfast.control.database import dump, facts
 from holdfast.movers.backup_run import BackupOrder, run_backup
@@ -86,18 +88,32 @@ def protect(site: Site, report: Reporter | None = None) -> Protected:
     except OSError as error:
         raise storage_error(error)(f"can't write in {directory}: {error.strerror}") from error
     client = ClientName(os.uname().nodename)
+    known = _known(site, own)
     order = BackupOrder(
         client=client,
         paths=(os.fsencode(directory.resolve()),),
         name=SourceName(f"{client}:catalog of {own}"),
         labels={labels.KIND: labels.CATALOG, labels.SITE: own},
+        parent=known[-1] if known else None,
     )
     image = run_backup(site.pool, order, site.clock, report)
     (directory / DUMP_NAME).unlink(missing_ok=True)
-    ours = [one for one in protections(site.pool) if one.site == own]
-    for old in ours[:-KEPT]:
-        site.pool.expire(old.image)
+    known.append(ImageId(image.id))
+    for old in known[:-KEPT]:
+        with contextlib.suppress(ImageMissing):
+            site.pool.expire(old)
+    with site.database.write() as connection:
+        facts.put(connection, facts.PROTECTIONS, json.dumps(known[-KEPT:]))
     return _protected(image)
+
+
+def _known(site: Site, own: str) -> list[ImageId]:
+    """The protections of this site, oldest first; the pool is asked where nobody remembers."""
+    with site.database.read() as connection:
+        noted = facts.get(connection, facts.PROTECTIONS)
+    if noted:
+        return [ImageId(one) for one in json.loads(noted)]
+    return [one.image for one in protections(site.pool) if one.site == own]
 
 
 def protections(pool: Pool) -> list[Protected]:
@@ -130,6 +146,9 @@ def recover(site: Site, of: str | None = None) -> Recovered:
         database = site.unopened_database()
         try:
             rows = dump.load(database, found)
+            with database.write() as connection:
+                # It knows of those before it, and not of itself.
+                facts.put(connection, facts.PROTECTIONS, "")
         finally:
             database.close()
         settings = site.home / f"{CONFIG_NAME}.recovered"

@@ -57,7 +57,7 @@ pub struct Request {
     pub level: i32,
     /// 0: as many as suit the machine.
     pub workers: usize,
-    /// The image to compare with; `None`: the newest of the same source.
+    /// The image to compare with; `None`, or one that is gone: the newest of the same source.
     pub parent: Option<Id>,
     /// Compare with no image: every file is read, whatever its times say.
     pub read_all: bool,
@@ -99,7 +99,7 @@ pub fn run(
     let packs = marked.packs.clone();
     let work =
         || back_up(pool, request, selection, root, &record, packs, counters, findings, cancel);
-    let (root, parent, highest) = match record.keep_alive(now, work) {
+    let (root, parent) = match record.keep_alive(now, work) {
         Ok(done) => done,
         Err(error) => {
             // What a cancelled backup stored is listed; what another stored may not be.
@@ -111,7 +111,7 @@ pub fn run(
         }
     };
     cancel.check()?;
-    let number = pool.claim_number(highest)?;
+    let number = pool.claim_number(parent.as_ref().map_or(0, |image| image.number))?;
     let manifest = Manifest {
         id: Id::random()?,
         number,
@@ -123,7 +123,7 @@ pub fn run(
         started_ns: request.started_ns,
         finished_ns: now(),
         root,
-        parent,
+        parent: parent.map(|image| image.id),
         status: if findings.errors() > 0 { Status::CompletedWithErrors } else { Status::Completed },
         stats: stats(counters, findings),
         findings: findings.kept(),
@@ -141,7 +141,7 @@ pub fn run(
     Ok(manifest)
 }
 
-/// Everything but the commit: the root, the parent, and the highest number of an image so far.
+/// Everything but the commit: the root, and the image that it was compared with.
 #[allow(clippy::too_many_arguments)]
 fn back_up(
     pool: &Pool,
@@ -153,20 +153,13 @@ fn back_up(
     counters: &Counters,
     findings: &Findings,
     cancel: &Cancel,
-) -> Result<(Entry, Option<Id>, u64)> {
-    let images = pool.readable_images()?;
-    let highest = images.iter().map(|image| image.number).max().unwrap_or(0);
-    let parent = match &request.parent {
-        _ if request.read_all => None,
-        Some(id) => images.iter().find(|image| image.id == *id),
-        None => images.iter().rfind(|image| image.source.name == request.source),
-    };
-    let trusted_before = parent.map_or(Time { sec: i64::MIN, nsec: 0 }, |image| {
+) -> Result<(Entry, Option<Manifest>)> {
+    let parent = if request.read_all { None } else { parent_of(pool, request)? };
+    let trusted_before = parent.as_ref().map_or(Time { sec: i64::MIN, nsec: 0 }, |image| {
         let ns = image.started_ns.saturating_sub(STAMP_GRAIN_NS);
         Time { sec: ns.div_euclid(1_000_000_000), nsec: ns.rem_euclid(1_000_000_000) as u32 }
     });
-    let previous = parent.and_then(|image| image.root.subtree);
-    let parent_id = parent.map(|image| image.id);
+    let previous = parent.as_ref().and_then(|image| image.root.subtree);
     let job = Job::new(counters, findings, trusted_before);
     job.queue.push([Work::Directory(DirNode::root(root, selection, previous))]);
     let options =
@@ -175,7 +168,23 @@ fn back_up(
         walk(&job, ingest, thread_count(request.workers, READERS_WAITING))
     })?;
     let root = job.take_root().ok_or(Error::Cancelled)?;
-    Ok((root, parent_id, highest))
+    Ok((root, parent))
+}
+
+/// The image to compare with. One that is named costs one object to read; the newest of a source
+/// is found among all images, and so is another where the named one is gone or damaged.
+fn parent_of(pool: &Pool, request: &Request) -> Result<Option<Manifest>> {
+    if let Some(id) = &request.parent {
+        match pool.image(id) {
+            Ok(image) => return Ok(Some(image)),
+            Err(
+                Error::ImageMissing { .. } | Error::Integrity { .. } | Error::NewerFormat { .. },
+            ) => {}
+            Err(other) => return Err(other),
+        }
+    }
+    let images = pool.readable_images()?;
+    Ok(images.into_iter().rfind(|image| image.source.name == request.source))
 }
 
 fn walk(job: &Job<'_>, ingest: &Ingest<'_>, workers: usize) -> Result<()> {

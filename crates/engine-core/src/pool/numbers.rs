@@ -11,8 +11,8 @@ use super::Pool;
 const PREFIX: &str = "numbers/";
 
 impl Pool {
-    /// A number above `above` and above all that were given before. Of several writers that ask at
-    /// once each gets its own.
+    /// A number above `above`, above all images and above all that were given before. Of several
+    /// writers that ask at once each gets its own. Images are read only where nothing else tells.
     pub fn claim_number(&self, above: u64) -> Result<u64> {
         let claim = Id::random()?;
         let mut given = Vec::new();
@@ -20,7 +20,13 @@ impl Pool {
             given.extend(key.strip_prefix(PREFIX).and_then(parse));
             Ok(())
         })?;
-        let mut number = given.iter().copied().max().unwrap_or(0).max(above);
+        let mut number = match given.iter().copied().max() {
+            Some(highest) => highest.max(above),
+            None => {
+                let images = self.readable_images()?;
+                images.iter().map(|image| image.number).max().unwrap_or(0).max(above)
+            }
+        };
         loop {
             number = number
                 .checked_add(1)

@@ -5,10 +5,13 @@ use crate::site::*;
 use std::fs::{self, File};
 use std::os::unix::fs::{FileExt, symlink};
 use std::path::Path;
+use std::sync::Arc;
 
 use holdfast_engine_core::backup;
+use holdfast_engine_core::store::faulty::{FaultyStore, Operation};
+use holdfast_engine_core::store::memory::MemoryStore;
 use holdfast_engine_core::testing::compare::{assert_same_tree, compare_trees};
-use holdfast_engine_core::testing::deep::remove_deep;
+use holdfast_engine_core::testing::deep::{DeepDir, remove_deep};
 use rustix::fs::XattrFlags;
 
 #[test]
@@ -138,6 +141,60 @@ fn an_older_image_can_be_compared_with() {
     assert_eq!(cumulative.image.parent, Some(first.image.id));
     assert_eq!(cumulative.counts.bytes_online, 100_000);
     site.assert_restored(&cumulative.image);
+}
+
+#[test]
+fn with_a_parent_that_is_named_no_other_image_is_looked_at() {
+    let store = Arc::new(FaultyStore::new(MemoryStore::new()));
+    let site = Site::with_pool(kit::create(store.clone()), DeepDir::new());
+    fs::write(site.from.join("file"), "1").unwrap();
+    let images: Vec<_> = (0..3).map(|_| site.back_up_later().image).collect();
+    let newest = images.last().unwrap();
+    let before = store.calls().len();
+    let request = backup::Request { parent: Some(newest.id), ..site.request() };
+    let made = site.run(&request).unwrap();
+    assert_eq!((made.image.parent, made.image.number), (Some(newest.id), newest.number + 1));
+    let calls = store.calls().split_off(before);
+    let of_images: Vec<_> =
+        calls.iter().filter(|(_, key)| key.starts_with("images/")).map(|(what, _)| *what).collect();
+    assert_eq!(of_images, [Operation::Get, Operation::PutIfAbsent]);
+}
+
+#[test]
+fn where_the_parent_is_gone_or_damaged_the_newest_of_the_source_is_taken() {
+    let site = Site::new();
+    fs::write(site.from.join("file"), "1").unwrap();
+    let [first, second, third] = [(); 3].map(|()| site.back_up_later().image);
+    site.pool.expire(&second.id).unwrap();
+    let request = backup::Request { parent: Some(second.id), ..site.request() };
+    let made = site.run(&request).unwrap().image;
+    assert_eq!(made.parent, Some(third.id));
+    let key = format!("images/{}", first.id);
+    let mut bytes = site.pool.store().get(&key).unwrap();
+    bytes[40] ^= 1;
+    site.pool.store().delete(&key).unwrap();
+    assert!(site.pool.store().put_if_absent(&key, &bytes).unwrap());
+    let request = backup::Request { parent: Some(first.id), ..site.request() };
+    let last = site.run(&request).unwrap().image;
+    assert_eq!((last.parent, last.number), (Some(made.id), made.number + 1));
+    site.assert_restored(&last);
+}
+
+#[test]
+fn numbers_go_on_where_only_images_tell_which_were_given() {
+    let site = Site::new();
+    let made = [(); 3].map(|()| site.back_up_later().image);
+    let mut keys = Vec::new();
+    let found = &mut |key: &str, _| {
+        keys.push(key.to_owned());
+        Ok(())
+    };
+    site.pool.store().list("numbers/", found).unwrap();
+    for key in keys {
+        site.pool.store().delete(&key).unwrap();
+    }
+    let request = backup::Request { read_all: true, ..site.request() };
+    assert_eq!(site.run(&request).unwrap().image.number, made[2].number + 1);
 }
 
 #[test]

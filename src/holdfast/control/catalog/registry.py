@@ -217,11 +217,12 @@ def as_of(connection: sa.Connection, source: str, moment_ns: int, moment: dateti
 
 
 def newest_of_kind(
-    connection: sa.Connection, source: str, kinds: Collection[str]
+    connection: sa.Connection, source: str, kinds: Collection[str] | None
 ) -> ImageId | None:
     """The newest image of a source that was ordered as one of some kinds, if there is one."""
-    query = sa.select(images.c.id).join(sources)
-    query = query.where(_THERE, sources.c.name == source, images.c.backup_kind.in_(kinds))
+    query = sa.select(images.c.id).join(sources).where(_THERE, sources.c.name == source)
+    if kinds is not None:
+        query = query.where(images.c.backup_kind.in_(kinds))
     newest = connection.scalar(query.order_by(*_NEWEST_FIRST).limit(1))
     return None if newest is None else ImageId(newest)
 

@@ -18,6 +18,7 @@ if TYPE_CHECKING:
 
 SITE_ID = "site-id"
 PROTECTED = "catalog-protected"
+PROTECTIONS = "catalog-protections"
 
 
 def get(connection: sa.Connection, name: str) -> str | None:
