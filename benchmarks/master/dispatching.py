@@ -134,8 +134,10 @@ def figures(
         workers.close()
     waits_ms = [1000 * one for one in workers.waits_s]
     part = f"{kind}: {jobs:,} jobs through {SLOTS} slots" + (", each with an image" * images)
+    # The goal is that of a worker that does nothing, and says no more than that.
+    goal = None if images else RATE_GOAL
     return [
-        Figure(part, "from due to ended, jobs", jobs / elapsed_s, "1/s", at_least=RATE_GOAL),
+        Figure(part, "from due to ended, jobs", jobs / elapsed_s, "1/s", at_least=goal),
         Figure(part, "processor time a job", processor_ms, "ms"),
         Figure(
             part,

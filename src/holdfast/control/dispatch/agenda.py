@@ -11,6 +11,7 @@ import logging
 from dataclasses import replace
 from typing import TYPE_CHECKING
 
+from holdfast.base import long_lived
 from holdfast.control.dispatch.roster import WHOLE, Roster, backup_of, family
 from holdfast.control.jobs import JobState, Wanted
 from holdfast.control.schedule import Timetable
@@ -25,6 +26,9 @@ if TYPE_CHECKING:
     from holdfast.control.jobs import Job, JobBook, NewJob
     from holdfast.control.policies import PolicyBook
     from holdfast.control.schedule import Due, Entry
+
+MANY = 1000
+"""With so many policies, what is known of them is worth being passed over by collections."""
 
 AT_ONCE = 2000
 """So many occurrences become jobs in one step."""
@@ -159,6 +163,8 @@ class Agenda:
         self._histories.begin(_keys(entries.values()), now)
         self._timetable = Timetable(self._site_zone, entries.values(), self._histories.load())
         self._occupy(entries.keys())
+        if len(entries) > MANY:
+            long_lived.set_aside()
 
     def _change(self, entries: dict[PolicyName, Entry], now: datetime) -> None:
         gone = self._entries.keys() - entries.keys()
