@@ -36,7 +36,8 @@ def provider() -> httpx.Client:
 
     def answer(request: httpx.Request) -> httpx.Response:
         if request.url.path.startswith("/.well-known/"):
-            places = ("authorization_endpoint", "token_endpoint", "jwks_uri")
+            places = ["authorization_endpoint", "token_endpoint", "jwks_uri"]
+            places.append("device_authorization_endpoint")
             here = "https://id.example.org"
             described = {"issuer": here} | {name: f"{here}/{name}" for name in places}
             return httpx.Response(200, json=described)

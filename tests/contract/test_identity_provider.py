@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
+import io
 import json
+import re
 import threading
 import time
 from collections.abc import Iterator
@@ -19,6 +22,7 @@ from joserfc.jwk import ECKey, KeySet, OctKey, RSAKey
 from holdfast.base.clock import SystemClock
 from holdfast.base.errors import (
     Busy,
+    Cancelled,
     ConfigInvalid,
     HoldfastError,
     Invalid,
@@ -26,6 +30,7 @@ from holdfast.base.errors import (
     NotFound,
     TooManyAttempts,
     Unreachable,
+    Unsupported,
 )
 from holdfast.control.access import (
     AccessBook,
@@ -35,6 +40,8 @@ from holdfast.control.access import (
 from holdfast.control.access.provider import Provider
 from holdfast.control.access.schema import provider_logins as table
 from holdfast.control.database import Database
+from holdfast.faces.cli import device_login
+from holdfast.faces.cli.screen import Screen
 from tests.kit import oidc_provider
 from tests.kit.api import Api
 from tests.kit.clock import FakeClock
@@ -453,3 +460,133 @@ def test_strangers_begin_so_many_logins_and_no_more(
     query = parse_qs(urlsplit(begun.url).query)
     assert query["code_challenge_method"] == ["S256"]
     assert query["redirect_uri"] == [BACK]
+
+
+@pytest.mark.parametrize("public", [False, True], ids=["with a secret", "without"])
+def test_whom_the_provider_recognises_on_another_device_is_let_in(
+    api: Api, real: RunningProvider, public: bool
+) -> None:
+    logins_of(api, real.issuer, public=public)
+    client = api.client()
+    client.post("/users", {"name": "al", "role": "operator", "identity": "alice@example.org"})
+    begun = client.post("/sessions/provider/device")
+    assert begun["whole_url"].startswith(begun["url"])
+    body = {"login": begun["login"]}
+    before = len(api.audited())
+    pending = {"session": None, "too_often": False}
+    assert client.post("/sessions/provider/device/session", body) == pending
+    # That nothing has come of it yet is nothing to write down.
+    assert len(api.audited()) == before
+    real.log_in_on_device(begun["url"], begun["code"], "alice")
+    session = client.post("/sessions/provider/device/session", body)["session"]
+    assert session["user"] == "al"
+    assert api.client(session["token"]).get("/me")["way"] == "session"
+    last = api.audited()[-1].entry
+    assert (last.who, last.what, last.about) == ("al", "finish_device_login", "users/al")
+    assert session["token"] not in last.details
+    with pytest.raises(NotAuthenticated, match="not begun here"):
+        client.post("/sessions/provider/device/session", body)
+
+
+def test_a_login_on_another_device_that_is_refused_or_over_is_none(
+    api: Api, real: RunningProvider
+) -> None:
+    logins_of(api, real.issuer)
+    client = api.client()
+    begun = client.post("/sessions/provider/device")
+    body = {"login": begun["login"]}
+    real.log_in_on_device(begun["url"], begun["code"], "alice", consent=False)
+    for why in ("access_denied", "not begun here"):
+        with pytest.raises(NotAuthenticated, match=why):
+            client.post("/sessions/provider/device/session", body)
+    assert api.audited()[-1].entry.outcome == "refused"
+    stranger = client.post("/sessions/provider/device")
+    real.log_in_on_device(stranger["url"], stranger["code"], "bob")
+    with pytest.raises(NotAuthenticated, match="' is no user of this site"):
+        client.post("/sessions/provider/device/session", {"login": stranger["login"]})
+    late = client.post("/sessions/provider/device")
+    clock = api.master.logins._clock
+    assert isinstance(clock, FakeClock)
+    clock.move(timedelta(minutes=11))
+    with pytest.raises(NotAuthenticated, match="not begun here"):
+        client.post("/sessions/provider/device/session", {"login": late["login"]})
+
+
+def test_logins_of_the_two_kinds_are_not_taken_for_each_other(
+    api: Api, real: RunningProvider
+) -> None:
+    logins_of(api, real.issuer)
+    client = api.client()
+    device = client.post("/sessions/provider/device")["login"]
+    with pytest.raises(NotAuthenticated, match="not begun here"):
+        client.post("/sessions/provider/code", {"login": device, "state": "", "code": "x"})
+    browser = client.post("/sessions/provider", {"redirect_uri": BACK})["login"]
+    with pytest.raises(NotAuthenticated, match="not begun here"):
+        client.post("/sessions/provider/device/session", {"login": browser})
+
+
+def test_the_command_waits_until_somebody_has_logged_in_elsewhere(
+    api: Api, real: RunningProvider
+) -> None:
+    logins_of(api, real.issuer)
+    client = api.client()
+    client.post("/users", {"name": "al", "role": "operator", "identity": "alice@example.org"})
+    told = io.StringIO()
+    waited: list[float] = []
+
+    def pause(seconds: float) -> None:
+        waited.append(seconds)
+        if len(waited) == 3:
+            found = re.search(r"(http://\S+/device)  (\S+)", told.getvalue())
+            assert found is not None
+            real.log_in_on_device(found[1], found[2], "alice")
+
+    with contextlib.redirect_stderr(told):
+        session = device_login.log_in(client, Screen(as_json=False), pause)
+    assert (session["user"], len(waited)) == ("al", 3)
+    assert waited[0] == 5
+
+
+def mocked(api: Api, **said: dict[str, Any]) -> None:
+    """Let the provider of a site be one that says the same each time, by the ends of its paths."""
+
+    def answer(request: httpx.Request) -> httpx.Response:
+        here = f"https://{request.url.host}"
+        name = request.url.path.rpartition("/")[2]
+        if name == "openid-configuration":
+            ends = {f"{one}_endpoint": f"{here}/{one}" for one in said}
+            return httpx.Response(200, json={"issuer": here, **ends})
+        return httpx.Response(400 if "error" in said[name] else 200, json=said[name])
+
+    master = api.master
+    registration = Registration("https://id.example.org", "site", "", "email")
+    master.logins = ProviderLogins(
+        master.database,
+        master.clock,
+        master.access,
+        registration,
+        lambda: httpx.Client(transport=httpx.MockTransport(answer)),
+    )
+
+
+def test_a_provider_without_logins_on_devices_is_named(api: Api) -> None:
+    mocked(api, token={})
+    with pytest.raises(Unsupported, match="no login on another device"):
+        api.client().post("/sessions/provider/device")
+
+
+def test_a_provider_is_asked_less_often_when_it_says_so_and_not_for_ever(api: Api) -> None:
+    begun = {
+        "device_code": "d",
+        "user_code": "U",
+        "verification_uri": "https://id.example.org/device",
+        "expires_in": 12,
+    }
+    mocked(api, device_authorization=begun, token={"error": "slow_down"})
+    waited: list[float] = []
+    with pytest.raises(Cancelled, match="nobody logged in"):
+        device_login.log_in(api.client(), Screen(as_json=False), waited.append)
+    assert waited == [5, 10]
+    mocked(api, device_authorization=begun | {"verification_uri": "http://far.example.org/"})
+    with pytest.raises(ConfigInvalid, match="verification_uri"):
+        api.client().post("/sessions/provider/device")

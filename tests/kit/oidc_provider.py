@@ -40,7 +40,7 @@ server.listen(0, '127.0.0.1', () => {
   const shared = {
     application_type: 'native',
     redirect_uris: ['http://127.0.0.1/'],
-    grant_types: ['authorization_code'],
+    grant_types: ['authorization_code', 'urn:ietf:params:oauth:grant-type:device_code'],
     response_types: ['code'],
   };
   const provider = new Provider(issuer, {
@@ -49,6 +49,7 @@ server.listen(0, '127.0.0.1', () => {
         token_endpoint_auth_method: 'client_secret_basic' },
       { ...shared, client_id: 'PUBLIC', token_endpoint_auth_method: 'none' },
     ],
+    features: { deviceFlow: { enabled: true } },
     pkce: { required: () => true },
     cookies: { keys: ['of a test'] },
     claims: {
@@ -99,6 +100,36 @@ class RunningProvider:
                         continue
                     form = {"prompt": "consent"}
                 answer = browser.post(urljoin(str(answer.url), found[1]), data=form)
+
+    def log_in_on_device(self, url: str, code: str, name: str, *, consent: bool = True) -> None:
+        """Do in a browser of another device what a person does, up to its last page."""
+        with httpx.Client(follow_redirects=True) as browser:
+            answer = browser.get(url)
+            form = hidden(answer.text) | {"user_code": code}
+            answer = browser.post(place_of(answer), data=form)
+            answer = browser.post(place_of(answer), data=hidden(answer.text))
+            answer = browser.post(
+                place_of(answer), data={"prompt": "login", "login": name, "password": "any"}
+            )
+            if not consent:
+                browser.get(place_of(answer) + "/abort")
+                return
+            answer = browser.post(place_of(answer), data={"prompt": "consent"})
+            assert "Sign-in Success" in answer.text, answer.text
+
+
+def place_of(answer: httpx.Response) -> str:
+    """Where the form of a page goes."""
+    found = re.search(r'<form[^>]* action="([^"]+)"', answer.text)
+    assert found is not None, answer.text
+    return str(urljoin(str(answer.url), found[1]))
+
+
+def hidden(text: str) -> dict[str, str]:
+    """What the form of a page sends along, whatever a person enters."""
+    fields = re.findall(r'<input[^>]*type="hidden"[^>]*>', text)
+    pairs = [re.findall(r'(name|value)="([^"]*)"', one) for one in fields]
+    return {dict(one)["name"]: dict(one).get("value", "") for one in pairs}
 
 
 def installed() -> Path | None:

@@ -52,6 +52,8 @@ TABLE: Mapping[str, Expected] = {
     "POST /api/v1/sessions": Expected(STRANGERS),
     "POST /api/v1/sessions/provider": Expected(STRANGERS),
     "POST /api/v1/sessions/provider/code": Expected(STRANGERS),
+    "POST /api/v1/sessions/provider/device": Expected(STRANGERS),
+    "POST /api/v1/sessions/provider/device/session": Expected(STRANGERS),
     "GET /api/v1/me": Expected(KNOWN),
     "PUT /api/v1/me/password": Expected(KNOWN),
     "DELETE /api/v1/me/session": Expected(KNOWN),

@@ -31,7 +31,7 @@ from holdfast.base.meanwhile import Meanwhile
 from holdfast.control.inbox import Inbox
 from holdfast.movers.backup_run import run_backup
 from holdfast.movers.restore_run import run_restore
-from holdfast.site import local_socket, places, secrets
+from holdfast.site import places, secrets
 from holdfast.vault import PoolKey, add_slot, create_pool, open_pool, unwrap, unwrapping
 
 if TYPE_CHECKING:
@@ -400,6 +400,9 @@ class Site:
         return result, aside
 
     def _require_unserved(self) -> None:
+        # Commands that are quick need no sockets.
+        from holdfast.site import local_socket
+
         place = self.home / local_socket.NAME
         if local_socket.answers(place):
             raise Busy(

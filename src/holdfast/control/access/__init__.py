@@ -12,7 +12,7 @@ from holdfast.control.access.chain import Break, Entry, Head, Outcome, Row, Veri
 from holdfast.control.access.passwords import Cost
 from holdfast.control.access.permissions import PERMISSIONS, SITE_WIDE, Role, Verb
 from holdfast.control.access.principal import Principal, Way, local
-from holdfast.control.access.provider import Registration
+from holdfast.control.access.provider import Pending, Registration
 from holdfast.control.access.provider_logins import ProviderLogins
 from holdfast.control.access.rows import token_key
 from holdfast.control.access.scope import ALL_CLIENTS, Scope
@@ -32,6 +32,7 @@ __all__ = [
     "Filter",
     "Head",
     "Outcome",
+    "Pending",
     "Principal",
     "ProviderLogins",
     "Registration",

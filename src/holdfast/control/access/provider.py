@@ -1,10 +1,10 @@
-"""An OpenID Connect provider, as this site is its client: authorization code with PKCE.
+"""An OpenID Connect provider, as this site is its client: a code with PKCE, or another device.
 
 Must not know users of the site, nor keep anything. Invariants: nothing of an id token is believed
 before its signature, issuer, audience, time and nonce are right; the provider is spoken to over
 HTTPS, or on this machine; the proof key goes to it with the code, and before that only its hash.
 
-OpenID Connect Core 1.0, RFC 6749, RFC 7636 (S256), OpenID Connect Discovery 1.0.
+OpenID Connect Core 1.0, RFC 6749, RFC 7636 (S256), RFC 8628, OpenID Connect Discovery 1.0.
 """
 
 from __future__ import annotations
@@ -17,7 +17,7 @@ from hashlib import sha256
 from typing import TYPE_CHECKING, Any
 from urllib.parse import urlencode, urlsplit
 
-from holdfast.base.errors import Busy, ConfigInvalid, NotAuthenticated, Unreachable
+from holdfast.base.errors import Busy, ConfigInvalid, NotAuthenticated, Unreachable, Unsupported
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -72,6 +72,38 @@ class Begun:
     state: str
     nonce: str
     verifier: str
+
+
+@dataclass(frozen=True, slots=True)
+class OnDevice:
+    """A login that goes on in a browser of any device (RFC 8628).
+
+    Attributes:
+        url: Where a person opens it.
+        code: What that person enters there.
+        whole_url: The same with the code in it, if the provider has such.
+        device_code: What tells the provider which login is meant; a secret.
+        expires_in_s: How long that is possible.
+        interval_s: How long to wait before asking again.
+    """
+
+    url: str
+    code: str
+    whole_url: str | None
+    device_code: str
+    expires_in_s: int
+    interval_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class Pending:
+    """Nobody has finished a login yet.
+
+    Attributes:
+        too_often: The provider was asked too soon: wait for longer from now on.
+    """
+
+    too_often: bool
 
 
 class Provider:
@@ -146,7 +178,56 @@ class Provider:
             NotAuthenticated: The provider refuses, or what it says is not to be believed.
             Unreachable: It does not answer.
         """
-        given = self._exchange(code, redirect_uri, verifier)
+        return self._identity(self._exchange(code, redirect_uri, verifier), nonce)
+
+    def begin_on_device(self) -> OnDevice:
+        """Begin a login that somebody finishes in a browser elsewhere.
+
+        Raises:
+            Unsupported: The provider offers none.
+            Unreachable: It does not answer.
+        """
+        if _DEVICES not in self._discovered():
+            raise Unsupported(
+                "the identity provider offers no login on another device",
+                "log in where there is a browser: holdfast user login",
+            )
+        what = self._as_client({"scope": SCOPES})
+        given = self._ask("POST", self._endpoint(_DEVICES), refusal="the login", **what)
+        url = _text(given, "verification_uri")
+        _require_safe(url, "the identity provider's verification_uri")
+        whole = given.get("verification_uri_complete")
+        interval_s = _number(given, "interval") if "interval" in given else _INTERVAL_S
+        return OnDevice(
+            url,
+            _text(given, "user_code"),
+            whole if isinstance(whole, str) else None,
+            _text(given, "device_code"),
+            _bounded(_number(given, "expires_in"), 1, 1 << 30),
+            _bounded(interval_s, 1, 60),
+        )
+
+    def finish_on_device(self, device_code: str) -> str | Pending:
+        """Find out who logged in elsewhere, if anybody has.
+
+        Raises:
+            NotAuthenticated: Somebody refused, or nobody came in time.
+            Unreachable: The provider does not answer.
+        """
+        form = {"grant_type": _DEVICE_GRANT, "device_code": device_code}
+        given = self._ask(
+            "POST",
+            self._endpoint("token_endpoint"),
+            refusal="the login",
+            told=_PENDING,
+            **self._as_client(form),
+        )
+        if given.get("error") in _PENDING:
+            return Pending(given["error"] == _TOO_OFTEN)
+        return self._identity(given, None)
+
+    def _identity(self, given: Mapping[str, Any], nonce: str | None) -> str:
+        """Which user somebody is to whom the provider gave tokens."""
         claims = self._believed(_text(given, "id_token"), nonce)
         wanted = self.registration.claim
         if wanted not in claims and "userinfo_endpoint" in self._discovered():
@@ -159,31 +240,35 @@ class Provider:
         return _text(claims, wanted)
 
     def _exchange(self, code: str, redirect_uri: str, verifier: str) -> dict[str, Any]:
-        mine = self.registration
         form = {
             "grant_type": "authorization_code",
             "code": code,
             "redirect_uri": redirect_uri,
             "code_verifier": verifier,
         }
+        place = self._endpoint("token_endpoint")
+        return self._ask("POST", place, refusal="the code", **self._as_client(form))
+
+    def _as_client(self, form: dict[str, str]) -> dict[str, Any]:
+        """A form, with what shows that it is this site that sends it."""
+        mine = self.registration
         auth = None
         supported = self._discovered().get("token_endpoint_auth_methods_supported")
         if not mine.client_secret:
-            form["client_id"] = mine.client_id
+            form = form | {"client_id": mine.client_id}
         elif supported and "client_secret_basic" not in supported:
-            form |= {"client_id": mine.client_id, "client_secret": mine.client_secret}
+            form = form | {"client_id": mine.client_id, "client_secret": mine.client_secret}
         else:
             # RFC 6749, 2.3.1: both are form-encoded before they are joined.
             auth = (_form(mine.client_id), _form(mine.client_secret))
-        place = self._endpoint("token_endpoint")
-        return self._ask("POST", place, refusal="the code", data=form, auth=auth)
+        return {"data": form, "auth": auth}
 
     def _user_info(self, access_token: str) -> dict[str, Any]:
         headers = {"Authorization": f"Bearer {access_token}"}
         place = self._endpoint("userinfo_endpoint")
         return self._ask("GET", place, refusal="its own token", headers=headers)
 
-    def _believed(self, id_token: str, nonce: str) -> dict[str, Any]:
+    def _believed(self, id_token: str, nonce: str | None) -> dict[str, Any]:
         """The claims of an id token that is right (OpenID Connect Core 1.0, 3.1.3.7)."""
         claims = self._signed(id_token)
         mine = self.registration
@@ -200,7 +285,7 @@ class Provider:
                     ("azp", len(audiences) == 1 or "azp" in claims),
                     ("exp", _number(claims, "exp") > now_s - _LEEWAY_S),
                     ("iat", _number(claims, "iat") < now_s + _LEEWAY_S),
-                    ("nonce", secrets.compare_digest(str(claims.get("nonce")), nonce)),
+                    ("nonce", nonce is None or _same(str(claims.get("nonce")), nonce)),
                     ("sub", isinstance(claims.get("sub"), str) and bool(claims["sub"])),
                 )
                 if not right
@@ -276,7 +361,16 @@ class Provider:
             self._known = found
         return found
 
-    def _ask(self, method: str, place: str, *, refusal: str, **what: Any) -> dict[str, Any]:
+    def _ask(
+        self,
+        method: str,
+        place: str,
+        *,
+        refusal: str,
+        told: frozenset[str] = frozenset(),
+        **what: Any,
+    ) -> dict[str, Any]:
+        """What the provider answers; an error too, if it is one of those that are `told`."""
         import httpx
 
         try:
@@ -296,6 +390,8 @@ class Provider:
             raise NotAuthenticated(
                 f"the identity provider answers with what is none, at {place}", _HINT
             ) from error
+        if answer.is_error and isinstance(found, dict) and found.get("error") in told:
+            return found
         if answer.is_error or not isinstance(found, dict):
             said = found.get("error") if isinstance(found, dict) else None
             raise NotAuthenticated(
@@ -304,6 +400,12 @@ class Provider:
             )
         return found
 
+
+_DEVICES = "device_authorization_endpoint"
+_DEVICE_GRANT = "urn:ietf:params:oauth:grant-type:device_code"
+_TOO_OFTEN = "slow_down"
+_PENDING = frozenset({"authorization_pending", _TOO_OFTEN})
+_INTERVAL_S = 5.0
 
 _HINT = "see that login.issuer is the provider's URL, as it names itself"
 
@@ -336,6 +438,15 @@ def _number(where: Mapping[str, Any], name: str) -> float:
     if isinstance(value, bool) or not isinstance(value, int | float):
         return float("nan")
     return float(value)
+
+
+def _bounded(number: float, least: int, most: int) -> int:
+    # What is no number is the least.
+    return int(min(max(number, least), most)) if number == number else least
+
+
+def _same(one: str, other: str) -> bool:
+    return secrets.compare_digest(one.encode("utf-8", "surrogatepass"), other.encode())
 
 
 def _form(text: str) -> str:

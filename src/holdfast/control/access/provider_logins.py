@@ -17,7 +17,7 @@ import sqlalchemy as sa
 
 from holdfast.base.errors import Invalid, NotAuthenticated, NotFound, TooManyAttempts
 from holdfast.control.access.accounts import secret_hash
-from holdfast.control.access.provider import Provider
+from holdfast.control.access.provider import Pending, Provider
 from holdfast.control.access.schema import provider_logins
 
 if TYPE_CHECKING:
@@ -39,6 +39,9 @@ _PORT = "([1-9][0-9]{0,3}|[1-5][0-9]{4}|6[0-4][0-9]{3}|65[0-4][0-9]{2}|655[0-2][
 REDIRECT_URI = rf"http://(127\.0\.0\.1|\[::1\]):{_PORT}/[A-Za-z0-9/_-]{{0,200}}"
 """A port of the browser's own machine (RFC 8252, 7.3)."""
 
+_ON_DEVICE = ""
+"""Where a browser comes back to that was elsewhere: nowhere."""
+
 IDENTITY = r"[^\x00-\x1f\x7f]+"
 MAX_IDENTITY = 500
 
@@ -58,6 +61,27 @@ class Begun:
     url: str
     secret: str
     expires_in_s: int
+
+
+@dataclass(frozen=True, slots=True)
+class BegunOnDevice:
+    """A login that was begun, to be finished in a browser of any device.
+
+    Attributes:
+        url: Where.
+        code: What is to be entered there.
+        whole_url: The same with the code in it, if there is such.
+        secret: What asks whether it is finished.
+        expires_in_s: How long that is possible.
+        interval_s: How long to wait before asking again.
+    """
+
+    url: str
+    code: str
+    whole_url: str | None
+    secret: str
+    expires_in_s: int
+    interval_s: int
 
 
 class ProviderLogins:
@@ -118,6 +142,62 @@ class ProviderLogins:
         provider = self._there()
         _require_loopback(redirect_uri)
         begun = provider.begin(redirect_uri)
+        secret = self._remember(begun.state, begun.nonce, begun.verifier, redirect_uri)
+        return Begun(begun.url, secret, int(LASTS.total_seconds()))
+
+    def begin_on_device(self) -> BegunOnDevice:
+        """Begin a login that somebody finishes in a browser elsewhere (RFC 8628).
+
+        Raises:
+            NotFound: The site has no provider.
+            Unsupported: The provider offers none.
+            TooManyAttempts: Too many logins are under way.
+            Unreachable: The provider does not answer.
+        """
+        begun = self._there().begin_on_device()
+        # The provider may forget it sooner; later than this site it is no use.
+        secret = self._remember("", "", begun.device_code, _ON_DEVICE)
+        return BegunOnDevice(
+            begun.url,
+            begun.code,
+            begun.whole_url,
+            secret,
+            min(begun.expires_in_s, int(LASTS.total_seconds())),
+            begun.interval_s,
+        )
+
+    def finish_on_device(self, secret: str) -> tuple[Token, str] | Pending:
+        """Let in whom the provider recognised elsewhere, if anybody was.
+
+        Raises:
+            NotAuthenticated: It was not begun here, or is over; somebody refused it; or it is
+                nobody of this site.
+            NotFound: The site has no provider.
+            Unreachable: The provider does not answer.
+        """
+        provider = self._there()
+        mine = sa.and_(
+            provider_logins.c.secret_hash == secret_hash(secret),
+            provider_logins.c.redirect_uri == _ON_DEVICE,
+            provider_logins.c.begun_ns >= self._clock.now_ns() - _LASTS_NS,
+        )
+        with self._database.read() as connection:
+            row = connection.execute(sa.select(provider_logins).where(mine)).first()
+        if row is None:
+            raise _not_begun()
+        try:
+            identity = provider.finish_on_device(row.verifier)
+        except NotAuthenticated:
+            self._forget(mine)
+            raise
+        if isinstance(identity, Pending):
+            return identity
+        if not self._forget(mine):
+            raise _not_begun()
+        return self._let_in(identity)
+
+    def _remember(self, state: str, nonce: str, verifier: str, redirect_uri: str) -> str:
+        """Keep a login until it is finished; the secret that finishes it."""
         secret = secrets.token_urlsafe(32)
         now_ns = self._clock.now_ns()
         with self._database.write() as connection:
@@ -129,14 +209,19 @@ class ProviderLogins:
             connection.execute(
                 sa.insert(provider_logins).values(
                     secret_hash=secret_hash(secret),
-                    state=begun.state,
-                    nonce=begun.nonce,
-                    verifier=begun.verifier,
+                    state=state,
+                    nonce=nonce,
+                    verifier=verifier,
                     redirect_uri=redirect_uri,
                     begun_ns=now_ns,
                 )
             )
-        return Begun(begun.url, secret, int(LASTS.total_seconds()))
+        return secret
+
+    def _forget(self, mine: sa.ColumnElement[bool]) -> bool:
+        """Whether a login was there until now."""
+        with self._database.write() as connection:
+            return connection.execute(sa.delete(provider_logins).where(mine)).rowcount == 1
 
     def finish(self, secret: str, state: str, code: str) -> tuple[Token, str]:
         """Let in whom the provider recognised.
@@ -155,14 +240,19 @@ class ProviderLogins:
             Unreachable: The provider does not answer.
         """
         provider = self._there()
-        mine = provider_logins.c.secret_hash == secret_hash(secret)
+        mine = sa.and_(
+            provider_logins.c.secret_hash == secret_hash(secret),
+            provider_logins.c.redirect_uri != _ON_DEVICE,
+        )
         with self._database.write() as connection:
             row = connection.execute(sa.select(provider_logins).where(mine)).first()
             connection.execute(sa.delete(provider_logins).where(mine))
         late = row is not None and row.begun_ns < self._clock.now_ns() - _LASTS_NS
         if row is None or late or not secrets.compare_digest(row.state.encode(), _bytes(state)):
-            raise NotAuthenticated("this login was not begun here, or is over", "begin it again")
-        identity = provider.finish(code, row.redirect_uri, row.nonce, row.verifier)
+            raise _not_begun()
+        return self._let_in(provider.finish(code, row.redirect_uri, row.nonce, row.verifier))
+
+    def _let_in(self, identity: str) -> tuple[Token, str]:
         user = self._book.user_of(self.subject(identity))
         if user is None or user.disabled:
             raise NotAuthenticated(
@@ -186,6 +276,10 @@ def _require_loopback(uri: str) -> None:
             f"a login can't come back to '{uri[:100]}'",
             "name a port of the browser's own machine, as http://127.0.0.1:PORT/",
         )
+
+
+def _not_begun() -> NotAuthenticated:
+    return NotAuthenticated("this login was not begun here, or is over", "begin it again")
 
 
 def _bytes(text: str) -> bytes:

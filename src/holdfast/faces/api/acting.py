@@ -52,11 +52,13 @@ class Note:
         who: Who it was, where the route is the one to find out.
         about: The thing, where the path does not name it.
         details: Fit for JSON, without secrets.
+        nothing_yet: A stranger's act has not come to anything, and will be asked for again.
     """
 
     who: str | None = None
     about: str | None = None
     details: dict[str, object] = field(default_factory=dict)
+    nothing_yet: bool = False
 
 
 class Strangers:

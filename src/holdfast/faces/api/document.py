@@ -37,6 +37,7 @@ _SAID = {
     422: "Something in the request is not valid; `errors` says what.",
     429: "Too many attempts; `Retry-After` says how many seconds to wait.",
     500: "A defect in Holdfast, or damaged data.",
+    501: "This can't be done here.",
     503: "Storage or database does not answer, or can't.",
 }
 

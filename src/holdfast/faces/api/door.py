@@ -217,6 +217,8 @@ class Guarded(APIRoute):
         except Exception as error:
             await run_in_threadpool(self._note_vain, request, error)
             raise
+        if note.nothing_yet:
+            return response
         said = acting.circumstances(request) | note.details
         who = note.who or acting.STRANGER
         about = note.about or acting.about(request)

@@ -9,7 +9,7 @@ from fastapi import Request
 from pydantic import Field, SecretStr
 
 from holdfast.base.errors import Forbidden, NotFound
-from holdfast.control.access import Principal, Role, Verb, Way
+from holdfast.control.access import Pending, Principal, Role, Token, Verb, Way
 from holdfast.control.access.passwords import MAX_CHARACTERS
 from holdfast.control.access.provider_logins import REDIRECT_URI
 from holdfast.faces.api import document, visitors
@@ -57,6 +57,30 @@ class BegunLogin(Model):
     url: str = Field(description="Where the browser is to be sent.")
     login: str = Field(description="What finishes it. A secret: not for the browser.")
     expires_in_s: int
+
+
+class BegunOnDevice(Model):
+    """A login that was begun, to be finished in a browser of any device."""
+
+    url: str = Field(description="Where.", examples=["https://id.example.org/device"])
+    code: str = Field(description="What is to be entered there.", examples=["WDJB-MJHT"])
+    whole_url: str | None = Field(description="The same with the code in it, if there is such.")
+    login: str = Field(description="What asks whether it is finished. A secret.")
+    expires_in_s: int
+    interval_s: int = Field(description="How long to wait before asking, in seconds.")
+
+
+class DeviceLogin(Model):
+    """Which login is meant."""
+
+    login: SecretStr = Field(description="As the login's beginning gave it.", max_length=200)
+
+
+class OnDevice(Model):
+    """What has come of a login on another device."""
+
+    session: Session | None = Field(description="Null as long as nobody has finished it.")
+    too_often: bool = Field(description="Wait five seconds longer from now on, before asking.")
 
 
 class ProviderCode(Model):
@@ -137,10 +161,45 @@ def finish_provider_login(
     token, secret = master.logins.finish(
         body.login.get_secret_value(), body.state.get_secret_value(), body.code.get_secret_value()
     )
-    note.who = token.user
-    note.about = f"users/{token.user}"
-    note.details["token"] = token.id
-    return Session(token=secret, id=token.id, user=token.user, expires_at=token.expires_at)
+    return _session(token, secret, note)
+
+
+@router.post(
+    "/sessions/provider/device",
+    status_code=201,
+    responses={
+        401: document.response(401),
+        404: document.response(404),
+        429: document.busy(),
+        501: document.response(501),
+    },
+)
+def begin_device_login(_: Annotated[None, anybody()], master: TheMaster) -> BegunOnDevice:
+    """Begin a login by the site's identity provider for a machine without a browser (RFC 8628)."""
+    begun = master.logins.begin_on_device()
+    return BegunOnDevice(
+        url=begun.url,
+        code=begun.code,
+        whole_url=begun.whole_url,
+        login=begun.secret,
+        expires_in_s=begun.expires_in_s,
+        interval_s=begun.interval_s,
+    )
+
+
+@router.post(
+    "/sessions/provider/device/session",
+    responses={401: document.response(401), 404: document.response(404)},
+)
+def finish_device_login(
+    _: Annotated[None, anybody(act=True)], master: TheMaster, body: DeviceLogin, note: TheNote
+) -> OnDevice:
+    """Ask whether somebody has finished it; the login then lasts for twelve hours."""
+    found = master.logins.finish_on_device(body.login.get_secret_value())
+    if isinstance(found, Pending):
+        note.nothing_yet = True
+        return OnDevice(session=None, too_often=found.too_often)
+    return OnDevice(session=_session(*found, note), too_often=False)
 
 
 @router.get("/me")
@@ -181,3 +240,10 @@ def log_out(who: Annotated[Principal, may()], master: TheMaster) -> None:
     if who.way is not Way.SESSION or who.token is None:
         raise Forbidden("this is no login that could end", "a token is revoked: DELETE /tokens/ID")
     master.access.revoke(who.token)
+
+
+def _session(token: Token, secret: str, note: TheNote) -> Session:
+    note.who = token.user
+    note.about = f"users/{token.user}"
+    note.details["token"] = token.id
+    return Session(token=secret, id=token.id, user=token.user, expires_at=token.expires_at)

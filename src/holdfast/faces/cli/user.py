@@ -236,21 +236,27 @@ def remove(name: str, yes: bool, url: str | None, as_json: bool) -> int:
 )
 @click.argument("name", required=False)
 @password_file_option
+@click.option("--device", is_flag=True, help="In a browser of any device, where this has none.")
 @options.url_option
 @options.json_flag
-def login(name: str | None, password_file: Path | None, url: str | None, as_json: bool) -> int:
+def login(
+    name: str | None, password_file: Path | None, device: bool, url: str | None, as_json: bool
+) -> int:
     """Log in, and write a token to stdout that lasts for twelve hours.
 
-    Without NAME, in a browser on this machine, by the site's identity provider.
+    Without NAME, in a browser on this machine, by the site's identity provider; with --device, in
+    one anywhere, by a code.
     """
+    if device and name is not None:
+        raise UsageError("--device is for a login by the identity provider, without NAME")
     from holdfast.faces.cli.api_client import open_api
 
     screen = Screen(as_json=as_json)
     with open_api(url, anonymous=True) as api:
         if name is None:
-            from holdfast.faces.cli.browser_login import log_in
+            from holdfast.faces.cli import browser_login, device_login
 
-            session = log_in(api, screen)
+            session = (device_login if device else browser_login).log_in(api, screen)
         else:
             password = read_password(password_file, f"password of {name}")
             session = api.post("/sessions", {"name": name, "password": password})
