@@ -1,14 +1,25 @@
 //! Images of a pool: their manifests, read and committed.
 
+use std::sync::atomic::{AtomicUsize, Ordering};
+
+use parking_lot::Mutex;
+
 use crate::error::{Error, Result};
 use crate::ids::Id;
 use crate::manifest::Manifest;
 use crate::sealed::{ObjectType, open_object, seal_object};
+use crate::tasks::in_threads;
 
 use super::Pool;
 use super::jobs::Job;
 
 const PREFIX: &str = "images/";
+
+/// So many manifests are read at once at most: a store far away takes as long for sixteen as for one.
+const READERS: usize = 16;
+
+/// Fewer are not worth another thread.
+const MANIFESTS_A_READER: usize = 4;
 
 impl Pool {
     /// Ids of all images, in no particular order.
@@ -60,15 +71,36 @@ impl Pool {
         trouble: &mut dyn FnMut(&Id, Error) -> Result<()>,
     ) -> Result<Vec<Manifest>> {
         let mut images = Vec::new();
-        for id in self.image_ids()? {
-            match self.image(&id) {
+        let ids = self.image_ids()?;
+        for (id, read) in ids.iter().zip(self.read_manifests(&ids)?) {
+            match read {
                 Ok(manifest) => images.push(manifest),
                 Err(Error::ImageMissing { .. }) => {}
-                Err(error) => trouble(&id, error)?,
+                Err(error) => trouble(id, error)?,
             }
         }
         images.sort_by_key(|image| (image.number, image.started_ns, image.id));
         Ok(images)
+    }
+
+    /// Manifests in the order of their ids; from afar many are on their way at once.
+    fn read_manifests(&self, ids: &[Id]) -> Result<Vec<Result<Manifest>>> {
+        let (next, found) = (AtomicUsize::new(0), Mutex::new(Vec::with_capacity(ids.len())));
+        let read = || {
+            while let Some((place, id)) = {
+                let place = next.fetch_add(1, Ordering::Relaxed);
+                ids.get(place).map(|id| (place, id))
+            } {
+                let manifest = self.image(id);
+                found.lock().push((place, manifest));
+            }
+            Ok(())
+        };
+        let readers = (ids.len() / MANIFESTS_A_READER).clamp(1, READERS);
+        in_threads(readers, read, || ())?;
+        let mut found = found.into_inner();
+        found.sort_unstable_by_key(|(place, _)| *place);
+        Ok(found.into_iter().map(|(_, manifest)| manifest).collect())
     }
 
     /// Makes an image visible, unless its job was declared dead meanwhile: then what it relies on

@@ -8,7 +8,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use holdfast_engine_core::backup;
-use holdfast_engine_core::store::faulty::{FaultyStore, Operation};
+use holdfast_engine_core::store::faulty::{Fault, FaultyStore, Gate, Operation, Rule};
 use holdfast_engine_core::store::memory::MemoryStore;
 use holdfast_engine_core::testing::compare::{assert_same_tree, compare_trees};
 use holdfast_engine_core::testing::deep::{DeepDir, remove_deep};
@@ -178,6 +178,36 @@ fn where_the_parent_is_gone_or_damaged_the_newest_of_the_source_is_taken() {
     let last = site.run(&request).unwrap().image;
     assert_eq!((last.parent, last.number), (Some(made.id), made.number + 1));
     site.assert_restored(&last);
+}
+
+#[test]
+fn many_manifests_are_read_at_once_and_each_is_itself() {
+    let store = Arc::new(FaultyStore::new(MemoryStore::new()));
+    let site = Site::with_pool(kit::create(store.clone()), DeepDir::new());
+    let made: Vec<_> = (0..40).map(|_| site.back_up_later().image).collect();
+    assert_eq!(site.pool.images().unwrap(), made);
+    // Nobody waits for the one before: all readers that there are come as far as the store.
+    let gate = Gate::new();
+    let rule = Rule::new(Fault::Hold(gate.clone())).on(Operation::Get).under("images/");
+    store.add(rule);
+    let before = store.calls().len();
+    std::thread::scope(|scope| {
+        let reading = scope.spawn(|| site.pool.images().unwrap());
+        let asked = || {
+            let calls = store.calls();
+            calls[before..].iter().filter(|(what, _)| *what == Operation::Get).count()
+        };
+        while asked() < 10 {
+            assert!(!reading.is_finished());
+            std::thread::yield_now();
+        }
+        gate.open();
+        assert_eq!(reading.join().unwrap(), made);
+    });
+    store.mend();
+    let error = Rule::new(Fault::Io).on(Operation::Get).under("images/").after(7).times(1);
+    store.add(error);
+    assert!(site.pool.readable_images().is_err());
 }
 
 #[test]
