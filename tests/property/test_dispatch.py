@@ -13,10 +13,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from holdfast.base.errors import WrongState
 from holdfast.base.ids import ClientName, JobId
 from holdfast.control.database import Database
+from holdfast.control.dispatch import HistoryBook
 from holdfast.control.jobs import JobState, Outcome
 from holdfast.control.policies import Limits
 from holdfast.control.schedule import BackupKind, Schedule, Window
-from holdfast.wire.messages import Answer, WorkError, WorkOffer
+from holdfast.wire.messages import Answer, BackupWork, WorkError, WorkOffer
 from tests.kit import quick_disk
 from tests.kit.clock import FakeClock
 from tests.kit.dispatching import Stage
@@ -54,10 +55,27 @@ class Masters(RuleBasedStateMachine):
         self.old: list[WorkOffer] = []
 
     def teardown(self) -> None:
+        self.back_everything_up()
         self.run_to_the_end()
         self.stage.close()
         self.database.close()
         shutil.rmtree(self.path)
+
+    def back_everything_up(self) -> None:
+        """No source is forgotten, whatever became of its jobs, unless somebody suspended one."""
+        backed_up: set[tuple[str, str]] = set()
+        for _ in range(30):
+            for offer in self.offers:
+                self.stage.finish(offer)
+                if isinstance(offer.work, BackupWork):
+                    backed_up.add((offer.work.labels["policy"], offer.work.source))
+            self.offers = list(self.stage.pass_time(timedelta(hours=2)))
+        waiting = {
+            (str(one.policy), str(one.source)) for one in self.stage.all_jobs() if one.suspended
+        }
+        histories = HistoryBook(self.database).load()
+        everything = {(str(one.policy), str(one.source)) for one in histories}
+        assert everything - waiting <= backed_up
 
     def run_to_the_end(self) -> None:
         """Nothing is stuck: with workers that work, all that is queued ends."""

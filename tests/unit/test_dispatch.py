@@ -376,6 +376,56 @@ def test_a_queued_job_that_is_cancelled_or_suspended_never_begins(stage: Stage) 
     assert resumed.job_id == other
 
 
+def again_in_days(stage: Stage, client: str | None, days: int = 3) -> bool:
+    """Whether a client is backed up once more."""
+    for _ in range(days * 24):
+        for offer in stage.pass_time(HOUR):
+            stage.finish(offer)
+            if backup(offer).client == client:
+                return True
+    return False
+
+
+@pytest.mark.parametrize("how", ["cancelled", "suspended first", "waiting for another attempt"])
+def test_a_source_whose_job_was_cancelled_is_backed_up_again(stage: Stage, how: str) -> None:
+    stage.slots = 1
+    stage.restart()
+    clients = (ClientName("web1"), ClientName("web2"))
+    stage.put(policy(clients=clients, schedules=(daily(),)))
+    stage.step()
+    (offer,) = stage.pass_time(HOUR)
+    (queued,) = [one for one in stage.all_jobs() if one.state is JobState.QUEUED]
+    cancelled = queued
+    if how == "suspended first":
+        stage.jobs.suspend(queued.id)
+        stage.step()
+    elif how == "waiting for another attempt":
+        cancelled = stage.jobs.job(JobId(offer.job_id))
+        stage.finish(offer, WorkError("io", "the disk said no", None))
+    stage.jobs.cancel(cancelled.id)
+    for one in stage.step():
+        stage.finish(one)
+    if how != "waiting for another attempt":
+        stage.finish(offer)
+    assert again_in_days(stage, cancelled.client)
+
+
+def test_a_source_whose_job_was_missed_is_backed_up_again(stage: Stage) -> None:
+    stage.slots = 1
+    stage.restart()
+    clients = (ClientName("web1"), ClientName("web2"))
+    stage.put(policy(clients=clients, schedules=(daily(run_missed=False),)))
+    stage.step()
+    (offer,) = stage.pass_time(HOUR)
+    (queued,) = [one for one in stage.all_jobs() if one.state is JobState.QUEUED]
+    for _ in range(600):
+        stage.alive(offer)
+        stage.pass_time(MINUTE)
+    assert stage.jobs.job(queued.id).outcome is Outcome.MISSED
+    stage.finish(offer)
+    assert again_in_days(stage, queued.client)
+
+
 def test_a_policy_that_changes_is_taken_over_and_one_that_goes_starts_nothing(
     stage: Stage,
 ) -> None:

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 from dataclasses import replace
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from holdfast.base import long_lived
@@ -29,6 +30,9 @@ if TYPE_CHECKING:
 
 MANY = 1000
 """With so many policies, what is known of them is worth being passed over by collections."""
+
+IDLE_EVERY = timedelta(seconds=5)
+"""How often it is looked for sources that wait for a job which is no more."""
 
 AT_ONCE = 2000
 """So many occurrences become jobs in one step."""
@@ -72,6 +76,7 @@ class Agenda:
         self._timetable = Timetable(site_zone)
         self._entries: dict[PolicyName, Entry] = {}
         self._version: object = None
+        self._idle_at: datetime | None = None
         self.roster = Roster((), (), drives)
 
     @property
@@ -142,6 +147,22 @@ class Agenda:
         """Let a source be backed up again: a job of it has ended."""
         if job.policy is not None and job.source is not None:
             self._timetable.release(job.policy, job.source)
+
+    def let_go_of_idle(
+        self, now: datetime, at_work: Collection[tuple[PolicyName | None, SourceName | None]]
+    ) -> None:
+        """Let sources be backed up again whose jobs ended without a worker: cancelled, or missed.
+
+        Args:
+            now: The moment; little is done where the last time was just before.
+            at_work: Sources whose jobs have begun: their end is told by `ended`.
+        """
+        if self._idle_at is not None and timedelta() <= now - self._idle_at < IDLE_EVERY:
+            return
+        self._idle_at = now
+        occupied = self._timetable.occupied() - set(at_work)
+        for policy, source in occupied - self._jobs.scheduled_sources() if occupied else ():
+            self._timetable.release(policy, source)
 
     def next_moment(self) -> datetime | None:
         """When something is due if nothing else happens; None if nothing ever will be."""

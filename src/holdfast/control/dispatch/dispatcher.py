@@ -137,6 +137,7 @@ class Dispatcher:
             self._mind_the_clock()
             now = self.clock.now()
             self.agenda.refresh(now)
+            self.agenda.let_go_of_idle(now, self.queue.sources_at_work())
             self.agenda.hand_out(now)
             for job in self.jobs.expire():
                 self._let_go(job)

@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime, tzinfo
 
-    from holdfast.base.ids import JobId, PolicyName
+    from holdfast.base.ids import JobId, PolicyName, SourceName
     from holdfast.control.dispatch.roster import Roster
     from holdfast.control.jobs import Granted, JobBook, Ready
 
@@ -47,6 +47,7 @@ class Queue:
             self._broker.set_limit(Resource(Kind.STORAGE_UNIT_SLOTS, unit), count)
         self._windows = Windows(site_zone)
         self._ready: dict[JobId, Ready] = {}
+        self._at_work: dict[JobId, Ready] = {}
         self._waiting_for_window: dict[JobId, str] = {}
         self._told: dict[JobId, tuple[str | None, str]] = {}
         self._roster: Roster | None = None
@@ -79,16 +80,23 @@ class Queue:
         granted = self._jobs.grant(chosen) if chosen else []
         begun = {one.job.id for one in granted}
         for job in chosen:
-            self._ready.pop(job, None)
+            known = self._ready.pop(job, None)
             if job not in begun:
                 # Somebody cancelled or suspended it meanwhile.
                 self._broker.release(job)
+            elif known is not None:
+                self._at_work[job] = known
         self._explain(now)
         return granted
 
     def let_go(self, job: JobId) -> None:
         """Take back what a job had that works no longer."""
         self._broker.release(job)
+        self._at_work.pop(job, None)
+
+    def sources_at_work(self) -> set[tuple[PolicyName | None, SourceName | None]]:
+        """Whose jobs have begun and were not let go yet."""
+        return {(one.policy, one.source) for one in self._at_work.values()}
 
     def _take_limits(self, roster: Roster) -> None:
         if roster is self._roster:

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from holdfast.base.clock import Clock
-    from holdfast.base.ids import JobId
+    from holdfast.base.ids import JobId, PolicyName, SourceName
     from holdfast.control.database import Database
     from holdfast.control.jobs.job import Event, Job
     from holdfast.control.jobs.lists import Visible
@@ -65,6 +65,11 @@ class JobQuestions:
         """Jobs that workers have, oldest first; a restarted broker adopts them."""
         with self._database.read() as connection:
             return store.load_some(connection, *AT_WORK)
+
+    def scheduled_sources(self) -> set[tuple[PolicyName, SourceName]]:
+        """Policies and sources of which a job that a schedule made has not ended."""
+        with self._database.read() as connection:
+            return queue.scheduled_sources(connection)
 
     # -- lists ----------------------------------------------------------------------------
 

@@ -64,6 +64,19 @@ def ready_ids(connection: sa.Connection, now: datetime) -> set[JobId]:
     return {JobId(job) for job in connection.scalars(query)}
 
 
+def scheduled_sources(connection: sa.Connection) -> set[tuple[PolicyName, SourceName]]:
+    """Policies and sources of which a job that a schedule made has not ended."""
+    unended = [str(one) for one in JobState if one is not JobState.ENDED]
+    query = sa.select(jobs.c.policy, jobs.c.source).where(
+        jobs.c.state.in_(unended), jobs.c.due_ns > 0
+    )
+    return {
+        (PolicyName(row.policy), SourceName(row.source))
+        for row in connection.execute(query)
+        if row.policy is not None and row.source is not None
+    }
+
+
 def ready(connection: sa.Connection, now: datetime, some: Iterable[JobId] | None) -> list[Ready]:
     """What the broker has to know of queued jobs that may begin, oldest first; of some, or all."""
     query = sa.select(

@@ -170,6 +170,15 @@ class Timetable:
         if place is not None:
             place.is_occupied = True
 
+    def occupied(self) -> set[tuple[PolicyName, SourceName]]:
+        """What nothing is handed out of until it is released."""
+        return {
+            (policy, source)
+            for policy, places in self._places.items()
+            for source, place in places.items()
+            if place.is_occupied
+        }
+
     def release(self, policy: PolicyName, source: SourceName) -> None:
         """Hand out again what is due of a source, and what became due meanwhile."""
         place = self._places.get(policy, {}).get(source)
