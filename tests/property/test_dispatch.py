@@ -63,6 +63,8 @@ class Masters(RuleBasedStateMachine):
 
     def back_everything_up(self) -> None:
         """No source is forgotten, whatever became of its jobs, unless somebody suspended one."""
+        self.let_time_pass(300)
+        self.cancel_what_waits()
         backed_up: set[tuple[str, str]] = set()
         for _ in range(30):
             for offer in self.offers:
@@ -161,6 +163,12 @@ class Masters(RuleBasedStateMachine):
             getattr(self.stage.jobs, act)(job)
         except WrongState:
             return
+
+    @rule()
+    def cancel_what_waits(self) -> None:
+        for one in self.stage.all_jobs():
+            if one.state is JobState.QUEUED:
+                self.stage.jobs.cancel(one.id)
 
     @invariant()
     def limits_hold(self) -> None:
