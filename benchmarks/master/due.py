@@ -123,9 +123,8 @@ def figures(policies: int, clients: int) -> list[Figure]:
         "all due at one moment": all_at_once(made),
     }
     for name, times in asked.items():
-        found.append(
-            Figure(part, name, p95(times), "ms", statistics.median(times), at_most=GOAL_MS)
-        )
+        found.append(Figure(part, name, statistics.median(times), "ms", at_most=GOAL_MS))
+        found.append(Figure(part, f"{name}: 95 %", p95(times), "ms"))
     begun_s = time.perf_counter()
     demand = Demand(20 * MINUTE, ("disk01",))
     now = START + DAYS * 24 * HOUR

@@ -193,8 +193,13 @@ class Catalog(Holding):
         with self._database.read() as connection:
             return registry.as_of(connection, source, clocks.to_ns(moment), moment)
 
-    def newest_of_kind(self, source: str, kinds: Collection[str] | None) -> ImageId | None:
-        """The newest image of a source that was ordered as one of some kinds of backup, or any."""
+    def newest_of(self, sources: Collection[SourceName]) -> dict[SourceName, ImageId]:
+        """The newest image of each of some sources that has one."""
+        with self._database.read() as connection:
+            return registry.newest_of(connection, sorted(sources))
+
+    def newest_of_kind(self, source: str, kinds: Collection[str]) -> ImageId | None:
+        """The newest image of a source that was ordered as one of some kinds of backup."""
         with self._database.read() as connection:
             return registry.newest_of_kind(connection, source, kinds)
 

@@ -217,14 +217,32 @@ def as_of(connection: sa.Connection, source: str, moment_ns: int, moment: dateti
 
 
 def newest_of_kind(
-    connection: sa.Connection, source: str, kinds: Collection[str] | None
+    connection: sa.Connection, source: str, kinds: Collection[str]
 ) -> ImageId | None:
     """The newest image of a source that was ordered as one of some kinds, if there is one."""
-    query = sa.select(images.c.id).join(sources).where(_THERE, sources.c.name == source)
-    if kinds is not None:
-        query = query.where(images.c.backup_kind.in_(kinds))
+    query = sa.select(images.c.id).join(sources)
+    query = query.where(_THERE, sources.c.name == source, images.c.backup_kind.in_(kinds))
     newest = connection.scalar(query.order_by(*_NEWEST_FIRST).limit(1))
     return None if newest is None else ImageId(newest)
+
+
+def newest_of(connection: sa.Connection, some: Sequence[SourceName]) -> dict[SourceName, ImageId]:
+    """The newest image of each of some sources that has one."""
+    newest = (
+        sa.select(images.c.id)
+        .where(images.c.source_id == sources.c.id, _THERE)
+        .order_by(images.c.started_ns.desc(), images.c.id.desc())
+        .limit(1)
+        .scalar_subquery()
+    )
+    found: dict[SourceName, ImageId] = {}
+    for begin in range(0, len(some), _AT_ONCE):
+        query = sa.select(sources.c.name, newest.label("newest"))
+        query = query.where(sources.c.name.in_(some[begin : begin + _AT_ONCE]))
+        for row in connection.execute(query):
+            if row.newest is not None:
+                found[SourceName(row.name)] = ImageId(row.newest)
+    return found
 
 
 def of_jobs(connection: sa.Connection, jobs: Collection[str]) -> dict[str, ImageId]:

@@ -126,8 +126,9 @@ class Agenda:
         """Make jobs; those of them that are to begin."""
         families: dict[tuple[PolicyName, Hashable], list[NewJob]] = {}
         begun = []
+        newest = self._catalog.newest_of({one.source for one in due if not one.missed})
         for one in due:
-            job = self._job(one)
+            job = self._job(one, newest.get(one.source))
             if job is None:
                 continue
             # What begins together on one client is one job in parts.
@@ -212,12 +213,12 @@ class Agenda:
             if job.policy in names:
                 self._timetable.occupy(job.policy, job.source)
 
-    def _job(self, due: Due) -> NewJob | None:
+    def _job(self, due: Due, newest: ImageId | None) -> NewJob | None:
         member = self.roster.member(due.policy, due.source)
         schedule = self.roster.schedule(due.policy, due.schedule)
         if member is None or schedule is None:
             return None
-        made = backup_of(member, due.kind, schedule, self.newest_whole, due.due_at)
+        made = backup_of(member, due.kind, schedule, self.newest_whole, due.due_at, newest)
         if not due.missed:
             return made
         more = f", nor {due.collapsed} before it" if due.collapsed else ""

@@ -10,7 +10,6 @@ the process is killed; a scheduled job begins in a window of its schedule or not
 
 from __future__ import annotations
 
-import contextlib
 import logging
 import threading
 import time
@@ -210,12 +209,7 @@ class Dispatcher:
             return None
         if isinstance(work, BackupWork):
             named = {**work.labels, labels.JOB: self._label(job.id, job.fence)}
-            parent = work.parent
-            if parent is None and not work.read_all:
-                # Named, it is found at once, however many images the pool has.
-                with contextlib.suppress(HoldfastError):
-                    parent = self.catalog.newest_of_kind(work.source, None)
-            work = replace(work, labels=named, parent=parent)
+            work = replace(work, labels=named)
         return WorkOffer(job.id, job.fence, self.lease_s, work)
 
     def _label(self, job: JobId, fence: int) -> str:

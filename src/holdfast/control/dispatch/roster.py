@@ -131,6 +131,7 @@ def backup_of(
     schedule: Schedule | None,
     newest_whole: Callable[[SourceName], ImageId | None],
     due_at: datetime | None = None,
+    newest: ImageId | None = None,
 ) -> NewJob:
     """The job that backs one source up.
 
@@ -140,9 +141,12 @@ def backup_of(
         schedule: Under which schedule of the policy; None if a person asked for it.
         newest_whole: The newest image of a source that a cumulative incremental is compared with.
         due_at: Which occurrence of the schedule it is, if it is one.
+        newest: The newest image of the source, if it is known: named, it is found at once, however
+            many images the pool has.
     """
     policy, of = member.policy, member.of
-    parent = newest_whole(of.source) if kind is BackupKind.CUMULATIVE else None
+    parent = newest_whole(of.source) if kind is BackupKind.CUMULATIVE else newest
+    read_all = kind is BackupKind.FULL or (kind is BackupKind.CUMULATIVE and parent is None)
     named = {} if schedule is None else {labels.SCHEDULE: schedule.name}
     work = BackupWork(
         client=of.client,
@@ -152,8 +156,8 @@ def backup_of(
         one_file_system=of.one_file_system,
         compression=policy.compression,
         # Without a full to compare with, everything since the last full is everything.
-        read_all=kind is BackupKind.FULL or (kind is BackupKind.CUMULATIVE and parent is None),
-        parent=parent,
+        read_all=read_all,
+        parent=None if read_all else parent,
         labels={labels.POLICY: policy.name, labels.KIND: kind, **named},
         pre_command=policy.pre_command,
         post_command=policy.post_command,
