@@ -3,14 +3,23 @@
 from __future__ import annotations
 
 from datetime import UTC, datetime, time, timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, NoReturn
 
 import pytest
 
 from holdfast.base import labels
+from holdfast.base.errors import NoSpace
 from holdfast.base.ids import ClientName, JobId
 from holdfast.control.dispatch import dispatcher
-from holdfast.control.jobs import JobKind, JobState, NewJob, Outcome, Wanted
+from holdfast.control.jobs import (
+    JobError,
+    JobKind,
+    JobState,
+    NewJob,
+    Outcome,
+    Result,
+    Wanted,
+)
 from holdfast.control.policies import ALL_LOCAL_DRIVES, Limits, Selection
 from holdfast.control.schedule import BackupKind, Schedule, Window
 from holdfast.wire.messages import Answer, BackupWork, SiteWork, WorkError
@@ -178,6 +187,87 @@ def test_no_turn_begins_a_job_after_its_window(
     assert stage.dispatcher.turn() == []
     stage.clock.move(16 * HOUR)
     assert len(stage.dispatcher.turn()) == 1
+
+
+def test_jobs_that_could_not_be_granted_begin_when_that_is_possible_again(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.slots = 1
+    stage.restart()
+    clients = (ClientName("web1"), ClientName("web2"))
+    stage.put(policy(clients=clients, schedules=(daily(),)))
+    stage.step()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stage.jobs, "grant", _fail)
+        for _ in range(3):
+            with pytest.raises(NoSpace):
+                stage.pass_time(HOUR)
+    (offer,) = stage.step()
+    stage.finish(offer)
+    (other,) = stage.step()
+    assert other.job_id != offer.job_id
+
+
+def test_what_began_is_told_to_its_worker_though_nothing_more_can_be_written(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    clients = tuple(ClientName(f"web{number}") for number in range(3))
+    stage.put(policy(clients=clients, schedules=(daily(),)))
+    stage.step()
+    with monkeypatch.context() as patched:
+        patched.setattr(stage.jobs, "waits", _fail)
+        assert len(stage.pass_time(HOUR)) == stage.slots
+    stage.step()
+    (queued,) = [one for one in stage.all_jobs() if one.state is JobState.QUEUED]
+    assert queued.waits_for is not None
+
+
+def test_a_worker_that_was_given_up_unheard_of_keeps_no_slot(
+    stage: Stage, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    stage.slots = 1
+    stage.restart()
+    stage.put(policy(schedules=(daily(),)))
+    stage.step()
+    (offer,) = stage.pass_time(HOUR)
+    expire = stage.jobs.expire
+
+    def expire_and_fail() -> NoReturn:
+        expire()
+        _fail()
+
+    with monkeypatch.context() as patched:
+        patched.setattr(stage.jobs, "expire", expire_and_fail)
+        with pytest.raises(NoSpace):
+            stage.pass_time(5 * MINUTE)
+    (again,) = stage.pass_time(5 * MINUTE)
+    assert (again.job_id, again.fence > offer.fence) == (offer.job_id, True)
+
+
+def test_the_late_end_of_a_worker_frees_nothing_of_the_next_one(stage: Stage) -> None:
+    stage.slots = 1
+    stage.restart()
+    clients = (ClientName("web1"), ClientName("web2"))
+    stage.put(policy(clients=clients, schedules=(daily(),)))
+    stage.step()
+    (offer,) = stage.pass_time(HOUR)
+    job = JobId(offer.job_id)
+    queue = stage.dispatcher.queue
+    # Between the end in the book and the slot being freed, the job begins again.
+    stage.jobs.requeue(job)
+    ended = Result(Outcome.CANCELLED, error=JobError("cancelled", "told to stop"))
+    stage.jobs.end(job, offer.fence, ended)
+    (again,) = stage.step()
+    assert (again.job_id, again.fence > offer.fence) == (offer.job_id, True)
+    queue.let_go(job, offer.fence)
+    assert stage.step() == []
+    stage.finish(again)
+    assert len(stage.step()) == 1
+
+
+def _fail(*_: object) -> NoReturn:
+    raise NoSpace("the disk is full")
 
 
 def test_a_policys_own_limits_hold(stage: Stage) -> None:

@@ -168,7 +168,7 @@ class Dispatcher:
         except (Fenced, JobMissing):
             return Answer.FENCED
         with self._lock:
-            self._let_go(after)
+            self._let_go(after, fence)
         self.wake.set()
         return Answer.GO_ON
 
@@ -185,11 +185,11 @@ class Dispatcher:
         if by < timedelta():
             self.agenda.clock_was_put_back()
 
-    def _let_go(self, job: Job) -> None:
-        """Take back what a job had that works no longer."""
+    def _let_go(self, job: Job, fence: int | None = None) -> None:
+        """Take back what a job had that works no longer; see `Queue.let_go`."""
         if job.state in {JobState.ACTIVE, JobState.ENDING}:
             return
-        self.queue.let_go(job.id)
+        self.queue.let_go(job.id, fence)
         if job.state is JobState.ENDED:
             self.agenda.ended(job)
 

@@ -7,10 +7,12 @@ is not to run later is missed when the window closes.
 
 from __future__ import annotations
 
+import contextlib
+import logging
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from holdfast.base.errors import WrongState
+from holdfast.base.errors import HoldfastError, WrongState
 from holdfast.control.broker import Broker, Kind, Request, Resource
 from holdfast.control.dispatch.roster import needs_of
 from holdfast.control.dispatch.windows import Windows
@@ -25,6 +27,7 @@ if TYPE_CHECKING:
 
     Slot = tuple[PolicyName | None, str | None]
 
+_LOG = logging.getLogger("holdfast.dispatch")
 
 EXPLAIN_EVERY = timedelta(seconds=5)
 """How often it is written down anew what jobs wait for."""
@@ -48,6 +51,7 @@ class Queue:
         self._windows = Windows(site_zone)
         self._ready: dict[JobId, Ready] = {}
         self._at_work: dict[JobId, Ready] = {}
+        self._fences: dict[JobId, int] = {}
         self._waiting_for_window: dict[JobId, str] = {}
         self._told: dict[JobId, tuple[str | None, str]] = {}
         self._roster: Roster | None = None
@@ -77,8 +81,16 @@ class Queue:
 
     def _give(self, now: datetime) -> list[Granted]:
         chosen = self._broker.round(now)
-        granted = self._jobs.grant(chosen) if chosen else []
+        try:
+            granted = self._jobs.grant(chosen) if chosen else []
+        except BaseException:
+            # They did not begin, as far as anybody knows: what they would have had is free again.
+            for job in chosen:
+                self._broker.release(job)
+                self._submit(self._ready[job])
+            raise
         begun = {one.job.id for one in granted}
+        self._fences |= {one.job.id: one.job.fence for one in granted}
         for job in chosen:
             known = self._ready.pop(job, None)
             if job not in begun:
@@ -86,13 +98,27 @@ class Queue:
                 self._broker.release(job)
             elif known is not None:
                 self._at_work[job] = known
-        self._explain(now)
+        try:
+            self._explain(now)
+        except HoldfastError as error:
+            # What began has to be told to its workers all the same.
+            _LOG.warning("what jobs wait for could not be noted: %s", error.message)
+            self._explained_at = None
         return granted
 
-    def let_go(self, job: JobId) -> None:
-        """Take back what a job had that works no longer."""
+    def let_go(self, job: JobId, fence: int | None = None) -> None:
+        """Take back what a job had that works no longer.
+
+        Args:
+            job: Which.
+            fence: Under which it worked; if it has begun again since, under another one, nothing is
+                taken back. None for whichever.
+        """
+        if fence is not None and self._fences.get(job, fence) != fence:
+            return
         self._broker.release(job)
         self._at_work.pop(job, None)
+        self._fences.pop(job, None)
 
     def sources_at_work(self) -> set[tuple[PolicyName | None, SourceName | None]]:
         """Whose jobs have begun and were not let go yet."""
@@ -116,8 +142,10 @@ class Queue:
             self._broker.withdraw(job)
             self._waiting_for_window.pop(job, None)
             del self._ready[job]
-        granted = set(self._broker.granted)
-        new = there - self._ready.keys() - granted
+        for job in there.intersection(self._broker.granted):
+            # The book gave its worker up, and could not tell.
+            self.let_go(job)
+        new = there - self._ready.keys()
         for one in self._jobs.ready(new) if new else []:
             self._ready[one.id] = one
             self._submit(one)
@@ -156,13 +184,11 @@ class Queue:
 
     def _miss(self, job: Ready) -> None:
         wait = self._broker.waits(job.id)
-        self._broker.withdraw(job.id)
         waited = "" if wait is None else f"; it waited, as {wait.words}"
-        try:
+        # Somebody may have cancelled it meanwhile.
+        with contextlib.suppress(WrongState):
             self._jobs.miss(job.id, f"its window closed before it could begin{waited}")
-        except WrongState:
-            # Somebody cancelled it meanwhile.
-            return
+        self._broker.withdraw(job.id)
 
     def _explain(self, now: datetime) -> None:
         """Write down what queued jobs wait for, where that changed.
