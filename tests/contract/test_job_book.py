@@ -131,7 +131,7 @@ def test_numbers_of_jobs_go_up_and_are_never_given_twice(book: JobBook, clock: F
 
 def test_one_occurrence_is_one_job_even_when_it_has_ended(book: JobBook) -> None:
     (job,) = add(book, backup(due_at=DUE))
-    assert book.enqueue([backup(due_at=DUE)]) == [Enqueued(job, is_new=False)]
+    assert book.enqueue([backup(due_at=DUE)]) == [Enqueued(job, is_new=False, is_whole=False)]
     book.cancel(job)
     again, other_time, other_paths = book.enqueue(
         [
@@ -140,7 +140,7 @@ def test_one_occurrence_is_one_job_even_when_it_has_ended(book: JobBook) -> None
             backup(paths="/home", due_at=DUE),
         ]
     )
-    assert again == Enqueued(job, is_new=False)
+    assert again == Enqueued(job, is_new=False, is_whole=False)
     assert other_time.is_new
     assert other_paths.is_new
     assert book.count() == 3
@@ -165,7 +165,7 @@ def test_a_family_is_a_parent_and_its_parts(book: JobBook) -> None:
     assert book.work(parent) == {}
     assert book.work(parts[1].id)["paths"] == ["/home"]
     assert book.ready_ids() == {one.id for one in parts}
-    assert book.enqueue([family(due_at=DUE)]) == [Enqueued(parent, is_new=False)]
+    assert book.enqueue([family(due_at=DUE)]) == [Enqueued(parent, is_new=False, is_whole=False)]
     assert book.count() == 4
 
 
@@ -174,7 +174,7 @@ def test_of_a_family_only_what_is_not_there_is_added(book: JobBook) -> None:
     (parent,) = add(book, family("web1", "/etc", "/home", due_at=DUE))
     assert [one.source for one in parts_of(book, parent)] == ["web1:/etc"]
     unnamed = replace(family("web1", "/home", due_at=DUE), due_at=None)
-    assert book.enqueue([unnamed]) == [Enqueued(alone, is_new=False)]
+    assert book.enqueue([unnamed]) == [Enqueued(alone, is_new=False, is_whole=False)]
 
 
 def test_families_of_two_clients_are_two(book: JobBook) -> None:
