@@ -546,6 +546,22 @@ def test_a_source_has_one_backup_of_a_policy_at_a_time(stage: Stage) -> None:
     assert len(stage.all_jobs()) == 2
 
 
+def test_a_run_by_hand_that_ends_lets_no_second_backup_of_a_schedule_begin(stage: Stage) -> None:
+    often = Schedule("often", BackupKind.CONTINUOUS, every=MINUTE)
+    stage.put(policy(schedules=(often,), limits=Limits(streams_per_client=4)))
+    (scheduled,) = stage.step()
+    made = stage.jobs.job(JobId(scheduled.job_id))
+    work = backup(scheduled).to_json()
+    stage.jobs.enqueue(
+        [NewJob(kind=JobKind.BACKUP, work=work, policy=made.policy, source=made.source)]
+    )
+    (by_hand,) = stage.step()
+    stage.finish(by_hand)
+    assert stage.pass_time(MINUTE) == []
+    stage.finish(scheduled)
+    assert len(stage.step()) == 1
+
+
 def test_a_clock_that_is_put_back_makes_nothing_due_twice(stage: Stage) -> None:
     stage.put(policy(schedules=(daily(),)))
     stage.step()

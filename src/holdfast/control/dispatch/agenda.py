@@ -145,8 +145,9 @@ class Agenda:
         return [one for one in begun if one.policy not in known]
 
     def ended(self, job: Job) -> None:
-        """Let a source be backed up again: a job of it has ended."""
-        if job.policy is not None and job.source is not None:
+        """Let a source be backed up again: the job that its schedule made has ended."""
+        # What a person asked for occupied nothing.
+        if job.due_at is not None and job.policy is not None and job.source is not None:
             self._timetable.release(job.policy, job.source)
 
     def let_go_of_idle(
