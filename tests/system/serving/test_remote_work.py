@@ -64,7 +64,9 @@ def test_a_site_is_used_from_afar_alone(anywhere: Command, tree: Path, tmp_path:
         assert [(one["id"], one["policy"]) for one in listed] == [
             (one, "adhoc") for one in (third, second, first)
         ]
-        assert api.get(f"/images/{third}/changes", since=first)["items"] == []
+        changed = api.get(f"/images/{third}/changes", since=first)["items"]
+        # The directories that lead to it are anybody's.
+        assert [one for one in changed if one["path"].startswith(str(tree))] == []
         transport = httpx.HTTPTransport(uds=str(place))
         with httpx.Client(transport=transport, base_url="http://holdfast") as http:
             content = f"/api/v1/images/{third}/content"
