@@ -1,0 +1,234 @@
+"""Short-lived tokens by which a master lets one machine move the data of one job.
+
+Must not decide who may do what (control), nor say whose certificate a request came with (whoever
+serves it compares that with `TransferGrant.client`). Invariants: a token has exactly one text, so
+no changed byte of it is accepted; nothing in it is looked at before its signature was found right;
+whoever checks tokens can't make any.
+
+The text is ``<payload>.<signature>``, both base64 for URLs without padding. The payload is JSON in
+its canonical form: ASCII, keys in order, no white space. The signature is Ed25519 over
+a line that names its purpose and the payload's bytes. See docs/formats/transfer.md.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import secrets
+from dataclasses import asdict, dataclass, field, fields
+from typing import TYPE_CHECKING, Any
+
+from cryptography.exceptions import InvalidSignature
+
+from holdfast.base.errors import Invalid, NotAuthenticated
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+        Ed25519PrivateKey,
+        Ed25519PublicKey,
+    )
+
+VERSION = 1
+
+BACKUP = "backup"
+RESTORE = "restore"
+VERBS = frozenset({BACKUP, RESTORE})
+
+LONGEST = 48 << 10
+"""A token with more characters is neither made nor looked at: it travels in a header."""
+
+LEEWAY_S = 30
+"""For so long after its end a token is still taken: clocks of two machines differ a little."""
+
+NONCE_BYTES = 16
+
+_CONTEXT = b"holdfast transfer token 1\n"
+_SIGNATURE_BYTES = 64
+
+
+@dataclass(frozen=True, slots=True)
+class TransferGrant:
+    """What one token allows.
+
+    Attributes:
+        job: For which job.
+        fence: Under which fence the job was given out; an older one can do nothing any more.
+        client: Whose token it is: the name in the certificate of who may use it.
+        source: What a backup is of; images of one name follow each other.
+        pool: The pool, 32 hexadecimal digits.
+        verbs: `BACKUP`, `RESTORE`, or both.
+        images: Ids of the images that may be read.
+        labels: What a manifest is to say of who ordered it.
+        parent: The image to compare a backup with; it may be read, too.
+        expires_s: When it ends, in seconds since 1970.
+        nonce: Makes each token another one.
+    """
+
+    job: int
+    fence: int
+    client: str
+    source: str
+    pool: str
+    verbs: frozenset[str]
+    expires_s: int
+    images: frozenset[str] = frozenset()
+    labels: Mapping[str, str] = field(default_factory=dict)
+    parent: str | None = None
+    nonce: str = field(default_factory=lambda: secrets.token_hex(NONCE_BYTES))
+
+    @property
+    def readable(self) -> frozenset[str]:
+        """Every image that may be read."""
+        return self.images if self.parent is None else self.images | {self.parent}
+
+
+def sign(grant: TransferGrant, key: Ed25519PrivateKey) -> str:
+    """Make a token.
+
+    Raises:
+        Invalid: The grant is not one that `check` would hand back, or its text is too long.
+    """
+    payload = _payload(grant)
+    if _grant(json.loads(payload)) != grant:
+        raise Invalid("a transfer token says only what it can say exactly")
+    text = f"{_text(payload)}.{_text(key.sign(_CONTEXT + payload))}"
+    if len(text) > LONGEST:
+        raise Invalid(
+            f"a transfer token of job {grant.job} has {len(text)} characters of at most {LONGEST}",
+            "name fewer paths in one selection, or fewer images at once",
+        )
+    return text
+
+
+def check(text: str, key: Ed25519PublicKey, now_s: float) -> TransferGrant:
+    """Read a token that the master made and that has not ended.
+
+    Args:
+        text: As it came.
+        key: The master's.
+        now_s: Seconds since 1970.
+
+    Raises:
+        NotAuthenticated: It is not the master's, or it has ended. What is wrong with a forged one
+            is not told.
+    """
+    payload = _signed(text, key)
+    try:
+        data = json.loads(payload)
+        grant = _grant(data)
+        canonical = _payload(grant) == payload
+    except (ValueError, Invalid, RecursionError) as error:
+        # The master's own signature is on it: a newer master's, most likely.
+        raise NotAuthenticated(
+            f"the transfer token is not understood here: {error}",
+            "update the software of the media server",
+        ) from error
+    if not canonical:
+        raise NotAuthenticated("the transfer token is not in its canonical form")
+    if now_s > grant.expires_s + LEEWAY_S:
+        raise NotAuthenticated(
+            f"the transfer token of job {grant.job} ended {now_s - grant.expires_s:.0f} s ago",
+            "ask the master server for a new one; see that the clocks of both machines are right",
+        )
+    return grant
+
+
+def _signed(text: str, key: Ed25519PublicKey) -> bytes:
+    forged = NotAuthenticated(
+        "the transfer token is not one that this site's master server made",
+        "a job gets its tokens from the master server, each for a short time",
+    )
+    if len(text) > LONGEST:
+        raise forged
+    before, dot, after = text.partition(".")
+    payload, signature = _bytes(before), _bytes(after)
+    if not dot or payload is None or signature is None or len(signature) != _SIGNATURE_BYTES:
+        raise forged
+    try:
+        key.verify(signature, _CONTEXT + payload)
+    except InvalidSignature:
+        raise forged from None
+    return payload
+
+
+def _payload(grant: TransferGrant) -> bytes:
+    plain = {
+        "v": VERSION,
+        **{name: value for name, value in asdict(grant).items() if name != "expires_s"},
+        "expires": grant.expires_s,
+        "verbs": sorted(grant.verbs),
+        "images": sorted(grant.images),
+        "labels": dict(grant.labels),
+    }
+    return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
+
+
+def _grant(data: Any) -> TransferGrant:
+    if not isinstance(data, dict) or data.get("v") != VERSION:
+        raise Invalid("its version is not 1")
+    names = {"v", "expires"} | {one.name for one in fields(TransferGrant)} - {"expires_s"}
+    if set(data) != names:
+        raise Invalid("its fields are not those of version 1")
+    return TransferGrant(
+        job=_whole(data, "job"),
+        fence=_whole(data, "fence"),
+        client=_word(data, "client"),
+        source=_word(data, "source"),
+        pool=_word(data, "pool"),
+        verbs=_verbs(_words(data, "verbs")),
+        expires_s=_whole(data, "expires"),
+        images=_words(data, "images"),
+        labels=_labels(data["labels"]),
+        parent=None if data["parent"] is None else _word(data, "parent"),
+        nonce=_word(data, "nonce"),
+    )
+
+
+def _whole(data: dict[str, Any], name: str) -> int:
+    value = data[name]
+    if type(value) is not int or not 0 <= value < 1 << 63:
+        raise Invalid(f"its '{name}' is not a whole number")
+    return value
+
+
+def _word(data: dict[str, Any], name: str) -> str:
+    value = data[name]
+    if not isinstance(value, str) or not value:
+        raise Invalid(f"its '{name}' is not a text")
+    return value
+
+
+def _words(data: dict[str, Any], name: str) -> frozenset[str]:
+    value = data[name]
+    if not isinstance(value, list) or not all(isinstance(one, str) and one for one in value):
+        raise Invalid(f"its '{name}' is not a list of texts")
+    return frozenset(value)
+
+
+def _verbs(given: frozenset[str]) -> frozenset[str]:
+    if not given or not given <= VERBS:
+        raise Invalid(f"its verbs are not of {', '.join(sorted(VERBS))}")
+    return given
+
+
+def _labels(value: Any) -> dict[str, str]:
+    if not isinstance(value, dict) or not all(isinstance(one, str) for one in value.values()):
+        raise Invalid("its labels are not texts")
+    return dict(value)
+
+
+def _text(raw: bytes) -> str:
+    return base64.urlsafe_b64encode(raw).rstrip(b"=").decode()
+
+
+def _bytes(text: str) -> bytes | None:
+    """Undo `_text`; None for anything that `_text` would not have written."""
+    try:
+        raw = base64.b64decode(text + "=" * (-len(text) % 4), altchars=b"-_", validate=True)
+    except (binascii.Error, ValueError):
+        return None
+    # The last character may carry bits that mean nothing: those have one right value, too.
+    return raw if _text(raw) == text else None
