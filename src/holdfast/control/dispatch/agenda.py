@@ -88,7 +88,7 @@ class Agenda:
         """Take over what changed in policies and clients; little is done where nothing did."""
         snapshot = self._policies.snapshot()
         clients = self._policies.known_clients()
-        version = snapshot.generation, len(clients)
+        version = snapshot.generation, clients.names
         if version == self._version:
             return
         policies = (one.policy for one in snapshot.policies.values())

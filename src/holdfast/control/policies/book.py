@@ -139,9 +139,10 @@ class PolicyBook:
         return found
 
     def known_clients(self) -> KnownClients:
-        """The clients of which the site has had images, and its own."""
+        """The clients of which the site has had images, those that joined it, and its own."""
         with self._database.read() as connection:
-            return KnownClients((*rows.clients(connection), *self._own_clients))
+            known = (*rows.clients(connection), *rows.agents(connection), *self._own_clients)
+        return KnownClients(known)
 
     def plan(self, wanted: Sequence[Policy], *, prune: bool = False) -> Plan:
         """Compare policies with what is stored; see `make_plan`."""

@@ -30,6 +30,13 @@ AT_ONCE = 500
 
 # The catalog's, of which nothing but the names is wanted here.
 _CLIENTS = sa.table("clients", sa.column("name", sa.Text))
+# Likewise of those that have joined.
+_MACHINES = sa.table(
+    "machines",
+    sa.column("name", sa.Text),
+    sa.column("role", sa.Text),
+    sa.column("revoked_ns", sa.BigInteger),
+)
 
 
 class Act(StrEnum):
@@ -97,6 +104,13 @@ class Write:
 def clients(connection: sa.Connection) -> list[ClientName]:
     """The clients of which there are images."""
     return [ClientName(name) for name in connection.scalars(sa.select(_CLIENTS.c.name))]
+
+
+def agents(connection: sa.Connection) -> list[ClientName]:
+    """The clients that have joined the site by themselves, and are let in."""
+    wanted = (_MACHINES.c.role == "agent", _MACHINES.c.revoked_ns.is_(None))
+    found = connection.scalars(sa.select(_MACHINES.c.name).where(*wanted))
+    return [ClientName(name) for name in found]
 
 
 def generation(connection: sa.Connection) -> int:
