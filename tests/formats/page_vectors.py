@@ -5,6 +5,7 @@
 
 from __future__ import annotations
 
+import base64
 import json
 import struct
 import sys
@@ -12,6 +13,7 @@ from typing import TYPE_CHECKING
 
 import cbor2
 from blake3 import blake3
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
@@ -182,6 +184,34 @@ def store_layout(frame: bytes) -> dict[str, bytes]:
     return {"golden-pool": "\n".join(lines).encode()}
 
 
+def transfer() -> dict[str, bytes]:
+    seed = bytes(range(32))
+    key = Ed25519PrivateKey.from_private_bytes(seed)
+    said = {
+        "v": 1,
+        "job": 7,
+        "fence": 3,
+        "client": "alpha",
+        "source": "alpha:/srv,/gr\u00f6\u00dfe",
+        "pool": golden.POOL_ID.hex(),
+        "verbs": ["backup"],
+        "images": [],
+        "labels": {"kind": "full", "policy": "nightly"},
+        "parent": "e1" * 16,
+        "expires": 1_800_000_000,
+        "nonce": "00112233445566778899aabbccddeeff",
+    }
+    payload = json.dumps(said, sort_keys=True, separators=(",", ":")).encode()
+    signature = key.sign(b"holdfast transfer token 1\n" + payload)
+    token = b".".join(base64.urlsafe_b64encode(one).rstrip(b"=") for one in (payload, signature))
+    return {
+        "private-key": seed,
+        "public-key": key.public_key().public_bytes_raw(),
+        "payload": payload,
+        "token": token,
+    }
+
+
 def all_pages(frame: bytes) -> dict[str, Callable[[], dict[str, bytes]]]:
     """Return for each page what makes its vectors; the zstd frame is given, not made."""
     return {
@@ -194,6 +224,7 @@ def all_pages(frame: bytes) -> dict[str, Callable[[], dict[str, bytes]]]:
         "jobs-and-marks": jobs_and_marks,
         "key-slots": key_slots,
         "store-layout": lambda: store_layout(frame),
+        "transfer": transfer,
     }
 
 

@@ -166,3 +166,23 @@ def test_the_vault_opens_the_slots_of_the_page() -> None:
     )
     assert made.wrapped == slot.wrapped
     assert keys.encode(made).rstrip() == pages.vector("key-slots", "passphrase-slot")
+
+
+def test_a_transfer_token_of_the_page_is_one() -> None:
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import (
+        Ed25519PrivateKey,
+        Ed25519PublicKey,
+    )
+
+    from holdfast.wire import transfer_tokens as tokens
+
+    public = Ed25519PublicKey.from_public_bytes(pages.vector("transfer", "public-key"))
+    private = Ed25519PrivateKey.from_private_bytes(pages.vector("transfer", "private-key"))
+    text = pages.vector("transfer", "token").decode()
+    grant = tokens.check(text, public, 0)
+    assert tokens.sign(grant, private) == text
+    assert (grant.source, grant.parent) == ("alpha:/srv,/größe", "e1" * 16)
+    assert constant("transfer", "token_context") == tokens._CONTEXT
+    assert constant("transfer", "token_version") == tokens.VERSION
+    assert constant("transfer", "token_longest") == tokens.LONGEST
+    assert constant("transfer", "token_leeway_s") == tokens.LEEWAY_S

@@ -167,9 +167,12 @@ def test_a_token_that_would_not_fit_into_a_header_is_not_made() -> None:
         sign(replace(GRANT, source="alpha:" + "x" * tokens.LONGEST), KEY)
 
 
-def test_a_parent_may_be_read_as_the_images_may() -> None:
-    assert GRANT.readable == {"01" * 16, "02" * 16, "03" * 16}
-    assert replace(GRANT, parent=None).readable == GRANT.images
+def test_a_backup_may_read_its_parent_and_a_restore_the_images_that_it_names() -> None:
+    assert GRANT.readable == {"03" * 16}
+    assert replace(GRANT, parent=None).readable == frozenset()
+    restoring = replace(GRANT, verbs=frozenset({"restore"}))
+    assert restoring.readable == {"01" * 16, "02" * 16}
+    assert replace(GRANT, verbs=tokens.VERBS).readable == {"01" * 16, "02" * 16, "03" * 16}
 
 
 def test_two_tokens_are_never_the_same() -> None:

@@ -26,6 +26,7 @@
     │   ├── PathMissing                 path-missing           2  never
     │   ├── JobMissing                  job-missing            2  never
     │   ├── PolicyMissing               policy-missing         2  never
+    │   ├── UploadMissing               upload-missing         2  same target
     │   └── ObjectMissing               object-missing         2  other target
     ├── CatalogError                    catalog                2  never
     │   ├── CatalogDamaged              catalog-damaged        2  never
@@ -35,7 +36,8 @@
     │   ├── NoSpace                     no-space               2  other target
     │   ├── NoPermission                no-permission          2  never
     │   ├── ObjectExists                object-exists          2  never
-    │   └── Unreachable                 unreachable            2  same target
+    │   ├── Unreachable                 unreachable            2  same target
+    │   └── TooSlow                     too-slow               2  same target
     ├── AccessError                     access                 2  never
     │   ├── NotAuthenticated            not-authenticated      2  never
     │   ├── Forbidden                   forbidden              2  never
@@ -269,6 +271,14 @@ class PolicyMissing(NotFound):
     advice = "list them with: holdfast policy list"
 
 
+class UploadMissing(NotFound):
+    """The media server has no such upload for who asks, or gave it up."""
+
+    code = "upload-missing"
+    retry = Retry.SAME_TARGET
+    advice = "run the job again: what was sent is kept, and is not sent twice"
+
+
 class ObjectMissing(NotFound):
     """The store has no object of this key."""
 
@@ -342,6 +352,13 @@ class Unreachable(StorageError):
 
     code = "unreachable"
     advice = "see that the site is served, and that its URL is right"
+
+
+class TooSlow(StorageError):
+    """A request did not arrive in the time that it is waited for."""
+
+    code = "too-slow"
+    advice = "see what the network between the two machines is like"
 
 
 class AccessError(HoldfastError):

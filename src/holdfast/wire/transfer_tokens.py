@@ -81,8 +81,9 @@ class TransferGrant:
 
     @property
     def readable(self) -> frozenset[str]:
-        """Every image that may be read."""
-        return self.images if self.parent is None else self.images | {self.parent}
+        """Every image that may be read: for a backup its parent, for a restore what it names."""
+        parent = {self.parent} if self.parent is not None and BACKUP in self.verbs else set()
+        return frozenset(parent) | (self.images if RESTORE in self.verbs else frozenset())
 
 
 def sign(grant: TransferGrant, key: Ed25519PrivateKey) -> str:

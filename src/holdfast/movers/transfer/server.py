@@ -1,0 +1,370 @@
+"""The media server's half of the data path: routes that take backups in and give chunks out.
+
+Must not trust anything but the peer's certificate and the master's token, nor look into blocks:
+the engine verifies those. Invariants: nothing is done for a request before its token was found to
+be this peer's, in time, for this pool and this verb; memory for bodies is bounded, in all and for
+each client; each refusal has a stable code and is told to the host.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import base64
+import json
+import logging
+import re
+from concurrent.futures import ThreadPoolExecutor
+from contextlib import suppress
+from functools import partial
+from typing import TYPE_CHECKING, Any, TypeVar
+
+from aiohttp import web
+
+from holdfast.base.errors import (
+    Fenced,
+    Forbidden,
+    HoldfastError,
+    ImageMissing,
+    InternalError,
+    Invalid,
+    NotAuthenticated,
+    TooLarge,
+)
+from holdfast.movers.transfer.answers import status_of, to_body
+from holdfast.movers.transfer.bodies import expected, interim, length, read_body
+from holdfast.movers.transfer.budget import ByteBudget
+from holdfast.movers.transfer.uploads import Upload, Uploads
+from holdfast.wire.transfer_tokens import BACKUP, LONGEST, TransferGrant, check
+
+if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable, Callable
+
+    from holdfast.movers.transfer.ports import TransferHost
+
+    Handler = Callable[[web.Request, TransferGrant], Awaitable[web.StreamResponse]]
+
+T = TypeVar("T")
+
+PREFIX = "/v1/transfer"
+
+RUNNER_OPTIONS: dict[str, Any] = {
+    "max_field_size": LONGEST + 1024,
+    "read_bufsize": 1 << 20,
+    "access_log": None,
+}
+"""What an `aiohttp.web.AppRunner` of an application with these routes needs to be given: tokens
+are long, and small pieces of a body cost twice as much as large ones."""
+
+NAME_BYTES = 32
+WANTED_BYTES = 37
+"""Name, u32 length, u8 kind: see docs/formats/transfer.md."""
+
+OPENING_BYTES = 4096
+_PIECE_BYTES = 1 << 20
+_ATTEMPT = re.compile(r"[0-9A-Za-z_-]{1,64}")
+_NUMBER = re.compile(r"[0-9]{1,15}")
+_BINARY = "application/octet-stream"
+_LOG = logging.getLogger("holdfast.transfer")
+
+
+def add_routes(app: web.Application, host: TransferHost) -> TransferServer:
+    """Serve the data path in an application; its start and clean-up are hooked in."""
+    server = TransferServer(host)
+    routes: tuple[tuple[str, str, Handler, str | None], ...] = (
+        ("POST", "/uploads", server.open_upload, BACKUP),
+        ("POST", "/uploads/{upload}/missing", server.missing, BACKUP),
+        ("POST", "/uploads/{upload}/blocks", server.blocks, BACKUP),
+        ("POST", "/uploads/{upload}/commit", server.commit, BACKUP),
+        ("DELETE", "/uploads/{upload}", server.abandon, BACKUP),
+        ("GET", "/terms", server.terms, None),
+        ("POST", "/read", server.read, None),
+        ("GET", "/images/{image}", server.image, None),
+    )
+    for method, path, handler, verb in routes:
+        app.router.add_route(
+            method, PREFIX + path, server.guarded(handler, verb), expect_handler=expected
+        )
+    app.cleanup_ctx.append(server.at_work)
+    return server
+
+
+class TransferServer:
+    """The routes, and what they share."""
+
+    def __init__(self, host: TransferHost) -> None:
+        self._host = host
+        self._limits = host.limits
+        self._budget = ByteBudget(
+            host.limits.memory_bytes, host.limits.client_memory_bytes, host.limits.client_bodies
+        )
+        # Two kinds, so that a full pipeline of one backup keeps nobody's small question waiting.
+        self._takes = ThreadPoolExecutor(host.limits.threads, "transfer-take")
+        self._asks = ThreadPoolExecutor(host.limits.threads, "transfer-ask")
+        self.uploads = Uploads(host, self._ask)
+
+    async def at_work(self, _app: web.Application) -> AsyncIterator[None]:
+        """Look after leases while the application runs; abandon what is left at its end."""
+        sweeping = asyncio.create_task(self._sweep())
+        yield
+        sweeping.cancel()
+        with suppress(asyncio.CancelledError):
+            await sweeping
+        await self.uploads.close()
+        self._takes.shutdown(wait=False)
+        self._asks.shutdown(wait=False)
+
+    def guarded(
+        self, handler: Handler, verb: str | None
+    ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
+        """A handler behind the check of certificate and token, with errors as answers."""
+
+        async def guard(request: web.Request) -> web.StreamResponse:
+            peer = ""
+            try:
+                peer = self._host.peer_name(request)
+                return await handler(request, self._grant(request, peer, verb))
+            except HoldfastError as error:
+                return await self._refusal(peer, error)
+            except (ConnectionError, web.RequestPayloadError) as error:
+                raise ConnectionResetError("the client is gone") from error
+            except Exception:  # noqa: BLE001 - it is told, as every other error is
+                _LOG.exception("%s %s of %s failed", request.method, request.path, peer)
+                return await self._refusal(peer, InternalError("the media server failed"))
+
+        return guard
+
+    async def open_upload(self, request: web.Request, grant: TransferGrant) -> web.Response:
+        """Begin an upload."""
+        started_ns, read_all, attempt = _opening(
+            await read_body(request, OPENING_BYTES, self._limits)
+        )
+        pool = self._host.pool(grant.pool)
+        upload = await self.uploads.open(grant, attempt, pool, started_ns)
+        parent = None
+        if grant.parent is not None and not read_all:
+            # One that is gone costs time and no data: everything is read.
+            with suppress(ImageMissing):
+                parent = _base64(await self._ask(pool.manifest, grant.parent))
+        terms = _base64(upload.receiver.terms)
+        return web.json_response({"upload": upload.id, "terms": terms, "parent": parent})
+
+    async def missing(self, request: web.Request, grant: TransferGrant) -> web.Response:
+        """Say which chunks the pool lacks."""
+        upload = self.uploads.get(request.match_info["upload"], grant)
+        size_bytes = length(request, self._limits.names_bytes)
+        if size_bytes % NAME_BYTES:
+            raise Invalid(f"{size_bytes} bytes are no list of names of {NAME_BYTES} bytes each")
+        async with self._at(upload), self._room(grant, size_bytes):
+            names = await read_body(request, self._limits.names_bytes, self._limits)
+            bitmap = await self._alive(request, self._ask(upload.receiver.missing, names))
+        return web.Response(body=bitmap, content_type=_BINARY)
+
+    async def blocks(self, request: web.Request, grant: TransferGrant) -> web.Response:
+        """Take a body of blocks in."""
+        upload = self.uploads.get(request.match_info["upload"], grant)
+        seq = _seq(request)
+        upload.taken.require_near(seq)
+        size_bytes = length(request, self._limits.body_bytes)
+        if seq in upload.taken:
+            return web.Response(status=204)
+        async with self._at(upload), self._room(grant, size_bytes):
+            body = await read_body(request, self._limits.body_bytes, self._limits)
+            # It may have been given up while its body was on its way.
+            self.uploads.get(upload.id, grant)
+            await self._alive(request, upload.take(seq, body, self._take))
+        return web.Response(status=204)
+
+    async def commit(self, request: web.Request, grant: TransferGrant) -> web.Response:
+        """Make an image of what was taken in."""
+        upload = self.uploads.get(request.match_info["upload"], grant)
+        size_bytes = length(request, self._limits.draft_bytes)
+        async with self._at(upload), self._room(grant, size_bytes):
+            draft = await read_body(request, self._limits.draft_bytes, self._limits)
+            self.uploads.get(upload.id, grant)
+            work = partial(self._commit, upload, grant, draft)
+            manifest = await self._alive(request, upload.commit(draft, work))
+        return web.Response(body=manifest, content_type=_BINARY)
+
+    async def _commit(self, upload: Upload, grant: TransferGrant, draft: bytes) -> bytes:
+        if upload.image is None:
+            if not await self._ask(self._host.may_commit, grant.job, grant.fence):
+                raise Fenced(
+                    f"job {grant.job} is not at work any more under fence {grant.fence}: "
+                    "it commits nothing"
+                )
+            upload.image = await self._take(
+                partial(
+                    upload.receiver.commit,
+                    draft,
+                    source=grant.source,
+                    host=grant.client,
+                    labels=dict(grant.labels),
+                    now_ns=self._host.clock.now_ns(),
+                )
+            )
+        manifest: bytes = await self._ask(upload.pool.manifest, upload.image.id)
+        await self._ask(self._host.committed, grant, upload.image)
+        return manifest
+
+    async def abandon(self, request: web.Request, grant: TransferGrant) -> web.Response:
+        """Give an upload up."""
+        await self.uploads.abandon(self.uploads.get(request.match_info["upload"], grant))
+        return web.Response(status=204)
+
+    async def terms(self, _: web.Request, grant: TransferGrant) -> web.Response:
+        """Tell what is needed to check and join chunks."""
+        pool = self._host.pool(grant.pool)
+        terms = await self._ask(lambda: pool.terms)
+        return web.Response(body=terms, content_type=_BINARY)
+
+    async def image(self, request: web.Request, grant: TransferGrant) -> web.Response:
+        """Hand a manifest out, of an image that the token names."""
+        image = request.match_info["image"]
+        if image not in grant.readable:
+            raise Forbidden(
+                f"job {grant.job} of client '{grant.client}' may not read image '{image[:64]}'"
+            )
+        manifest = await self._ask(self._host.pool(grant.pool).manifest, image)
+        return web.Response(body=manifest, content_type=_BINARY)
+
+    async def read(self, request: web.Request, grant: TransferGrant) -> web.StreamResponse:
+        """Hand blocks out. Their names are secrets: who has them has read what names them."""
+        if not grant.readable:
+            raise Forbidden(f"job {grant.job} of client '{grant.client}' may read no image")
+        pool = self._host.pool(grant.pool)
+        size_bytes = length(request, self._limits.wanted_bytes)
+        async with self._room(grant, size_bytes):
+            wanted = await read_body(request, self._limits.wanted_bytes, self._limits)
+        async with self._room(grant, _wanted_bytes(wanted, self._limits.read_bytes)):
+            body = await self._alive(request, self._ask(pool.deliver, wanted))
+            return await self._send(request, body)
+
+    async def _send(self, request: web.Request, body: bytes) -> web.StreamResponse:
+        answer = web.StreamResponse(headers={"Content-Type": _BINARY})
+        answer.content_length = len(body)
+        await answer.prepare(request)
+        view = memoryview(body)
+        for at in range(0, len(view), _PIECE_BYTES):
+            try:
+                async with asyncio.timeout(self._limits.gap_s):
+                    await answer.write(view[at : at + _PIECE_BYTES])
+            except TimeoutError as error:
+                # Nothing can be said any more: the answer has begun.
+                raise ConnectionResetError("the client stopped reading") from error
+        await answer.write_eof()
+        return answer
+
+    def _grant(self, request: web.Request, peer: str, verb: str | None) -> TransferGrant:
+        scheme, _, text = request.headers.get("Authorization", "").partition(" ")
+        if scheme != "Bearer" or not text:
+            raise NotAuthenticated("the request has no transfer token")
+        grant = check(text, self._host.key, self._host.clock.now_ns() / 1e9)
+        if grant.client != peer:
+            raise Forbidden(
+                f"the transfer token is client '{grant.client}''s, and '{peer}' came with it"
+            )
+        if verb is not None and verb not in grant.verbs:
+            raise Forbidden(
+                f"the transfer token of job {grant.job} is for {', '.join(sorted(grant.verbs))}, "
+                f"and not for {verb}"
+            )
+        return grant
+
+    async def _refusal(self, peer: str, error: HoldfastError) -> web.Response:
+        status = status_of(error)
+        if status < 500:
+            try:
+                await self._ask(self._host.refused, peer, error.code, error.message)
+            except Exception:  # noqa: BLE001 - the client is answered all the same
+                _LOG.exception("a refusal was not recorded")
+        answer = web.Response(status=status, body=to_body(error), content_type="application/json")
+        # What of the body did not come yet is not waited for.
+        answer.force_close()
+        return answer
+
+    def _room(self, grant: TransferGrant, size_bytes: int) -> Any:
+        return self._budget.room(grant.client, size_bytes, self._limits.room_s)
+
+    def _at(self, upload: Upload) -> _AtWork:
+        return _AtWork(upload, self._host.now_s)
+
+    async def _alive(self, request: web.Request, work: Awaitable[T]) -> T:
+        """Wait for work, and tell the client again and again that there is some.
+
+        Also where the client is gone: what the work uses counts until it is done.
+        """
+        task = asyncio.ensure_future(work)
+        every_s: float | None = self._limits.sign_of_life_s
+        while not (await asyncio.wait({task}, timeout=every_s))[0]:
+            try:
+                await interim(request)
+            except ConnectionError:
+                every_s = None
+        return task.result()
+
+    async def _ask(self, call: Callable[..., T], *given: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._asks, call, *given)
+
+    async def _take(self, call: Callable[..., T], *given: Any) -> T:
+        return await asyncio.get_running_loop().run_in_executor(self._takes, call, *given)
+
+    async def _sweep(self) -> None:
+        while True:
+            await asyncio.sleep(self._limits.lease_s / 10)
+            try:
+                await self.uploads.sweep()
+            except HoldfastError:
+                _LOG.exception("an upload that was silent could not be abandoned")
+
+
+class _AtWork:
+    """While a request of an upload is at work the upload is not silent."""
+
+    def __init__(self, upload: Upload, now_s: Callable[[], float]) -> None:
+        self._upload = upload
+        self._now_s = now_s
+
+    async def __aenter__(self) -> None:
+        self._upload.busy += 1
+
+    async def __aexit__(self, *_: object) -> None:
+        self._upload.busy -= 1
+        self._upload.heard_s = self._now_s()
+
+
+def _opening(body: bytes) -> tuple[int, bool, str]:
+    try:
+        said = json.loads(body)
+        started_ns, read_all, attempt = said["started_ns"], said["read_all"], said["attempt"]
+    except (ValueError, KeyError, TypeError, RecursionError) as error:
+        raise Invalid("what opens an upload is not understood") from error
+    if type(started_ns) is not int or not 0 <= started_ns < 1 << 63:
+        raise Invalid("'started_ns' is not a time in nanoseconds since 1970")
+    if not isinstance(read_all, bool):
+        raise Invalid("'read_all' is neither true nor false")
+    if not isinstance(attempt, str) or not _ATTEMPT.fullmatch(attempt):
+        raise Invalid("'attempt' is not a word of up to 64 letters and digits")
+    return started_ns, read_all, attempt
+
+
+def _seq(request: web.Request) -> int:
+    text = request.query.get("seq", "")
+    if not _NUMBER.fullmatch(text):
+        raise Invalid("a body of blocks has no number", "send it to …/blocks?seq=0, 1, 2, …")
+    return int(text)
+
+
+def _wanted_bytes(wanted: bytes, limit_bytes: int) -> int:
+    if not wanted or len(wanted) % WANTED_BYTES:
+        raise Invalid(f"{len(wanted)} bytes are no list of chunks of {WANTED_BYTES} bytes each")
+    total = sum(
+        int.from_bytes(wanted[at + NAME_BYTES : at + NAME_BYTES + 4], "little")
+        for at in range(0, len(wanted), WANTED_BYTES)
+    )
+    if total > limit_bytes:
+        raise TooLarge(f"chunks of {total} bytes are wanted at once, of at most {limit_bytes}")
+    return total
+
+
+def _base64(raw: bytes) -> str:
+    return base64.b64encode(raw).decode()

@@ -1,0 +1,56 @@
+"""Close connections that were opened and then say nothing.
+
+Must not touch one that ever sent a whole request: between requests the server's own limit counts,
+and within one the limits of who handles it. A connection without a request costs its peer nothing,
+and the server memory and a descriptor; the server itself waits for a first request for ever.
+"""
+
+from __future__ import annotations
+
+import asyncio
+from typing import TYPE_CHECKING
+
+from aiohttp import web
+
+if TYPE_CHECKING:
+    from collections.abc import Awaitable, Callable
+
+    from aiohttp.web_protocol import RequestHandler
+
+WAIT_S = 20.0
+
+
+class SilentConnections:
+    """Connections of one application that have not said anything yet."""
+
+    def __init__(self, app: web.Application, wait_s: float = WAIT_S) -> None:
+        """Begin to note who speaks; `watch` does the rest, once the application runs."""
+        self._wait_s = wait_s
+        self._spoke: set[RequestHandler] = set()
+
+        @web.middleware
+        async def note(
+            request: web.Request,
+            handler: Callable[[web.Request], Awaitable[web.StreamResponse]],
+        ) -> web.StreamResponse:
+            self._spoke.add(request.protocol)
+            return await handler(request)
+
+        app.middlewares.append(note)
+
+    async def watch(self, runner: web.AppRunner) -> None:
+        """Close what is silent for too long, until cancelled."""
+        loop = asyncio.get_running_loop()
+        since_s: dict[RequestHandler, float] = {}
+        while True:
+            server = runner.server
+            if server is None:
+                return
+            open_now = server.connections
+            self._spoke.intersection_update(open_now)
+            silent = [one for one in open_now if one not in self._spoke]
+            since_s = {one: since_s.get(one, loop.time()) for one in silent}
+            for one, at_s in since_s.items():
+                if loop.time() - at_s >= self._wait_s:
+                    one.force_close()
+            await asyncio.sleep(self._wait_s / 4)
