@@ -4,7 +4,7 @@
 use fastcdc::v2020::{Normalization, select_masks};
 
 use crate::error::{Error, Result};
-use crate::keys::PoolKeys;
+use crate::keys::NameKeys;
 
 /// Smallest, average and largest chunk in bytes.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -54,7 +54,7 @@ pub struct Chunker {
 }
 
 impl Chunker {
-    pub fn new(keys: &PoolKeys, sizes: ChunkSizes) -> Self {
+    pub fn new(keys: &NameKeys, sizes: ChunkSizes) -> Self {
         let (mask_s, mask_l) = select_masks(sizes.avg as usize, Normalization::Level1);
         Chunker { sizes, mask_s, mask_l, gear: keys.gear() }
     }
@@ -149,6 +149,7 @@ fn lane_of(data: &[u8], from: usize) -> &[u8] {
 mod tests {
     #![allow(clippy::unwrap_used)]
     use super::*;
+    use crate::keys::PoolKeys;
     use proptest::prelude::*;
 
     const SIZES: ChunkSizes = ChunkSizes { min: 256, avg: 1024, max: 4096 };
@@ -171,7 +172,7 @@ mod tests {
 
     #[test]
     fn a_change_moves_only_the_cuts_around_it() {
-        let chunker = Chunker::new(&PoolKeys::derive(&[1; 32]), SIZES);
+        let chunker = Chunker::new(PoolKeys::derive(&[1; 32]).naming(), SIZES);
         let mut data = noise(200_000, 1);
         let before = lengths(&chunker, &data);
         data.splice(100_000..100_000, *b"inserted");
@@ -208,7 +209,7 @@ mod tests {
     fn cuts_are_those_of_the_published_algorithm() {
         let default = ChunkSizes { min: 8 << 10, avg: 32 << 10, max: 128 << 10 };
         for (seed, sizes) in (0..).zip([default, default, default, SIZES, SIZES]) {
-            let chunker = Chunker::new(&PoolKeys::derive(&[seed; 32]), sizes);
+            let chunker = Chunker::new(PoolKeys::derive(&[seed; 32]).naming(), sizes);
             let mut data = noise(3_000_001, seed);
             // A stretch in which no border is ever found, and one that repeats.
             data[500_000..800_000].fill(7);
@@ -230,8 +231,8 @@ mod tests {
     #[test]
     fn another_key_cuts_elsewhere() {
         let data = noise(100_000, 2);
-        let a = lengths(&Chunker::new(&PoolKeys::derive(&[1; 32]), SIZES), &data);
-        let b = lengths(&Chunker::new(&PoolKeys::derive(&[2; 32]), SIZES), &data);
+        let a = lengths(&Chunker::new(PoolKeys::derive(&[1; 32]).naming(), SIZES), &data);
+        let b = lengths(&Chunker::new(PoolKeys::derive(&[2; 32]).naming(), SIZES), &data);
         assert_ne!(a, b);
     }
 
@@ -248,7 +249,7 @@ mod tests {
     proptest! {
         #[test]
         fn chunks_keep_to_their_sizes_and_cover_all(length in 0usize..50_000, seed: u8) {
-            let chunker = Chunker::new(&PoolKeys::derive(&[9; 32]), SIZES);
+            let chunker = Chunker::new(PoolKeys::derive(&[9; 32]).naming(), SIZES);
             let found = lengths(&chunker, &noise(length, seed));
             prop_assert_eq!(found.iter().sum::<usize>(), length);
             for (at, chunk) in found.iter().enumerate() {

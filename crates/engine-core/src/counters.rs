@@ -4,7 +4,9 @@
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Instant;
 
-/// The steps that work passes through. Backup uses the first eight, restore the last five.
+/// The steps that work passes through. A backup
+/// uses the first eight, a restore the next five; a backup to a pool far away sends instead of
+/// sealing and storing.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 #[repr(usize)]
 pub enum Stage {
@@ -21,10 +23,11 @@ pub enum Stage {
     Decompress,
     Write,
     Finish,
+    Send,
 }
 
 impl Stage {
-    pub const COUNT: usize = 13;
+    pub const COUNT: usize = 14;
     pub const BACKUP: [Stage; 8] = [
         Stage::Find,
         Stage::Open,
@@ -35,6 +38,16 @@ impl Stage {
         Stage::Seal,
         Stage::Store,
     ];
+    pub const FAR_BACKUP: [Stage; 7] = [
+        Stage::Find,
+        Stage::Open,
+        Stage::Read,
+        Stage::Chunk,
+        Stage::Hash,
+        Stage::Compress,
+        Stage::Send,
+    ];
+    pub const RECEIVE: [Stage; 3] = [Stage::Hash, Stage::Seal, Stage::Store];
     pub const RESTORE: [Stage; 5] =
         [Stage::Fetch, Stage::Unseal, Stage::Decompress, Stage::Write, Stage::Finish];
 
@@ -53,6 +66,7 @@ impl Stage {
             Stage::Decompress => "decompress",
             Stage::Write => "write",
             Stage::Finish => "finish",
+            Stage::Send => "send",
         }
     }
 }

@@ -2,6 +2,7 @@
 //! `holdfast.base.errors` holds the Python class of each, and a test compares the two lists.
 
 use std::io;
+use std::sync::Arc;
 
 pub type Result<T, E = Error> = std::result::Result<T, E>;
 
@@ -48,11 +49,14 @@ pub enum Error {
     Busy { what: String, reason: String },
     #[error("not supported: {0}")]
     Unsupported(String),
+    /// What carries questions to a pool far away failed, and says why.
+    #[error("{what}: {cause}")]
+    Link { what: &'static str, cause: Arc<dyn std::error::Error + Send + Sync> },
 }
 
 impl Error {
     /// All codes, for the completeness test of the Python table.
-    pub const CODES: [&'static str; 18] = [
+    pub const CODES: [&'static str; 19] = [
         "not-a-pool",
         "newer-format",
         "wrong-key",
@@ -71,6 +75,7 @@ impl Error {
         "fenced",
         "busy",
         "unsupported",
+        "unreachable",
     ];
 
     pub fn code(&self) -> &'static str {
@@ -93,6 +98,7 @@ impl Error {
             Error::Fenced { .. } => "fenced",
             Error::Busy { .. } => "busy",
             Error::Unsupported(_) => "unsupported",
+            Error::Link { .. } => "unreachable",
         }
     }
 
@@ -157,6 +163,7 @@ impl Clone for Error {
                 Error::Busy { what: what.clone(), reason: reason.clone() }
             }
             Error::Unsupported(text) => Error::Unsupported(text.clone()),
+            Error::Link { what, cause } => Error::Link { what, cause: Arc::clone(cause) },
         }
     }
 }

@@ -10,32 +10,16 @@ use crate::ids::{Id, Kind, Name, Prefix};
 /// Length of an AES-GCM tag: what sealing adds to a body.
 pub const TAG_LEN: usize = 16;
 
-/// All sub-keys of a pool.
-#[derive(Clone)]
-pub struct PoolKeys {
+/// What whoever cuts and names chunks of a pool needs, and no more: it opens nothing that is
+/// stored. A client of a pool far away is given this.
+#[derive(Clone, PartialEq, Eq)]
+pub struct NameKeys {
     names: [[u8; 32]; 3],
     gear: [u8; 32],
-    pack: [u8; 32],
-    index: [u8; 32],
-    index_records: [u8; 32],
-    object: [u8; 32],
-    header: [u8; 32],
 }
 
-impl PoolKeys {
-    pub fn derive(pool_key: &[u8; 32]) -> Self {
-        let sub =
-            |purpose: &str| blake3::derive_key(&format!("holdfast pool v1: {purpose}"), pool_key);
-        PoolKeys {
-            names: [sub("name data chunk"), sub("name tree chunk"), sub("name list chunk")],
-            gear: sub("chunker gear"),
-            pack: sub("pack"),
-            index: sub("index"),
-            index_records: sub("index records"),
-            object: sub("object"),
-            header: sub("header"),
-        }
-    }
+impl NameKeys {
+    pub const LEN: usize = 128;
 
     /// The name of a chunk of this kind.
     pub fn name(&self, kind: Kind, plain: &[u8]) -> Name {
@@ -53,6 +37,63 @@ impl PoolKeys {
             ]);
         }
         gear
+    }
+
+    pub fn to_bytes(&self) -> [u8; Self::LEN] {
+        let mut bytes = [0; Self::LEN];
+        let parts = self.names.iter().chain([&self.gear]);
+        for (place, key) in bytes.chunks_exact_mut(32).zip(parts) {
+            place.copy_from_slice(key);
+        }
+        bytes
+    }
+
+    pub fn from_bytes(bytes: &[u8; Self::LEN]) -> Self {
+        let mut keys = [[0; 32]; 4];
+        for (key, part) in keys.iter_mut().zip(bytes.chunks_exact(32)) {
+            key.copy_from_slice(part);
+        }
+        let [data, tree, list, gear] = keys;
+        NameKeys { names: [data, tree, list], gear }
+    }
+}
+
+/// All sub-keys of a pool.
+#[derive(Clone)]
+pub struct PoolKeys {
+    naming: NameKeys,
+    pack: [u8; 32],
+    index: [u8; 32],
+    index_records: [u8; 32],
+    object: [u8; 32],
+    header: [u8; 32],
+}
+
+impl PoolKeys {
+    pub fn derive(pool_key: &[u8; 32]) -> Self {
+        let sub =
+            |purpose: &str| blake3::derive_key(&format!("holdfast pool v1: {purpose}"), pool_key);
+        PoolKeys {
+            naming: NameKeys {
+                names: [sub("name data chunk"), sub("name tree chunk"), sub("name list chunk")],
+                gear: sub("chunker gear"),
+            },
+            pack: sub("pack"),
+            index: sub("index"),
+            index_records: sub("index records"),
+            object: sub("object"),
+            header: sub("header"),
+        }
+    }
+
+    /// Those that cut and name chunks.
+    pub fn naming(&self) -> &NameKeys {
+        &self.naming
+    }
+
+    /// The name of a chunk of this kind.
+    pub fn name(&self, kind: Kind, plain: &[u8]) -> Name {
+        self.naming.name(kind, plain)
     }
 
     /// The key that seals the pack with this salt.

@@ -18,6 +18,10 @@ pub const VERSION: u64 = 1;
 /// What an option's name begins with that whoever ordered the backup gave.
 pub const LABEL: &str = "label.";
 
+/// The option that has when the reading of files began, in ns by the clock of the machine that
+/// they are on, where that is not the one which the manifest's times are from.
+pub const BEGAN_READING: &str = "began_reading_ns";
+
 /// How a backup ended.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Status {
@@ -98,6 +102,12 @@ impl Manifest {
     pub fn labels(&self) -> impl Iterator<Item = (&str, &str)> {
         let labels = self.options.iter();
         labels.filter_map(|(name, value)| Some((name.strip_prefix(LABEL)?, value.as_str())))
+    }
+
+    /// When the reading of files began, by the clock that stamps those files.
+    pub fn began_reading_ns(&self) -> i64 {
+        let noted = self.options.get(BEGAN_READING).and_then(|text| text.parse().ok());
+        noted.unwrap_or(self.started_ns)
     }
 
     /// The plain bytes, to be sealed.

@@ -166,7 +166,7 @@ fn keys_and_names_are_those_of_the_page() {
 fn data_is_cut_where_the_page_says() {
     let page = Page::read("chunking");
     let keys = keys();
-    let table: Vec<u8> = keys.gear().iter().flat_map(|word| word.to_le_bytes()).collect();
+    let table: Vec<u8> = keys.naming().gear().iter().flat_map(|word| word.to_le_bytes()).collect();
     assert_eq!(&table[..32], page.vector("gear-front"));
     assert_eq!(blake3::hash(&table).as_bytes(), page.vector("gear-hash"));
     let small = ChunkSizes { min: 64, avg: 256, max: 1024 };
@@ -176,7 +176,7 @@ fn data_is_cut_where_the_page_says() {
         let mut data = vec![0; length];
         let mut hasher = blake3::Hasher::new();
         hasher.update(b"chunking vector").finalize_xof().fill(&mut data);
-        let chunker = Chunker::new(&keys, sizes);
+        let chunker = Chunker::new(keys.naming(), sizes);
         let mut rest = data.as_slice();
         let mut found = Vec::new();
         while !rest.is_empty() {

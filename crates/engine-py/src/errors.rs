@@ -7,6 +7,11 @@ use pyo3::prelude::*;
 /// The exception for an engine error, not yet raised.
 pub fn to_python(error: &Error) -> PyErr {
     Python::attach(|py| {
+        if let Error::Link { cause, .. } = error
+            && let Some(raised) = cause.downcast_ref::<PyErr>()
+        {
+            return raised.clone_ref(py);
+        }
         let made = py
             .import("holdfast.base.errors")
             .and_then(|errors| errors.getattr("from_code"))

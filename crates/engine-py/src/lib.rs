@@ -3,6 +3,7 @@
 
 mod changes;
 mod errors;
+mod far;
 mod files;
 mod pool;
 mod posix;
@@ -28,6 +29,8 @@ fn engine_version() -> &'static str {
 mod _engine {
     #[pymodule_export]
     use super::changes::{ChangeBatch, Changes};
+    #[pymodule_export]
+    use super::far::{Receiver, RemotePool};
     #[pymodule_export]
     use super::files::{FileReader, Mount};
     #[pymodule_export]

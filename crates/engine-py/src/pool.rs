@@ -6,8 +6,11 @@ use std::sync::Arc;
 
 use holdfast_engine_core::backup;
 use holdfast_engine_core::check::{self, Checked};
-use holdfast_engine_core::counters::Stage;
+use holdfast_engine_core::counters::{Counters, Stage};
 use holdfast_engine_core::error::Error;
+use holdfast_engine_core::far::deliver::deliver;
+use holdfast_engine_core::far::receive::Reception;
+use holdfast_engine_core::far::terms::Terms;
 use holdfast_engine_core::finding::Findings;
 use holdfast_engine_core::gc;
 use holdfast_engine_core::ids::Id;
@@ -16,7 +19,6 @@ use holdfast_engine_core::pool::jobs::DEFAULT_LEASE_S;
 use holdfast_engine_core::pool::{Header, Pool as CorePool};
 use holdfast_engine_core::reader::FileReader as CoreReader;
 use holdfast_engine_core::restore;
-use holdfast_engine_core::restore::target::Overwrite;
 use holdfast_engine_core::store::Store;
 use holdfast_engine_core::tree::ChunkSource;
 use holdfast_engine_core::tree::walk::{self, Directory};
@@ -27,12 +29,11 @@ use pyo3::types::PyBytes;
 
 use crate::changes::Changes;
 use crate::errors::{OrRaise, to_python};
+use crate::far::{Receiver, overwrite_of, restored};
 use crate::files::{FileReader, Mount};
 use crate::run::{Context, Outcome, Run};
 use crate::store;
-use crate::types::{
-    Entry, Finding, GarbageResult, Image, PoolConfig, PoolStats, RestoreResult, VerifyResult,
-};
+use crate::types::{Entry, Finding, GarbageResult, Image, PoolConfig, PoolStats, VerifyResult};
 
 /// An open pool. May be used from several threads.
 #[pyclass(frozen)]
@@ -50,7 +51,7 @@ fn image_id(text: &str) -> PyResult<Id> {
 }
 
 /// The outcome of a verb whose result is made once.
-fn outcome<T, P>(result: T, convert: impl Fn(&T) -> P + Send + 'static) -> Outcome
+pub fn outcome<T, P>(result: T, convert: impl Fn(&T) -> P + Send + 'static) -> Outcome
 where
     T: Send + 'static,
     P: for<'py> IntoPyObject<'py, Error = PyErr> + 'static,
@@ -185,34 +186,50 @@ labels=BTreeMap::new(),
             image: image_id(image)?,
             paths,
             to,
-            overwrite: Overwrite::parse(overwrite).ok_or_else(|| {
-                to_python(&Error::Invalid(format!(
-                    "overwrite '{overwrite}': want never, older or always"
-                )))
-            })?,
+            overwrite: overwrite_of(overwrite)?,
             strip_components,
             verify,
             workers,
         };
         let pool = Arc::clone(&self.0);
         Run::start(&Stage::RESTORE, move |context| {
-            let done = restore::run(
-                &pool,
-                &request,
-                &context.counters,
-                &context.findings,
-                &context.cancel,
-            )?;
-            let findings = Arc::clone(&context.findings);
-            Ok(outcome(done, move |done| RestoreResult {
-                files: done.files,
-                dirs: done.dirs,
-                bytes: done.bytes,
-                findings: findings.kept().into_iter().map(Finding::from).collect(),
-                findings_total: findings.total(),
-                verified_files: done.verified_files,
-            }))
+            let Context { counters, findings, cancel } = context;
+            restore::run(&pool, &request, counters, findings, cancel)
+                .map(|done| restored(done, findings.kept(), findings.total()))
         })
+    }
+
+    /// Begins to receive a backup from a client.
+    #[pyo3(signature = (*, started_ns))]
+    fn receive(&self, py: Python<'_>, started_ns: i64) -> PyResult<Receiver> {
+        let pool = Arc::clone(&self.0);
+        py.detach(|| Reception::begin(pool, started_ns)).or_raise().map(Receiver)
+    }
+
+    /// Chunks that a client wants, as a body of blocks.
+    #[pyo3(signature = (wanted, *, compress=true))]
+    fn deliver<'py>(
+        &self,
+        py: Python<'py>,
+        wanted: &[u8],
+        compress: bool,
+    ) -> PyResult<Bound<'py, PyBytes>> {
+        let counters = Counters::default();
+        let body = py.detach(|| deliver(&self.0, wanted, compress, &counters)).or_raise()?;
+        Ok(PyBytes::new(py, &body))
+    }
+
+    /// What a client needs to know of the pool to restore from it.
+    #[getter]
+    fn terms<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &Terms::of(&self.0, true).encode())
+    }
+
+    /// An image's manifest in its plain bytes, for a client.
+    fn manifest<'py>(&self, py: Python<'py>, id: &str) -> PyResult<Bound<'py, PyBytes>> {
+        let id = image_id(id)?;
+        let bytes = py.detach(|| self.0.image(&id).and_then(|image| image.encode())).or_raise()?;
+        Ok(PyBytes::new(py, &bytes))
     }
 
     /// All images by number.

@@ -17,6 +17,8 @@ from holdfast.engine._engine import (
     PoolConfig,
     PoolStats,
     PosixStore,
+    Receiver,
+    RemotePool,
     RestoreResult,
     Run,
     StageCounters,
@@ -24,6 +26,7 @@ from holdfast.engine._engine import (
     engine_version,
     error_codes,
 )
+from holdfast.engine.link import Link
 from holdfast.engine.store import Store, StoreSpec
 
 __all__ = [
@@ -34,11 +37,14 @@ __all__ = [
     "Finding",
     "GarbageResult",
     "Image",
+    "Link",
     "Mount",
     "Pool",
     "PoolConfig",
     "PoolStats",
     "PosixStore",
+    "Receiver",
+    "RemotePool",
     "RestoreResult",
     "Run",
     "StageCounters",

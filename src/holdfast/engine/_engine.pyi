@@ -8,6 +8,7 @@ and names are bytes as the file system has them.
 from collections.abc import Iterator
 from typing import Any, Generic, TypeVar, final
 
+from holdfast.engine.link import Link
 from holdfast.engine.store import StoreSpec
 
 __all__ = [
@@ -24,6 +25,8 @@ __all__ = [
     "PoolConfig",
     "PoolStats",
     "PosixStore",
+    "Receiver",
+    "RemotePool",
     "RestoreResult",
     "Run",
     "StageCounters",
@@ -414,6 +417,18 @@ class Pool:
     def merge_index(self, *, now_ns: int) -> Run[PoolStats]:
         """Merge all index segments into one."""
     def stats(self) -> PoolStats: ...
+    def receive(self, *, started_ns: int) -> Receiver:
+        """Begin to receive a backup from a client."""
+    def deliver(self, wanted: bytes, *, compress: bool = True) -> bytes:
+        """Chunks that a client asked for by name, as a body of blocks; see `Link.read`.
+
+        Raises `ChunkMissing` if one is not there, and `Invalid` for what is no such question.
+        """
+    @property
+    def terms(self) -> bytes:
+        """What a client needs to know of the pool to restore from it."""
+    def manifest(self, id: str) -> bytes:
+        """An image's manifest as a client takes it. Raises `ImageMissing`."""
     def images(self) -> list[Image]:
         """All images by number."""
     def image_ids(self) -> list[str]:
@@ -431,6 +446,84 @@ class Pool:
     def open_file(self, image: str, path: bytes) -> FileReader: ...
     def mount(self, image: str, at: str, allow_other: bool = False) -> Mount:
         """Mount an image, read only, at an existing directory."""
+
+@final
+class RemotePool:
+    """A pool far away, as a client has it: it cuts, names and compresses, and opens nothing."""
+
+    def __new__(cls, terms: bytes, link: Link) -> RemotePool:
+        """Make one of what the media server said of the pool, and the way to it.
+
+        What `link` raises ends a verb, which raises the same.
+        """
+    @property
+    def id(self) -> bytes:
+        """Of the pool that the terms are of, 16 bytes."""
+    def backup(
+        self,
+        *,
+        paths: list[bytes],
+        source: str,
+        host: str,
+        started_ns: int,
+        exclude: list[str] = ...,
+        one_file_system: bool = False,
+        compression: int = 2,
+        workers: int = 0,
+        parent: bytes | None = None,
+        read_all: bool = False,
+        labels: dict[str, str] = ...,
+        software: str = ...,
+    ) -> Run[Image]:
+        """As `Pool.backup`; `parent` is the manifest of the image to compare with.
+
+        Whose image it becomes, its times and its labels, the media server says: see
+        `Receiver.commit`.
+        """
+    def restore(
+        self,
+        manifest: bytes,
+        *,
+        paths: list[bytes],
+        to: bytes,
+        overwrite: str = "never",
+        strip_components: int = 0,
+        verify: bool = False,
+        workers: int = 0,
+    ) -> Run[RestoreResult]:
+        """As `Pool.restore`, of the image with this manifest; see `Pool.manifest`."""
+
+@final
+class Receiver:
+    """One backup that a media server receives from a client. Thread-safe.
+
+    Dropping it abandons the backup.
+    """
+
+    @property
+    def terms(self) -> bytes:
+        """What the client needs to know of the pool."""
+    def missing(self, names: bytes) -> bytes:
+        """Which of these chunks the pool lacks; see `Link.missing`."""
+    def take(self, body: bytes) -> None:
+        """Take a body of blocks, which may have come before; waits while storing has enough to do.
+
+        Raises `Invalid` for what is no body of blocks, `IntegrityError` where a chunk is not what
+        its name says, and whatever storing failed with.
+        """
+    def commit(
+        self,
+        draft: bytes,
+        *,
+        source: str,
+        host: str,
+        labels: dict[str, str],
+        finished_ns: int,
+    ) -> Image:
+        """Make all durable, then the image visible. Asked again, it tells the same."""
+    def abandon(self) -> None:
+        """End without an image, unless one was committed; what came need not come again."""
+    def counters(self) -> Counters: ...
 
 @final
 class PosixStore:

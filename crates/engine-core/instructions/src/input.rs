@@ -225,6 +225,7 @@ pub fn stored_directory(directory: &Path, count: u64) -> (Pool, Ref) {
         level: 3,
         marked: Default::default(),
         job: None,
+        claims: Default::default(),
     };
     let root = ingest::run(&pool, options, |ingest| write_entries(ingest, count)).unwrap();
     pool.index().refresh().unwrap();

@@ -79,7 +79,7 @@ fn measured<T>(work: impl FnOnce() -> T) -> T {
 }
 
 fn find_borders(_: &Path) {
-    let chunker = Chunker::new(&keys(), PoolConfig::default().chunks);
+    let chunker = Chunker::new(keys().naming(), PoolConfig::default().chunks);
     let data = input::noise(4 * MIB);
     let cuts = measured(|| {
         let mut rest = data.as_slice();

@@ -13,7 +13,7 @@ use parking_lot::Mutex;
 
 use crate::counters::Stage;
 use crate::error::{Error, Result};
-use crate::ids::Ref;
+use crate::ids::{Kind, Ref};
 use crate::scan::attrs::{self, Stat};
 use crate::scan::handle::DirHandle;
 use crate::scan::list::{self, NameList};
@@ -161,8 +161,11 @@ impl Worker<'_> {
         let previous = match node.previous_ref {
             None => None,
             Some(reference) => {
-                match PreviousDir::load(self.ingest.pool(), &reference, self.job.counters) {
-                    Ok(previous) => Some(previous),
+                match PreviousDir::load(self.sink.repository(), &reference, self.job.counters) {
+                    Ok(previous) => {
+                        self.bring_near(&previous);
+                        Some(previous)
+                    }
                     Err(error) => {
                         self.job.findings.warning(
                             &node.handle.path(),
@@ -181,6 +184,17 @@ impl Worker<'_> {
         Ok(Listing { names, order, previous })
     }
 
+    /// From a pool far away, what the directories below were comes in one go.
+    fn bring_near(&self, previous: &PreviousDir) {
+        let from = self.sink.repository();
+        if from.stretch_bytes().is_some() {
+            let below = previous.subtrees();
+            if below.len() > 1 {
+                from.prefetch(Kind::Tree, &below, self.job.counters);
+            }
+        }
+    }
+
     /// Looks at some names and backs up what they stand for.
     pub fn batch(&mut self, node: &Arc<DirNode>, range: Range<usize>) -> Result<()> {
         let Some(listing) = node.listing.get() else {
@@ -192,7 +206,7 @@ impl Worker<'_> {
         for place in listing.order.get(range).unwrap_or_default() {
             let place = *place as usize;
             let Some(raw_name) = listing.names.get(place) else { continue };
-            self.ingest.check()?;
+            self.sink.check()?;
             let start = own.arena.len();
             match self.name(node, place, raw_name.name, &mut own.arena)? {
                 Outcome::Entry => done.push((place, start..own.arena.len())),
@@ -256,7 +270,7 @@ impl Worker<'_> {
             _ => self.tally.others += 1,
         }
         if let Some((raw, seen)) = node.previous().and_then(|dir| dir.peek(name))
-            && self.is_unchanged(&stat, &seen)
+            && self.is_unchanged(&stat, &seen)?
         {
             if stat.kind == EntryKind::File {
                 self.tally.files_unchanged += 1;
@@ -308,19 +322,23 @@ impl Worker<'_> {
     }
 
     /// As before, and all that it holds is held.
-    fn is_unchanged(&self, stat: &Stat, seen: &Peek<'_>) -> bool {
-        is_same(stat, seen, self.job.trusted_before)
-            && (self.ingest.may_reuse() || self.is_held(seen))
+    fn is_unchanged(&self, stat: &Stat, seen: &Peek<'_>) -> Result<bool> {
+        if !is_same(stat, seen, self.job.trusted_before) {
+            return Ok(false);
+        }
+        if self.sink.may_reuse() { Ok(true) } else { self.is_held(seen) }
     }
 
     /// Whether the pool holds all chunks of an entry outside of packs that are to go.
-    fn is_held(&self, seen: &Peek<'_>) -> bool {
+    fn is_held(&self, seen: &Peek<'_>) -> Result<bool> {
         match seen.content {
-            RawContent::Empty => true,
-            RawContent::Direct(refs) => Ref::iter(refs)
-                .is_some_and(|mut refs| refs.all(|reference| self.ingest.holds(&reference.name))),
+            RawContent::Empty => Ok(true),
+            RawContent::Direct(refs) => match Ref::iter(refs) {
+                Some(mut refs) => self.sink.holds(&mut refs),
+                None => Ok(false),
+            },
             // Reading it again costs less than walking its lists.
-            RawContent::Listed { .. } => false,
+            RawContent::Listed { .. } => Ok(false),
         }
     }
 
@@ -374,11 +392,11 @@ impl Worker<'_> {
         let reusable = node
             .previous_ref
             .filter(|_| !node.changed.load(Ordering::Relaxed))
-            .filter(|_| self.ingest.may_reuse());
+            .filter(|_| self.sink.may_reuse());
         let subtree = match (reusable, node.listing.get()) {
             (Some(same), _) => same,
             (None, Some(listing)) => build::write_directory(
-                self.ingest,
+                self.sink,
                 entries
                     .places
                     .iter()

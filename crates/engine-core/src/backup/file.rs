@@ -61,7 +61,7 @@ impl Worker<'_> {
         let extents = sparse::data_extents(file, entry.size).map_err(unread)?;
         let whole = [Extent { offset: 0, length: entry.size }];
         let pieces = extents.as_deref().unwrap_or(&whole);
-        let mut refs = StreamingRefs::new(self.ingest);
+        let mut refs = StreamingRefs::new(self.sink);
         let mut filled = 0;
         let mut ended_at = None;
         'pieces: for piece in pieces {
@@ -69,7 +69,7 @@ impl Worker<'_> {
             let end = piece.offset + piece.length;
             while at < end {
                 if filled == self.buffer.len() {
-                    self.ingest.check()?;
+                    self.sink.check()?;
                     filled = self.cut(&mut refs, filled, false)?;
                 }
                 let started = Instant::now();
@@ -110,8 +110,7 @@ impl Worker<'_> {
         filled: usize,
         last: bool,
     ) -> Result<usize, Error> {
-        let pool = self.ingest.pool();
-        let chunker = pool.chunker();
+        let (chunker, naming) = (self.sink.chunker(), self.sink.repository().naming());
         let mut from = 0;
         while from < filled && (last || filled - from >= chunker.max()) {
             let started = Instant::now();
@@ -119,10 +118,10 @@ impl Worker<'_> {
             let length = chunker.cut(&self.buffer[from..upto]);
             let cut = self.tally.busy(Stage::Chunk, length as u64, started);
             let chunk = from..from + length;
-            let name = pool.keys().name(Kind::Data, &self.buffer[chunk.clone()]);
+            let name = naming.name(Kind::Data, &self.buffer[chunk.clone()]);
             self.tally.busy(Stage::Hash, length as u64, cut);
             self.tally.chunks_looked_up += 1;
-            if self.ingest.claim(&name) {
+            if self.sink.claim(&name) {
                 self.keep(name, chunk)?;
             } else {
                 self.tally.chunks_hit += 1;

@@ -14,7 +14,7 @@ mod roots;
 mod selection;
 mod worker;
 
-use std::collections::{BTreeMap, HashSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 use std::time::Instant;
@@ -23,8 +23,8 @@ use crate::cancel::Cancel;
 use crate::counters::Counters;
 use crate::error::{Error, Result};
 use crate::finding::Findings;
-use crate::ids::{Id, PackId};
-use crate::ingest::{self, Ingest};
+use crate::ids::Id;
+use crate::ingest::{self, Sink};
 use crate::manifest::{LABEL, Manifest, Source, Status};
 use crate::pool::{Pool, jobs, marks};
 use crate::scan::handle::DirHandle;
@@ -78,8 +78,7 @@ pub fn run(
     cancel: &Cancel,
 ) -> Result<Manifest> {
     let clock = Instant::now();
-    let selection = roots::select(&request.paths, &request.exclude, request.one_file_system)?;
-    let root = DirHandle::open_root(b"/").map_err(|error| Error::io("opening '/'", error))?;
+    let prepared = Prepared::new(request)?;
     // The record comes first, marks and index after it: a collector that does not see the record
     // has a mark that is seen here.
     let record = jobs::Job::begin(
@@ -97,39 +96,31 @@ pub fn run(
         request.started_ns.saturating_add(elapsed)
     };
     let packs = marked.packs.clone();
-    let work =
-        || back_up(pool, request, selection, root, &record, packs, counters, findings, cancel);
+    let work = || {
+        let parent = if request.read_all { None } else { parent_of(pool, request)? };
+        let level = request.level;
+        let (marked, job, claims) = (packs, Some(&record), Arc::default());
+        let options = ingest::Options { counters, cancel, level, marked, job, claims };
+        let root = ingest::run(pool, options, |ingest| {
+            walk_into(ingest, request, prepared, parent.as_ref(), counters, findings)
+        })?;
+        Ok((root, parent))
+    };
     let (root, parent) = match record.keep_alive(now, work) {
         Ok(done) => done,
         Err(error) => {
-            // What a cancelled backup stored is listed; what another stored may not be.
-            let listed = matches!(error, Error::Cancelled | Error::Fenced { .. });
-            if !listed && counters.bytes_new.load(Ordering::Relaxed) > 0 {
-                record.leave();
-            }
+            leave_record(record, &error, counters.bytes_new.load(Ordering::Relaxed) > 0);
             return Err(error);
         }
     };
     cancel.check()?;
     let number = pool.claim_number(parent.as_ref().map_or(0, |image| image.number))?;
+    let parent = parent.map(|image| image.id);
     let manifest = Manifest {
         id: Id::random()?,
         number,
-        source: Source {
-            host: request.host.clone(),
-            name: request.source.clone(),
-            paths: request.paths.clone(),
-        },
-        started_ns: request.started_ns,
         finished_ns: now(),
-        root,
-        parent: parent.map(|image| image.id),
-        status: if findings.errors() > 0 { Status::CompletedWithErrors } else { Status::Completed },
-        stats: stats(counters, findings),
-        findings: findings.kept(),
-        findings_total: findings.total(),
-        options: options(request),
-        software: request.software.clone(),
+        ..draft(request, root, parent, counters, findings)
     };
     pool.commit_image(&manifest, &record)?;
     // The image stands whatever becomes of the merge.
@@ -141,34 +132,79 @@ pub fn run(
     Ok(manifest)
 }
 
-/// Everything but the commit: the root, and the image that it was compared with.
-#[allow(clippy::too_many_arguments)]
-fn back_up(
-    pool: &Pool,
-    request: &Request,
+/// Ends the record of a backup that failed: what a cancelled one stored is listed; what another
+/// stored may not be, and whoever is next has to look for it.
+pub(crate) fn leave_record(record: jobs::Job, error: &Error, has_stored: bool) {
+    let listed = matches!(error, Error::Cancelled | Error::Fenced { .. });
+    if !listed && has_stored {
+        record.leave();
+    }
+}
+
+/// What is to be walked, looked at before anything is announced.
+pub(crate) struct Prepared {
     selection: Selection,
     root: Arc<DirHandle>,
-    record: &jobs::Job,
-    marked: HashSet<PackId>,
+}
+
+impl Prepared {
+    pub(crate) fn new(request: &Request) -> Result<Self> {
+        let selection = roots::select(&request.paths, &request.exclude, request.one_file_system)?;
+        let root = DirHandle::open_root(b"/").map_err(|error| Error::io("opening '/'", error))?;
+        Ok(Prepared { selection, root })
+    }
+}
+
+/// Walks what was asked for, and hands to the sink what it does not have; the image's root.
+pub(crate) fn walk_into(
+    sink: &dyn Sink,
+    request: &Request,
+    prepared: Prepared,
+    parent: Option<&Manifest>,
     counters: &Counters,
     findings: &Findings,
-    cancel: &Cancel,
-) -> Result<(Entry, Option<Manifest>)> {
-    let parent = if request.read_all { None } else { parent_of(pool, request)? };
-    let trusted_before = parent.as_ref().map_or(Time { sec: i64::MIN, nsec: 0 }, |image| {
-        let ns = image.started_ns.saturating_sub(STAMP_GRAIN_NS);
+) -> Result<Entry> {
+    let trusted_before = parent.map_or(Time { sec: i64::MIN, nsec: 0 }, |image| {
+        let ns = image.began_reading_ns().saturating_sub(STAMP_GRAIN_NS);
         Time { sec: ns.div_euclid(1_000_000_000), nsec: ns.rem_euclid(1_000_000_000) as u32 }
     });
-    let previous = parent.as_ref().and_then(|image| image.root.subtree);
+    let previous = parent.and_then(|image| image.root.subtree);
     let job = Job::new(counters, findings, trusted_before);
+    let Prepared { selection, root } = prepared;
     job.queue.push([Work::Directory(DirNode::root(root, selection, previous))]);
-    let options =
-        ingest::Options { counters, cancel, level: request.level, marked, job: Some(record) };
-    ingest::run(pool, options, |ingest| {
-        walk(&job, ingest, thread_count(request.workers, READERS_WAITING))
-    })?;
-    let root = job.take_root().ok_or(Error::Cancelled)?;
-    Ok((root, parent))
+    let work = || Worker::new(&job, sink).and_then(|mut worker| worker.run());
+    let workers = thread_count(request.workers, READERS_WAITING);
+    in_threads(workers, work, || job.queue.abandon())?;
+    job.take_root().ok_or(Error::Cancelled)
+}
+
+/// What whoever read the files says of an image; its id and number are given to it later.
+pub(crate) fn draft(
+    request: &Request,
+    root: Entry,
+    parent: Option<Id>,
+    counters: &Counters,
+    findings: &Findings,
+) -> Manifest {
+    Manifest {
+        id: Id([0; 16]),
+        number: 0,
+        source: Source {
+            host: request.host.clone(),
+            name: request.source.clone(),
+            paths: request.paths.clone(),
+        },
+        started_ns: request.started_ns,
+        finished_ns: request.started_ns,
+        root,
+        parent,
+        status: if findings.errors() > 0 { Status::CompletedWithErrors } else { Status::Completed },
+        stats: stats(counters, findings),
+        findings: findings.kept(),
+        findings_total: findings.total(),
+        options: options(request),
+        software: request.software.clone(),
+    }
 }
 
 /// The image to compare with. One that is named costs one object to read; the newest of a source
@@ -185,11 +221,6 @@ fn parent_of(pool: &Pool, request: &Request) -> Result<Option<Manifest>> {
     }
     let images = pool.readable_images()?;
     Ok(images.into_iter().rfind(|image| image.source.name == request.source))
-}
-
-fn walk(job: &Job<'_>, ingest: &Ingest<'_>, workers: usize) -> Result<()> {
-    let work = || Worker::new(job, ingest).and_then(|mut worker| worker.run());
-    in_threads(workers, work, || job.queue.abandon())
 }
 
 fn stats(counters: &Counters, findings: &Findings) -> BTreeMap<String, u64> {

@@ -5,7 +5,8 @@ use std::ops::Range;
 use crate::counters::Counters;
 use crate::error::{Error, Result};
 use crate::ids::{Kind, Ref};
-use crate::pool::{ChunkBytes, Pool};
+use crate::pool::ChunkBytes;
+use crate::repository::Repository;
 use crate::scan::attrs::Stat;
 use crate::tree::codec::{self, Peek, RawEntry, TreeObject};
 use crate::tree::entry::{EntryKind, Time};
@@ -23,11 +24,11 @@ struct Item {
 }
 
 impl PreviousDir {
-    pub fn load(pool: &Pool, root: &Ref, counters: &Counters) -> Result<Self> {
+    pub fn load(from: &dyn Repository, root: &Ref, counters: &Counters) -> Result<Self> {
         let mut dir = PreviousDir { objects: Vec::new(), items: Vec::new() };
         let mut open = vec![*root];
         while let Some(reference) = open.pop() {
-            let bytes = pool.chunk(Kind::Tree, &reference, counters)?;
+            let bytes = from.chunk(Kind::Tree, &reference, counters)?;
             match codec::decode_object(&bytes)? {
                 TreeObject::Leaf(entries) => {
                     let object = dir.objects.len() as u32;
@@ -59,6 +60,15 @@ impl PreviousDir {
 
     pub fn is_empty(&self) -> bool {
         self.items.is_empty()
+    }
+
+    /// Where the directories in it are stored.
+    pub fn subtrees(&self) -> Vec<Ref> {
+        let raw = |item: &Item| RawEntry {
+            name: self.bytes(item.object, &item.name),
+            raw: self.bytes(item.object, &item.raw),
+        };
+        self.items.iter().filter_map(|item| raw(item).peek().ok()?.subtree).collect()
     }
 
     /// The entry of this name.

@@ -7,7 +7,7 @@ use crate::codec::Compressor;
 use crate::counters::{Stage, Tally};
 use crate::error::{Error, Result};
 use crate::ids::{Kind, Name};
-use crate::ingest::{BlockBuilder, Ingest};
+use crate::ingest::{BlockBuilder, Sink};
 use crate::pack::footer::{ChunkInfo, PackKind};
 
 use super::job::Job;
@@ -19,7 +19,7 @@ const READ_BYTES: usize = 1 << 20;
 /// One thread's own things.
 pub struct Worker<'a> {
     pub job: &'a Job<'a>,
-    pub ingest: &'a Ingest<'a>,
+    pub sink: &'a dyn Sink,
     pub tally: Tally,
     /// File bytes that wait to be cut.
     pub buffer: Vec<u8>,
@@ -28,15 +28,14 @@ pub struct Worker<'a> {
 }
 
 impl<'a> Worker<'a> {
-    pub fn new(job: &'a Job<'a>, ingest: &'a Ingest<'a>) -> Result<Self> {
-        let pool = ingest.pool();
+    pub fn new(job: &'a Job<'a>, sink: &'a dyn Sink) -> Result<Self> {
         Ok(Worker {
             job,
-            ingest,
+            sink,
             tally: Tally::default(),
-            buffer: vec![0; READ_BYTES.max(4 * pool.chunker().max())],
-            builder: BlockBuilder::new(pool.config().block_bytes),
-            compressor: ingest.compressor()?,
+            buffer: vec![0; READ_BYTES.max(4 * sink.chunker().max())],
+            builder: BlockBuilder::new(sink.block_bytes()),
+            compressor: sink.compressor()?,
         })
     }
 
@@ -47,7 +46,7 @@ impl<'a> Worker<'a> {
         let outcome = loop {
             let Some(work) = self.job.queue.next() else { break Ok(()) };
             self.job.counters.starved(Stage::Read, waiting);
-            let done = self.ingest.check().and_then(|()| self.work(work));
+            let done = self.sink.check().and_then(|()| self.work(work));
             self.job.counters.absorb(&mut self.tally);
             if let Err(error) = done {
                 self.job.queue.abandon();
@@ -66,7 +65,7 @@ impl<'a> Worker<'a> {
             Work::Directory(node) => self.directory(&node),
             Work::Batch { node, from, to } => self.batch(&node, from..to),
             Work::Block { plain, chunks } => {
-                self.ingest.send(PackKind::Data, &plain, chunks, &mut self.compressor)
+                self.sink.send(PackKind::Data, plain, chunks, &mut self.compressor).map(drop)
             }
         }
     }
@@ -84,8 +83,9 @@ impl<'a> Worker<'a> {
     }
 
     fn compress(&mut self, plain: Vec<u8>, chunks: Vec<ChunkInfo>) -> Result<()> {
-        self.ingest.send(PackKind::Data, &plain, chunks, &mut self.compressor)?;
-        self.builder.reuse(plain);
+        if let Some(plain) = self.sink.send(PackKind::Data, plain, chunks, &mut self.compressor)? {
+            self.builder.reuse(plain);
+        }
         Ok(())
     }
 

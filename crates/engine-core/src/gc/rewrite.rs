@@ -6,6 +6,7 @@
 
 use std::collections::HashSet;
 use std::ops::Range;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
@@ -57,6 +58,7 @@ impl Collection<'_> {
             level: self.request.level,
             marked: doomed.clone(),
             job: Some(self.job),
+            claims: Arc::default(),
         };
         let next = AtomicUsize::new(0);
         let threads = std::thread::available_parallelism().map_or(2, usize::from).min(THREADS);

@@ -27,6 +27,18 @@ impl Claims {
         self.shard(&prefix).lock().insert(prefix)
     }
 
+    /// Whether somebody has claimed it.
+    pub fn has(&self, prefix: &Prefix) -> bool {
+        self.shard(prefix).lock().contains(prefix)
+    }
+
+    /// Forgets all.
+    pub fn clear(&self) {
+        for shard in &self.shards {
+            shard.lock().clear();
+        }
+    }
+
     /// Forgets names that the index now knows.
     pub fn release<'a>(&self, prefixes: impl Iterator<Item = &'a Prefix>) {
         for prefix in prefixes {

@@ -8,14 +8,17 @@
 mod block;
 mod claims;
 mod publish;
+mod sink;
 
 use std::collections::HashSet;
+use std::sync::Arc;
 use std::time::Instant;
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 use parking_lot::Mutex;
 
 use crate::cancel::Cancel;
+use crate::chunker::Chunker;
 use crate::codec::Compressor;
 use crate::counters::{Counters, Stage, add};
 use crate::error::{Error, Result};
@@ -24,9 +27,12 @@ use crate::pack::footer::{ChunkInfo, PackKind};
 use crate::pack::writer::{Block, PackWriter, SealedPack};
 use crate::pool::Pool;
 use crate::pool::jobs::Job;
+use crate::repository::Repository;
 use crate::tree::ChunkSink;
 
 pub use block::BlockBuilder;
+pub use claims::Claims;
+pub use sink::Sink;
 
 use publish::Publisher;
 
@@ -45,6 +51,8 @@ pub struct Options<'a> {
     pub marked: HashSet<PackId>,
     /// Whoever was declared dead lists nothing any more: what it lists may be gone.
     pub job: Option<&'a Job>,
+    /// What is being stored; others may look whether a chunk is among it.
+    pub claims: Arc<Claims>,
 }
 
 /// Lent to the verb while [`run`] runs. Shared by its threads.
@@ -71,8 +79,8 @@ pub fn run<T>(
     options: Options<'_>,
     work: impl FnOnce(&Ingest<'_>) -> Result<T>,
 ) -> Result<T> {
-    let Options { counters, cancel, level, marked, job } = options;
-    let publisher = Publisher::new(pool, counters, job);
+    let Options { counters, cancel, level, marked, job, claims } = options;
+    let publisher = Publisher::new(pool, counters, job, claims);
     let (data_in, data_out) = bounded(WAITING_BLOCKS);
     let (metadata_in, metadata_out) = bounded(WAITING_BLOCKS);
     let (packs_in, packs_out) = bounded::<SealedPack<'_>>(1);
@@ -236,6 +244,51 @@ impl<'a> Ingest<'a> {
             }
         }
         Ok(())
+    }
+}
+
+impl Sink for Ingest<'_> {
+    fn repository(&self) -> &dyn Repository {
+        self.pool
+    }
+
+    fn chunker(&self) -> &Chunker {
+        self.pool.chunker()
+    }
+
+    fn block_bytes(&self) -> u32 {
+        self.pool.config().block_bytes
+    }
+
+    fn check(&self) -> Result<()> {
+        Ingest::check(self)
+    }
+
+    fn claim(&self, name: &Name) -> bool {
+        Ingest::claim(self, name)
+    }
+
+    fn holds(&self, references: &mut dyn Iterator<Item = Ref>) -> Result<bool> {
+        let mut references = references;
+        Ok(Iterator::all(&mut references, |reference| Ingest::holds(self, &reference.name)))
+    }
+
+    fn may_reuse(&self) -> bool {
+        Ingest::may_reuse(self)
+    }
+
+    fn compressor(&self) -> Result<Compressor> {
+        Ingest::compressor(self)
+    }
+
+    fn send(
+        &self,
+        kind: PackKind,
+        plain: Vec<u8>,
+        chunks: Vec<ChunkInfo>,
+        compressor: &mut Compressor,
+    ) -> Result<Option<Vec<u8>>> {
+        Ingest::send(self, kind, &plain, chunks, compressor).map(|()| Some(plain))
     }
 }
 

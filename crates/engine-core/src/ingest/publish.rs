@@ -1,5 +1,6 @@
 //! Makes finished packs durable and then known: pack first, index segment after it.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -24,19 +25,24 @@ pub struct Publisher<'a> {
     pool: &'a Pool,
     counters: &'a Counters,
     job: Option<&'a Job>,
-    claims: Claims,
+    claims: Arc<Claims>,
     published: Mutex<Vec<PublishedPack>>,
     failed: AtomicBool,
     fault: Mutex<Option<Error>>,
 }
 
 impl<'a> Publisher<'a> {
-    pub fn new(pool: &'a Pool, counters: &'a Counters, job: Option<&'a Job>) -> Self {
+    pub fn new(
+        pool: &'a Pool,
+        counters: &'a Counters,
+        job: Option<&'a Job>,
+        claims: Arc<Claims>,
+    ) -> Self {
         Publisher {
             pool,
             counters,
             job,
-            claims: Claims::default(),
+            claims,
             published: Mutex::default(),
             failed: AtomicBool::new(false),
             fault: Mutex::default(),

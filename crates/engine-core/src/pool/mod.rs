@@ -79,7 +79,7 @@ impl Pool {
         cache_dir: Option<&Path>,
     ) -> Result<Self> {
         let index = Index::load(Arc::clone(&store), keys.clone(), header.id, cache_dir)?;
-        let chunker = Chunker::new(&keys, header.config.chunks);
+        let chunker = Chunker::new(keys.naming(), header.config.chunks);
         Ok(Pool { store, keys, header, chunker, index, reading: Reading::default() })
     }
 

@@ -13,9 +13,11 @@ use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 use crate::codec::Decompressor;
 use crate::counters::{Counters, Stage};
 use crate::error::{Error, Result};
-use crate::ids::{Kind, PackId, Ref};
+use crate::ids::{Kind, Name, PackId, Ref};
 use crate::index::Found;
+use crate::keys::NameKeys;
 use crate::pack::reader::Pack;
+use crate::repository::{Repository, StoredAt};
 use crate::tree::ChunkSource;
 
 use super::Pool;
@@ -82,6 +84,13 @@ fn block_cache() -> Cache<BlockKey, Arc<Vec<u8>>, ByBytes> {
 pub struct ChunkBytes {
     block: Arc<Vec<u8>>,
     range: Range<usize>,
+}
+
+impl ChunkBytes {
+    /// `range` of a block.
+    pub fn new(block: Arc<Vec<u8>>, range: Range<usize>) -> Self {
+        ChunkBytes { block, range }
+    }
 }
 
 impl Deref for ChunkBytes {
@@ -205,12 +214,12 @@ impl Pool {
         Ok(plain)
     }
 
-    /// Brings the blocks of these data chunks into the cache, with as few reads as their places
+    /// Brings the blocks of these chunks into the cache, with as few reads as their places
     /// allow. A problem is left for [`Pool::chunk`] to tell, with the chunk that it concerns.
     ///
     /// Does nothing where a read costs no more than the bytes that it brings: on local disks the
     /// system reads ahead, and two threads would only decompress the same blocks.
-    pub fn prefetch(&self, references: &[Ref], counters: &Counters) {
+    pub fn fetch_ahead(&self, references: &[Ref], counters: &Counters) {
         if self.store().local_path(super::header::KEY).is_some() {
             return;
         }
@@ -278,6 +287,29 @@ impl Pool {
     pub fn forget(&self) {
         self.reading.packs.clear();
         self.reading.blocks.clear();
+    }
+}
+
+impl Repository for Pool {
+    fn naming(&self) -> &NameKeys {
+        self.keys().naming()
+    }
+
+    fn chunk(&self, kind: Kind, reference: &Ref, counters: &Counters) -> Result<ChunkBytes> {
+        Pool::chunk(self, kind, reference, counters)
+    }
+
+    fn prefetch(&self, _kind: Kind, references: &[Ref], counters: &Counters) {
+        self.fetch_ahead(references, counters);
+    }
+
+    fn stretch_bytes(&self) -> Option<u64> {
+        None
+    }
+
+    fn stored_at(&self, name: &Name) -> Option<StoredAt> {
+        let found = self.index().lookup(name)?;
+        Some((found.pack, found.block, found.offset))
     }
 }
 

@@ -90,8 +90,14 @@ impl Trouble for Gather {
 fn commit_with(pool: &Pool, content: impl Fn(&dyn ChunkSink) -> (u64, Content)) {
     let (counters, cancel) = (Counters::default(), Cancel::new());
     let marked = HashSet::new();
-    let options =
-        ingest::Options { counters: &counters, cancel: &cancel, level: 1, marked, job: None };
+    let options = ingest::Options {
+        counters: &counters,
+        cancel: &cancel,
+        level: 1,
+        marked,
+        job: None,
+        claims: Arc::default(),
+    };
     let tree = ingest::run(pool, options, |ingest| {
         let mut file = Entry::new(b"odd", EntryKind::File);
         (file.size, file.content) = content(ingest);

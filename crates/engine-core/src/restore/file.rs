@@ -85,11 +85,12 @@ impl Worker<'_> {
 
     /// Writes chunks from `offset` in the content on.
     pub fn segment(&mut self, file: Arc<OpenFile>, offset: u64, refs: &[Ref]) -> Result<()> {
-        if refs.len() > 1 {
-            self.job.pool.prefetch(refs, self.job.counters);
-        }
         let mut at = offset;
-        for reference in refs {
+        let mut near = 0;
+        for (place, reference) in refs.iter().enumerate() {
+            if place >= near {
+                near = self.bring_near(refs, place);
+            }
             self.job.cancel.check()?;
             if file.failure.lock().is_some() {
                 break;
@@ -116,6 +117,24 @@ impl Worker<'_> {
         }
         self.tally.busy(Stage::Write, 0, started);
         self.close(file)
+    }
+
+    /// Has the chunks from `place` on fetched together, as far as is good; up to which.
+    fn bring_near(&self, refs: &[Ref], place: usize) -> usize {
+        let mut left = self.job.pool.stretch_bytes().unwrap_or(u64::MAX);
+        let rest = refs.get(place..).unwrap_or_default();
+        let fits = |reference: &&Ref| {
+            let length = u64::from(reference.length);
+            let fits = left > 0;
+            left = left.saturating_sub(length);
+            fits
+        };
+        let count = rest.iter().take_while(fits).count().max(1);
+        if count > 1 {
+            let wanted = rest.get(..count).unwrap_or_default();
+            self.job.pool.prefetch(Kind::Data, wanted, self.job.counters);
+        }
+        place + count
     }
 
     /// Lets go of the file; the last to do so gives it its attributes.
@@ -190,7 +209,7 @@ impl Worker<'_> {
             if let Err(error) = places.read(&file, &mut bytes) {
                 return Ok(Some(format!("cannot be read again: {error}")));
             }
-            if self.job.pool.keys().name(Kind::Data, &bytes) != reference.name {
+            if self.job.pool.naming().name(Kind::Data, &bytes) != reference.name {
                 return Ok(Some(format!("differs from the image at byte {at} of its data")));
             }
             at += u64::from(reference.length);

@@ -7,7 +7,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::ids::{PackId, Ref};
-use crate::index::set::Snapshot;
+use crate::repository::{Repository, StoredAt};
 use crate::tree::codec::{Peek, RawContent};
 
 use super::worker::Node;
@@ -22,14 +22,13 @@ const BATCH_FILES_MOST: usize = 1024;
 
 /// Where a file's first chunk lies. Those without come first: large files, whose chunks are in
 /// lists, and what has no content.
-pub type Place = Option<(PackId, u16, u32)>;
+pub type Place = Option<StoredAt>;
 
 /// Looks up where the content of an entry begins.
-pub fn place(index: &Snapshot, entry: &Peek<'_>) -> Place {
+pub fn place(from: &dyn Repository, entry: &Peek<'_>) -> Place {
     let RawContent::Direct(refs) = entry.content else { return None };
     let first = refs.get(..Ref::SIZE).and_then(Ref::from_bytes)?;
-    let found = index.lookup(&first.name)?;
-    Some((found.pack, found.block, found.offset))
+    from.stored_at(&first.name)
 }
 
 struct Waiting {

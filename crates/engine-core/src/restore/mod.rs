@@ -21,7 +21,9 @@ use crate::counters::Counters;
 use crate::error::Result;
 use crate::finding::Findings;
 use crate::ids::Id;
+use crate::manifest::Manifest;
 use crate::pool::Pool;
+use crate::repository::Repository;
 use crate::tasks::{Tasks, in_threads, thread_count};
 
 use gather::Gathered;
@@ -63,7 +65,7 @@ pub struct Outcome {
 
 /// What the workers of one restore share.
 pub(crate) struct Job<'a> {
-    pub pool: &'a Pool,
+    pub pool: &'a dyn Repository,
     pub target: Target,
     pub tasks: Tasks<Task>,
     /// Directories that are not listed yet.
@@ -77,7 +79,7 @@ pub(crate) struct Job<'a> {
     pub verify: bool,
 }
 
-/// Runs a restore.
+/// Restores an image of a pool.
 pub fn run(
     pool: &Pool,
     request: &Request,
@@ -85,7 +87,18 @@ pub fn run(
     findings: &Arc<Findings>,
     cancel: &Cancel,
 ) -> Result<Outcome> {
-    let image = pool.image(&request.image)?;
+    run_from(pool, pool.image(&request.image)?, request, counters, findings, cancel)
+}
+
+/// Restores an image from wherever its chunks are.
+pub fn run_from(
+    pool: &dyn Repository,
+    image: Manifest,
+    request: &Request,
+    counters: &Counters,
+    findings: &Arc<Findings>,
+    cancel: &Cancel,
+) -> Result<Outcome> {
     let selection = Selection::new(pool, &image.root, &request.paths)?;
     if request.paths.is_empty() {
         let goal = |name: &str| image.stats.get(name).copied().unwrap_or(0);

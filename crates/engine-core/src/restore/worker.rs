@@ -6,8 +6,7 @@ use std::time::Instant;
 
 use crate::counters::{Stage, Tally};
 use crate::error::{Error, Result};
-use crate::ids::Ref;
-use crate::index::set::Snapshot;
+use crate::ids::{Kind, Ref};
 use crate::tree::codec::{self, RawEntry};
 use crate::tree::entry::{Content, Entry, EntryKind};
 use crate::tree::walk::Directory;
@@ -133,11 +132,10 @@ impl<'a> Worker<'a> {
             Ok(directory) => directory,
             Err(error) => return self.damaged(&path(), "list the directory", error),
         };
-        let index = self.job.pool.index().snapshot();
         let mut names = listed.cursor();
         let mut below = Vec::new();
         loop {
-            match self.name(node, &index, names.entry(), selection, depth) {
+            match self.name(node, names.entry(), selection, depth) {
                 Ok(Name::Dir(entry, wanted)) => below.push((entry, wanted)),
                 Ok(Name::Other) => {}
                 Ok(Name::End) => break,
@@ -162,7 +160,6 @@ impl<'a> Worker<'a> {
     fn name(
         &self,
         node: &Arc<Node>,
-        index: &Snapshot,
         next: Result<Option<RawEntry<'_>>>,
         selection: &Selection,
         depth: usize,
@@ -184,7 +181,7 @@ impl<'a> Worker<'a> {
                 ),
             );
         } else {
-            let place = gather::place(index, &seen);
+            let place = gather::place(self.job.pool, &seen);
             node.begin();
             self.job.gathered.lock().add(node, entry.raw, seen.size, place);
         }
@@ -251,7 +248,7 @@ impl<'a> Worker<'a> {
             .flatten()
             .copied()
             .collect();
-        self.job.pool.prefetch(&refs, self.job.counters);
+        self.job.pool.prefetch(Kind::Data, &refs, self.job.counters);
         for (node, entry) in entries {
             self.job.cancel.check()?;
             if entry.nlink <= 1 {

@@ -73,8 +73,14 @@ pub fn store(
     marked: HashSet<crate::ids::PackId>,
 ) -> Result<Manifest> {
     let (counters, cancel) = (Counters::default(), Cancel::new());
-    let options =
-        ingest::Options { counters: &counters, cancel: &cancel, level: 1, marked, job: None };
+    let options = ingest::Options {
+        counters: &counters,
+        cancel: &cancel,
+        level: 1,
+        marked,
+        job: None,
+        claims: Arc::default(),
+    };
     let mut root = Entry::new(b"/", EntryKind::Dir);
     root.subtree = Some(ingest::run(pool, options, |ingest| write_root(ingest, files))?);
     Ok(Manifest {

@@ -13,6 +13,8 @@ pub use mutate::Mutations;
 
 use crate::cbor::Reader;
 use crate::codec::{Codec, Decompressor};
+use crate::far::deliver::Wanted;
+use crate::far::terms::Terms;
 use crate::ids::{Id, PackId};
 use crate::index::segment::{HEADER, MAC, PACK_ENTRY, Segment};
 use crate::keys::PoolKeys;
@@ -41,7 +43,7 @@ pub struct Parser {
 }
 
 /// All of them.
-pub const ALL: [Parser; 12] = [
+pub const ALL: [Parser; 15] = [
     Parser { name: "header", feed: header, seeds: seeds::header },
     Parser { name: "pack", feed: pack, seeds: seeds::pack },
     Parser { name: "footer", feed: footer, seeds: seeds::footer },
@@ -54,6 +56,9 @@ pub const ALL: [Parser; 12] = [
     Parser { name: "tree", feed: tree, seeds: seeds::tree },
     Parser { name: "entry", feed: entry, seeds: seeds::entry },
     Parser { name: "list", feed: list, seeds: seeds::list },
+    Parser { name: "body", feed: body, seeds: seeds::bodies },
+    Parser { name: "terms", feed: terms, seeds: seeds::terms },
+    Parser { name: "wanted", feed: wanted, seeds: seeds::wanted },
 ];
 
 /// The parser of this name.
@@ -76,6 +81,33 @@ fn pack(bytes: &[u8]) {
     for number in 0..pack.footer.blocks().len() {
         let _ = pack.read_block(&store, number, &mut decompressor);
     }
+}
+
+/// A body of blocks as it comes over a network.
+fn body(bytes: &[u8]) {
+    let Ok(blocks) = crate::far::body::parse(bytes) else { return };
+    let mut again = crate::far::body::Writer::default();
+    let mut decompressor = Decompressor::new().unwrap();
+    for block in &blocks {
+        let _ = block.decode(KEYS.naming(), &mut decompressor);
+        again.push(block.kind, block.codec, &block.chunks, block.body);
+    }
+    assert_eq!(again.take(), bytes);
+}
+
+fn terms(bytes: &[u8]) {
+    if let Ok(terms) = Terms::decode(bytes) {
+        assert_eq!(terms.encode(), bytes);
+    }
+}
+
+fn wanted(bytes: &[u8]) {
+    let Ok(wanted) = Wanted::decode(bytes) else { return };
+    let again: Vec<u8> = wanted
+        .iter()
+        .flat_map(|(kind, reference)| Wanted::encode(*kind, std::slice::from_ref(reference)))
+        .collect();
+    assert_eq!(again, bytes);
 }
 
 /// The plain bytes of a footer.

@@ -6,6 +6,9 @@ use std::sync::Arc;
 use super::{KEYS, OBJECT, POOL};
 use crate::chunker::ChunkSizes;
 use crate::codec::{Codec, Compressor};
+use crate::far::body;
+use crate::far::deliver::Wanted;
+use crate::far::terms::Terms;
 use crate::finding::{Finding, Severity};
 use crate::ids::{Id, Kind, Name, PackId, Ref};
 use crate::index::segment::{self, PackEntry, Place, Record};
@@ -235,4 +238,38 @@ fn leaf(entries: &[(Vec<u8>, &Vec<u8>)]) -> Vec<u8> {
 pub(super) fn list() -> Vec<Vec<u8>> {
     let refs = |count: u8| (0..count).flat_map(|at| reference(at).to_bytes()).collect();
     vec![refs(1), refs(40), vec![0, 5, 10, 20], vec![0x80, 0x01, 0xff, 0x7f]]
+}
+
+pub(super) fn bodies() -> Vec<Vec<u8>> {
+    let plain = b"again and again and again and again and again and again ".repeat(8);
+    let chunk = |kind, part: &[u8]| ChunkInfo {
+        name: KEYS.name(kind, part),
+        length: part.len() as u32,
+        kind,
+    };
+    let mut bodies = vec![body::Writer::default().take()];
+    for (level, kind) in [(0, Kind::Data), (3, Kind::Tree)] {
+        let (first, second) = plain.split_at(100);
+        let mut encoded = Vec::new();
+        let codec = Compressor::new(level).unwrap().encode(&plain, &mut encoded).unwrap();
+        let mut writer = body::Writer::default();
+        for _ in 0..2 {
+            let chunks = [chunk(kind, first), chunk(kind, second)];
+            writer.push(PackKind::of(kind), codec, &chunks, &encoded);
+        }
+        bodies.push(writer.take());
+    }
+    bodies
+}
+
+pub(super) fn terms() -> Vec<Vec<u8>> {
+    let PoolConfig { chunks, block_bytes, .. } = PoolConfig::default();
+    let naming = KEYS.naming().clone();
+    let terms = Terms { pool: POOL, naming, chunks, block_bytes, may_reuse: true };
+    vec![terms.encode(), Terms { may_reuse: false, ..terms }.encode()]
+}
+
+pub(super) fn wanted() -> Vec<Vec<u8>> {
+    let reference = Ref { name: Name([3; 32]), length: 4096 };
+    [Kind::Data, Kind::Tree].map(|kind| Wanted::encode(kind, &[reference; 3])).to_vec()
 }

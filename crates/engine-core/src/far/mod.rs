@@ -1,0 +1,175 @@
+//! A pool that is reached through somebody else: a client, which cuts, names and compresses but
+//! can neither open nor remove what is stored, and a media server, which has the pool.
+//!
+//! Knows no network: the client is given a [`Link`], the media server answers what comes over it.
+//! Bytes that pass between them: `docs/formats/transfer.md`.
+
+pub mod backup;
+pub mod body;
+mod claimed;
+pub mod deliver;
+pub mod receive;
+mod sending;
+pub mod terms;
+
+use std::sync::Arc;
+use std::time::Instant;
+
+use parking_lot::Mutex;
+use quick_cache::sync::Cache;
+use quick_cache::{Weighter, sync::DefaultLifecycle};
+
+use crate::chunker::Chunker;
+use crate::codec::Decompressor;
+use crate::counters::{Counters, Stage};
+use crate::error::{Error, Result};
+use crate::ids::{Id, Kind, Name, Ref};
+use crate::keys::NameKeys;
+use crate::pool::ChunkBytes;
+use crate::repository::{Repository, StoredAt};
+use crate::tree::ChunkSource;
+
+use terms::Terms;
+
+/// Chunks that were fetched and are wanted soon, in bytes.
+const NEAR_BYTES: u64 = 64 << 20;
+/// Chunks of so many plain bytes are asked for at a time.
+const STRETCH_BYTES: u64 = 4 << 20;
+/// No more chunks are asked for at a time.
+const STRETCH_CHUNKS: usize = 4096;
+
+/// What carries questions and blocks to the media server. Called from many threads at once; may
+/// try again by itself, since everything may be said twice.
+pub trait Link: Send + Sync {
+    /// Which of these chunks the pool lacks: names of 32 bytes laid end to end; the answer has a
+    /// bit for each, the lowest of the first byte for the first name.
+    fn missing(&self, names: &[u8]) -> Result<Vec<u8>>;
+
+    /// Hands over a body of blocks; the other side has it when this returns.
+    fn send(&self, body: Vec<u8>) -> Result<()>;
+
+    /// A body of blocks with the chunks that are wanted; see [`deliver::Wanted`].
+    fn read(&self, wanted: &[u8]) -> Result<Vec<u8>>;
+
+    /// Has an image committed; its manifest as it became.
+    fn commit(&self, draft: &[u8]) -> Result<Vec<u8>>;
+}
+
+#[derive(Clone)]
+struct ByBytes;
+
+impl Weighter<Name, ChunkBytes> for ByBytes {
+    fn weight(&self, _name: &Name, chunk: &ChunkBytes) -> u64 {
+        chunk.len() as u64 + 64
+    }
+}
+
+/// A pool far away, as a client has it.
+pub struct Far {
+    terms: Terms,
+    chunker: Chunker,
+    link: Arc<dyn Link>,
+    near: Cache<Name, ChunkBytes, ByBytes>,
+    decompressors: Mutex<Vec<Decompressor>>,
+}
+
+impl Far {
+    /// `terms` are what the media server said of the pool.
+    pub fn new(terms: Terms, link: Arc<dyn Link>) -> Self {
+        let chunker = Chunker::new(&terms.naming, terms.chunks);
+        let near = Cache::with(
+            (NEAR_BYTES >> 15) as usize,
+            NEAR_BYTES,
+            ByBytes,
+            quick_cache::DefaultHashBuilder::default(),
+            DefaultLifecycle::default(),
+        );
+        Far { terms, chunker, link, near, decompressors: Mutex::default() }
+    }
+
+    pub fn pool_id(&self) -> Id {
+        self.terms.pool
+    }
+
+    /// Asks for chunks and keeps those that come, each only if it has its name.
+    fn bring(&self, kind: Kind, references: &[Ref], counters: &Counters) -> Result<()> {
+        let started = Instant::now();
+        let body = self.link.read(&deliver::Wanted::encode(kind, references))?;
+        let mut now = counters.busy(Stage::Fetch, body.len() as u64, started);
+        let mut decompressor = match self.decompressors.lock().pop() {
+            Some(decompressor) => decompressor,
+            None => Decompressor::new()?,
+        };
+        for block in body::parse(&body)? {
+            let plain = Arc::new(block.decode(&self.terms.naming, &mut decompressor)?);
+            let mut from = 0;
+            for chunk in &block.chunks {
+                let upto = from + chunk.length as usize;
+                self.near.insert(chunk.name, ChunkBytes::new(Arc::clone(&plain), from..upto));
+                from = upto;
+            }
+            now = counters.busy(Stage::Decompress, plain.len() as u64, now);
+        }
+        self.decompressors.lock().push(decompressor);
+        Ok(())
+    }
+}
+
+impl Repository for Far {
+    fn naming(&self) -> &NameKeys {
+        &self.terms.naming
+    }
+
+    fn chunk(&self, kind: Kind, reference: &Ref, counters: &Counters) -> Result<ChunkBytes> {
+        let missing = || Error::ChunkMissing { name: reference.name.to_string() };
+        let found = match self.near.get(&reference.name) {
+            Some(found) => found,
+            None => {
+                self.bring(kind, std::slice::from_ref(reference), counters)?;
+                self.near.get(&reference.name).ok_or_else(missing)?
+            }
+        };
+        if found.len() == reference.length as usize {
+            Ok(found)
+        } else {
+            Err(Error::integrity(
+                format!("chunk {}", reference.name),
+                format!("{} bytes stored, {} wanted", found.len(), reference.length),
+            ))
+        }
+    }
+
+    fn prefetch(&self, kind: Kind, references: &[Ref], counters: &Counters) {
+        let mut wanted = Vec::with_capacity(references.len());
+        let mut bytes = 0;
+        for reference in references {
+            if self.near.contains_key(&reference.name) {
+                continue;
+            }
+            wanted.push(*reference);
+            bytes += u64::from(reference.length);
+            if bytes >= STRETCH_BYTES || wanted.len() == STRETCH_CHUNKS {
+                let _ = self.bring(kind, &wanted, counters);
+                wanted.clear();
+                bytes = 0;
+            }
+        }
+        if wanted.len() > 1 {
+            let _ = self.bring(kind, &wanted, counters);
+        }
+    }
+
+    fn stretch_bytes(&self) -> Option<u64> {
+        Some(STRETCH_BYTES)
+    }
+
+    fn stored_at(&self, _name: &Name) -> Option<StoredAt> {
+        None
+    }
+}
+
+impl ChunkSource for Far {
+    fn fetch(&self, kind: Kind, reference: &Ref) -> Result<Vec<u8>> {
+        self.chunk(kind, reference, &Counters::default()).map(|bytes| bytes.to_vec())
+    }
+}

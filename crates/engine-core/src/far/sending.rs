@@ -1,0 +1,407 @@
+//! The client's way of new chunks: asked for in groups, those that the pool lacks compressed and
+//! laid into bodies, bodies handed over. Several of each are under way at once, so that a link
+//! with a long way costs no time; what waits at each step is bounded.
+
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::Instant;
+
+use crossbeam_channel::{Receiver, Sender, bounded};
+use parking_lot::Mutex;
+
+use crate::cancel::Cancel;
+use crate::chunker::Chunker;
+use crate::codec::Compressor;
+use crate::counters::{Counters, Stage, add};
+use crate::error::{Error, Result};
+use crate::ids::{Kind, Name, Ref};
+use crate::ingest::{BlockBuilder, Sink};
+use crate::pack::footer::{ChunkInfo, PackKind};
+use crate::repository::Repository;
+use crate::tree::ChunkSink;
+
+use super::claimed::Claimed;
+use super::{Far, body};
+
+/// Questions that are under way at a time.
+const ASKERS: usize = 4;
+/// Bodies that are on their way at a time.
+const SENDERS: usize = 3;
+/// Blocks that wait to be asked for, and that are asked for together.
+const WAITING_BLOCKS: usize = 8;
+const BLOCKS_A_QUESTION: usize = 4;
+/// A body is handed over when it has so many bytes.
+const BODY_BYTES: usize = 8 << 20;
+
+/// Chunks laid end to end, of which the pool may have some.
+struct Batch {
+    kind: PackKind,
+    plain: Vec<u8>,
+    chunks: Vec<ChunkInfo>,
+}
+
+/// What is gathered of several questions: chunks of blocks that are not all new, and blocks.
+struct Gathering {
+    loose: [BlockBuilder; 2],
+    body: body::Writer,
+}
+
+/// The first failure of any thread.
+#[derive(Default)]
+struct Fault {
+    failed: AtomicBool,
+    error: Mutex<Option<Error>>,
+}
+
+impl Fault {
+    fn note(&self, error: Error) {
+        self.error.lock().get_or_insert(error);
+        self.failed.store(true, Ordering::Release);
+    }
+
+    fn check(&self) -> Result<()> {
+        if !self.failed.load(Ordering::Acquire) {
+            return Ok(());
+        }
+        match &*self.error.lock() {
+            Some(error) => Err(error.clone()),
+            None => Ok(()),
+        }
+    }
+}
+
+/// What all threads of one backup share.
+struct Shared<'a> {
+    far: &'a Far,
+    level: i32,
+    counters: &'a Counters,
+    gathering: Mutex<Gathering>,
+    fault: Fault,
+}
+
+/// Lends a sink to `work`, then hands over everything that it was given.
+///
+/// When `work` fails because it was cancelled, what it gave so far is handed over all the same,
+/// so that the next try sends nothing twice.
+pub fn run<T>(
+    far: &Far,
+    level: i32,
+    counters: &Counters,
+    cancel: &Cancel,
+    work: impl FnOnce(&Sending<'_>) -> Result<T>,
+) -> Result<T> {
+    let builder = || BlockBuilder::new(far.terms.block_bytes);
+    let gathering = Gathering { loose: [builder(), builder()], body: body::Writer::default() };
+    let gathering = Mutex::new(gathering);
+    let shared = Shared { far, level, counters, gathering, fault: Fault::default() };
+    let outcome = std::thread::scope(|scope| {
+        let (shared, (to_ask, asked)) = (&shared, bounded::<Batch>(WAITING_BLOCKS));
+        let (to_send, sent) = bounded::<Vec<u8>>(1);
+        for _ in 0..SENDERS {
+            let sent = sent.clone();
+            scope.spawn(move || shared.hand_over(&sent));
+        }
+        drop(sent);
+        let askers = [(); ASKERS].map(|()| {
+            let (asked, to_send) = (asked.clone(), to_send.clone());
+            scope.spawn(move || shared.ask_all(&asked, &to_send))
+        });
+        drop(asked);
+        let builders = [Mutex::new(builder()), Mutex::new(builder())];
+        let claimed = Claimed::default();
+        let sending = Sending { shared, cancel, claimed, builders, to_ask };
+        let outcome = work(&sending);
+        let flushed = match &outcome {
+            Ok(_) | Err(Error::Cancelled) => sending.flush(),
+            Err(error) => Err(error.clone()),
+        };
+        drop(sending);
+        for asker in askers {
+            if asker.join().is_err() {
+                shared.fault.note(Error::Invalid("a thread of the engine died".into()));
+            }
+        }
+        let ended = flushed.and_then(|()| shared.finish(&to_send));
+        if let Err(error) = ended {
+            shared.fault.note(error);
+        }
+        outcome
+    });
+    // The threads have ended. The first cause wins over what followed from it.
+    shared.fault.check().and(outcome)
+}
+
+impl Shared<'_> {
+    /// An asking thread. After a failure it only empties the channel.
+    fn ask_all(&self, asked: &Receiver<Batch>, to_send: &Sender<Vec<u8>>) {
+        let mut compressor = None;
+        let mut waiting = Instant::now();
+        while let Ok(first) = asked.recv() {
+            self.counters.starved(Stage::Send, waiting);
+            let more = asked.try_iter().take(BLOCKS_A_QUESTION - 1);
+            let batches: Vec<Batch> = std::iter::once(first).chain(more).collect();
+            let done = self.fault.check().and_then(|()| {
+                let compressor = match &mut compressor {
+                    Some(compressor) => compressor,
+                    empty => empty.insert(Compressor::new(self.level)?),
+                };
+                self.ask(batches, compressor, to_send)
+            });
+            if let Err(error) = done {
+                self.fault.note(error);
+            }
+            waiting = Instant::now();
+        }
+    }
+
+    /// Asks what of these the pool lacks, and hands that on.
+    fn ask(
+        &self,
+        batches: Vec<Batch>,
+        compressor: &mut Compressor,
+        to_send: &Sender<Vec<u8>>,
+    ) -> Result<()> {
+        let count: usize = batches.iter().map(|batch| batch.chunks.len()).sum();
+        let mut names = Vec::with_capacity(count * 32);
+        for chunk in batches.iter().flat_map(|batch| &batch.chunks) {
+            names.extend_from_slice(&chunk.name.0);
+        }
+        let started = Instant::now();
+        let answer = self.far.link.missing(&names)?;
+        self.counters.busy(Stage::Send, names.len() as u64, started);
+        if answer.len() != count.div_ceil(8) {
+            return Err(Error::Invalid(format!(
+                "asked for {count} chunks, the media server answered for {}",
+                answer.len() * 8
+            )));
+        }
+        let mut at = 0;
+        for batch in batches {
+            let mut missing = Vec::with_capacity(batch.chunks.len());
+            for _ in &batch.chunks {
+                missing.push(answer.get(at / 8).is_some_and(|byte| byte >> (at % 8) & 1 == 1));
+                at += 1;
+            }
+            let lacking = missing.iter().filter(|missing| **missing).count();
+            add(&self.counters.chunks_hit, (missing.len() - lacking) as u64);
+            if lacking == missing.len() {
+                self.encode(&batch, compressor, to_send)?;
+            } else if lacking > 0 {
+                self.gather(&batch, &missing, compressor, to_send)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes the missing chunks of a batch to those of others.
+    fn gather(
+        &self,
+        batch: &Batch,
+        missing: &[bool],
+        compressor: &mut Compressor,
+        to_send: &Sender<Vec<u8>>,
+    ) -> Result<()> {
+        let mut from = 0;
+        for (chunk, is_missing) in batch.chunks.iter().zip(missing) {
+            let upto = from + chunk.length as usize;
+            let plain = batch.plain.get(from..upto).unwrap_or_default();
+            from = upto;
+            if !is_missing {
+                continue;
+            }
+            let full = {
+                let mut gathering = self.gathering.lock();
+                let Some(loose) = gathering.loose.get_mut(batch.kind as usize) else { continue };
+                let full = (!loose.fits(plain.len())).then(|| loose.take());
+                loose.push(chunk.name, chunk.kind, plain);
+                full
+            };
+            if let Some((plain, chunks)) = full {
+                self.encode(&Batch { kind: batch.kind, plain, chunks }, compressor, to_send)?;
+            }
+        }
+        Ok(())
+    }
+
+    /// Compresses a block of missing chunks and lays it into the body; hands over one that is full.
+    fn encode(
+        &self,
+        batch: &Batch,
+        compressor: &mut Compressor,
+        to_send: &Sender<Vec<u8>>,
+    ) -> Result<()> {
+        let started = Instant::now();
+        let mut encoded = Vec::new();
+        let codec = compressor.encode(&batch.plain, &mut encoded)?;
+        add(&self.counters.bytes_new, batch.plain.len() as u64);
+        add(&self.counters.bytes_transmitted, encoded.len() as u64);
+        let compressed = self.counters.busy(Stage::Compress, batch.plain.len() as u64, started);
+        let full = {
+            let mut gathering = self.gathering.lock();
+            let body = &mut gathering.body;
+            let full = (!body.fits(batch.plain.len())).then(|| body.take());
+            body.push(batch.kind, codec, &batch.chunks, &encoded);
+            full.or_else(|| (body.len() >= BODY_BYTES).then(|| body.take()))
+        };
+        let Some(body) = full else { return Ok(()) };
+        let sent = self.give(body, to_send);
+        self.counters.blocked(Stage::Compress, compressed);
+        sent
+    }
+
+    fn give(&self, body: Vec<u8>, to_send: &Sender<Vec<u8>>) -> Result<()> {
+        if to_send.send(body).is_ok() {
+            return Ok(());
+        }
+        self.fault.check()?;
+        Err(Error::Invalid("the sending threads have ended".into()))
+    }
+
+    /// Hands on what was gathered and fills nothing any more. The askers have ended.
+    fn finish(&self, to_send: &Sender<Vec<u8>>) -> Result<()> {
+        self.fault.check()?;
+        let mut compressor = Compressor::new(self.level)?;
+        for kind in [PackKind::Data, PackKind::Metadata] {
+            let taken = self.gathering.lock().loose.get_mut(kind as usize).map(BlockBuilder::take);
+            if let Some((plain, chunks)) = taken.filter(|(_, chunks)| !chunks.is_empty()) {
+                self.encode(&Batch { kind, plain, chunks }, &mut compressor, to_send)?;
+            }
+        }
+        let body = {
+            let mut gathering = self.gathering.lock();
+            (!gathering.body.is_empty()).then(|| gathering.body.take())
+        };
+        body.map_or(Ok(()), |body| self.give(body, to_send))
+    }
+
+    /// A sending thread. After a failure it only empties the channel.
+    fn hand_over(&self, bodies: &Receiver<Vec<u8>>) {
+        for body in bodies {
+            if self.fault.check().is_err() {
+                continue;
+            }
+            let (started, length) = (Instant::now(), body.len() as u64);
+            match self.far.link.send(body) {
+                Ok(()) => {
+                    add(&self.counters.bytes_stored, length);
+                    self.counters.busy(Stage::Send, length, started);
+                }
+                Err(error) => self.fault.note(error),
+            }
+        }
+    }
+}
+
+/// Lent to the walk.
+pub struct Sending<'a> {
+    shared: &'a Shared<'a>,
+    cancel: &'a Cancel,
+    claimed: Claimed,
+    builders: [Mutex<BlockBuilder>; 2],
+    to_ask: Sender<Batch>,
+}
+
+impl Sending<'_> {
+    fn to_ask(&self, batch: Batch) -> Result<()> {
+        let started = Instant::now();
+        if self.to_ask.send(batch).is_err() {
+            self.shared.fault.check()?;
+            return Err(Error::Invalid("the asking threads have ended".into()));
+        }
+        self.shared.counters.blocked(Stage::Hash, started);
+        self.shared.fault.check()
+    }
+
+    /// Adds a claimed chunk to the shared builder of its kind.
+    fn add(&self, name: Name, kind: Kind, plain: &[u8]) -> Result<()> {
+        let pack_kind = PackKind::of(kind);
+        let full = {
+            let Some(builder) = self.builders.get(pack_kind as usize) else { return Ok(()) };
+            let mut builder = builder.lock();
+            let full = (!builder.fits(plain.len())).then(|| builder.take());
+            builder.push(name, kind, plain);
+            full
+        };
+        match full {
+            Some((plain, chunks)) => self.to_ask(Batch { kind: pack_kind, plain, chunks }),
+            None => Ok(()),
+        }
+    }
+
+    /// Hands on what the shared builders still hold.
+    fn flush(&self) -> Result<()> {
+        for (builder, kind) in self.builders.iter().zip([PackKind::Data, PackKind::Metadata]) {
+            let (plain, chunks) = builder.lock().take();
+            if !chunks.is_empty() {
+                self.to_ask(Batch { kind, plain, chunks })?;
+            }
+        }
+        Ok(())
+    }
+}
+
+impl ChunkSink for Sending<'_> {
+    fn store(&self, kind: Kind, plain: &[u8]) -> Result<Ref> {
+        self.check()?;
+        let counters = self.shared.counters;
+        let started = Instant::now();
+        let name = self.shared.far.naming().name(kind, plain);
+        counters.busy(Stage::Hash, plain.len() as u64, started);
+        add(&counters.chunks_looked_up, 1);
+        if self.claim(&name) {
+            self.add(name, kind, plain)?;
+        } else {
+            add(&counters.chunks_hit, 1);
+        }
+        let length = u32::try_from(plain.len())
+            .map_err(|_| Error::Invalid("a chunk of 4 GiB or more".into()))?;
+        Ok(Ref { name, length })
+    }
+}
+
+impl Sink for Sending<'_> {
+    fn repository(&self) -> &dyn Repository {
+        self.shared.far
+    }
+
+    fn chunker(&self) -> &Chunker {
+        &self.shared.far.chunker
+    }
+
+    fn block_bytes(&self) -> u32 {
+        self.shared.far.terms.block_bytes
+    }
+
+    fn check(&self) -> Result<()> {
+        self.shared.fault.check()?;
+        self.cancel.check()
+    }
+
+    fn claim(&self, name: &Name) -> bool {
+        self.claimed.claim(name)
+    }
+
+    fn holds(&self, references: &mut dyn Iterator<Item = Ref>) -> Result<bool> {
+        let names: Vec<u8> = references.flat_map(|reference| reference.name.0).collect();
+        let answer = self.shared.far.link.missing(&names)?;
+        Ok(answer.len() == (names.len() / 32).div_ceil(8) && answer.iter().all(|byte| *byte == 0))
+    }
+
+    fn may_reuse(&self) -> bool {
+        self.shared.far.terms.may_reuse
+    }
+
+    fn compressor(&self) -> Result<Compressor> {
+        // Whoever asks what is missing compresses.
+        Compressor::new(0)
+    }
+
+    fn send(
+        &self,
+        kind: PackKind,
+        plain: Vec<u8>,
+        chunks: Vec<ChunkInfo>,
+        _compressor: &mut Compressor,
+    ) -> Result<Option<Vec<u8>>> {
+        self.to_ask(Batch { kind, plain, chunks }).map(|()| None)
+    }
+}

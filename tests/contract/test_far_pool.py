@@ -1,0 +1,166 @@
+"""Both ends of a pool far away, as Python holds them, without anything between."""
+
+from __future__ import annotations
+
+import os
+import random
+import threading
+import time
+from typing import TYPE_CHECKING
+
+import pytest
+
+from holdfast.base.errors import ChunkMissing, Fenced, ImageMissing, IntegrityError, Invalid
+from holdfast.engine import Link, Pool, PoolConfig, Receiver, RemotePool
+from tests.kit.trees import assert_same_tree
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from holdfast.engine import Image
+
+KEY = bytes(range(32))
+
+
+class Direct:
+    """Carries words by calling."""
+
+    def __init__(self, pool: Pool, receiver: Receiver | None = None) -> None:
+        self.pool = pool
+        self.receiver = receiver
+        self.sent = 0
+        self.threads: set[int] = set()
+
+    def missing(self, names: bytes) -> bytes:
+        assert self.receiver is not None
+        self.threads.add(threading.get_ident())
+        return self.receiver.missing(names)
+
+    def send(self, body: bytes) -> None:
+        assert self.receiver is not None
+        self.sent += len(body)
+        self.receiver.take(body)
+
+    def read(self, wanted: bytes) -> bytes:
+        return self.pool.deliver(wanted)
+
+    def commit(self, draft: bytes) -> bytes:
+        assert self.receiver is not None
+        image = self.receiver.commit(
+            draft, source="web:/srv", host="web", labels={"job": "7"}, finished_ns=2_000
+        )
+        return self.pool.manifest(image.id)
+
+
+@pytest.fixture
+def pool(tmp_path: Path) -> Pool:
+    return Pool.create(str(tmp_path / "pool"), KEY, PoolConfig(), 0)
+
+
+@pytest.fixture
+def tree(tmp_path: Path) -> Path:
+    made = random.Random(5)
+    top = tmp_path / "tree"
+    (top / "sub").mkdir(parents=True)
+    (top / "large").write_bytes(made.randbytes(5_000_000))
+    (top / "text").write_text("over and over again\n" * 100_000)
+    for number in range(300):
+        (top / "sub" / f"{number}").write_bytes(made.randbytes(number))
+    return top
+
+
+def back_up(pool: Pool, tree: Path, parent: bytes | None = None) -> tuple[Image, Direct]:
+    link = Direct(pool, pool.receive(started_ns=1_000))
+    assert link.receiver is not None
+    remote = RemotePool(link.receiver.terms, link)
+    assert remote.id == pool.id
+    run = remote.backup(
+        paths=[os.fsencode(tree)],
+        source="what the client says",
+        host="another",
+        started_ns=time.time_ns(),
+        labels={"job": "8"},
+        parent=parent,
+    )
+    return run.result(), link
+
+
+def test_an_image_is_what_the_media_server_says_and_holds_what_the_client_has(
+    pool: Pool, tree: Path, tmp_path: Path
+) -> None:
+    image, link = back_up(pool, tree)
+    assert (image.source, image.host, image.labels) == ("web:/srv", "web", {"job": "7"})
+    assert (image.number, image.started_ns, image.finished_ns) == (1, 1_000, 2_000)
+    assert image.paths == [os.fsencode(tree)]
+    assert 5_000_000 < link.sent < 5_300_000
+    back = tmp_path / "back"
+    remote = RemotePool(pool.terms, Direct(pool))
+    done = remote.restore(
+        pool.manifest(image.id), paths=[], to=os.fsencode(back), verify=True
+    ).result()
+    assert (done.files, done.findings_total) == (302, 0)
+    assert_same_tree(tree, os.fsencode(back) + os.fsencode(tree))
+    assert pool.check(read_data=True).result().problems == []
+
+
+def test_a_second_backup_sends_what_changed(pool: Pool, tree: Path) -> None:
+    time.sleep(0.1)
+    first, _ = back_up(pool, tree)
+    with (tree / "large").open("r+b") as file:
+        file.seek(2_000_000)
+        file.write(b"changed")
+    second, link = back_up(pool, tree, pool.manifest(first.id))
+    assert second.parent == first.id
+    assert second.stats["files_changed"] == 1
+    assert link.sent < 300_000
+
+
+def test_what_the_link_raises_is_what_the_verb_raises(pool: Pool, tree: Path) -> None:
+    class Broken(Direct):
+        def send(self, body: bytes) -> None:
+            raise Fenced("this job is another's")
+
+    receiver = pool.receive(started_ns=1_000)
+    link: Link = Broken(pool, receiver)
+    run = RemotePool(receiver.terms, link).backup(
+        paths=[os.fsencode(tree)], source="s", host="h", started_ns=1
+    )
+    with pytest.raises(Fenced, match="this job is another's"):
+        run.result()
+    receiver.abandon()
+    with pytest.raises(Invalid, match="ended"):
+        receiver.take(b"HFB1" + bytes(4))
+    assert pool.image_ids() == []
+
+
+def test_a_link_that_says_nonsense_ends_the_verb_with_words(pool: Pool, tree: Path) -> None:
+    class Odd(Direct):
+        def missing(self, names: bytes) -> bytes:
+            return b""
+
+    receiver = pool.receive(started_ns=1_000)
+    run = RemotePool(receiver.terms, Odd(pool, receiver)).backup(
+        paths=[os.fsencode(tree)], source="s", host="h", started_ns=1
+    )
+    with pytest.raises(Invalid, match="answered for 0"):
+        run.result()
+
+
+def test_what_is_not_what_it_says_is_refused(pool: Pool) -> None:
+    with pytest.raises(Invalid, match="no body of blocks"):
+        pool.receive(started_ns=1).take(b"rubbish")
+    with pytest.raises(Invalid):
+        pool.deliver(b"rubbish")
+    with pytest.raises(ChunkMissing):
+        pool.deliver(bytes(32) + (7).to_bytes(4, "little") + b"\0")
+    with pytest.raises(ImageMissing):
+        pool.manifest("ab" * 16)
+    with pytest.raises(IntegrityError):
+        RemotePool(b"rubbish", Direct(pool))
+
+
+def test_a_receiver_that_is_forgotten_leaves_nothing(pool: Pool, tmp_path: Path) -> None:
+    receiver = pool.receive(started_ns=1)
+    assert os.listdir(tmp_path / "pool" / "jobs")
+    del receiver
+    assert os.listdir(tmp_path / "pool" / "jobs") == []
