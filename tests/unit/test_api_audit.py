@@ -10,8 +10,7 @@ import pytest
 import sqlalchemy as sa
 
 from holdfast.base import errors
-from holdfast.control.access import Role
-from holdfast.faces.api.acting import ROWS_A_MINUTE
+from holdfast.control.access import ROWS_A_MINUTE, Role
 from tests.kit.api import Api
 
 SECRET = "four words nobody guesses"

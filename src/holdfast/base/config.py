@@ -149,6 +149,18 @@ def _text(document: dict[str, object], table: str, name: str, path: Path) -> str
     return value
 
 
+def toml_text(document: Mapping[str, int | str | list[str]]) -> str:
+    """A flat TOML document, a line for each value."""
+    lines = []
+    for name, value in document.items():
+        if isinstance(value, list):
+            shown = "[" + ", ".join(_quoted(one) for one in value) + "]"
+        else:
+            shown = str(value) if isinstance(value, int) else _quoted(value)
+        lines.append(f"{name} = {shown}\n")
+    return "".join(lines)
+
+
 def _quoted(text: str) -> str:
     """Write a TOML basic string."""
     escaped = []

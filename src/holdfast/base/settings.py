@@ -62,6 +62,10 @@ SETTINGS = (
     Setting("serve.listen", "text", "", "address:port for HTTPS; empty: the local socket alone"),
     Setting("serve.certificate", "text", "", "file with the certificate, PEM, for HTTPS"),
     Setting("serve.key", "text", "", "file with the certificate's key, PEM"),
+    Setting("serve.machines", "text", "", "address:port for machines that join; empty: none may"),
+    Setting(
+        "machines.certificate-life", "duration", "7d", "how long a machine's certificate lasts"
+    ),
     Setting("login.issuer", "text", "", "URL of an OpenID Connect provider; empty: none"),
     Setting("login.client-id", "text", "", "what that provider calls this site"),
     Setting("login.client-secret", "text", "", "this site's secret there, if any", secret=True),

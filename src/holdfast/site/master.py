@@ -11,6 +11,7 @@ from holdfast.base.zones import machine_zone
 from holdfast.control.access import AccessBook, ActBook, AuditLog, ProviderLogins, Registration
 from holdfast.control.catalog import ImageLists
 from holdfast.control.jobs import JobBook, Retrying
+from holdfast.control.machines import MachineBook
 from holdfast.control.policies import PolicyBook
 from holdfast.site.probing import this_client
 from holdfast.site.site import Site
@@ -48,6 +49,7 @@ class Master:
         audit: Every act, and what was refused.
         acts: Acts under way.
         logins: Logins by way of an identity provider.
+        machines: Hosts that have joined the site.
         policies: What is protected, and everything they ever said.
         jobs: What is to be done, and what came of it.
         zone: Of schedules that name none, and of the calendar of retention.
@@ -64,6 +66,7 @@ class Master:
         self.access = AccessBook(self.database, self.clock)
         self.audit = AuditLog(self.database, self.clock)
         self.acts = ActBook(self.database, self.clock, self.audit)
+        self.machines = MachineBook(self.database, self.clock, self.audit, [this_client()])
         self.policies = PolicyBook(self.database, self.clock, [this_client()])
         retrying = Retrying(attempts=self.settings.count("jobs.attempts"))
         self.jobs = JobBook(self.database, self.clock, retrying)

@@ -25,6 +25,7 @@ from holdfast.site.steward import Steward
 
 if TYPE_CHECKING:
     from holdfast.base.ids import ImageId
+    from holdfast.site.machines import Machines
     from holdfast.site.master import Master
     from holdfast.wire.messages import WorkOffer
 
@@ -37,13 +38,15 @@ _LOG = logging.getLogger("holdfast.service")
 class Service:
     """One master server, to be run by one thread. `stop` may be called by any."""
 
-    def __init__(self, master: Master) -> None:
+    def __init__(self, master: Master, machines: Machines | None = None) -> None:
         """Prepare; nothing happens before `run`.
 
         Args:
             master: Open, with its pool; it has to stay open.
+            machines: Those of the site that are spoken to, if any are.
         """
         self._master = master
+        self._machines = machines
         self._leadership = Leadership(master.database)
         self._stop = threading.Event()
         self._idle = threading.Event()
@@ -95,6 +98,8 @@ class Service:
         for job in dispatcher.start(self._committed):
             _LOG.warning("job %s was at work when a master ended: it is %s", job.id, job.status)
         self._dispatcher = dispatcher
+        if self._machines is not None:
+            self._machines.hear = dispatcher.hear
         _LOG.info("this master is the active one")
         try:
             while not self._stop.is_set() and self._leadership.held():
@@ -102,6 +107,8 @@ class Service:
                 dispatcher.wake.wait(self._pause_s(dispatcher))
         finally:
             self._dispatcher = None
+            if self._machines is not None:
+                self._machines.end_leading()
             self._wind_up()
             self._leadership.release()
 

@@ -187,6 +187,17 @@ class Site:
             )
         return pool
 
+    def pool_key(self) -> bytes:
+        """The key of the pool, derived once. Whoever has it can read everything in the pool.
+
+        Raises:
+            NotAPool: There is none.
+            WrongKey: The secret does not open it.
+        """
+        if self._pool_key is None:
+            self._pool_key = Meanwhile(unwrapping(self.config.pool_url, self._secret))
+        return self._pool_key.result()
+
     def unlock_meanwhile(self) -> None:
         """Begin to derive the pool's key, if that takes a passphrase which is in a file.
 

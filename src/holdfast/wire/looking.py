@@ -6,14 +6,13 @@ text in which bytes that are not UTF-8 are surrogate escapes.
 
 from __future__ import annotations
 
-from dataclasses import asdict, dataclass
-from typing import Any, Self, TypeVar
+from dataclasses import asdict, dataclass, fields
+from typing import Any, Self
 
 from holdfast.base.errors import Invalid
+from holdfast.wire.fields import MAX_LIST, Reader
 
 VERSION = 1
-
-T = TypeVar("T")
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +40,13 @@ class LookOrder:
         return {"version": VERSION, "ask": "look", **asdict(self)}
 
     @classmethod
-    def from_json(cls, data: dict[str, Any]) -> Self:
+    def from_json(cls, data: dict[str, Any]) -> LookOrder:
         """Read what `to_json` made.
 
         Raises:
             Invalid: It is of a newer version, or not complete.
         """
-        return _read(cls, data, "ask")
+        return _read_order(data)
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,29 +94,53 @@ class LookReport:
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> Self:
-        """Read what `to_json` made.
+        """Read what `to_json` made, whoever says so.
 
         Raises:
-            Invalid: It is of a newer version, or not complete.
+            Invalid: It is of a newer version, or not as it should be.
         """
-        return _read(cls, data, "answer")
-
-
-def _read(kind: type[T], data: dict[str, Any], role: str) -> T:
-    given = dict(data)
-    version, what = given.pop("version", None), given.pop(role, None)
-    if not isinstance(version, int) or version > VERSION or what != "look":
-        raise Invalid(
-            f"the message '{what}', version {version}, is not known here",
-            f"this Holdfast knows 'look' up to version {VERSION}: update it",
+        _require_known(data, "answer")
+        given = Reader(data, "the report 'look'")
+        return cls(
+            reader=given.text("reader"),
+            troubles=tuple(_trouble(one) for one in given.records("troubles", MAX_LIST)),
+            names=given.count("names"),
+            left_out=given.count("left_out"),
+            size_bytes=given.count("size_bytes"),
+            is_complete=data.get("is_complete") is True,
         )
+
+
+def _trouble(given: Reader) -> Trouble:
+    severity = given.text("severity")
+    if severity not in {"error", "warning"}:
+        raise Invalid(f"trouble is not '{severity[:40]}'")
+    return Trouble(
+        severity,
+        given.text("cause"),
+        given.text("message"),
+        given.maybe_text("hint"),
+        given.maybe_text("about"),
+    )
+
+
+def _read_order(data: dict[str, Any]) -> LookOrder:
+    _require_known(data, "ask")
+    names = {one.name for one in fields(LookOrder)}
     try:
-        given = {name: _frozen(value) for name, value in given.items()}
-        if "troubles" in given:
-            given["troubles"] = tuple(Trouble(**one) for one in given["troubles"])
-        return kind(**given)
+        # What a newer master says beside that is passed over.
+        return LookOrder(**{key: _frozen(value) for key, value in data.items() if key in names})
     except TypeError as error:
         raise Invalid(f"the message 'look' is not as it should be: {error}") from error
+
+
+def _require_known(data: dict[str, Any], role: str) -> None:
+    version, what = data.get("version"), data.get(role)
+    if not isinstance(version, int) or version > VERSION or what != "look":
+        raise Invalid(
+            f"the message '{str(what)[:40]}', version {str(version)[:40]}, is not known here",
+            f"this Holdfast knows 'look' up to version {VERSION}: update it",
+        )
 
 
 def _frozen(value: object) -> Any:

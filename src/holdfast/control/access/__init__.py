@@ -16,10 +16,12 @@ from holdfast.control.access.provider import Pending, Registration
 from holdfast.control.access.provider_logins import ProviderLogins
 from holdfast.control.access.rows import token_key
 from holdfast.control.access.scope import ALL_CLIENTS, Scope
+from holdfast.control.access.strangers import ROWS_A_MINUTE, Strangers
 
 __all__ = [
     "ALL_CLIENTS",
     "PERMISSIONS",
+    "ROWS_A_MINUTE",
     "SITE_WIDE",
     "AccessBook",
     "ActBook",
@@ -39,6 +41,7 @@ __all__ = [
     "Role",
     "Row",
     "Scope",
+    "Strangers",
     "Ticket",
     "Token",
     "User",

@@ -35,7 +35,7 @@ from holdfast.wire.identity import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Callable, Iterable, Mapping
 
     from holdfast.base.clock import Clock
     from holdfast.control.access.audit import AuditLog
@@ -69,7 +69,11 @@ class Standing:
 
 
 class MachineBook:
-    """The machines of one site. Thread-safe."""
+    """The machines of one site. Thread-safe.
+
+    Attributes:
+        news: Called when somebody was let out; whoever serves machines ends their session.
+    """
 
     def __init__(
         self,
@@ -90,6 +94,7 @@ class MachineBook:
         self._clock = clock
         self._audit = audit
         self._own = tuple(own)
+        self.news: Callable[[], None] = _nobody
 
     # -- the authority --------------------------------------------------------------------
 
@@ -272,6 +277,7 @@ class MachineBook:
             connection.execute(
                 sa.update(enrollment_tokens).where(*tokens).values(expires_ns=now_ns)
             )
+        self.news()
         return self.machine(name)
 
     # -- who there is ---------------------------------------------------------------------
@@ -338,6 +344,10 @@ class MachineBook:
     ) -> None:
         entry = Entry.of(f"machine:{name}", what, f"machines/{name}", Outcome.DONE, details)
         self._audit.append_on(connection, entry)
+
+
+def _nobody() -> None:
+    """No machines are served here: a door elsewhere sees it within the second."""
 
 
 def _machines() -> sa.Select[Any]:

@@ -14,6 +14,7 @@ from prometheus_client import CollectorRegistry
 from starlette.routing import compile_path
 
 from holdfast import __version__
+from holdfast.control.access import Strangers
 from holdfast.faces.api import (
     activity,
     audit,
@@ -40,7 +41,6 @@ from holdfast.faces.api import (
     upcoming,
     users,
 )
-from holdfast.faces.api.acting import Strangers
 from holdfast.faces.api.limits import BodyLimit
 
 if TYPE_CHECKING:

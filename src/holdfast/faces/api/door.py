@@ -18,7 +18,7 @@ from starlette.concurrency import run_in_threadpool
 from starlette.requests import Request
 
 from holdfast.base.errors import Forbidden, HoldfastError, NotAuthenticated
-from holdfast.control.access import Answer, Entry, Outcome, Principal, Ticket, Verb
+from holdfast.control.access import Answer, Entry, Outcome, Principal, Strangers, Ticket, Verb
 from holdfast.faces.api import acting, document, visitors
 from holdfast.faces.api.acting import Note
 from holdfast.faces.api.limits import lower_limit
@@ -228,7 +228,7 @@ class Guarded(APIRoute):
 
     def _note_vain(self, request: Request, error: Exception) -> None:
         master = _master(request)
-        strangers: acting.Strangers = request.app.state.strangers
+        strangers: Strangers = request.app.state.strangers
         row = strangers.row(master.clock.now_ns())
         if row is None:
             return

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
 
     from holdfast.base.settings import Settings
     from holdfast.faces.api.serving import Https
+    from holdfast.site.machines import Machines
     from holdfast.site.master import Master
     from holdfast.site.service import Service
 
@@ -58,14 +59,16 @@ def serve(as_json: bool) -> int:
     with Master.open(home, source, SystemClock(), os.environ) as master:
         # Whoever has to type a passphrase does so before anything is promised.
         _ = master.site.pool
-        service = Service(master)
+        machines = _machines(master)
+        service = Service(master, machines)
         app = make_app(master)
         with (
             _told_to_stop() as told,
             serving_locally(app, home) as path,
             _on_the_network(app, master) as url,
+            _to_machines(machines) as machines_url,
         ):
-            _tell(screen, home, path, url)
+            _tell(screen, home, path, url, machines_url)
             _tell_service_manager("READY=1")
             _run(screen, service, told)
     return EXIT_OK
@@ -117,13 +120,38 @@ def _on_the_network(app: FastAPI, master: Master) -> Iterator[str | None]:
         yield f"https://{https.address}:{port}"
 
 
-def _tell(screen: Screen, home: Path, socket_path: Path, url: str | None) -> None:
+def _machines(master: Master) -> Machines | None:
+    if not master.settings.text("serve.machines"):
+        return None
+    from holdfast.site.machines import Machines
+
+    return Machines(master)
+
+
+@contextlib.contextmanager
+def _to_machines(machines: Machines | None) -> Iterator[str | None]:
+    """Listen for machines of the site, if that is set; at which URL."""
+    if machines is None:
+        yield None
+        return
+    from holdfast.site.machines import serving
+
+    with serving(machines, machines.master.settings.text("serve.machines")) as place:
+        yield f"https://{place}"
+
+
+def _tell(
+    screen: Screen, home: Path, socket_path: Path, url: str | None, machines: str | None
+) -> None:
     if screen.as_json:
-        screen.json({"home": str(home), "socket": str(socket_path), "url": url})
+        place = {"home": str(home), "socket": str(socket_path), "url": url, "machines": machines}
+        screen.json(place)
         screen.flush()
-    else:
-        also = "" if url is None else f" and {url}"
-        screen.say(f"serving {home} on {socket_path}{also}")
+        return
+    also = "" if url is None else f" and {url}"
+    screen.say(f"serving {home} on {socket_path}{also}")
+    if machines is not None:
+        screen.say(f"machines join at {machines}")
 
 
 def _https(settings: Settings) -> Https | None:

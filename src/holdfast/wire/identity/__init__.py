@@ -15,13 +15,14 @@ from holdfast.wire.identity.contexts import (
     use,
 )
 from holdfast.wire.identity.enrollment import EnrollmentToken, secret_hash
-from holdfast.wire.identity.holder import Identity, MachineKey
+from holdfast.wire.identity.holder import Identity, MachineKey, key_matches
 from holdfast.wire.identity.peers import (
     MachineRole,
     Peer,
     authority_fingerprint,
     identity_of,
     machine_name,
+    peer_of_pem,
     valid_between,
 )
 
@@ -38,7 +39,9 @@ __all__ = [
     "first_context",
     "identity_of",
     "key_fingerprint",
+    "key_matches",
     "machine_name",
+    "peer_of_pem",
     "secret_hash",
     "server_context",
     "unverified_context",

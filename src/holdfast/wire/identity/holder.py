@@ -13,11 +13,12 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 
-from holdfast.base.errors import Invalid
+from holdfast.base.errors import Invalid, NotAuthenticated
+from holdfast.wire.identity.peers import peer_of_pem
 
 if TYPE_CHECKING:
     from holdfast.base.ids import ClientName
-    from holdfast.wire.identity.peers import MachineRole
+    from holdfast.wire.identity.peers import MachineRole, Peer
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,6 +68,17 @@ class Identity:
     certificate_pem: bytes
     key: MachineKey
     authority_pem: bytes
+
+
+def key_matches(certificate_pem: bytes, key: MachineKey) -> Peer | None:
+    """Whom a certificate names; None if it is none, or not for this key."""
+    try:
+        certificate = x509.load_pem_x509_certificate(certificate_pem)
+        if certificate.public_key() != load_key(key.pem).public_key():
+            return None
+        return peer_of_pem(certificate_pem)
+    except (ValueError, Invalid, NotAuthenticated):
+        return None
 
 
 def load_key(pem: bytes) -> ec.EllipticCurvePrivateKey:

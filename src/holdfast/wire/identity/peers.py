@@ -13,6 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from cryptography import x509
+from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from holdfast.base.clock import to_ns
@@ -137,6 +138,20 @@ def valid_between(pem: bytes) -> tuple[datetime, datetime]:
     except ValueError as error:
         raise Invalid("this is no certificate") from error
     return certificate.not_valid_before_utc, certificate.not_valid_after_utc
+
+
+def peer_of_pem(pem: bytes) -> Peer:
+    """Whom a certificate names.
+
+    Raises:
+        Invalid: It is no certificate.
+        NotAuthenticated: It names nobody.
+    """
+    try:
+        der = x509.load_pem_x509_certificate(pem).public_bytes(serialization.Encoding.DER)
+    except ValueError as error:
+        raise Invalid("this is no certificate") from error
+    return identity_of(der)
 
 
 def serial_text(number: int) -> str:

@@ -1,0 +1,437 @@
+"""The one session that a machine holds to its master, for as long as it runs.
+
+Must not work itself: see `remote_agent`. Invariants: the master is only ever dialled; what is at
+work goes on while there is no session, and ends with its lease; a job's word that was not answered
+counts as not heard; whoever was revoked stops at once.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import logging
+import os
+import secrets
+import threading
+from concurrent.futures import Future
+from concurrent.futures import TimeoutError as NoAnswer
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Any, TypeVar
+
+import aiohttp
+
+from holdfast import __version__
+from holdfast.base.clock import SystemClock
+from holdfast.base.errors import (
+    Cancelled,
+    ClockDoubtful,
+    HoldfastError,
+    InternalError,
+    NotAuthenticated,
+    Unreachable,
+    Unsupported,
+    WorkerLost,
+    from_code,
+)
+from holdfast.movers import dialling, joining, machine_home
+from holdfast.movers.drives import local_drives
+from holdfast.movers.remote_agent import Hands, find_out, no_movers
+from holdfast.wire import sessions
+from holdfast.wire.identity import client_context, use
+from holdfast.wire.messages import Answer, WorkEnded, WorkError, WorkProgress
+from holdfast.wire.problem import error_of
+from holdfast.wire.sessions import Closed
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from holdfast.base.clock import Clock
+    from holdfast.movers.machine_home import MachineHome
+    from holdfast.movers.remote_agent import Movers
+    from holdfast.wire.identity import Identity
+    from holdfast.wire.messages import WorkMessage
+    from holdfast.wire.sessions import Message, Welcome
+
+T = TypeVar("T")
+
+FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
+"""Between tries to reach a master; each wait is up to twice the one before."""
+
+STEADY_S = 30.0
+"""A session that lasted so long makes the next wait short again."""
+
+RENEWAL_LOOK_S = 60.0
+STOP_S = 60.0
+
+_LOG = logging.getLogger("holdfast.agent")
+
+_Socket = aiohttp.ClientWebSocketResponse
+
+
+@dataclass(eq=False)
+class _Open:
+    """A session that is open."""
+
+    socket: _Socket
+    welcome: Welcome
+
+
+class MachineSession:
+    """A machine's end of its session. `run` belongs to one event loop; the rest is thread-safe."""
+
+    def __init__(
+        self,
+        home: MachineHome,
+        movers: Movers = no_movers,
+        clock: Clock | None = None,
+        protocols: tuple[int, int] = sessions.PROTOCOLS,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            home: Which site, and who this machine is there.
+            movers: How data travels.
+            clock: By which certificates are renewed.
+            protocols: Versions of the session that are spoken.
+        """
+        self._home = home
+        self._clock = clock or SystemClock()
+        self._protocols = protocols
+        self._context = client_context(home.identity)
+        self._hands = Hands(self, movers, self._fresh, lambda: self._home.identity)
+        self._loop: asyncio.AbstractEventLoop | None = None
+        self._open: _Open | None = None
+        self._lock = threading.Lock()
+        self._waiting: dict[int, Future[Any]] = {}
+        self._numbers = iter(range(1, 2**62))
+        self._told_to_stop: set[tuple[int, int]] = set()
+        self._stopping = False
+        self._out = False
+        self._reopens = False
+        self._background: set[asyncio.Task[None]] = set()
+
+    # -- for threads ----------------------------------------------------------------------
+
+    @property
+    def identity(self) -> Identity:
+        """Who this machine is."""
+        return self._home.identity
+
+    def hear(self, message: WorkMessage) -> Answer:
+        """Tell the master of a job; see `wire.messages.Master`."""
+        key = message.job_id, message.fence
+        if self._out:
+            return Answer.FENCED
+        if isinstance(message, WorkProgress) and (self._stopping or key in self._told_to_stop):
+            return Answer.STOP
+        if isinstance(message, WorkEnded):
+            message = self._as_it_was(message)
+        number = next(self._numbers)
+        answer: Answer = self._answer_to(number, sessions.Tell(number, message))
+        if isinstance(message, WorkEnded):
+            self._told_to_stop.discard(key)
+        return answer
+
+    def _as_it_was(self, message: WorkEnded) -> WorkEnded:
+        """Nobody cancelled a job that stopped because this machine does."""
+        key = message.job_id, message.fence
+        error = message.error
+        ours = self._stopping and key not in self._told_to_stop
+        if not ours or error is None or error.code != Cancelled.code:
+            return message
+        why = f"Holdfast on '{self.identity.name}' was stopped while the job was at work"
+        return replace(message, error=WorkError(WorkerLost.code, why, WorkerLost.advice))
+
+    def _fresh(self, job_id: int, fence: int) -> dict[str, Any]:
+        number = next(self._numbers)
+        order = {"ask": "transfer", "job": job_id, "fence": fence}
+        found: dict[str, Any] = self._answer_to(number, sessions.Ask(number, order))
+        return found
+
+    def _answer_to(self, number: int, message: Message) -> Any:
+        loop, session = self._loop, self._open
+        if loop is None or session is None:
+            raise Unreachable("there is no session with the master", "it is being opened anew")
+        waiting: Future[Any] = Future()
+        with self._lock:
+            self._waiting[number] = waiting
+        try:
+            asyncio.run_coroutine_threadsafe(_say(session.socket, message), loop)
+            return waiting.result(session.welcome.heartbeat_s * sessions.HEARTBEATS_LOST)
+        except (NoAnswer, RuntimeError) as error:
+            raise Unreachable("the master does not answer in time") from error
+        finally:
+            with self._lock:
+                self._waiting.pop(number, None)
+
+    # -- the session ----------------------------------------------------------------------
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Hold the session, and open it anew whenever it breaks, until told to stop.
+
+        Raises:
+            NotAuthenticated: The site lets this machine in no more.
+            Unsupported: The master speaks no version that this machine does.
+        """
+        self._loop = asyncio.get_running_loop()
+        renewing = asyncio.create_task(self._keep_renewed())
+        stopped = asyncio.create_task(stop.wait())
+        try:
+            holding = asyncio.create_task(self._hold())
+            await asyncio.wait((holding, stopped), return_when=asyncio.FIRST_COMPLETED)
+            if stop.is_set():
+                await self._wind_up()
+            else:
+                self._out = True
+            holding.cancel()
+            with contextlib.suppress(asyncio.CancelledError):
+                await holding
+        finally:
+            self._out = True
+            for one in (renewing, stopped):
+                one.cancel()
+            await asyncio.to_thread(self._hands.join, STOP_S)
+
+    async def _wind_up(self) -> None:
+        """Stop what is at work, and tell the master of that as long as it hears."""
+        self._stopping = True
+        if self._hands.working:
+            _LOG.info("stopping %d jobs", len(self._hands.working))
+        await asyncio.to_thread(self._hands.join, STOP_S)
+
+    async def _hold(self) -> None:
+        wait_s = FIRST_WAIT_S
+        told = ""
+        number = 0
+        while True:
+            url = self._home.masters[number % len(self._home.masters)]
+            number += 1
+            began_s = asyncio.get_running_loop().time()
+            try:
+                await self._one(url)
+            except (NotAuthenticated, Unsupported):
+                raise
+            except HoldfastError as error:
+                if self._reopens:
+                    self._reopens = False
+                    continue
+                if error.message != told:
+                    _LOG.warning("%s; trying again", error.message)
+                told = error.message
+            if asyncio.get_running_loop().time() - began_s > STEADY_S:
+                wait_s, told = FIRST_WAIT_S, ""
+            # All machines of a site lose their session at the same moment when its master ends.
+            await asyncio.sleep(wait_s * (0.5 + secrets.randbelow(1000) / 1000))
+            wait_s = min(wait_s * 2, LONGEST_WAIT_S)
+
+    async def _one(self, url: str) -> None:
+        """One session, to its end.
+
+        Raises:
+            HoldfastError: Why it ended, or was not opened.
+        """
+        try:
+            async with aiohttp.ClientSession(timeout=dialling.timeout(None)) as http:
+                async with asyncio.timeout(dialling.ANSWER_S):
+                    socket = await self._dial(http, url)
+                    welcome = await self._greet(socket, url)
+                self._open = _Open(socket, welcome)
+                _LOG.info("joined to %s as '%s'", url, self.identity.name)
+                beating = asyncio.create_task(self._beat(self._open))
+                try:
+                    await self._listen(self._open, url)
+                finally:
+                    beating.cancel()
+                    self._lost(f"the session with {url} ended")
+                    await socket.close()
+        except aiohttp.ClientConnectorCertificateError as error:
+            # Somebody else is there: the master may be so again, and has not sent us away.
+            found = dialling.in_words(error, url)
+            raise Unreachable(found.message, found.hint) from error
+        except (aiohttp.ClientError, OSError, TimeoutError) as error:
+            raise dialling.in_words(error, url) from error
+
+    async def _dial(self, http: aiohttp.ClientSession, url: str) -> _Socket:
+        # A refusal is told in the body of the answer, which a WebSocket's client does not read.
+        try:
+            return await http.ws_connect(
+                f"{url}/v1/session",
+                ssl=self._context,
+                autoping=True,
+                max_msg_size=sessions.MAX_MESSAGE_BYTES,
+            )
+        except aiohttp.WSServerHandshakeError as refused:
+            async with http.get(f"{url}/v1/session", ssl=self._context) as answer:
+                raise error_of(answer.status, await answer.content.read(1 << 16)) from refused
+
+    async def _greet(self, socket: _Socket, url: str) -> Welcome:
+        who = self.identity
+        here = socket.get_extra_info("sockname")
+        hello = sessions.Hello(
+            protocols=self._protocols,
+            software=f"holdfast {__version__}",
+            role=who.role.value,
+            name=who.name,
+            boot_id=self._clock.mark().boot,
+            working=self._hands.working[: sessions.MAX_WORKING],
+            addresses=(str(here[0]),) if here else (),
+            drives=_drives(),
+        )
+        await _say(socket, hello)
+        answer = await self._next(socket, url, dialling.ANSWER_S)
+        if not isinstance(answer, sessions.Welcome):
+            raise Unreachable(f"{url} does not answer as a master does")
+        sessions.agree((answer.protocol, answer.protocol), self._protocols)
+        return answer
+
+    async def _beat(self, session: _Open) -> None:
+        with contextlib.suppress(ConnectionError, aiohttp.ClientError):
+            while True:
+                await _say(session.socket, sessions.Heartbeat(self._load()))
+                await asyncio.sleep(session.welcome.heartbeat_s)
+
+    def _load(self) -> dict[str, float]:
+        return {"jobs": float(len(self._hands.working)), "load": os.getloadavg()[0]}
+
+    async def _listen(self, session: _Open, url: str) -> None:
+        patience_s = session.welcome.heartbeat_s * sessions.HEARTBEATS_LOST
+        while True:
+            message = await self._next(session.socket, url, patience_s)
+            match message:
+                case sessions.Offer():
+                    self._hands.take(message)
+                case sessions.Stop(job, fence):
+                    self._told_to_stop.add((job, fence))
+                case sessions.Answered(number, answer, error):
+                    self._settle(number, answer, error)
+                case sessions.Report(number, report, error):
+                    self._settle(number, report, error)
+                case sessions.Ask():
+                    task = asyncio.create_task(_report(session.socket, message))
+                    self._background.add(task)
+                    task.add_done_callback(self._background.discard)
+                case _:
+                    continue
+
+    async def _next(self, socket: _Socket, url: str, patience_s: float) -> Message | None:
+        try:
+            got = await socket.receive(patience_s)
+        except TimeoutError as error:
+            raise Unreachable(f"{url} has been silent for {patience_s:.0f} s") from error
+        if got.type is aiohttp.WSMsgType.TEXT:
+            return sessions.from_text(got.data)
+        reason = str(got.extra or "")
+        match socket.close_code:
+            case Closed.REVOKED:
+                self._out = True
+                raise NotAuthenticated(
+                    reason or f"{url} lets this machine in no more",
+                    "join anew with a token that was made for its name: "
+                    f"holdfast machine token --name {self.identity.name}",
+                )
+            case Closed.NOT_UNDERSTOOD:
+                raise Unsupported(reason or f"{url} does not understand this Holdfast")
+            case _:
+                raise Unreachable(reason or f"{url} ended the session")
+
+    def _settle(self, number: int, found: object, error: WorkError | None) -> None:
+        with self._lock:
+            waiting = self._waiting.get(number)
+        if waiting is None or waiting.done():
+            return
+        if error is not None:
+            waiting.set_exception(from_code(error.code, error.message, error.hint))
+        elif found is None:
+            waiting.set_exception(InternalError("the master answered nothing"))
+        else:
+            waiting.set_result(found)
+
+    def _lost(self, why: str) -> None:
+        self._open = None
+        with self._lock:
+            waiting = list(self._waiting.values())
+        for one in waiting:
+            if not one.done():
+                one.set_exception(Unreachable(why))
+
+    # -- certificates ---------------------------------------------------------------------
+
+    async def _keep_renewed(self) -> None:
+        while True:
+            due, ends = joining.renewal_due(self._home.identity.certificate_pem)
+            now = self._clock.now()
+            if now >= due:
+                try:
+                    await self._renew()
+                except HoldfastError as error:
+                    left = "" if now < ends else "; it has ended"
+                    _LOG.warning("the certificate could not be renewed%s: %s", left, error.message)
+            await asyncio.sleep(
+                RENEWAL_LOOK_S
+                if now >= due
+                else min(RENEWAL_LOOK_S, max((due - now).total_seconds(), 0.1))
+            )
+
+    async def _renew(self) -> None:
+        failed: HoldfastError = ClockDoubtful("the certificate is to be renewed")
+        for url in self._home.masters:
+            try:
+                pem = await joining.renew(url, self._home.identity)
+            except HoldfastError as error:
+                failed = error
+                continue
+            self._home = await asyncio.to_thread(machine_home.renewed, self._home, pem)
+            # The site lets the certificate of the open session live until the next one is shown.
+            use(self._context, self._home.identity)
+            _LOG.info("the certificate was renewed")
+            session = self._open
+            if session is not None:
+                self._reopens = True
+                await session.socket.close()
+            return
+        raise failed
+
+
+async def _say(socket: _Socket, message: Message) -> None:
+    await socket.send_str(sessions.to_text(message))
+
+
+async def _report(socket: _Socket, asked: sessions.Ask) -> None:
+    """Find something out, and tell it; a defect is told too."""
+    try:
+        found = await asyncio.to_thread(find_out, asked.order)
+        report = sessions.Report(asked.id, found)
+    except HoldfastError as error:
+        told = WorkError(error.code, error.message, error.hint)
+        report = sessions.Report(asked.id, None, told)
+    except Exception as defect:  # noqa: BLE001 - it is told to who asked
+        told = WorkError(InternalError.code, f"{type(defect).__name__}: {defect}", None)
+        report = sessions.Report(asked.id, None, told)
+    with contextlib.suppress(ConnectionError, aiohttp.ClientError):
+        await _say(socket, report)
+
+
+def _drives() -> tuple[str, ...]:
+    try:
+        return tuple(os.fsdecode(one) for one in local_drives())
+    except (HoldfastError, OSError):
+        return ()
+
+
+def run_until(session: MachineSession, stop: Callable[[asyncio.Event], None]) -> None:
+    """Hold a session in this thread.
+
+    Args:
+        session: Which.
+        stop: Is given an event, to be set from this thread's loop when it is to end.
+
+    Raises:
+        NotAuthenticated, Unsupported: See `MachineSession.run`.
+    """
+
+    async def run() -> None:
+        told = asyncio.Event()
+        stop(told)
+        await session.run(told)
+
+    asyncio.run(run())

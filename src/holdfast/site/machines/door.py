@@ -1,0 +1,424 @@
+"""The machines' door: one listener of the master, for joining and for sessions.
+
+Must not decide who may join: the book of machines does. Invariants: who has no certificate gets no
+further than joining; strangers can't fill the audit log; nothing that a machine says keeps another
+waiting.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import contextlib
+import functools
+import logging
+import threading
+from collections.abc import Callable
+from concurrent.futures import ThreadPoolExecutor
+from typing import TYPE_CHECKING, Any, Final, TypeAlias, TypeVar
+
+from aiohttp import WSMsgType, web
+
+from holdfast.base.clock import to_ns
+from holdfast.base.errors import (
+    HoldfastError,
+    InternalError,
+    Invalid,
+    NotAuthenticated,
+    Unreachable,
+    storage_error,
+)
+from holdfast.control.access import Entry, Outcome, Strangers
+from holdfast.control.jobs import LEASE
+from holdfast.site.machines.machines import SEEN_EVERY_S
+from holdfast.site.machines.sessions import Session, is_transfer, told
+from holdfast.wire import sessions
+from holdfast.wire.fields import Reader
+from holdfast.wire.identity import MachineRole, machine_name, server_context, use, valid_between
+from holdfast.wire.identity.authority import MAX_REQUEST_BYTES
+from holdfast.wire.peer import IS_REVOKED, SITE_ID, peer_of
+from holdfast.wire.problem import as_problems, read_object
+from holdfast.wire.sessions import Closed, Hello
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Iterator, Sequence
+
+    from holdfast.site.machines.machines import Machines
+    from holdfast.wire.identity import Peer
+
+Adder: TypeAlias = Callable[[web.Application], None]
+"""Adds routes, such as those of data, to the door's application."""
+
+T = TypeVar("T")
+
+HELLO_S: Final = 10.0
+LOOK_S: Final = 1.0
+THREADS: Final = 16
+_BACKLOG: Final = 512
+_START_S: Final = 30.0
+_MOST_BYTES: Final = 64 << 10
+_ASKED_AT_ONCE: Final = 64
+
+_MACHINES = (MachineRole.AGENT, MachineRole.MEDIA)
+
+_LOG = logging.getLogger("holdfast.machines")
+
+
+class Door:
+    """The door's routes. Belongs to one event loop."""
+
+    def __init__(self, machines: Machines, protocols: tuple[int, int] = sessions.PROTOCOLS) -> None:
+        self._machines = machines
+        self._protocols = protocols
+        self._strangers = Strangers()
+        self._threads = ThreadPoolExecutor(THREADS, "machines")
+
+    def close(self) -> None:
+        """Wait for what is under way."""
+        self._threads.shutdown()
+
+    async def authority(self, _request: web.Request) -> web.Response:
+        """The certificate of the authority, for whoever asks."""
+        pem = self._machines.authority.certificate_pem
+        return web.Response(body=pem, content_type="application/x-pem-file")
+
+    async def enroll(self, request: web.Request) -> web.Response:
+        """Let a machine join that has a token."""
+        given = Reader(await read_object(request), "the request")
+        role = _role(given.text("role"))
+        name = machine_name(given.text("name"))
+        details: dict[str, object] = {"from": request.remote or "", "role": role.value}
+        act = functools.partial(
+            self._machines.master.machines.enroll,
+            self._machines.authority,
+            secret=given.text("secret"),
+            csr_pem=_csr(given),
+            role=role,
+            name=name,
+            life=self._machines.life,
+            details=details,
+        )
+        pem = await self._in_thread(self._noting, "enroll", name, details, act)
+        await self._in_thread(self._machines.refresh)
+        _LOG.info("machine '%s' joined as %s from %s", name, role.value, request.remote)
+        self._machines.master.news()
+        site = self._machines.authority.site_id
+        return web.json_response({"certificate": pem.decode("ascii"), "site": site})
+
+    async def renew(self, request: web.Request) -> web.Response:
+        """Give a machine its next certificate."""
+        peer = peer_of(request, _MACHINES)
+        given = Reader(await read_object(request), "the request")
+        act = functools.partial(
+            self._machines.master.machines.renew,
+            self._machines.authority,
+            peer,
+            _csr(given),
+            self._machines.life,
+        )
+        details: dict[str, object] = {"from": request.remote or ""}
+        pem = await self._in_thread(self._noting, "renew", peer.name, details, act)
+        await self._in_thread(self._machines.refresh)
+        return web.json_response({"certificate": pem.decode("ascii")})
+
+    async def session(self, request: web.Request) -> web.StreamResponse:
+        """Hold a machine's session for as long as it lasts."""
+        peer = peer_of(request, _MACHINES)
+        if self._machines.hear is None:
+            raise Unreachable("this master does not give out work now", "it may do so in a moment")
+        socket = web.WebSocketResponse(
+            autoping=True, compress=False, max_msg_size=sessions.MAX_MESSAGE_BYTES
+        )
+        await socket.prepare(request)
+        try:
+            session = await self._greet(socket, peer)
+        except (HoldfastError, TimeoutError) as error:
+            said = str(error) or "nothing was said"
+            _LOG.warning("machine '%s' could not open a session: %s", peer.name, said)
+            await _shut(socket, Closed.NOT_UNDERSTOOD, said)
+            return socket
+        _LOG.info("machine '%s' is connected (%s)", peer.name, session.hello.software)
+        try:
+            await self._converse(session, socket)
+        finally:
+            if self._machines.sessions.closed(session):
+                _LOG.info("machine '%s' is not connected any more", peer.name)
+        return socket
+
+    async def _greet(self, socket: web.WebSocketResponse, peer: Peer) -> Session:
+        """Hear who is there, and agree on a version.
+
+        Raises:
+            HoldfastError: That can't be.
+            TimeoutError: Nothing is said.
+        """
+        hello = await _next(socket, HELLO_S)
+        if not isinstance(hello, Hello):
+            raise Invalid("a machine says who it is before anything else")
+        if (hello.name, hello.role) != (peer.name, peer.role.value):
+            raise NotAuthenticated(f"it says to be {hello.role} '{hello.name[:80]}'")
+        protocol = sessions.agree(self._protocols, hello.protocols)
+        session = Session(peer, hello, protocol, socket, asyncio.get_running_loop())
+        beat_s = self._machines.heartbeat_s
+        await session.say(sessions.Welcome(protocol, beat_s, LEASE.total_seconds()))
+        await self._in_thread(self._machines.greeted, session)
+        return session
+
+    async def _converse(self, session: Session, socket: web.WebSocketResponse) -> None:
+        beating = asyncio.create_task(self._beat(session))
+        under_way: set[asyncio.Task[None]] = set()
+        turn = asyncio.Semaphore(_ASKED_AT_ONCE)
+        patience_s = self._machines.heartbeat_s * sessions.HEARTBEATS_LOST
+        try:
+            while True:
+                message = await _next(socket, patience_s)
+                if message is None and socket.closed:
+                    return
+                match message:
+                    case sessions.Heartbeat(load):
+                        session.load = load
+                    case sessions.Report():
+                        session.reported(message)
+                    case sessions.Tell() | sessions.Ask():
+                        # Who says more than can be heard is not read from meanwhile.
+                        await turn.acquire()
+                        task = asyncio.create_task(self._answer(session, message))
+                        under_way.add(task)
+                        task.add_done_callback(under_way.discard)
+                        task.add_done_callback(lambda _: turn.release())
+                    case _:
+                        continue
+        except TimeoutError:
+            why = f"machine '{session.peer.name}' has been silent for {patience_s:.0f} s"
+            _LOG.warning("%s", why)
+            await session.shut(Closed.SILENT, why)
+        except Invalid as error:
+            _LOG.warning("machine '%s': %s", session.peer.name, error.message)
+            await session.shut(Closed.NOT_UNDERSTOOD, error.message)
+        except ConnectionError:
+            return
+        finally:
+            beating.cancel()
+
+    async def _answer(self, session: Session, said: sessions.Tell | sessions.Ask) -> None:
+        answer: sessions.Message
+        try:
+            if isinstance(said, sessions.Tell):
+                heard = await self._in_thread(self._machines.told, session.peer, said.message)
+                answer = sessions.Answered(said.id, heard)
+            else:
+                answer = sessions.Report(said.id, await self._found(session, said))
+        except HoldfastError as error:
+            answer = _refusal(said, error)
+        except Exception:  # noqa: BLE001 - the last edge: logged whole, told in a sentence
+            _LOG.exception("a defect at a message of machine '%s'", session.peer.name)
+            answer = _refusal(said, InternalError("this is a defect; the master's log tells more"))
+        with contextlib.suppress(ConnectionError):
+            await session.say(answer)
+
+    async def _found(self, session: Session, asked: sessions.Ask) -> dict[str, Any]:
+        job = is_transfer(asked)
+        if job is None:
+            raise Invalid("the master knows no answer to that")
+        return await self._in_thread(self._machines.fresh_transfer, session.peer, *job)
+
+    async def _beat(self, session: Session) -> None:
+        with contextlib.suppress(ConnectionError):
+            while True:
+                await asyncio.sleep(self._machines.heartbeat_s)
+                await session.say(sessions.Heartbeat())
+
+    def _noting(self, what: str, name: str, details: dict[str, object], act: Callable[[], T]) -> T:
+        """Do what notes itself when it is done; note here that it was refused."""
+        try:
+            return act()
+        except HoldfastError as error:
+            _LOG.warning("%s of machine '%s' was refused: %s", what, name, error.message)
+            master = self._machines.master
+            more = self._strangers.row(master.clock.now_ns())
+            if more is not None:
+                why = {**details, **more, "code": error.code, "message": error.message}
+                entry = Entry.of("(unknown)", what, f"machines/{name}", Outcome.REFUSED, why)
+                master.audit.append(entry)
+            raise
+
+    async def _in_thread(self, work: Callable[..., T], *given: Any) -> T:
+        loop = asyncio.get_running_loop()
+        return await loop.run_in_executor(self._threads, functools.partial(work, *given))
+
+    async def look_after(self, context: ssl.SSLContext, ends_ns: int) -> None:
+        """What is to be done again and again while the door is open."""
+        machines = self._machines
+        since_s, life_ns = 0.0, int(machines.life.total_seconds() * 1e9)
+        while True:
+            await asyncio.sleep(LOOK_S)
+            await self._in_thread(machines.look_after)
+            since_s += LOOK_S
+            if since_s >= SEEN_EVERY_S:
+                since_s = 0.0
+                with contextlib.suppress(HoldfastError):
+                    await self._in_thread(machines.note_seen)
+            if ends_ns - machines.master.clock.now_ns() < life_ns / 3:
+                identity = machines.own_identity()
+                use(context, identity)
+                ends_ns = to_ns(valid_between(identity.certificate_pem)[1])
+
+
+def make_door(
+    machines: Machines, adders: Sequence[Adder] = (), door: Door | None = None
+) -> web.Application:
+    """Make the application that answers machines.
+
+    Args:
+        machines: Whom it speaks for.
+        adders: Add more routes, such as those of data.
+        door: Its own routes.
+    """
+    door = door or Door(machines)
+    app = web.Application(middlewares=[as_problems], client_max_size=_MOST_BYTES)
+    app[SITE_ID] = machines.authority.site_id
+    app[IS_REVOKED] = machines.is_revoked
+    app.router.add_get("/v1/authority", door.authority)
+    app.router.add_post("/v1/enroll", door.enroll)
+    app.router.add_post("/v1/renew", door.renew)
+    app.router.add_get("/v1/session", door.session)
+    for add in adders:
+        add(app)
+    return app
+
+
+@contextlib.contextmanager
+def serving(
+    machines: Machines,
+    listen: str,
+    adders: Sequence[Adder] = (),
+    protocols: tuple[int, int] = sessions.PROTOCOLS,
+) -> Iterator[str]:
+    """Answer machines while the block lasts.
+
+    Args:
+        machines: Whom it is for.
+        listen: ``address:port``; port 0 for any that is free.
+        adders: Add more routes.
+        protocols: Versions of the session that are spoken.
+
+    Yields:
+        Address and port.
+
+    Raises:
+        Invalid: There is no such address.
+        StorageError: The port can't be had.
+    """
+    address, port = _place(listen)
+    door = Door(machines, protocols)
+    started: list[int | BaseException] = []
+    ready = threading.Event()
+    stop: list[Callable[[], None]] = []
+
+    async def serve() -> None:
+        loop, told_to = asyncio.get_running_loop(), asyncio.Event()
+
+        def end() -> None:
+            loop.call_soon_threadsafe(told_to.set)
+
+        stop.append(end)
+        identity = machines.own_identity()
+        context = server_context(identity, require_client=False)
+        app = make_door(machines, adders, door)
+        runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
+        await runner.setup()
+        try:
+            site = web.TCPSite(runner, address or None, port, ssl_context=context, backlog=_BACKLOG)
+            await site.start()
+            started.append(runner.addresses[0][1])
+            ready.set()
+            ends_ns = to_ns(valid_between(identity.certificate_pem)[1])
+            looking = asyncio.create_task(door.look_after(context, ends_ns))
+            await told_to.wait()
+            looking.cancel()
+            for one in machines.sessions.all():
+                await one.shut(Closed.STOPPING, "the master server is stopping")
+        finally:
+            await runner.cleanup()
+
+    def run() -> None:
+        try:
+            asyncio.run(serve())
+        except BaseException as error:  # noqa: BLE001 - handed to who waits for the start
+            started.append(error)
+            if len(started) > 1:
+                _LOG.exception("the door for machines is shut")
+        finally:
+            ready.set()
+
+    thread = threading.Thread(target=run, name="machines-door")
+    thread.start()
+    try:
+        ready.wait(_START_S)
+        found = started[0] if started else None
+        if not isinstance(found, int):
+            raise _did_not_start(found, listen)
+        yield f"{address}:{found}"
+    finally:
+        for tell in stop:
+            with contextlib.suppress(RuntimeError):
+                tell()
+        thread.join()
+        door.close()
+
+
+async def _next(socket: web.WebSocketResponse, patience_s: float) -> sessions.Message | None:
+    """The next message; None for one that is not known here, or where the socket is closed."""
+    got = await socket.receive(patience_s)
+    if got.type is WSMsgType.TEXT:
+        return sessions.from_text(got.data)
+    if got.type is WSMsgType.BINARY:
+        raise Invalid("messages of the session are text")
+    if got.type is WSMsgType.ERROR:
+        raise ConnectionError(str(socket.exception()))
+    if not socket.closed:
+        raise ConnectionError("the session is being closed")
+    return None
+
+
+async def _shut(socket: web.WebSocketResponse, code: Closed, why: str) -> None:
+    with contextlib.suppress(ConnectionError, RuntimeError):
+        await socket.close(code=code, message=why.encode()[:120])
+
+
+def _refusal(said: sessions.Tell | sessions.Ask, error: HoldfastError) -> sessions.Message:
+    if isinstance(said, sessions.Tell):
+        return sessions.Answered(said.id, None, told(error))
+    return sessions.Report(said.id, None, told(error))
+
+
+def _role(text: str) -> MachineRole:
+    if text not in {one.value for one in _MACHINES}:
+        raise Invalid(f"no machine can join as '{text[:40]}'", "it may be agent or media")
+    return MachineRole(text)
+
+
+def _csr(given: Reader) -> bytes:
+    csr = given.text("csr")
+    if len(csr) > MAX_REQUEST_BYTES or not csr.isascii():
+        raise Invalid("this is no request for a certificate")
+    return csr.encode("ascii")
+
+
+def _place(listen: str) -> tuple[str, int]:
+    address, _, port = listen.rpartition(":")
+    if not port.isdecimal() or int(port) > 65535:
+        raise Invalid(
+            f"serve.machines is '{listen}', which is no address and port",
+            "write for example 0.0.0.0:8444 or [::]:8444",
+        )
+    return address.strip("[]"), int(port)
+
+
+def _did_not_start(error: BaseException | None, listen: str) -> HoldfastError:
+    if isinstance(error, HoldfastError):
+        return error
+    if isinstance(error, OSError):
+        words = error.strerror or str(error)
+        return storage_error(error)(f"can't listen on {listen} for machines: {words}")
+    return InternalError(f"the door for machines did not open: {error}")

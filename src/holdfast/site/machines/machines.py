@@ -1,0 +1,253 @@
+"""What the master knows of its machines while it is served, and what they do for it.
+
+Must not speak HTTP: see `door`. Invariants: a machine is heard only of jobs of its own client,
+under the fence that they have; of an image, what the storage's side says counts, never what the
+machine says; who is revoked is out within the second, whichever process revoked it.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from dataclasses import replace
+from datetime import timedelta
+from typing import TYPE_CHECKING, Any, Final, TypeAlias
+
+from holdfast.base.errors import Fenced, HoldfastError, JobMissing, Unreachable, Unsupported
+from holdfast.base.ids import JobId
+from holdfast.control.jobs import JobKind
+from holdfast.control.machines import Said, Standing
+from holdfast.site.machines.sessions import Sessions
+from holdfast.wire.identity import Identity, MachineKey, MachineRole, machine_name
+from holdfast.wire.messages import Answer, ImageNote, WorkEnded, WorkError
+from holdfast.wire.sessions import Closed, Offer
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from holdfast.base.ids import ClientName
+    from holdfast.site.machines.sessions import Session
+    from holdfast.site.master import Master
+    from holdfast.wire.identity import Authority, Peer
+    from holdfast.wire.messages import WorkMessage, WorkOffer
+
+    Hear: TypeAlias = Callable[[WorkMessage], Answer]
+    TransferFor: TypeAlias = Callable[["ClientName", WorkOffer], "dict[str, Any] | None"]
+    Committed: TypeAlias = Callable[[int, int], "ImageNote | None"]
+
+HEARTBEAT_S: Final = 5.0
+SEEN_EVERY_S: Final = 30.0
+"""How often it is written down who was heard of."""
+
+MASTER_NAME: Final = "master"
+_REMEMBERED: Final = 10_000
+
+_LOG = logging.getLogger("holdfast.machines")
+
+
+class Machines:
+    """The machines of one served master. Thread-safe.
+
+    Attributes:
+        master: Whose they are.
+        life: How long their certificates are good.
+        sessions: Those that are there.
+        hear: Takes what they say of jobs; None while this master does not give out work.
+        transfer_for: Makes the transfer part of an offer: where the data of a job goes, and the
+            token for it. None while there is nobody who takes data.
+        committed: What was committed under a job's fence, by who keeps the storage.
+    """
+
+    def __init__(self, master: Master, heartbeat_s: float = HEARTBEAT_S) -> None:
+        """Prepare; the pool's key is needed once.
+
+        Args:
+            master: Open, with its pool.
+            heartbeat_s: How often machines and master give a sign of life.
+
+        Raises:
+            WrongKey: The pool's key does not open the site's authority.
+        """
+        self.master = master
+        self.heartbeat_s = heartbeat_s
+        self.life = timedelta(seconds=master.settings.seconds("machines.certificate-life"))
+        self.authority: Authority = master.machines.authority(master.site.pool_key())
+        self.sessions = Sessions(self._came_or_went)
+        self.hear: Hear | None = None
+        self.transfer_for: TransferFor | None = None
+        self.committed: Committed = _nothing_committed
+        self._lock = threading.Lock()
+        self._standing: Standing = master.machines.standing()
+        self._offered: OrderedDict[tuple[int, int], tuple[ClientName, WorkOffer | None]]
+        self._offered = OrderedDict()
+        master.machines.news = self.refresh
+
+    # -- who is let in --------------------------------------------------------------------
+
+    @property
+    def standing(self) -> Standing:
+        """Who is let in, as of a moment ago."""
+        return self._standing
+
+    def is_revoked(self, serial: str) -> bool:
+        """Whether a certificate is to be refused."""
+        return serial not in self._standing.serials
+
+    def refresh(self) -> None:
+        """Look who is let in now, and end the sessions of those who are not."""
+        self._standing = standing = self.master.machines.standing()
+        for one in self.sessions.all():
+            if one.peer.serial in standing.serials:
+                continue
+            if one.peer.expires_ns <= self.master.clock.now_ns():
+                one.close(Closed.CERTIFICATE_ENDED, "the certificate of this machine has ended")
+            else:
+                _LOG.warning("machine '%s' was revoked: its session ends", one.peer.name)
+                one.close(Closed.REVOKED, f"machine '{one.peer.name}' was revoked")
+
+    def own_identity(self) -> Identity:
+        """A certificate of the master's own, for a key that is nowhere but in this process."""
+        key, now = MachineKey.generate(), self.master.clock.now()
+        role = MachineRole.MASTER
+        issued = self.authority.issue(key.csr_pem(), role, MASTER_NAME, now, self.life)
+        pem = self.authority.certificate_pem
+        name = machine_name(MASTER_NAME)
+        return Identity(role, name, self.authority.site_id, issued.pem, key, pem)
+
+    def end_leading(self) -> None:
+        """Be heard by nobody, and give out no work, until there is somebody to hear again."""
+        self.hear = None
+        self.sessions.close_all(Closed.STOPPING, "this master does not give out work any more")
+
+    # -- who is there ---------------------------------------------------------------------
+
+    def is_agent(self, client: str | None) -> bool:
+        """Whether a client is a machine that has joined, be it revoked or away."""
+        return client in self._standing.agents
+
+    def drives(self, client: ClientName) -> tuple[str, ...]:
+        """What an agent said last of its drives."""
+        session = self.sessions.get(client)
+        if session is not None and session.hello.drives:
+            return session.hello.drives
+        return self._standing.drives.get(client, ())
+
+    def note_seen(self) -> None:
+        """Write down who is there, and what they say of themselves."""
+        said = {
+            one.peer.name: Said(one.hello.software, one.hello.addresses, one.hello.drives)
+            for one in self.sessions.all()
+        }
+        if said:
+            self.master.machines.hear(said)
+
+    def greeted(self, session: Session) -> None:
+        """Take in a machine that has said who it is."""
+        hello = session.hello
+        said = Said(hello.software, hello.addresses, hello.drives)
+        self.master.machines.hear({session.peer.name: said})
+        self._standing = self.master.machines.standing()
+        self.sessions.opened(session)
+
+    def _came_or_went(self) -> None:
+        self.master.news()
+
+    # -- jobs -----------------------------------------------------------------------------
+
+    def offer(self, client: ClientName, offer: WorkOffer) -> None:
+        """Give an agent a job of its own client.
+
+        Raises:
+            Unreachable: It is not there.
+            HoldfastError: There is no place for its data.
+        """
+        transfer = None if self.transfer_for is None else self.transfer_for(client, offer)
+        self._remember((offer.job_id, offer.fence), client, offer)
+        self.sessions.offer(client, Offer(offer, transfer))
+
+    def fresh_transfer(self, peer: Peer, job_id: int, fence: int) -> dict[str, Any]:
+        """The transfer part of a job at work, with another token.
+
+        Raises:
+            Fenced: The job is not this machine's.
+            Unsupported: Nobody takes data.
+        """
+        if not self._owns(peer.name, job_id, fence):
+            raise Fenced(f"job {job_id} is not at work on '{peer.name}'")
+        _, offer = self._offered[job_id, fence]
+        if offer is None or self.transfer_for is None:
+            raise Unsupported(f"there is no place for the data of job {job_id}")
+        made = self.transfer_for(peer.name, offer)
+        if made is None:
+            raise Unsupported(f"there is no place for the data of job {job_id}")
+        return made
+
+    def told(self, peer: Peer, message: WorkMessage) -> Answer:
+        """Take what a machine says of a job; blocks for as long as a database does.
+
+        Raises:
+            Unreachable: This master gives out no work now.
+            HoldfastError: It could not be taken.
+        """
+        hear = self.hear
+        if hear is None:
+            raise Unreachable("this master does not give out work now", "it may do so in a moment")
+        key = message.job_id, message.fence
+        if not self._owns(peer.name, *key):
+            return Answer.FENCED
+        try:
+            if isinstance(message, WorkEnded):
+                message = self._as_it_is(peer, message)
+            answer = hear(message)
+        except JobMissing:
+            answer = Answer.FENCED
+        if isinstance(message, WorkEnded) or answer is Answer.FENCED:
+            with self._lock:
+                self._offered.pop(key, None)
+        return answer
+
+    def _as_it_is(self, peer: Peer, message: WorkEnded) -> WorkEnded:
+        """The end of a job with the image that the storage's side knows, if it was a backup."""
+        image = self.committed(message.job_id, message.fence)
+        ended = replace(message, image=image)
+        if image is None and message.error is None and self._is_backup(message.job_id):
+            why = f"'{peer.name}' says that job {message.job_id} is done, but no image is there"
+            return replace(ended, error=WorkError("worker-lost", why, None))
+        return ended
+
+    def _is_backup(self, job_id: int) -> bool:
+        return self.master.jobs.job(JobId(job_id)).kind is JobKind.BACKUP
+
+    def _owns(self, name: ClientName, job_id: int, fence: int) -> bool:
+        key = job_id, fence
+        with self._lock:
+            known = self._offered.get(key)
+        if known is not None:
+            return known[0] == name
+        # Offered by a master before this one.
+        try:
+            job = self.master.jobs.job(JobId(job_id))
+        except (JobMissing, OverflowError):
+            return False
+        if job.client != name or job.fence != fence or job.kind is not JobKind.BACKUP:
+            return False
+        self._remember(key, name, None)
+        return True
+
+    def _remember(self, key: tuple[int, int], name: ClientName, offer: WorkOffer | None) -> None:
+        with self._lock:
+            self._offered[key] = name, offer
+            while len(self._offered) > _REMEMBERED:
+                self._offered.popitem(last=False)
+
+    def look_after(self) -> None:
+        """What is to be done again and again; an error is told, and ends nothing."""
+        try:
+            self.refresh()
+        except HoldfastError as error:
+            _LOG.error("who is let in can't be looked up: %s", error.message)
+
+
+def _nothing_committed(_job_id: int, _fence: int) -> ImageNote | None:
+    return None
