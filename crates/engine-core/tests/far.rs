@@ -18,6 +18,7 @@ use holdfast_engine_core::error::{Error, Result};
 use holdfast_engine_core::far::deliver::{Wanted, deliver};
 use holdfast_engine_core::far::receive::{Commit, Reception};
 use holdfast_engine_core::far::terms::Terms;
+use holdfast_engine_core::far::trees::Trees;
 use holdfast_engine_core::far::{self, Far, Link, body};
 use holdfast_engine_core::finding::Findings;
 use holdfast_engine_core::gc;
@@ -214,6 +215,36 @@ fn an_unchanged_tree_asks_for_nothing_below_what_leads_to_it() {
     assert_eq!((seen.files_changed, seen.files_unchanged), (0, seen.files));
     assert!(link.asked.load(Ordering::SeqCst) < 8);
     kit::assert_restored(&pool, &image, &tree.state(), "");
+}
+
+#[test]
+fn directories_that_are_remembered_do_not_travel_and_change_nothing() {
+    let (pool, tree) = (pool(), Tree::new());
+    let folder = tempfile::tempdir().unwrap();
+    let file = folder.path().join("trees");
+    let mut parent: Option<Manifest> = None;
+    for round in 0..4 {
+        if round == 3 {
+            // Rubbish is as good as nothing.
+            std::fs::write(&file, b"rubbish").unwrap();
+        }
+        let state = tree.state();
+        let link = Arc::new(Direct::to(&pool));
+        let far = Far::new(link.reception().terms(), Arc::clone(&link) as Arc<dyn Link>)
+            .remembering(Trees::open(&file, pool.id()).unwrap());
+        let (counters, findings) = (Counters::default(), Findings::default());
+        let (request, cancel) = (kit::request(&tree), Cancel::new());
+        let image =
+            far::backup::run(&far, &request, parent.as_ref(), &counters, &findings, &cancel)
+                .unwrap();
+        let reads = link.read.load(Ordering::SeqCst);
+        assert_eq!(reads > 0, round == 3, "round {round}: {reads} reads");
+        kit::assert_restored(&pool, &image, &state, "with remembered directories");
+        assert!(std::fs::metadata(&file).unwrap().len() > 500);
+        tree.change(round);
+        parent = Some(image);
+    }
+    assert_eq!(kit::check(&pool).unwrap(), []);
 }
 
 #[test]

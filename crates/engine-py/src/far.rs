@@ -1,6 +1,7 @@
 //! A pool that is reached through somebody else: both ends.
 
 use std::collections::BTreeMap;
+use std::path::PathBuf;
 use std::sync::Arc;
 
 use holdfast_engine_core::backup;
@@ -8,6 +9,7 @@ use holdfast_engine_core::counters::Stage;
 use holdfast_engine_core::error::{Error, Result};
 use holdfast_engine_core::far::receive::{Commit, Reception as CoreReception};
 use holdfast_engine_core::far::terms::Terms;
+use holdfast_engine_core::far::trees::Trees;
 use holdfast_engine_core::far::{self, Far, Link};
 use holdfast_engine_core::finding::Finding as CoreFinding;
 use holdfast_engine_core::manifest::Manifest;
@@ -71,10 +73,18 @@ pub struct RemotePool(Arc<Far>);
 #[pymethods]
 impl RemotePool {
     #[new]
-    fn new(terms: &[u8], link: &Bound<'_, PyAny>) -> PyResult<Self> {
+    #[pyo3(signature = (terms, link, trees=None))]
+    fn new(terms: &[u8], link: &Bound<'_, PyAny>, trees: Option<PathBuf>) -> PyResult<Self> {
         let terms = Terms::decode(terms).or_raise()?;
-        let link = Arc::new(PythonLink(link.clone().unbind()));
-        Ok(RemotePool(Arc::new(Far::new(terms, link))))
+        let pool = terms.pool;
+        let far = Far::new(terms, Arc::new(PythonLink(link.clone().unbind())));
+        // Without them everything works, and takes longer.
+        let trees = trees.and_then(|path| Trees::open(&path, pool).ok());
+        let far = match trees {
+            Some(trees) => far.remembering(trees),
+            None => far,
+        };
+        Ok(RemotePool(Arc::new(far)))
     }
 
     /// Of the pool that the terms are of.

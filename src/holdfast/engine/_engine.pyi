@@ -451,8 +451,12 @@ class Pool:
 class RemotePool:
     """A pool far away, as a client has it: it cuts, names and compresses, and opens nothing."""
 
-    def __new__(cls, terms: bytes, link: Link) -> RemotePool:
+    def __new__(cls, terms: bytes, link: Link, trees: str | None = None) -> RemotePool:
         """Make one of what the media server said of the pool, and the way to it.
+
+        `trees` is a file, made where it is missing, that keeps the directories of one source: what
+        the next backup of it compares with need not come from afar. Where it can't be had, or
+        another process has it, everything works without.
 
         What `link` raises ends a verb, which raises the same.
         """

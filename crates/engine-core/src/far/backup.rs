@@ -26,5 +26,11 @@ pub fn run(
     })?;
     cancel.check()?;
     let draft = draft(request, root, parent.map(|image| image.id), counters, findings);
-    Manifest::decode(&far.link.commit(&draft.encode()?)?)
+    let committed = Manifest::decode(&far.link.commit(&draft.encode()?)?)?;
+    if let Some(trees) = &far.trees
+        && let Err(error) = trees.tidy()
+    {
+        findings.warning(b"", "cache-not-tidied", format!("the cache of trees has grown: {error}"));
+    }
+    Ok(committed)
 }

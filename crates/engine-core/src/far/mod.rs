@@ -11,6 +11,7 @@ pub mod deliver;
 pub mod receive;
 mod sending;
 pub mod terms;
+pub mod trees;
 
 use std::sync::Arc;
 use std::time::Instant;
@@ -30,6 +31,7 @@ use crate::repository::{Repository, StoredAt};
 use crate::tree::ChunkSource;
 
 use terms::Terms;
+use trees::Trees;
 
 /// Chunks that were fetched and are wanted soon, in bytes.
 const NEAR_BYTES: u64 = 64 << 20;
@@ -71,6 +73,7 @@ pub struct Far {
     link: Arc<dyn Link>,
     near: Cache<Name, ChunkBytes, ByBytes>,
     decompressors: Mutex<Vec<Decompressor>>,
+    trees: Option<Trees>,
 }
 
 impl Far {
@@ -84,7 +87,33 @@ impl Far {
             quick_cache::DefaultHashBuilder::default(),
             DefaultLifecycle::default(),
         );
-        Far { terms, chunker, link, near, decompressors: Mutex::default() }
+        Far { terms, chunker, link, near, decompressors: Mutex::default(), trees: None }
+    }
+
+    /// With directories that were seen in earlier backups.
+    #[must_use]
+    pub fn remembering(self, trees: Trees) -> Self {
+        Far { trees: Some(trees), ..self }
+    }
+
+    /// Keeps a directory for the next backup, where such are kept.
+    fn remember(&self, kind: Kind, name: Name, bytes: &[u8]) {
+        if let (Kind::Tree, Some(trees)) = (kind, &self.trees) {
+            trees.put(name, bytes);
+        }
+    }
+
+    fn remembered(&self, kind: Kind, reference: &Ref) -> Option<ChunkBytes> {
+        let trees = self.trees.as_ref().filter(|_| kind == Kind::Tree)?;
+        let bytes = trees.get(reference, &self.terms.naming)?;
+        let length = bytes.len();
+        Some(ChunkBytes::new(Arc::new(bytes), 0..length))
+    }
+
+    /// Whether asking for it brings it from afar.
+    fn is_away(&self, kind: Kind, name: &Name) -> bool {
+        let trees = self.trees.as_ref().filter(|_| kind == Kind::Tree);
+        !self.near.contains_key(name) && !trees.is_some_and(|trees| trees.has(name))
     }
 
     pub fn pool_id(&self) -> Id {
@@ -105,7 +134,9 @@ impl Far {
             let mut from = 0;
             for chunk in &block.chunks {
                 let upto = from + chunk.length as usize;
-                self.near.insert(chunk.name, ChunkBytes::new(Arc::clone(&plain), from..upto));
+                let bytes = ChunkBytes::new(Arc::clone(&plain), from..upto);
+                self.remember(chunk.kind, chunk.name, &bytes);
+                self.near.insert(chunk.name, bytes);
                 from = upto;
             }
             now = counters.busy(Stage::Decompress, plain.len() as u64, now);
@@ -121,6 +152,9 @@ impl Repository for Far {
     }
 
     fn chunk(&self, kind: Kind, reference: &Ref, counters: &Counters) -> Result<ChunkBytes> {
+        if let Some(found) = self.remembered(kind, reference) {
+            return Ok(found);
+        }
         let missing = || Error::ChunkMissing { name: reference.name.to_string() };
         let found = match self.near.get(&reference.name) {
             Some(found) => found,
@@ -143,7 +177,7 @@ impl Repository for Far {
         let mut wanted = Vec::with_capacity(references.len());
         let mut bytes = 0;
         for reference in references {
-            if self.near.contains_key(&reference.name) {
+            if !self.is_away(kind, &reference.name) {
                 continue;
             }
             wanted.push(*reference);

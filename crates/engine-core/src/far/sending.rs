@@ -346,6 +346,7 @@ impl ChunkSink for Sending<'_> {
         let started = Instant::now();
         let name = self.shared.far.naming().name(kind, plain);
         counters.busy(Stage::Hash, plain.len() as u64, started);
+        self.shared.far.remember(kind, name, plain);
         add(&counters.chunks_looked_up, 1);
         if self.claim(&name) {
             self.add(name, kind, plain)?;
