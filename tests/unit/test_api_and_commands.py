@@ -18,7 +18,18 @@ if TYPE_CHECKING:
 
 PAGE = Path(__file__).parents[2] / "docs" / "reference" / "api.md"
 MACHINE_ONLY = frozenset(
-    {"quickstart", "init", "mount", "serve", "service install", "pool recovery-kit", "recover"}
+    {
+        *(
+            "quickstart",
+            "init",
+            "mount",
+            "serve",
+            "service install",
+            "pool recovery-kit",
+            "recover",
+        ),
+        *("enroll", "agent run"),
+    }
 )
 """A command goes in here only if nobody far away could have a use for it."""
 

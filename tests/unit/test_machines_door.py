@@ -211,13 +211,23 @@ def test_a_home_that_is_not_whole_is_told(door: Door, tmp_path: Path) -> None:
     (home.home / "machine" / "certificate.pem").unlink()
     with pytest.raises(ConfigInvalid, match="is gone"):
         machine_home.load(home.home)
-    machine_home.forget(home.home)
-    assert not machine_home.has_joined(home.home)
 
 
 def test_a_try_that_was_cut_off_goes_on_with_its_key(tmp_path: Path) -> None:
     first = machine_home.prepare_key(tmp_path)
     assert machine_home.prepare_key(tmp_path) == first
+
+
+def test_who_joins_anew_keeps_what_there_is_until_that_is_done(door: Door, tmp_path: Path) -> None:
+    home = door.joined(tmp_path / "web1")
+    with pytest.raises(AlreadyExists):
+        machine_home.prepare_key(home.home)
+    key = machine_home.prepare_key(home.home, again=True)
+    assert machine_home.prepare_key(home.home, again=True) == key != home.identity.key
+    assert machine_home.load(home.home) == home
+    again = door.joined(home.home, token=door.token("web1"))
+    assert machine_home.load(home.home) == again
+    assert not (home.home / "machine" / "next-key.pem").exists()
 
 
 # -- sessions -----------------------------------------------------------------------------

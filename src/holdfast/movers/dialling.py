@@ -24,6 +24,9 @@ from holdfast.base.errors import (
 DEFAULT_PORT: Final = 8444
 CONNECT_S: Final = 10.0
 ANSWER_S: Final = 30.0
+MOST_BYTES: Final = 64 << 10
+TLS_ENDS_S: Final = 0.25
+"""So long a loop goes on after its last connection was closed, as aiohttp wants it."""
 
 _NOT_YET_VALID, _EXPIRED = 9, 10
 """Of OpenSSL: X509_V_ERR_CERT_NOT_YET_VALID, X509_V_ERR_CERT_HAS_EXPIRED."""
@@ -56,6 +59,20 @@ def master_url(text: str) -> str:
 def timeout(total_s: float | None = ANSWER_S) -> aiohttp.ClientTimeout:
     """How long to wait for a master."""
     return aiohttp.ClientTimeout(total=total_s, sock_connect=CONNECT_S)
+
+
+async def body_of(answer: aiohttp.ClientResponse) -> bytes:
+    """The body of an answer, which is never long.
+
+    Raises:
+        Unreachable: It is.
+    """
+    found = bytearray()
+    async for part in answer.content.iter_chunked(MOST_BYTES):
+        found += part
+        if len(found) > MOST_BYTES:
+            raise Unreachable(f"{answer.url.origin()} does not answer as a master does")
+    return bytes(found)
 
 
 def in_words(error: BaseException, url: str) -> HoldfastError:

@@ -7,6 +7,7 @@ a certificate of that authority, for this machine's own key.
 
 from __future__ import annotations
 
+import json
 from email.utils import parsedate_to_datetime
 from typing import TYPE_CHECKING, Any
 
@@ -32,8 +33,6 @@ if TYPE_CHECKING:
     from holdfast.base.clock import Clock
     from holdfast.base.ids import ClientName
     from holdfast.wire.identity import EnrollmentToken, MachineKey, MachineRole
-
-_MOST_BYTES = 64 << 10
 
 RENEW_AFTER = 2 / 3
 """Of its life a certificate is renewed."""
@@ -113,7 +112,7 @@ async def _authority(url: str, token: EnrollmentToken, clock: Clock) -> bytes:
             aiohttp.ClientSession(timeout=dialling.timeout()) as session,
             session.get(f"{url}/v1/authority", ssl=unverified_context()) as answer,
         ):
-            body = await answer.content.read(_MOST_BYTES)
+            body = await dialling.body_of(answer)
             said_at = answer.headers.get("Date")
             status = answer.status
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
@@ -157,10 +156,12 @@ async def _post(
             session.post(url, json=body, ssl=context) as answer,
         ):
             if answer.status != 200:
-                raise error_of(answer.status, await answer.content.read(_MOST_BYTES))
-            found = await answer.json()
+                raise error_of(answer.status, await dialling.body_of(answer))
+            found = json.loads(await dialling.body_of(answer))
     except (aiohttp.ClientError, OSError, TimeoutError) as error:
         raise dialling.in_words(error, master) from error
+    except ValueError as error:
+        raise Unreachable(f"{master} does not answer as a master does") from error
     if not isinstance(found, dict):
         raise Unreachable(f"{master} does not answer as a master does")
     return found

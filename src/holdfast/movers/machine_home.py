@@ -6,13 +6,18 @@ there, and then all else is; the private key is readable by its owner alone.
 
 from __future__ import annotations
 
-import shutil
 import tomllib
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
 from holdfast.base.config import toml_text
-from holdfast.base.errors import ConfigInvalid, NoPermission, SiteMissing, storage_error
+from holdfast.base.errors import (
+    AlreadyExists,
+    ConfigInvalid,
+    NoPermission,
+    SiteMissing,
+    storage_error,
+)
 from holdfast.base.files import write_whole
 from holdfast.wire.identity import Identity, MachineKey, MachineRole, machine_name
 
@@ -22,6 +27,7 @@ if TYPE_CHECKING:
 NAME = "machine.toml"
 DIRECTORY = "machine"
 VERSION = 1
+KEY, NEXT_KEY = "key.pem", "next-key.pem"
 
 
 @dataclass(frozen=True, slots=True)
@@ -78,35 +84,29 @@ def load(home: Path) -> MachineHome:
     return MachineHome(home, _masters(document, file), _identity(document, read, file))
 
 
-def prepare_key(home: Path) -> MachineKey:
+def prepare_key(home: Path, *, again: bool = False) -> MachineKey:
     """The key with which to join: the one of a try that was cut off, or a new one, stored.
+
+    Args:
+        home: Where.
+        again: The machine has joined, and wants to join anew: what there is stays until it has.
 
     Raises:
         StorageError: The home can't be written.
     """
-    file = home / DIRECTORY / "key.pem"
+    joined = has_joined(home)
+    if joined and not again:
+        raise AlreadyExists(f"the machine of {home} has joined a site")
+    file = home / DIRECTORY / (NEXT_KEY if joined else KEY)
     try:
         (home / DIRECTORY).mkdir(mode=0o700, parents=True, exist_ok=True)
-        if file.exists() and not has_joined(home):
+        if file.exists():
             return MachineKey(file.read_bytes())
         key = MachineKey.generate()
         write_whole(file, key.pem)
     except OSError as error:
         raise storage_error(error)(f"can't write in {home}: {error.strerror}") from error
     return key
-
-
-def forget(home: Path) -> None:
-    """Forget a membership, and its key.
-
-    Raises:
-        StorageError: The home can't be written.
-    """
-    try:
-        (home / NAME).unlink(missing_ok=True)
-        shutil.rmtree(home / DIRECTORY, ignore_errors=True)
-    except OSError as error:
-        raise storage_error(error)(f"can't write in {home}: {error.strerror}") from error
 
 
 def save(home: Path, masters: tuple[str, ...], identity: Identity) -> MachineHome:
@@ -125,7 +125,9 @@ def save(home: Path, masters: tuple[str, ...], identity: Identity) -> MachineHom
     text = "# The membership of this machine in a Holdfast site.\n" + toml_text(document)
     try:
         (home / DIRECTORY).mkdir(mode=0o700, parents=True, exist_ok=True)
-        write_whole(home / DIRECTORY / "key.pem", identity.key.pem)
+        (home / NAME).unlink(missing_ok=True)
+        write_whole(home / DIRECTORY / KEY, identity.key.pem)
+        (home / DIRECTORY / NEXT_KEY).unlink(missing_ok=True)
         write_whole(home / DIRECTORY / "authority.pem", identity.authority_pem)
         write_whole(home / DIRECTORY / "certificate.pem", identity.certificate_pem)
         write_whole(home / NAME, text.encode())

@@ -191,6 +191,7 @@ class MachineSession:
             for one in (renewing, stopped):
                 one.cancel()
             await asyncio.to_thread(self._hands.join, STOP_S)
+            await asyncio.sleep(dialling.TLS_ENDS_S)
 
     async def _wind_up(self) -> None:
         """Stop what is at work, and tell the master of that as long as it hears."""
@@ -262,7 +263,7 @@ class MachineSession:
             )
         except aiohttp.WSServerHandshakeError as refused:
             async with http.get(f"{url}/v1/session", ssl=self._context) as answer:
-                raise error_of(answer.status, await answer.content.read(1 << 16)) from refused
+                raise error_of(answer.status, await dialling.body_of(answer)) from refused
 
     async def _greet(self, socket: _Socket, url: str) -> Welcome:
         who = self.identity

@@ -35,7 +35,7 @@ from holdfast.wire.identity import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Mapping
+    from collections.abc import Callable, Collection, Iterable, Mapping
 
     from holdfast.base.clock import Clock
     from holdfast.control.access.audit import AuditLog
@@ -73,6 +73,7 @@ class MachineBook:
 
     Attributes:
         news: Called when somebody was let out; whoever serves machines ends their session.
+        connected: Tells which machines are there; nobody, where no machines are served.
     """
 
     def __init__(
@@ -95,6 +96,7 @@ class MachineBook:
         self._audit = audit
         self._own = tuple(own)
         self.news: Callable[[], None] = _nobody
+        self.connected: Callable[[], Collection[ClientName]] = frozenset
 
     # -- the authority --------------------------------------------------------------------
 

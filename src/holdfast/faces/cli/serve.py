@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import signal
-import socket
 import sys
 import threading
 from pathlib import Path
@@ -17,6 +16,7 @@ import click
 from holdfast.base.errors import EXIT_OK, Invalid
 from holdfast.faces.cli import opening, options
 from holdfast.faces.cli.screen import Screen
+from holdfast.faces.cli.service_manager import tell_service_manager
 from holdfast.faces.cli.words import Command
 
 if TYPE_CHECKING:
@@ -69,7 +69,7 @@ def serve(as_json: bool) -> int:
             _to_machines(machines) as machines_url,
         ):
             _tell(screen, home, path, url, machines_url)
-            _tell_service_manager("READY=1")
+            tell_service_manager("READY=1")
             _run(screen, service, told)
     return EXIT_OK
 
@@ -81,7 +81,7 @@ def _run(screen: Screen, service: Service, told_to_stop: threading.Event) -> Non
         while thread.is_alive() and not told_to_stop.wait(_LOOK_S):
             continue
     finally:
-        _tell_service_manager("STOPPING=1")
+        tell_service_manager("STOPPING=1")
         screen.say("stopping; what is at work goes back to the queue")
         service.stop()
         thread.join()
@@ -181,12 +181,3 @@ def _log_to_stderr() -> None:
     # They tell of schemas and of servers that start, which is nobody's concern here.
     for name in ("alembic", "uvicorn"):
         logging.getLogger(name).setLevel(logging.WARNING)
-
-
-def _tell_service_manager(state: str) -> None:
-    """Say how far we are, as sd_notify(3) does, to whoever started us."""
-    place = os.environ.get("NOTIFY_SOCKET")
-    if not place:
-        return
-    with contextlib.suppress(OSError), socket.socket(socket.AF_UNIX, socket.SOCK_DGRAM) as end:
-        end.sendto(state.encode(), f"\0{place[1:]}" if place.startswith("@") else place)

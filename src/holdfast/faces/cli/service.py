@@ -1,4 +1,4 @@
-"""``holdfast service``: have the machine start the site."""
+"""``holdfast service``: have the machine start the site, or its agent of a site."""
 
 from __future__ import annotations
 
@@ -40,10 +40,55 @@ Nice=5
 WantedBy={target}
 """
 
+AGENT_NAME = "holdfast-agent.service"
+
+_AGENT_UNIT = """\
+# Made by 'holdfast service install --role agent'.
+[Unit]
+Description=Holdfast agent of {home}
+Wants=network-online.target
+After=network-online.target
+
+[Service]
+Type=notify
+ExecStart={program} agent run
+Environment={environment}
+Restart=on-failure
+# A machine that was revoked comes back as soon as it has joined anew.
+RestartSec=30
+# What is at work is stopped in order, and is done again later.
+TimeoutStopSec=90
+KillMode=mixed
+UMask=0077
+Nice=5
+# It reads every file, writes what is restored with owners, modes and devices, and runs commands
+# of policies. So nothing hides a file, a device or a capability: no ProtectSystem=, PrivateTmp=,
+# ProtectKernelModules= (it hides /usr/lib/modules), PrivateDevices=, RestrictSUIDSGID=.
+NoNewPrivileges=yes
+LockPersonality=yes
+RestrictRealtime=yes
+RestrictNamespaces=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+SystemCallArchitectures=native
+SystemCallFilter=~@clock @cpu-emulation @module @obsolete @raw-io @reboot @swap
+SystemCallErrorNumber=EPERM
+KeyringMode=private
+{machine}
+[Install]
+WantedBy={target}
+"""
+
+_FOR_THE_MACHINE = """\
+ProtectKernelTunables=yes
+ProtectKernelLogs=yes
+ProtectControlGroups=yes
+"""
+"""What a user's own manager may not do."""
+
 
 @click.group(cls=Group, no_args_is_help=False)
 def service() -> None:
-    """Have the machine start the site."""
+    """Have the machine start the site, or this machine's agent."""
 
 
 @service.command(
@@ -51,22 +96,28 @@ def service() -> None:
         "holdfast service install",
         "holdfast service install --user",
         "holdfast service install --print",
+        "holdfast service install --role agent",
     ]
+)
+@click.option(
+    "--role",
+    type=click.Choice(("site", "agent")),
+    default="site",
+    show_default=True,
+    help="site: serve the site that is here. agent: work for the site that was joined.",
 )
 @click.option("--user", is_flag=True, help="For this user's own manager, not the machine's.")
 @click.option("--print", "only_print", is_flag=True, help="Write the unit to stdout instead.")
 @options.json_flag
-def install(user: bool, only_print: bool, as_json: bool) -> int:
-    """Write a systemd unit that serves the site of HOLDFAST_HOME.
+def install(role: str, user: bool, only_print: bool, as_json: bool) -> int:
+    """Write a systemd unit that serves the site of HOLDFAST_HOME, or runs the agent of it.
 
     Nothing is started: the commands that do so are said. Only root can have the machine's manager
     start it, and only root may read every file of a machine.
     """
     screen = Screen(as_json=as_json)
     home = opening.home()
-    # A site that is not there can't be served.
-    opening.open_site().close()
-    unit = _unit(home, user=user)
+    name, unit = _of_site(home, user=user) if role == "site" else _of_agent(home, user=user)
     if only_print:
         if as_json:
             screen.json({"unit": None, "text": unit})
@@ -82,23 +133,38 @@ def install(user: bool, only_print: bool, as_json: bool) -> int:
         raise Unsupported(f"there is no {directory}", "this machine is not run by systemd")
     try:
         directory.mkdir(parents=True, exist_ok=True)
-        write_whole(directory / NAME, unit.encode())
-        (directory / NAME).chmod(0o644)
+        write_whole(directory / name, unit.encode())
+        (directory / name).chmod(0o644)
     except OSError as error:
-        raise storage_error(error)(f"can't write {directory / NAME}: {error.strerror}") from error
+        raise storage_error(error)(f"can't write {directory / name}: {error.strerror}") from error
     if as_json:
-        screen.json({"unit": str(directory / NAME), "text": unit})
+        screen.json({"unit": str(directory / name), "text": unit})
         return EXIT_OK
     manager = "systemctl --user" if user else "systemctl"
-    screen.line(str(directory / NAME))
-    screen.say(f"next: {manager} daemon-reload && {manager} enable --now {NAME}")
+    screen.line(str(directory / name))
+    screen.say(f"next: {manager} daemon-reload && {manager} enable --now {name}")
     if user:
         screen.say("      loginctl enable-linger, so that it runs while you are logged out")
     return EXIT_OK
 
 
-def _unit(home: Path, *, user: bool) -> str:
-    return _UNIT.format(
+def _of_site(home: Path, *, user: bool) -> tuple[str, str]:
+    # A site that is not there can't be served.
+    opening.open_site().close()
+    return NAME, _filled(_UNIT, home, user=user)
+
+
+def _of_agent(home: Path, *, user: bool) -> tuple[str, str]:
+    from holdfast.movers import machine_home
+
+    # Nor does a machine work for a site that it has not joined.
+    machine_home.load(home)
+    return AGENT_NAME, _filled(_AGENT_UNIT, home, user=user)
+
+
+def _filled(unit: str, home: Path, *, user: bool) -> str:
+    return unit.format(
+        machine="" if user else _FOR_THE_MACHINE,
         home=_plain(str(home)),
         program=" ".join(map(_quoted, _program())),
         environment=_quoted(f"HOLDFAST_HOME={home}"),

@@ -58,6 +58,7 @@ _BACKLOG: Final = 512
 _START_S: Final = 30.0
 _MOST_BYTES: Final = 64 << 10
 _ASKED_AT_ONCE: Final = 64
+_TLS_ENDS_S: Final = 0.25
 
 _MACHINES = (MachineRole.AGENT, MachineRole.MEDIA)
 
@@ -340,6 +341,8 @@ def serving(
                 await one.shut(Closed.STOPPING, "the master server is stopping")
         finally:
             await runner.cleanup()
+            # What TLS has still to say is said in this loop.
+            await asyncio.sleep(_TLS_ENDS_S)
 
     def run() -> None:
         try:

@@ -82,6 +82,7 @@ class Machines:
         self._offered: OrderedDict[tuple[int, int], tuple[ClientName, WorkOffer | None]]
         self._offered = OrderedDict()
         master.machines.news = self.refresh
+        master.machines.connected = lambda: self.sessions.names
 
     # -- who is let in --------------------------------------------------------------------
 

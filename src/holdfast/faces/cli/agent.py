@@ -1,0 +1,73 @@
+"""``holdfast agent``: this machine at work for the site that it has joined."""
+
+from __future__ import annotations
+
+import logging
+import signal
+import sys
+from typing import TYPE_CHECKING
+
+import click
+
+from holdfast.base.errors import EXIT_OK, WrongState
+from holdfast.faces.cli import opening, options
+from holdfast.faces.cli.screen import Screen
+from holdfast.faces.cli.service_manager import tell_service_manager
+from holdfast.faces.cli.words import Group
+
+if TYPE_CHECKING:
+    import asyncio
+
+
+@click.group(cls=Group, no_args_is_help=False)
+def agent() -> None:
+    """This machine at work for the site that it has joined."""
+
+
+@agent.command(examples=["holdfast agent run"])
+@options.json_flag
+def run(as_json: bool) -> int:
+    """Hold the connection to the master and do its work, in the foreground.
+
+    It ends when it is interrupted, or when the site lets this machine in no more. A master that
+    can't be reached is tried again and again. 'holdfast service install --role agent' has the
+    machine start it.
+    """
+    from holdfast.movers import machine_home
+    from holdfast.movers.session import MachineSession, run_until
+    from holdfast.wire.identity import MachineRole
+
+    screen = Screen(as_json=as_json)
+    known = machine_home.load(opening.home())
+    who = known.identity
+    if who.role is not MachineRole.AGENT:
+        raise WrongState(
+            f"this machine has joined as {who.role} '{who.name}', not as an agent",
+            "to join anew: holdfast enroll URL --token T --again",
+        )
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s: %(message)s")
+    if as_json:
+        screen.json({"name": who.name, "site": who.site_id, "masters": list(known.masters)})
+        screen.flush()
+    else:
+        screen.say(f"agent '{who.name}' works for {', '.join(known.masters)}")
+    session = MachineSession(known)
+    run_until(session, _until_signalled)
+    screen.say("stopped")
+    return EXIT_OK
+
+
+def _until_signalled(told: asyncio.Event) -> None:
+    import asyncio
+
+    loop = asyncio.get_running_loop()
+
+    def tell() -> None:
+        tell_service_manager("STOPPING=1")
+        told.set()
+        # Whoever asks for a second time does not want to wait.
+        loop.remove_signal_handler(signal.SIGINT)
+
+    for number in (signal.SIGINT, signal.SIGTERM):
+        loop.add_signal_handler(number, tell)
+    tell_service_manager("READY=1")

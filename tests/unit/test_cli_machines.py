@@ -1,0 +1,149 @@
+"""``machine``, ``enroll``, ``agent run`` and ``service install --role agent``, in this process."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from holdfast.control.access import Role, Scope
+from holdfast.faces.cli.main import run
+from tests.kit.api import Api
+from tests.kit.machines import POOL_KEY, Door, open_door, stand_in
+
+
+@pytest.fixture
+def door(tmp_path: Path) -> Iterator[Door]:
+    from holdfast.control.database import Database
+
+    database = Database(tmp_path / "control.db")
+    database.migrate()
+    with open_door(stand_in(database, tmp_path)) as opened:
+        yield opened
+    database.close()
+
+
+@pytest.fixture
+def home(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    monkeypatch.setenv("HOLDFAST_HOME", str(tmp_path / "home"))
+    return tmp_path / "home"
+
+
+def ended(capsys: pytest.CaptureFixture[str], *words: str) -> tuple[int, str, str]:
+    status = run(words)
+    out, err = capsys.readouterr()
+    return status, out, err
+
+
+def test_a_machine_joins_by_command_and_only_once(
+    door: Door, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    token = door.token()
+    status, out, err = ended(
+        capsys, "enroll", door.url, "--token", token.text(), "--name", "web1", "--json"
+    )
+    assert status == 0, err
+    told = json.loads(out)
+    assert (told["name"], told["role"], told["master"]) == ("web1", "agent", door.url)
+    status, _, err = ended(capsys, "enroll", door.url, "--token", door.token().text())
+    assert status == 2
+    assert "has joined" in err
+    assert "--again" in err
+    again = door.token("web1").text()
+    words = ("enroll", door.url, "--token", again, "--name", "web1", "--again")
+    status, out, err = ended(capsys, *words)
+    assert (status, out) == (0, "joined as agent 'web1'\n")
+    assert door.book.machine("web1").enrollment == 2
+
+
+def test_what_is_wrong_with_joining_is_said(
+    door: Door, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    used = door.token().text()
+    assert run(["enroll", door.url, "--token", used, "--name", "web1"]) == 0
+    home.rename(home.with_name("web1"))
+    capsys.readouterr()
+    for words, status, said in [
+        (("enroll", door.url, "--token", used, "--name", "web2"), 2, "used already"),
+        (("enroll", door.url, "--token", "hf_x"), 64, "no enrollment token"),
+        (("enroll", "http://x", "--token", used), 64, "over https"),
+        (("enroll", door.url, "--token", door.token().text(), "--role", "media"), 64, "role"),
+        (
+            ("enroll", door.url, "--token", door.token().text(), "--name", "web1"),
+            2,
+            "machine 'web1' already",
+        ),
+        (("agent", "run"), 2, "has not joined"),
+        (("service", "install", "--role", "agent", "--print"), 2, "has not joined"),
+    ]:
+        found, out, err = ended(capsys, *words)
+        assert (found, out) == (status, ""), err
+        assert said in err
+        assert err.count("hint: ") == 1
+
+
+def test_the_unit_of_an_agent_hides_no_file(
+    door: Door, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["enroll", door.url, "--token", door.token().text(), "--name", "web1"]) == 0
+    capsys.readouterr()
+    status, out, _ = ended(capsys, "service", "install", "--role", "agent", "--print")
+    assert status == 0
+    set_ = {line.split("=")[0] for line in out.splitlines() if "=" in line and line[0] != "#"}
+    assert {"NoNewPrivileges", "SystemCallFilter", "ProtectKernelTunables"} <= set_
+    hiding = {"ProtectSystem", "ProtectHome", "PrivateTmp", "PrivateDevices", "InaccessiblePaths"}
+    assert not set_ & (hiding | {"ProtectKernelModules", "ProtectClock", "RestrictSUIDSGID"})
+    assert "agent run" in out
+    assert f'Environment="HOLDFAST_HOME={home}"' in out
+    _, out, _ = ended(capsys, "service", "install", "--role", "agent", "--print", "--user")
+    assert "ProtectKernelTunables" not in out
+
+
+def test_machines_are_seen_within_the_scope_of_who_asks(api: Api) -> None:
+    book = api.master.machines
+    client = api.client()
+    with pytest.raises(Exception, match="takes no machines"):
+        client.post("/machine-tokens", {})
+    ca = book.authority(POOL_KEY)
+    made = client.post("/machine-tokens", {"name": "web1", "valid_s": 60})
+    assert made["token"].startswith("hfe1.")
+    assert made["name"] == "web1"
+    joined(api, ca, made["token"], "web1")
+    joined(api, ca, client.post("/machine-tokens", {})["token"], "db1")
+    assert [row["name"] for row in client.pages("/machines")] == ["db1", "web1"]
+    bounded = api.client(api.token(Role.OPERATOR, Scope(("web*",))))
+    assert [row["name"] for row in bounded.pages("/machines")] == ["web1"]
+    with pytest.raises(Exception, match="no machine 'db1'"):
+        bounded.get("/machines/db1")
+    out = client.post("/machines/web1/revoke")
+    assert out["revoked_at"] is not None
+    assert client.get("/machines/web1") == out
+    told = [row.entry for row in api.audited()]
+    assert [one.what for one in told if one.outcome == "done"] == [
+        "invite_machine",
+        "enroll",
+        "invite_machine",
+        "enroll",
+        "revoke_machine",
+    ]
+    assert all(made["token"].split(".")[1] not in one.details for one in told)
+
+
+def joined(api: Api, ca: Any, token: str, name: str) -> None:
+    from datetime import timedelta
+
+    from holdfast.base.ids import ClientName
+    from holdfast.wire.identity import EnrollmentToken, MachineKey, MachineRole
+
+    api.master.machines.enroll(
+        ca,
+        secret=EnrollmentToken.parse(token).secret,
+        csr_pem=MachineKey.generate().csr_pem(),
+        role=MachineRole.AGENT,
+        name=ClientName(name),
+        life=timedelta(days=7),
+        details={},
+    )
