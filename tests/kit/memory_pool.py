@@ -94,7 +94,7 @@ class MemoryReceiver:
             bits |= (names[at : at + 32] not in self.pool.chunks) << (at // 32)
         return bits.to_bytes((len(names) // 32 + 7) // 8, "little")
 
-    def take(self, body: bytes) -> int:
+    def take(self, body: bytes) -> None:
         self.pool.calls.append("take")
         assert self.pool.gate.wait(30)
         if self.abandoned:
@@ -103,10 +103,9 @@ class MemoryReceiver:
             raise self.pool.failures.pop()
         found = chunks_in(body)
         self.pool.chunks.update(found)
-        return len(found)
 
     def commit(
-        self, draft: bytes, *, source: str, host: str, labels: dict[str, str], now_ns: int
+        self, draft: bytes, *, source: str, host: str, labels: dict[str, str], finished_ns: int
     ) -> Any:
         self.pool.calls.append("commit")
         if self.abandoned:

@@ -128,6 +128,10 @@ class TransferSite:
         self._ended = asyncio.Event()
         try:
             self._loop.run_until_complete(self._serve(address, port))
+            # Connections that linger, as their peers did not end them.
+            for task in asyncio.all_tasks(self._loop):
+                task.cancel()
+                self._loop.run_until_complete(asyncio.wait({task}))
         finally:
             self._ready.set()
             self._loop.close()
@@ -145,7 +149,15 @@ class TransferSite:
         self._ready.set()
         await self._ended.wait()
         watching.cancel()
+        assert runner.server is not None
+        transports = [one.transport for one in runner.server.connections]
         await runner.cleanup()
+        # Nobody waits for peers that do not end their side.
+        for transport in transports:
+            if transport is not None:
+                transport.abort()
+        for _ in range(3):
+            await asyncio.sleep(0)
 
 
 class RawPeer:

@@ -109,11 +109,7 @@ def run_backup(
         Cancelled: Interrupted; a second run sends nothing twice.
         HoldfastError: The backup failed; the pool is as sound as before.
     """
-    if order.compression not in COMPRESSION_LEVELS:
-        raise Invalid(
-            f"compression level {order.compression} does not exist",
-            f"say {COMPRESSION_LEVELS[0]} (quick) to {COMPRESSION_LEVELS[-1]} (small)",
-        )
+    require_compression(order.compression)
     run = pool.backup(
         paths=list(order.paths),
         source=order.source,
@@ -128,6 +124,19 @@ def run_backup(
         software=f"holdfast {__version__}",
     )
     return drive(run, report)
+
+
+def require_compression(level: int) -> None:
+    """Make sure that there is such a level.
+
+    Raises:
+        Invalid: There is none.
+    """
+    if level not in COMPRESSION_LEVELS:
+        raise Invalid(
+            f"compression level {level} does not exist",
+            f"say {COMPRESSION_LEVELS[0]} (quick) to {COMPRESSION_LEVELS[-1]} (small)",
+        )
 
 
 def _require(path: bytes) -> None:

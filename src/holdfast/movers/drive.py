@@ -6,24 +6,47 @@ or raises, the verb is no longer at work.
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from holdfast.base.errors import Cancelled
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from holdfast.engine import Counters, Run
+    from holdfast.engine import Counters
 
     Reporter = Callable[[Counters], None]
 
 T = TypeVar("T")
+T_co = TypeVar("T_co", covariant=True)
 
 REPORT_INTERVAL_S = 0.1
 _CANCEL_POLL_S = 0.05
 
 
-def drive(run: Run[T], report: Reporter | None = None, interval_s: float = REPORT_INTERVAL_S) -> T:
+class Drivable(Protocol[T_co]):
+    """A verb at work, as `holdfast.engine.Run` is one."""
+
+    def counters(self) -> Counters:
+        """The numbers so far."""
+        ...
+
+    def cancel(self) -> None:
+        """Ask it to stop."""
+        ...
+
+    def wait(self, timeout_s: float, /) -> bool:
+        """Wait; True when it has ended."""
+        ...
+
+    def result(self) -> T_co:
+        """What came of it."""
+        ...
+
+
+def drive(
+    run: Drivable[T], report: Reporter | None = None, interval_s: float = REPORT_INTERVAL_S
+) -> T:
     """Wait for a verb's end and hand back its result.
 
     An interrupt from the keyboard, or any error of the reporter, cancels the verb and waits
@@ -57,7 +80,7 @@ def drive(run: Run[T], report: Reporter | None = None, interval_s: float = REPOR
     return run.result()
 
 
-def _stop(run: Run[T]) -> None:
+def _stop(run: Drivable[T]) -> None:
     run.cancel()
     while not run.wait(_CANCEL_POLL_S):
         pass

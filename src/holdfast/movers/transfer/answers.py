@@ -1,7 +1,7 @@
-"""How an error travels: a status of HTTP, and the stable code in words that a program reads.
+"""Under which status of HTTP an error of the data path is answered; `wire.problem` reads it again.
 
-Must not tell a client more of a defect than that there was one. Invariant: a status from 500 on
-says that the same request may go well later; everything below, and 507, that it won't.
+Must not tell a client more of a defect than that there was one. Invariant: whether the same request
+may go well later is told by the status alone: see `AGAIN`.
 """
 
 from __future__ import annotations
@@ -11,7 +11,7 @@ from http import HTTPStatus
 from typing import TYPE_CHECKING
 
 from holdfast.base import errors
-from holdfast.base.errors import HoldfastError, InternalError, Retry
+from holdfast.base.errors import HoldfastError, Retry
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -60,28 +60,6 @@ def to_body(error: HoldfastError) -> bytes:
     """What is said of an error."""
     said = {"code": error.code, "message": error.message, "hint": error.hint}
     return json.dumps(said).encode()
-
-
-def from_body(status: int, body: bytes) -> HoldfastError:
-    """The error that an answer tells of; something in between may have answered in other words."""
-    try:
-        said = json.loads(body)
-        code, message, hint = said["code"], said["message"], said["hint"]
-    except (ValueError, KeyError, TypeError, RecursionError):
-        return _unspoken(status)
-    if (
-        not isinstance(code, str)
-        or not isinstance(message, str)
-        or not isinstance(hint, str | None)
-    ):
-        return _unspoken(status)
-    return errors.from_code(code, message, hint)
-
-
-def _unspoken(status: int) -> HoldfastError:
-    if status in AGAIN:
-        return errors.Unreachable(f"the media server answered with the status {status}")
-    return InternalError(f"the media server answered with the status {status}, without saying why")
 
 
 def _classes(kind: type[HoldfastError]) -> Iterator[type[HoldfastError]]:

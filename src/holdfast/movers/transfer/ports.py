@@ -33,12 +33,12 @@ class Receiver(Protocol):
         """Which of these chunks the pool lacks, as a bitmap."""
         ...
 
-    def take(self, body: bytes) -> int:
+    def take(self, body: bytes) -> None:
         """Verify and store a body of blocks."""
         ...
 
     def commit(
-        self, draft: bytes, *, source: str, host: str, labels: dict[str, str], now_ns: int
+        self, draft: bytes, *, source: str, host: str, labels: dict[str, str], finished_ns: int
     ) -> Image:
         """Make what was taken an image."""
         ...

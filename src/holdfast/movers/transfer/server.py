@@ -199,7 +199,7 @@ class TransferServer:
                     source=grant.source,
                     host=grant.client,
                     labels=dict(grant.labels),
-                    now_ns=self._host.clock.now_ns(),
+                    finished_ns=self._host.clock.now_ns(),
                 )
             )
         manifest: bytes = await self._ask(upload.pool.manifest, upload.image.id)

@@ -1,0 +1,431 @@
+"""The agent's half of the data path: what the engine asks for, asked of a media server.
+
+Must not look into blocks. Invariants: every request may be done twice and counts once, so one whose
+connection failed is put back and goes over another; a call ends with an answer, with the error that
+the media server told of, or when nothing went well for `deadline_s`; `cancel` ends every call.
+
+All connections pull from one queue, so that each path carries what it can. A path whose connection
+failed rests for a while; what was on it is put back at once.
+"""
+
+from __future__ import annotations
+
+import base64
+import binascii
+import json
+import secrets
+import threading
+import time
+from collections import deque
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+from holdfast.base.errors import (
+    Cancelled,
+    Fenced,
+    HoldfastError,
+    InternalError,
+    Retry,
+    Unreachable,
+)
+from holdfast.movers.transfer.answers import AGAIN
+from holdfast.movers.transfer.connection import Connection, Request, Response
+from holdfast.movers.transfer.paths import Path, PathState
+from holdfast.movers.transfer.rate import RateLimit
+from holdfast.wire.problem import error_of
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Sequence
+
+PREFIX = "/v1/transfer"
+DEADLINE_S = 600.0
+ABANDON_S = 3.0
+CONNECTIONS_PER_PATH = 2
+"""One sends while the other waits for its answer. Another one is for what is small."""
+
+_DEFECTS_TRIED = 3
+_PAUSE_S = 0.2
+_LONGEST_PAUSE_S = 15.0
+_WAKE_S = 1.0
+_RANDOM = secrets.SystemRandom()
+
+
+@dataclass(frozen=True, slots=True)
+class Opened:
+    """What a media server says to a backup that begins.
+
+    Attributes:
+        terms: For the engine.
+        parent: The manifest of the image to compare with, if there is one.
+    """
+
+    terms: bytes
+    parent: bytes | None
+
+
+@dataclass(eq=False, slots=True)
+class _Call:
+    """A request on its way to an answer. Guarded by the link's condition."""
+
+    request: Request
+    began_s: float
+    bulky: bool = False
+    last: bool = False
+    not_before_s: float = 0.0
+    failing_since_s: float | None = None
+    tries: int = 0
+    answer: Response | None = None
+    error: HoldfastError | None = None
+    trouble: HoldfastError | None = None
+
+    @property
+    def over(self) -> bool:
+        return self.answer is not None or self.error is not None
+
+    def result(self) -> bytes:
+        """What was answered; raises what it ended with otherwise."""
+        if self.answer is None:
+            raise self.error or InternalError("a request has neither an answer nor an error")
+        return self.answer.body
+
+
+@dataclass(eq=False)
+class TransferLink:
+    """The engine's link to a media server. Thread-safe; calls wait for their answers.
+
+    Attributes:
+        paths: Where to.
+        context: Has this machine's certificate and the site's authority.
+        token: Gives a token that is good for a while; asked for each request, from any thread.
+        check_peer: Is given the server's certificate in DER; raises if it is not a media server's.
+        rate: What may go over all connections together.
+        deadline_s: For how long nothing may go well.
+        connections_per_path: For what is bulky, at most.
+        now_s: A clock that only goes forward.
+    """
+
+    paths: Sequence[Path]
+    context: ssl.SSLContext
+    token: Callable[[], str]
+    check_peer: Callable[[bytes], None] = lambda _: None
+    rate: RateLimit = field(default_factory=RateLimit)
+    deadline_s: float = DEADLINE_S
+    connections_per_path: int = CONNECTIONS_PER_PATH
+    now_s: Callable[[], float] = time.monotonic
+
+    def __post_init__(self) -> None:
+        self.states = [PathState(path, self.now_s) for path in self.paths]
+        self._changed = threading.Condition()
+        self._queue: deque[_Call] = deque()
+        self._behind: list[_Call] = []
+        # The engine's own threads keep one path busy.
+        self._ahead = self.connections_per_path * (len(self.paths) - 1)
+        self._open: set[Connection] = set()
+        self._upload: str | None = None
+        self._seq = 0
+        self._cancelled = False
+        self._closed = False
+        self._well_s = self.now_s()
+        self._threads: list[threading.Thread] = []
+
+    def open_upload(self, started_ns: int, *, read_all: bool) -> Opened:
+        """Begin a backup.
+
+        Raises:
+            HoldfastError: It may not begin, or nobody answers.
+        """
+        attempt = secrets.token_hex(16)
+        said = {"started_ns": started_ns, "read_all": read_all, "attempt": attempt}
+        answer = self._ask("POST", "/uploads", json.dumps(said).encode())
+        try:
+            told = json.loads(answer)
+            parent = None if told["parent"] is None else _base64(told["parent"])
+            opened, upload = Opened(_base64(told["terms"]), parent), str(told["upload"])
+        except (ValueError, KeyError, TypeError) as error:
+            raise InternalError("the media server's answer is not understood") from error
+        self._upload = upload
+        return opened
+
+    def terms(self) -> bytes:
+        """What the engine needs for a restore."""
+        return self._ask("GET", "/terms")
+
+    def manifest(self, image: str) -> bytes:
+        """An image's manifest."""
+        return self._ask("GET", f"/images/{image}")
+
+    def missing(self, names: bytes) -> bytes:
+        """Which of these chunks the pool lacks, as a bitmap."""
+        return self._ask("POST", f"{self._at()}/missing", names)
+
+    def send(self, body: bytes) -> None:
+        """Hand a body of blocks over; back when the media server has it, or soon will.
+
+        Of bodies that are not acknowledged yet there are never more than keep all paths busy; what
+        went wrong with one of them is raised by a later call, by `commit` at the latest.
+        """
+        with self._changed:
+            target = f"{PREFIX}{self._at()}/blocks?seq={self._seq}"
+            self._seq += 1
+            call = _Call(Request("POST", target, body), self.now_s(), bulky=True)
+            self._put(call)
+            self._behind.append(call)
+            while not call.over and len(self._behind) > self._ahead:
+                self._wait(self._behind[0], self.deadline_s)
+                self._settle()
+            self._settle()
+
+    def read(self, wanted: bytes) -> bytes:
+        """A body of the blocks that hold the wanted chunks."""
+        return self._ask("POST", "/read", wanted, bulky=True)
+
+    def commit(self, draft: bytes) -> bytes:
+        """Make an image of what was sent; its manifest."""
+        with self._changed:
+            self._settle()
+            while self._behind:
+                self._wait(self._behind[0], self.deadline_s)
+                self._settle()
+        return self._ask("POST", f"{self._at()}/commit", draft)
+
+    def abandon(self) -> None:
+        """Give the upload up, if the media server can be told; it finds out by itself if not."""
+        if self._upload is not None:
+            request = Request("DELETE", PREFIX + self._at())
+            call = _Call(request, self.now_s(), last=True)
+            try:
+                self._finish(call, ABANDON_S)
+            except HoldfastError:
+                return
+
+    def cancel(self) -> None:
+        """End every call that waits with `Cancelled`, and every one that is yet to come."""
+        with self._changed:
+            self._cancelled = True
+            self._queue.clear()
+            for connection in self._open:
+                connection.cut()
+            self._changed.notify_all()
+
+    def close(self) -> None:
+        """Close all connections and wait for the threads."""
+        with self._changed:
+            self._closed = True
+        self.cancel()
+        for thread in self._threads:
+            thread.join()
+
+    def _at(self) -> str:
+        if self._upload is None:
+            raise InternalError("there is no upload yet")
+        return f"/uploads/{self._upload}"
+
+    def _ask(
+        self, method: str, target: str, body: bytes | None = None, *, bulky: bool = False
+    ) -> bytes:
+        call = _Call(Request(method, PREFIX + target, body), self.now_s(), bulky)
+        return self._finish(call, self.deadline_s)
+
+    def _finish(self, call: _Call, deadline_s: float) -> bytes:
+        with self._changed:
+            self._put(call)
+            while not call.over:
+                self._wait(call, deadline_s)
+        return call.result()
+
+    def _put(self, call: _Call) -> None:
+        self._start()
+        self._queue.append(call)
+        self._changed.notify_all()
+
+    def _wait(self, call: _Call, deadline_s: float) -> None:
+        """Wait for something to change, unless there is nothing to wait for any more."""
+        if self._closed or (self._cancelled and not call.last):
+            raise Cancelled("the transfer was stopped")
+        left_s = self._left_s(call, deadline_s)
+        if left_s <= 0:
+            if call in self._queue:
+                self._queue.remove(call)
+            raise self._unreachable(call, deadline_s)
+        self._changed.wait(min(left_s, _WAKE_S))
+
+    def _settle(self) -> None:
+        """Forget bodies that are acknowledged; raise what another went wrong with."""
+        for call in self._behind:
+            if call.over:
+                call.result()
+        self._behind = [call for call in self._behind if not call.over]
+
+    def _left_s(self, call: _Call, deadline_s: float) -> float:
+        since_s = call.began_s if call.last else max(call.began_s, self._well_s)
+        if call.failing_since_s is not None:
+            since_s = min(since_s, call.failing_since_s)
+        return since_s + deadline_s - self.now_s()
+
+    def _unreachable(self, call: _Call, deadline_s: float) -> HoldfastError:
+        if call.trouble is not None:
+            return call.trouble
+        told = "; ".join(f"{one.path}: {one.last_error or 'no answer'}" for one in self.states[:4])
+        return Unreachable(
+            f"the media server could not be reached for {deadline_s:.0f} s ({told})",
+            "see that the media server runs and the network is up; what was sent is kept",
+        )
+
+    def _start(self) -> None:
+        if self._threads:
+            return
+        for state in self.states:
+            for number in range(self.connections_per_path + 1):
+                thread = threading.Thread(
+                    target=self._carry,
+                    args=(state, number > 0),
+                    name=f"transfer {state.path} {number}",
+                    daemon=True,
+                )
+                self._threads.append(thread)
+                thread.start()
+
+    def _carry(self, state: PathState, bulky: bool) -> None:
+        """Carry calls over one connection after the other of one path, until closed."""
+        connection: Connection | None = None
+        while (call := self._next(state, bulky)) is not None:
+            try:
+                connection = self._carry_one(state, connection, call)
+            except Exception as error:  # noqa: BLE001 - whoever waits is to hear of it
+                self._end(call, error=InternalError(f"{type(error).__name__}: {error}"))
+            finally:
+                with self._changed:
+                    state.at_work -= call.bulky
+        self._drop(connection)
+
+    def _carry_one(
+        self, state: PathState, connection: Connection | None, call: _Call
+    ) -> Connection | None:
+        try:
+            token = self.token()
+        except HoldfastError as error:
+            if error.retry is Retry.NEVER or isinstance(error, Fenced | Cancelled):
+                self._end(call, error=error)
+            else:
+                self._later(call, error)
+            return connection
+        try:
+            if connection is None or not connection.usable:
+                self._drop(connection)
+                connection = None
+                connection = self._connect(state)
+            self._exchange(state, connection, call, token)
+        except HoldfastError as error:
+            # Whoever answers there is not the one wanted.
+            state.failed(error)
+            self._put_back(call, 0.0, error)
+        except OSError as error:
+            state.failed(error)
+            self._put_back(call, 0.0)
+        return connection
+
+    def _next(self, state: PathState, bulky: bool) -> _Call | None:
+        """Wait for a call that this connection may carry; None when closed."""
+        with self._changed:
+            state.idle += bulky
+            try:
+                while not self._closed:
+                    call, wake_s = self._look(state, bulky)
+                    if call is not None:
+                        state.at_work += call.bulky
+                        if self._queue:
+                            # What was left to this path is another's turn now.
+                            self._changed.notify_all()
+                        return call
+                    self._changed.wait(wake_s)
+            finally:
+                state.idle -= bulky
+        return None
+
+    def _look(self, state: PathState, bulky: bool) -> tuple[_Call | None, float | None]:
+        """A call for this path, or when to look again; None for when something changes."""
+        rest_s = state.rest_s()
+        if rest_s > 0:
+            return None, rest_s
+        now_s = self.now_s()
+        wake_s: float | None = None
+        for call in self._queue:
+            if call.bulky and (not bulky or self._another_is_idler(state)):
+                continue
+            if call.not_before_s <= now_s:
+                self._queue.remove(call)
+                return call, None
+            wake_s = min(wake_s or _WAKE_S, call.not_before_s - now_s)
+        return None, wake_s
+
+    def _another_is_idler(self, state: PathState) -> bool:
+        """Whether a bulky call is left to another path: each gets one before any gets two."""
+        return any(
+            other.idle > 0 and other.at_work < state.at_work and other.rest_s() <= 0
+            for other in self.states
+        )
+
+    def _connect(self, state: PathState) -> Connection:
+        path = state.path
+        connection = Connection(
+            (path.host, path.port), path.source, self.context, self.rate, self.check_peer
+        )
+        with self._changed:
+            self._open.add(connection)
+            if self._closed:
+                connection.cut()
+        return connection
+
+    def _drop(self, connection: Connection | None) -> None:
+        if connection is not None:
+            with self._changed:
+                self._open.discard(connection)
+            connection.close()
+
+    def _exchange(self, state: PathState, connection: Connection, call: _Call, token: str) -> None:
+        began_s = self.now_s()
+        answer = connection.exchange(call.request, token)
+        moved_bytes = len(call.request.body or b"") + len(answer.body)
+        state.went_well(moved_bytes, self.now_s() - began_s)
+        if answer.status < 300:
+            self._end(call, answer)
+            return
+        error = error_of(answer.status, answer.body)
+        defect = isinstance(error, InternalError) and call.tries + 1 >= _DEFECTS_TRIED
+        if answer.status in AGAIN and not defect:
+            self._later(call, error)
+        else:
+            self._end(call, error=error)
+
+    def _later(self, call: _Call, error: HoldfastError) -> None:
+        call.tries += 1
+        pause_s = min(_LONGEST_PAUSE_S, _PAUSE_S * 2.0 ** min(call.tries, 10))
+        self._put_back(call, pause_s * _RANDOM.uniform(0.5, 1.5), error)
+
+    def _put_back(self, call: _Call, pause_s: float, trouble: HoldfastError | None = None) -> None:
+        with self._changed:
+            now_s = self.now_s()
+            call.trouble = trouble or call.trouble
+            call.not_before_s = now_s + pause_s
+            if call.failing_since_s is None:
+                call.failing_since_s = now_s
+            if not self._cancelled or call.last:
+                self._queue.appendleft(call)
+            self._changed.notify_all()
+
+    def _end(
+        self, call: _Call, answer: Response | None = None, error: HoldfastError | None = None
+    ) -> None:
+        with self._changed:
+            call.answer, call.error = answer, error
+            if answer is not None:
+                self._well_s = self.now_s()
+            self._changed.notify_all()
+
+
+def _base64(text: str) -> bytes:
+    try:
+        return base64.b64decode(text, validate=True)
+    except binascii.Error as error:
+        raise ValueError(str(error)) from error

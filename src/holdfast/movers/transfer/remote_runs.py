@@ -1,0 +1,222 @@
+"""Back up to, and restore from, a media server on another machine.
+
+Must not touch the catalog, as `movers.backup_run` and `movers.restore_run`, whose like these are.
+Invariant: whatever happens, no request is on its way when a run returns or raises, and an upload
+that came to no image is given up.
+"""
+
+from __future__ import annotations
+
+from contextlib import contextmanager
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from urllib.parse import urlsplit
+
+from holdfast import __version__
+from holdfast.base.errors import Invalid
+from holdfast.movers.backup_run import require_compression
+from holdfast.movers.drive import drive
+from holdfast.movers.restore_run import require_empty
+from holdfast.movers.transfer.client import DEADLINE_S, TransferLink
+from holdfast.movers.transfer.paths import local_addresses, make_paths
+from holdfast.movers.transfer.rate import RateLimit
+
+if TYPE_CHECKING:
+    import ssl
+    from collections.abc import Callable, Iterator
+
+    from holdfast.base.clock import Clock
+    from holdfast.engine import Counters, Image, RestoreResult
+    from holdfast.movers.backup_run import BackupOrder
+    from holdfast.movers.drive import Drivable, Reporter
+    from holdfast.movers.restore_run import RestoreOrder
+    from holdfast.movers.transfer.paths import Interface
+
+T = TypeVar("T")
+
+DEFAULT_PORT = 443
+
+
+class RemotePool(Protocol):
+    """The engine's view of a pool that is elsewhere."""
+
+    def backup(
+        self,
+        *,
+        paths: list[bytes],
+        source: str,
+        host: str,
+        started_ns: int,
+        exclude: list[str],
+        one_file_system: bool,
+        compression: int,
+        parent: bytes | None,
+        read_all: bool,
+        labels: dict[str, str],
+        software: str,
+    ) -> Drivable[Image]:
+        """Begin to back up."""
+        ...
+
+    def restore(
+        self,
+        manifest: bytes,
+        *,
+        paths: list[bytes],
+        to: bytes,
+        overwrite: str,
+        strip_components: int,
+        verify: bool,
+    ) -> Drivable[RestoreResult]:
+        """Begin to restore."""
+        ...
+
+
+@dataclass(frozen=True)
+class TransferTarget:
+    """A media server, and how to get there.
+
+    Attributes:
+        urls: Where it listens, ``https://address:port`` each.
+        context: Has this machine's certificate and the site's authority.
+        token: Gives a transfer token that is good for a while; asked for each request.
+        remote_pool: The engine's `RemotePool`: makes one of terms and a link.
+        check_peer: Is given the server's certificate in DER; raises if it is not a media server's.
+        sources: This machine's addresses to use; None for all that it has.
+        rate: What may go over all connections together.
+        deadline_s: For how long nothing may go well before a run fails.
+    """
+
+    urls: tuple[str, ...]
+    context: ssl.SSLContext
+    token: Callable[[], str]
+    remote_pool: Callable[[bytes, TransferLink], RemotePool]
+    check_peer: Callable[[bytes], None] = lambda _: None
+    sources: tuple[Interface, ...] | None = None
+    rate: RateLimit = field(default_factory=RateLimit)
+    deadline_s: float = DEADLINE_S
+
+    def link(self) -> TransferLink:
+        """A link over every path that there is.
+
+        Raises:
+            Invalid: A URL is not one, or there is none.
+        """
+        sources = local_addresses() if self.sources is None else self.sources
+        paths = make_paths([_address(url) for url in self.urls], sources)
+        if not paths:
+            raise Invalid("the media server has no address")
+        return TransferLink(
+            paths=paths,
+            context=self.context,
+            token=self.token,
+            check_peer=self.check_peer,
+            rate=self.rate,
+            deadline_s=self.deadline_s,
+        )
+
+
+def remote_backup(
+    target: TransferTarget, order: BackupOrder, clock: Clock, report: Reporter | None = None
+) -> Image:
+    """Back up to a media server, and wait for it.
+
+    The parent is the one that the token names; that of the order is not looked at.
+
+    Returns:
+        The committed image.
+
+    Raises:
+        Cancelled: Interrupted; a second run sends nothing twice.
+        HoldfastError: The backup failed; the pool is as sound as before.
+    """
+    require_compression(order.compression)
+    started_ns = clock.now_ns()
+    with _linked(target) as link:
+        opened = link.open_upload(started_ns, read_all=order.read_all)
+        run = target.remote_pool(opened.terms, link).backup(
+            paths=list(order.paths),
+            source=order.source,
+            host=order.client,
+            started_ns=started_ns,
+            exclude=list(order.exclude),
+            one_file_system=order.one_file_system,
+            compression=order.compression,
+            parent=opened.parent,
+            read_all=order.read_all,
+            labels=dict(order.labels),
+            software=f"holdfast {__version__}",
+        )
+        return drive(_LinkedRun(run, link), report)
+
+
+def remote_restore(
+    target: TransferTarget, order: RestoreOrder, report: Reporter | None = None
+) -> RestoreResult:
+    """Restore from a media server, and wait for it.
+
+    Raises:
+        TargetNotEmpty: The directory holds something, and nobody said what to do with it.
+        Invalid: The target is no directory, or nothing would be left of the paths.
+        Cancelled: Interrupted; what was restored so far stays.
+        HoldfastError: The restore failed.
+    """
+    if order.strip_components < 0:
+        raise Invalid(f"can't strip {order.strip_components} components", "say 0 or more")
+    if order.overwrite is None:
+        require_empty(order.target)
+    with _linked(target) as link:
+        run = target.remote_pool(link.terms(), link).restore(
+            link.manifest(order.image),
+            paths=list(order.paths),
+            to=order.target,
+            overwrite=order.overwrite or "never",
+            strip_components=order.strip_components,
+            verify=order.verify,
+        )
+        return drive(_LinkedRun(run, link), report)
+
+
+@dataclass(frozen=True, slots=True)
+class _LinkedRun(Generic[T]):
+    """A run whose threads may wait for the link: who stops the one stops the other."""
+
+    run: Drivable[T]
+    link: TransferLink
+
+    def counters(self) -> Counters:
+        return self.run.counters()
+
+    def cancel(self) -> None:
+        self.run.cancel()
+        self.link.cancel()
+
+    def wait(self, timeout_s: float, /) -> bool:
+        return self.run.wait(timeout_s)
+
+    def result(self) -> T:
+        return self.run.result()
+
+
+@contextmanager
+def _linked(target: TransferTarget) -> Iterator[TransferLink]:
+    link = target.link()
+    try:
+        yield link
+    except BaseException:
+        link.cancel()
+        link.abandon()
+        raise
+    finally:
+        link.close()
+
+
+def _address(url: str) -> tuple[str, int]:
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname, parts.port
+    except ValueError as error:
+        raise Invalid(f"'{url}' is not where a media server can be") from error
+    if parts.scheme != "https" or not host or parts.path not in ("", "/"):
+        raise Invalid(f"'{url}' is not where a media server can be", "write https://address:port")
+    return host, port or DEFAULT_PORT

@@ -1,0 +1,290 @@
+"""The agent's link: what is tried again, what is raised, and how it is stopped."""
+
+from __future__ import annotations
+
+import threading
+import time
+from pathlib import Path as FilePath
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from holdfast.base.errors import (
+    Cancelled,
+    ChunkMissing,
+    Fenced,
+    Forbidden,
+    InputOutput,
+    IntegrityError,
+    InternalError,
+    NotAuthenticated,
+    Unreachable,
+)
+from holdfast.movers.transfer import client as client_module
+from holdfast.movers.transfer.client import TransferLink
+from holdfast.movers.transfer.paths import Path
+from holdfast.movers.transfer.ports import TransferLimits
+from holdfast.movers.transfer.rate import RateLimit
+from tests.kit.fault_relay import FaultRelay
+from tests.kit.memory_pool import MemoryPool, body_of, name_of, wanted_of
+from tests.kit.transfer_site import TransferSite, transfer_site
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+ONE = b"one" * 100
+LARGE = bytes(range(256)) * 4096
+
+
+@pytest.fixture
+def pool() -> MemoryPool:
+    return MemoryPool()
+
+
+@pytest.fixture
+def site(tmp_path: FilePath, pool: MemoryPool) -> Iterator[TransferSite]:
+    with transfer_site(tmp_path, pool, TransferLimits(sign_of_life_s=0.1)) as made:
+        yield made
+
+
+@pytest.fixture(autouse=True)
+def quick(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(client_module, "_PAUSE_S", 0.01)
+
+
+class Linked:
+    """Links that are closed at the end."""
+
+    def __init__(self, site: TransferSite) -> None:
+        self.site = site
+        self.made: list[TransferLink] = []
+
+    def __call__(self, *paths: Path, **more: Any) -> TransferLink:
+        given = {"token": self.site.token, "deadline_s": 20.0, **more}
+        link = TransferLink(
+            paths=paths or (Path("127.0.0.1", self.site.port),),
+            context=self.site.machines.client("alpha"),
+            **given,
+        )
+        self.made.append(link)
+        return link
+
+
+@pytest.fixture
+def linked(site: TransferSite) -> Iterator[Linked]:
+    made = Linked(site)
+    yield made
+    for link in made.made:
+        link.close()
+
+
+def test_a_backup_goes_over_it_and_a_restore_comes_back(site: TransferSite, linked: Linked) -> None:
+    link = linked()
+    opened = link.open_upload(1, read_all=False)
+    assert (opened.terms, opened.parent) == (b"the terms", None)
+    assert link.missing(name_of(ONE) + name_of(LARGE)) == b"\3"
+    link.send(body_of(ONE))
+    link.send(body_of(LARGE))
+    manifest = link.commit(name_of(ONE) + name_of(LARGE))
+    image = manifest[:32].decode()
+    reading = linked(
+        token=lambda: site.token(verbs=frozenset({"restore"}), images=frozenset({image}))
+    )
+    assert reading.terms() == b"the terms"
+    assert reading.manifest(image) == manifest
+    assert reading.read(wanted_of(LARGE, ONE)) == body_of(LARGE, ONE)
+
+
+def test_many_threads_use_it_at_once(linked: Linked, pool: MemoryPool) -> None:
+    link = linked()
+    link.open_upload(1, read_all=False)
+    chunks = [bytes([one]) * (300_000 + one) for one in range(40)]
+
+    def send(mine: list[bytes]) -> None:
+        for one in mine:
+            assert link.missing(name_of(one)) == b"\1"
+            link.send(body_of(one))
+
+    threads = [threading.Thread(target=send, args=(chunks[at::8],)) for at in range(8)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    link.commit(b"".join(name_of(one) for one in chunks))
+    assert len(pool.chunks) == 40
+
+
+@pytest.mark.parametrize(
+    ("failure", "raised"),
+    [
+        (IntegrityError("it is damaged"), IntegrityError),
+        (Fenced("it is another's"), Fenced),
+        (ChunkMissing("it is gone"), ChunkMissing),
+    ],
+)
+def test_what_will_not_go_well_is_raised_at_once(
+    linked: Linked, pool: MemoryPool, failure: Exception, raised: type[Exception]
+) -> None:
+    link = linked()
+    link.open_upload(1, read_all=False)
+    pool.failures.append(failure)
+    with pytest.raises(raised, match="it is"):
+        link.send(body_of(ONE))
+    assert pool.calls.count("take") == 1
+
+
+def test_what_may_go_well_later_is_tried_again(linked: Linked, pool: MemoryPool) -> None:
+    link = linked()
+    link.open_upload(1, read_all=False)
+    pool.failures += [InputOutput("a hiccup") for _ in range(5)]
+    link.send(body_of(ONE))
+    assert pool.calls.count("take") == 6
+
+
+def test_a_defect_is_tried_again_a_few_times_only(linked: Linked, pool: MemoryPool) -> None:
+    link = linked()
+    link.open_upload(1, read_all=False)
+    pool.failures += [RuntimeError("a defect") for _ in range(9)]
+    with pytest.raises(InternalError, match="the media server failed"):
+        link.send(body_of(ONE))
+    assert pool.calls.count("take") == 3
+
+
+def test_what_keeps_failing_is_raised_when_the_deadline_is_over(
+    linked: Linked, pool: MemoryPool
+) -> None:
+    link = linked(deadline_s=0.5)
+    link.open_upload(1, read_all=False)
+    pool.failures += [InputOutput("a hiccup") for _ in range(999)]
+    with pytest.raises(InputOutput, match="a hiccup"):
+        link.send(body_of(ONE))
+
+
+def test_a_refusal_is_raised_as_what_it_is(site: TransferSite, linked: Linked) -> None:
+    with pytest.raises(Forbidden):
+        linked().manifest("ab" * 16)
+    with pytest.raises(NotAuthenticated):
+        linked(token=lambda: "x.y").terms()
+    with pytest.raises(Forbidden, match="came with it"):
+        linked(token=lambda: site.token("beta")).terms()
+
+
+def test_a_token_that_can_not_be_had_for_a_moment_is_asked_for_again(
+    site: TransferSite, linked: Linked
+) -> None:
+    away = [Unreachable("the master is away")] * 3
+
+    def token() -> str:
+        if away:
+            raise away.pop()
+        return site.token()
+
+    assert linked(token=token).terms() == b"the terms"
+
+
+def test_a_job_that_was_given_to_another_is_told_at_once(linked: Linked) -> None:
+    def token() -> str:
+        raise Fenced("job 1 is another's")
+
+    with pytest.raises(Fenced):
+        linked(token=token).terms()
+
+
+def test_a_server_that_is_not_the_one_wanted_is_told_nothing(linked: Linked) -> None:
+    seen: list[bytes] = []
+
+    def check(der: bytes) -> None:
+        seen.append(der)
+        raise NotAuthenticated("this is no media server")
+
+    with pytest.raises(NotAuthenticated, match="no media server"):
+        linked(check_peer=check, deadline_s=0.3).terms()
+    assert seen[0]
+
+
+def test_a_server_that_comes_back_is_found_again(
+    site: TransferSite, linked: Linked, pool: MemoryPool
+) -> None:
+    link = linked()
+    assert link.terms() == b"the terms"
+    port = site.port
+    site.stop()
+    site.start(port=port)
+    assert link.terms() == b"the terms"
+
+
+def test_closing_wakes_whoever_waits(linked: Linked, pool: MemoryPool) -> None:
+    link = linked()
+    link.open_upload(1, read_all=False)
+    pool.gate.clear()
+    raised: list[BaseException] = []
+
+    def send() -> None:
+        try:
+            link.send(body_of(ONE))
+        except Cancelled as error:
+            raised.append(error)
+
+    threads = [threading.Thread(target=send) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    while "take" not in pool.calls:
+        pass
+    began_s = time.monotonic()
+    link.cancel()
+    for thread in threads:
+        thread.join(5)
+    assert len(raised) == 4
+    assert time.monotonic() - began_s < 2
+    with pytest.raises(Cancelled):
+        link.missing(name_of(ONE))
+    pool.gate.set()
+    link.abandon()
+    assert pool.abandoned() == [True]
+    link.close()
+
+
+def test_a_rate_holds_for_what_is_sent(linked: Linked) -> None:
+    link = linked(rate=RateLimit(4 << 20))
+    link.open_upload(1, read_all=False)
+    began_s = time.monotonic()
+    link.send(body_of(LARGE))
+    link.send(body_of(LARGE[::-1]))
+    link.send(body_of(LARGE[1:] + b"."))
+    assert time.monotonic() - began_s > 0.5
+
+
+def test_a_path_that_is_dead_leaves_its_work_to_the_others(
+    site: TransferSite, linked: Linked, pool: MemoryPool
+) -> None:
+    relays = [FaultRelay(site.port, seed, most=0) for seed in range(2)]
+    link = linked(*(Path("127.0.0.1", relay.port) for relay in relays), Path("127.0.0.1", 1))
+    link.open_upload(1, read_all=False)
+    chunks = [one.to_bytes(4, "little") * 100_000 for one in range(24)]
+    for number, one in enumerate(chunks):
+        link.send(body_of(one))
+        if number == 12:
+            relays[0].cut_off(3600)
+    link.commit(b"".join(name_of(one) for one in chunks))
+    first, second, nowhere = link.states
+    assert min(first.moved_bytes, second.moved_bytes) > 400_000
+    assert (nowhere.moved_bytes, nowhere.failures > 0) == (0, True)
+    for relay in relays:
+        relay.close()
+
+
+def test_a_path_that_comes_back_is_used_again(
+    site: TransferSite, linked: Linked, pool: MemoryPool
+) -> None:
+    relays = [FaultRelay(site.port, seed, most=0) for seed in range(2)]
+    link = linked(*(Path("127.0.0.1", relay.port) for relay in relays))
+    link.open_upload(1, read_all=False)
+    relays[0].cut_off(0.3)
+    until_s = time.monotonic() + 20
+    number = 0
+    while not link.states[0].moved_bytes and time.monotonic() < until_s:
+        number += 1
+        link.send(body_of(number.to_bytes(4, "little") * 10_000))
+    assert link.states[0].moved_bytes
+    for relay in relays:
+        relay.close()
