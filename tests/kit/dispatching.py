@@ -10,7 +10,8 @@ from holdfast.base import labels
 from holdfast.base.clock import to_ns
 from holdfast.control.catalog import Catalog
 from holdfast.control.database import facts
-from holdfast.control.dispatch import Agenda, Dispatcher, HistoryBook, Queue
+from holdfast.control.dispatch import Agenda, Dispatcher, HistoryBook, Presence, Queue
+from holdfast.control.dispatch.presence import NOBODY
 from holdfast.control.jobs import LEASE, JobBook, Retrying, Sort, Wanted
 from holdfast.control.policies import PolicyBook
 from holdfast.wire.messages import BackupWork, ImageNote, WorkEnded, WorkError, WorkProgress
@@ -38,6 +39,7 @@ class Stage:
     clock: FakeClock = field(default_factory=FakeClock)
     slots: int = 2
     images: int = 0
+    presence: Presence = NOBODY
 
     def __post_init__(self) -> None:
         self.policies = PolicyBook(self.database, self.clock)
@@ -63,7 +65,7 @@ class Stage:
             jobs=self.jobs,
             catalog=self.catalog,
             agenda=agenda,
-            queue=Queue(self.jobs, UTC, {"default": self.slots}),
+            queue=Queue(self.jobs, UTC, {"default": self.slots}, lambda: self.presence),
             lease_s=LEASE.total_seconds(),
         )
         return self.dispatcher.start(self.find)

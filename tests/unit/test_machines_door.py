@@ -87,7 +87,7 @@ def test_a_machine_joins_and_is_there_with_what_it_says(door: Door, tmp_path: Pa
         assert one.addresses == ("127.0.0.1",)
         assert "/" in one.drives
         assert one.software.startswith("holdfast ")
-        assert door.machines.drives(WEB1) == one.drives
+        assert door.machines.standing.drives == {"web1": one.drives}
     door.await_nobody()
 
 
@@ -246,6 +246,19 @@ def test_who_is_revoked_is_out_at_once_and_ends(door: Door, tmp_path: Path) -> N
         error = machine.await_end()
     assert isinstance(error, NotAuthenticated)
     assert "machine token --name web1" in str(error.hint)
+
+
+def test_a_certificate_that_is_not_taken_ends_the_machine(door: Door, tmp_path: Path) -> None:
+    home = door.joined(tmp_path / "web1")
+    elsewhere = Authority.create("f" * 32, SystemClock().now())
+    key = home.identity.key
+    pem = elsewhere.issue(
+        key.csr_pem(), MachineRole.AGENT, "web1", SystemClock().now(), timedelta(days=7)
+    ).pem
+    with running(machine_home.renewed(home, pem)) as machine:
+        error = machine.await_end()
+    assert isinstance(error, NotAuthenticated)
+    assert "does not take the certificate" in error.message
 
 
 def test_who_another_process_revokes_is_out_within_moments(

@@ -75,6 +75,28 @@ async def body_of(answer: aiohttp.ClientResponse) -> bytes:
     return bytes(found)
 
 
+async def require_answer(http: aiohttp.ClientSession, url: str, context: ssl.SSLContext) -> None:
+    """Ask a master what it tells everybody.
+
+    Raises:
+        Unreachable: It does not answer.
+        aiohttp.ClientError, OSError: It can't be reached.
+    """
+    async with http.get(f"{url}/v1/authority", ssl=context, timeout=timeout()) as answer:
+        await body_of(answer)
+        if answer.status != 200:
+            raise Unreachable(f"{url} does not answer as a master does (status {answer.status})")
+
+
+def not_taken(url: str) -> NotAuthenticated:
+    """A door hangs up on who shows this machine's certificate."""
+    return NotAuthenticated(
+        f"{url} does not take the certificate of this machine",
+        "it may have ended, or be of another site: join anew with a token that was made for "
+        "this machine's name",
+    )
+
+
 def in_words(error: BaseException, url: str) -> HoldfastError:
     """What went wrong with a master."""
     if isinstance(error, HoldfastError):
@@ -114,11 +136,7 @@ def _of_certificate(error: Exception, url: str) -> HoldfastError:
 def _of_tls(error: ssl.SSLError, url: str) -> HoldfastError:
     reason = error.reason or ""
     if "ALERT" in reason:
-        return NotAuthenticated(
-            f"{url} does not take the certificate of this machine ({reason.lower()})",
-            "it may have ended, or be of another site: join anew with a token that was made for "
-            "this machine's name",
-        )
+        return not_taken(url)
     return Unreachable(
         f"what answers at {url} does not speak as a master does to machines ({reason.lower()})",
         "the port has to be that of serve.machines",

@@ -37,7 +37,7 @@ from holdfast.movers import dialling, joining, machine_home
 from holdfast.movers.drives import local_drives
 from holdfast.movers.remote_agent import Hands, find_out, no_movers
 from holdfast.wire import sessions
-from holdfast.wire.identity import client_context, use
+from holdfast.wire.identity import client_context, first_context, use
 from holdfast.wire.messages import Answer, WorkEnded, WorkError, WorkProgress
 from holdfast.wire.problem import error_of
 from holdfast.wire.sessions import Closed
@@ -122,13 +122,15 @@ class MachineSession:
         key = message.job_id, message.fence
         if self._out:
             return Answer.FENCED
-        if isinstance(message, WorkProgress) and (self._stopping or key in self._told_to_stop):
+        if isinstance(message, WorkProgress) and self._stopping:
             return Answer.STOP
         if isinstance(message, WorkEnded):
             message = self._as_it_was(message)
         number = next(self._numbers)
         answer: Answer = self._answer_to(number, sessions.Tell(number, message))
-        if isinstance(message, WorkEnded):
+        if answer is Answer.STOP:
+            self._told_to_stop.add(key)
+        elif isinstance(message, WorkEnded):
             self._told_to_stop.discard(key)
         return answer
 
@@ -253,6 +255,23 @@ class MachineSession:
             raise dialling.in_words(error, url) from error
 
     async def _dial(self, http: aiohttp.ClientSession, url: str) -> _Socket:
+        """Open the connection.
+
+        A door that does not take our certificate says so in TLS 1.3 only after the handshake, and
+        all that is seen here is that it hangs up. So does a master that is killed just then: that
+        it hangs up twice, and answers who shows nothing, tells the one from the other.
+        """
+        try:
+            return await self._connect(http, url)
+        except (aiohttp.ServerDisconnectedError, ConnectionResetError) as error:
+            who = self.identity
+            await dialling.require_answer(http, url, first_context(who.authority_pem, who.site_id))
+            try:
+                return await self._connect(http, url)
+            except (aiohttp.ServerDisconnectedError, ConnectionResetError):
+                raise dialling.not_taken(url) from error
+
+    async def _connect(self, http: aiohttp.ClientSession, url: str) -> _Socket:
         # A refusal is told in the body of the answer, which a WebSocket's client does not read.
         try:
             return await http.ws_connect(
@@ -301,8 +320,6 @@ class MachineSession:
             match message:
                 case sessions.Offer():
                     self._hands.take(message)
-                case sessions.Stop(job, fence):
-                    self._told_to_stop.add((job, fence))
                 case sessions.Answered(number, answer, error):
                     self._settle(number, answer, error)
                 case sessions.Report(number, report, error):

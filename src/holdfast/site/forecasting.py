@@ -15,8 +15,8 @@ from holdfast.control.dispatch import HistoryBook, Roster
 from holdfast.control.dispatch.roster import slots_of
 from holdfast.control.jobs import JobKind, JobState, Outcome, Sort, Wanted
 from holdfast.control.schedule import Demand, Timetable, forecast
-from holdfast.movers.drives import local_paths
 from holdfast.site.master import STORAGE_UNIT
+from holdfast.site.whose_drives import drives_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -59,7 +59,8 @@ def upcoming(
     if only is not None:
         master.policies.get(only)
     policies = [one.policy for one in master.policies.snapshot().policies.values()]
-    roster = Roster(policies, master.policies.known_clients().names, local_paths)
+    drives = drives_of(master.machines.standing)
+    roster = Roster(policies, master.policies.known_clients().names, drives)
     entries = [
         entry for name in roster.policies if (entry := roster.entry(name, since)) is not None
     ]

@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from holdfast.base.settings import Settings
     from holdfast.control.catalog import Catalog
     from holdfast.control.database import Database
+    from holdfast.site.machines import Machines
     from holdfast.site.secrets import SecretSource
 
 
@@ -53,6 +54,7 @@ class Master:
         policies: What is protected, and everything they ever said.
         jobs: What is to be done, and what came of it.
         zone: Of schedules that name none, and of the calendar of retention.
+        spoken_to: Machines, while this process speaks to them.
         news: To be called when something was asked for; whoever serves this master has it look.
     """
 
@@ -72,6 +74,7 @@ class Master:
         self.jobs = JobBook(self.database, self.clock, retrying)
         self.zone: tzinfo = self.settings.zone("site.zone") or machine_zone()
         self.news: Callable[[], None] = _nobody
+        self.spoken_to: Machines | None = None
         self.logins = ProviderLogins(
             self.database, self.clock, self.access, _registration(self.settings), _http
         )

@@ -23,7 +23,7 @@ from holdfast.control.policies import (
     errors_of,
     review,
 )
-from holdfast.site.probing import SiteProbe
+from holdfast.site.probing import Remote, SiteProbe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -101,7 +101,7 @@ def prepare(
 
 def _look(master: Master, policies: Sequence[Policy], site: SiteFacts) -> list[Finding]:
     """Look at clients and storage for some policies, for as long as somebody may wait."""
-    probe = SiteProbe(master.site)
+    probe = SiteProbe(master.site, remote=_remote(master))
     found: list[Finding] = []
     active = [one for one in policies if one.active]
     for number, policy in enumerate(active):
@@ -111,6 +111,12 @@ def _look(master: Master, policies: Sequence[Policy], site: SiteFacts) -> list[F
             break
         found += check_live(policy, site.clients.of(policy), probe)
     return found
+
+
+def _remote(master: Master) -> Remote:
+    agents = master.machines.standing().agents
+    spoken_to = master.spoken_to
+    return Remote(agents, None if spoken_to is None else spoken_to.look)
 
 
 def apply(

@@ -1,6 +1,6 @@
-"""Who looks for a policy's live checks: this machine, its pool and its catalog.
+"""Who looks for a policy's live checks: this machine, others that have joined, pool and catalog.
 
-Must not judge what is seen. One machine is all there is: others can't be reached yet.
+Must not judge what is seen.
 """
 
 from __future__ import annotations
@@ -8,7 +8,7 @@ from __future__ import annotations
 import os
 import shutil
 import time
-from dataclasses import replace
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from holdfast.base.errors import Unreachable, WrongKey, storage_error
@@ -17,13 +17,14 @@ from holdfast.control.policies import PastBackup, Room
 from holdfast.movers.probe import look
 from holdfast.site import places
 from holdfast.vault import try_writing
+from holdfast.wire.looking import LookReport, Trouble
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from holdfast.base.ids import SourceName
     from holdfast.site.site import Site
-    from holdfast.wire.looking import LookOrder, LookReport
+    from holdfast.wire.looking import LookOrder
 
 
 PATIENCE_S = 20.0
@@ -37,16 +38,39 @@ def this_client() -> ClientName:
     return ClientName(os.uname().nodename)
 
 
+@dataclass(frozen=True, slots=True)
+class Remote:
+    """Machines that have joined.
+
+    Attributes:
+        agents: Their names, as those of clients.
+        look: Has one look at its files; None where nobody here speaks to them.
+    """
+
+    agents: frozenset[ClientName]
+    look: Callable[[ClientName, LookOrder], LookReport] | None
+
+
+NOBODY = Remote(frozenset(), None)
+
+
 class SiteProbe:
     """Looks at this machine and the site's pool. Remembers what it saw: make one for each check."""
 
-    def __init__(self, site: Site, now_s: Callable[[], float] = time.monotonic) -> None:
+    def __init__(
+        self,
+        site: Site,
+        now_s: Callable[[], float] = time.monotonic,
+        remote: Remote = NOBODY,
+    ) -> None:
         """Prepare.
 
         Args:
             site: Whose pool and catalog.
             now_s: A clock that only goes forward, in seconds.
+            remote: Machines that have joined.
         """
+        self._remote = remote
         self._site = site
         self._now_s = now_s
         self._ends_s = now_s() + PATIENCE_S
@@ -60,21 +84,34 @@ class SiteProbe:
         return self._now_s() >= self._ends_s
 
     def look(self, client: ClientName, order: LookOrder) -> LookReport:
-        """Look at files of this machine, as this process.
+        """Look at files of this machine, as this process; have another that has joined look.
 
         Raises:
-            Unreachable: It is another machine.
+            Unreachable: It is another machine, and has not joined.
         """
+        if client in self._remote.agents:
+            return self._ask(client, order)
         if client != this_client():
             raise Unreachable(
                 f"'{client}' is not this machine, which is '{this_client()}', and has no agent",
-                "back it up by a site of its own, or make the policy inactive until it has one",
+                "have it join (holdfast machine token), or make the policy inactive until it has",
             )
         if order not in self._reports:
-            left_s = max(self._ends_s - self._now_s(), _LEAST_S)
-            bounded = replace(order, within_s=min(order.within_s, left_s))
-            self._reports[order] = look(bounded)
+            self._reports[order] = look(self._bounded(order))
         return self._reports[order]
+
+    def _ask(self, client: ClientName, order: LookOrder) -> LookReport:
+        if self._remote.look is None:
+            return _not_seen(client, "this command speaks to no machines: the site is not served")
+        try:
+            return self._remote.look(client, self._bounded(order))
+        except Unreachable as error:
+            # It comes back, and its backups wait for that.
+            return _not_seen(client, error.message)
+
+    def _bounded(self, order: LookOrder) -> LookOrder:
+        left_s = max(self._ends_s - self._now_s(), _LEAST_S)
+        return replace(order, within_s=min(order.within_s, left_s))
 
     def room(self, storage_unit: str) -> Room:  # noqa: ARG002 - there is one
         """Try to write to the pool.
@@ -105,6 +142,16 @@ class SiteProbe:
                 for one in self._site.catalog.images(source)
             ]
         return self._history[source]
+
+
+def _not_seen(client: ClientName, why: str) -> LookReport:
+    trouble = Trouble(
+        "warning",
+        "not-connected",
+        f"nothing of it was looked at: {why}",
+        f"its backups wait until machine '{client}' is connected",
+    )
+    return LookReport("nobody", (trouble,))
 
 
 def _free_bytes(place: str) -> int | None:

@@ -15,9 +15,9 @@ from holdfast.control.dispatch.roster import WHOLE
 from holdfast.control.jobs import JobKind, NewJob
 from holdfast.control.schedule import BackupKind
 from holdfast.movers.backup_run import DEFAULT_COMPRESSION, absolute_paths
-from holdfast.movers.drives import local_paths
 from holdfast.site.master import STORAGE_UNIT
 from holdfast.site.probing import this_client
+from holdfast.site.whose_drives import drives_of
 from holdfast.wire.messages import BackupWork, RestoreWork
 
 if TYPE_CHECKING:
@@ -44,7 +44,8 @@ def job_of(
         Invalid: It is for no such client.
     """
     stored = master.policies.get(policy)
-    roster = Roster([stored.policy], master.policies.known_clients().names, local_paths)
+    drives = drives_of(master.machines.standing)
+    roster = Roster([stored.policy], master.policies.known_clients().names, drives)
     return by_hand(
         roster,
         policy,

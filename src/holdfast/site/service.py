@@ -18,10 +18,11 @@ from holdfast.control.database import Leadership, facts
 from holdfast.control.dispatch import Agenda, Dispatcher, HistoryBook, Queue
 from holdfast.control.jobs import LEASE
 from holdfast.movers.agent import Agent
-from holdfast.movers.drives import local_paths
 from holdfast.site.chores import Chores
 from holdfast.site.master import STORAGE_UNIT
+from holdfast.site.remote_work import RemoteWork
 from holdfast.site.steward import Steward
+from holdfast.site.whose_drives import drives_of
 
 if TYPE_CHECKING:
     from holdfast.base.ids import ImageId
@@ -46,7 +47,7 @@ class Service:
             machines: Those of the site that are spoken to, if any are.
         """
         self._master = master
-        self._machines = machines
+        self._remote = RemoteWork(master, machines)
         self._leadership = Leadership(master.database)
         self._stop = threading.Event()
         self._idle = threading.Event()
@@ -98,8 +99,7 @@ class Service:
         for job in dispatcher.start(self._committed):
             _LOG.warning("job %s was at work when a master ended: it is %s", job.id, job.status)
         self._dispatcher = dispatcher
-        if self._machines is not None:
-            self._machines.hear = dispatcher.hear
+        self._remote.begin(dispatcher)
         _LOG.info("this master is the active one")
         try:
             while not self._stop.is_set() and self._leadership.held():
@@ -107,8 +107,7 @@ class Service:
                 dispatcher.wake.wait(self._pause_s(dispatcher))
         finally:
             self._dispatcher = None
-            if self._machines is not None:
-                self._machines.end_leading()
+            self._remote.end()
             self._wind_up()
             self._leadership.release()
 
@@ -138,7 +137,8 @@ class Service:
             HistoryBook(master.database),
             master.catalog,
             zone,
-            local_paths,
+            drives_of(lambda: self._remote.standing),
+            lambda: self._remote.drives_version,
         )
         return Dispatcher(
             site_id=facts.site_id(master.database),
@@ -147,13 +147,16 @@ class Service:
             jobs=master.jobs,
             catalog=master.catalog,
             agenda=agenda,
-            queue=Queue(master.jobs, zone, slots),
+            queue=Queue(master.jobs, zone, slots, self._remote.presence),
             lease_s=LEASE.total_seconds(),
         )
 
     # -- workers --------------------------------------------------------------------------
 
     def _put_to_work(self, dispatcher: Dispatcher, offer: WorkOffer) -> None:
+        if self._remote.takes(offer):
+            self._remote.hand_over(dispatcher, offer)
+            return
         agent = Agent(
             self._master.site.commit, self._master.site.restore, Steward(self._master), dispatcher
         )

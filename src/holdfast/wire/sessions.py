@@ -10,7 +10,7 @@ has to be of its type and within its bounds, whoever says it, or the message is 
       hello  ─────────────────────────>     who, which versions, what is at work
            <─────────────────────────  welcome, or the end of the session
       heartbeat <─────────────────────> heartbeat
-           <─────────────────────────  offer, stop
+           <─────────────────────────  offer
       tell   ─────────────────────────>     about a job, as in `messages`
            <─────────────────────────  answer
       ask    <─────────────────────────> report     something to be looked at, or handed over
@@ -116,14 +116,6 @@ class Offer:
 
 
 @dataclass(frozen=True, slots=True)
-class Stop:
-    """A job is to be stopped, without waiting for its next report."""
-
-    job_id: int
-    fence: int
-
-
-@dataclass(frozen=True, slots=True)
 class Tell:
     """What a worker says of a job; has to be answered."""
 
@@ -173,7 +165,7 @@ class Heartbeat:
     load: dict[str, float] = field(default_factory=dict)
 
 
-Message: TypeAlias = Hello | Welcome | Offer | Stop | Tell | Answered | Ask | Report | Heartbeat
+Message: TypeAlias = Hello | Welcome | Offer | Tell | Answered | Ask | Report | Heartbeat
 
 
 def agree(ours: tuple[int, int], theirs: tuple[int, int]) -> int:
@@ -302,7 +294,6 @@ _READERS: dict[str, Callable[[Reader], Message]] = {
         given.count("protocol"), given.number("heartbeat_s"), given.number("lease_s")
     ),
     "offer": _offer,
-    "stop": lambda given: Stop(given.count("job_id"), given.count("fence")),
     "tell": _tell,
     "answered": _answered,
     "ask": lambda given: Ask(given.count("id"), given.record("order")),

@@ -29,6 +29,8 @@ class Kind(enum.StrEnum):
     little to go without comes first, and what whole sites wait for comes last.
     """
 
+    MACHINE_SESSION = "machine-session"
+    """There, or not: what is there takes any number of jobs, as far as that goes."""
     POLICY_JOBS = "policy-jobs"
     CLIENT_STREAMS = "client-streams"
     MEDIA_SERVER_SLOTS = "media-server-slots"
@@ -51,6 +53,7 @@ class Kind(enum.StrEnum):
 
 
 _WORDS = {
+    Kind.MACHINE_SESSION: ("machine", "sessions", "held"),
     Kind.POLICY_JOBS: ("policy", "jobs", "running"),
     Kind.CLIENT_STREAMS: ("client", "streams", "in use"),
     Kind.MEDIA_SERVER_SLOTS: ("media server", "slots", "in use"),

@@ -8,6 +8,8 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from holdfast.control.broker.needs import Kind
+
 if TYPE_CHECKING:
     from collections.abc import Iterable
 
@@ -58,6 +60,8 @@ def explain(needs: Iterable[tuple[Account, int]], place: Place) -> Wait:
 
 
 def _never(account: Account, amount: int) -> str:
+    if account.resource.kind is Kind.MACHINE_SESSION:
+        return f"{account.resource} to connect"
     units = account.resource.kind.units
     if account.limit == 0:
         return f"{account.resource} takes no jobs: its limit is 0 {units}"

@@ -8,7 +8,8 @@ from holdfast.control.dispatch.agenda import Agenda
 from holdfast.control.dispatch.by_hand import by_hand
 from holdfast.control.dispatch.dispatcher import Dispatcher
 from holdfast.control.dispatch.histories import HistoryBook
+from holdfast.control.dispatch.presence import Presence
 from holdfast.control.dispatch.queue import Queue
 from holdfast.control.dispatch.roster import Roster
 
-__all__ = ["Agenda", "Dispatcher", "HistoryBook", "Queue", "Roster", "by_hand"]
+__all__ = ["Agenda", "Dispatcher", "HistoryBook", "Presence", "Queue", "Roster", "by_hand"]

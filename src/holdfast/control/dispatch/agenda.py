@@ -41,6 +41,11 @@ _LOG = logging.getLogger("holdfast.dispatch")
 _UNENDED = (JobState.QUEUED, JobState.ACTIVE, JobState.ENDING)
 
 
+def _always_the_same() -> object:
+    """For a site whose machines are this one alone."""
+    return None
+
+
 class Agenda:
     """Policies, and what was handled of them. Not thread-safe.
 
@@ -56,6 +61,7 @@ class Agenda:
         catalog: Catalog,
         site_zone: tzinfo,
         drives: Callable[[ClientName], Sequence[str]],
+        drives_version: Callable[[], object] = _always_the_same,
     ) -> None:
         """Know nothing yet.
 
@@ -66,7 +72,9 @@ class Agenda:
             catalog: Knows the images that a cumulative incremental is compared with.
             site_zone: The zone of schedules that name none.
             drives: Where a client's local file systems are mounted.
+            drives_version: Something else whenever that may have changed of a machine elsewhere.
         """
+        self._drives_version = drives_version
         self._policies = policies
         self._jobs = jobs
         self._histories = histories
@@ -88,7 +96,7 @@ class Agenda:
         """Take over what changed in policies and clients; little is done where nothing did."""
         snapshot = self._policies.snapshot()
         clients = self._policies.known_clients()
-        version = snapshot.generation, clients.names
+        version = snapshot.generation, clients.names, self._drives_version()
         if version == self._version:
             return
         policies = (one.policy for one in snapshot.policies.values())

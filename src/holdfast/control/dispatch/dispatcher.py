@@ -80,7 +80,9 @@ class Dispatcher:
         self._looked_s = 0.0
 
     def start(self, committed: Callable[[set[str]], dict[str, ImageId]]) -> list[Job]:
-        """Take up what a master before left, whose workers ended with it.
+        """Take up what a master before left, whose workers ended with it, but for machines' own.
+
+        Jobs that machines are at work on stay theirs until their leases end.
 
         Args:
             committed: Has the catalog know the images that some jobs made, by label, and tells
@@ -100,7 +102,12 @@ class Dispatcher:
             job = at_work[label]
             result = hearing.of_image(self.catalog.image(image))
             done.append(self.jobs.end(job.id, job.fence, result))
-        return done + self.jobs.recover()
+        presence = self.queue.presence
+        lost = self.jobs.recover(presence.agents)
+        for one in self.jobs.at_work():
+            if presence.is_remote(one):
+                self.queue.adopt(one)
+        return done + lost
 
     def ask(self) -> None:
         """Have the next turn look at everything, at once: somebody asked for something."""

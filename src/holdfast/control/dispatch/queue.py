@@ -14,16 +14,19 @@ from typing import TYPE_CHECKING
 
 from holdfast.base.errors import HoldfastError, WrongState
 from holdfast.control.broker import Broker, Kind, Request, Resource
+from holdfast.control.dispatch.presence import NOBODY, Presence, session_of
 from holdfast.control.dispatch.roster import needs_of
 from holdfast.control.dispatch.windows import Windows
+from holdfast.control.jobs import Ready
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Callable, Mapping
     from datetime import datetime, tzinfo
 
     from holdfast.base.ids import JobId, PolicyName, SourceName
+    from holdfast.control.broker import Need
     from holdfast.control.dispatch.roster import Roster
-    from holdfast.control.jobs import Granted, JobBook, Ready
+    from holdfast.control.jobs import Granted, Job, JobBook
 
     Slot = tuple[PolicyName | None, str | None]
 
@@ -36,14 +39,23 @@ EXPLAIN_EVERY = timedelta(seconds=5)
 class Queue:
     """Who waits, and for what. Not thread-safe."""
 
-    def __init__(self, jobs: JobBook, site_zone: tzinfo, slots: Mapping[str, int]) -> None:
+    def __init__(
+        self,
+        jobs: JobBook,
+        site_zone: tzinfo,
+        slots: Mapping[str, int],
+        presence: Callable[[], Presence] = Presence,
+    ) -> None:
         """Begin with nobody.
 
         Args:
             jobs: The book.
             site_zone: The zone of schedules that name none.
             slots: How many jobs a storage unit takes at once, by its name.
+            presence: Which machines there are now, and which are connected.
         """
+        self._look_who_is_there = presence
+        self._presence = NOBODY
         self._jobs = jobs
         self._broker = Broker()
         for unit, count in slots.items():
@@ -62,10 +74,35 @@ class Queue:
     def step(self, now: datetime, roster: Roster) -> list[Granted]:
         """Look at who waits, and let begin what can."""
         self._take_limits(roster)
+        self._take_presence()
         self._line_up()
         self._good_until = self._look_at_windows(now, roster)
         self._looked_at = now
         return self._give(now)
+
+    def adopt(self, job: Job) -> None:
+        """Count in a job that a machine is at work on, since before there was this queue."""
+        self._take_presence()
+        known = Ready(
+            job.id,
+            job.kind,
+            job.policy,
+            job.schedule,
+            job.client,
+            job.source,
+            job.storage_unit,
+            job.priority,
+            job.queued_at,
+            job.due_at,
+        )
+        self._broker.adopt(job.id, self._needs(known))
+        self._at_work[job.id] = known
+        self._fences[job.id] = job.fence
+
+    @property
+    def presence(self) -> Presence:
+        """Which machines there are, as of now."""
+        return self._look_who_is_there()
 
     def give_out_freed(self, now: datetime) -> list[Granted] | None:
         """Let begin, of those that waited at the last step, what can; cheap, however many wait.
@@ -135,6 +172,23 @@ class Queue:
             self._broker.set_limit(resource, limit)
         self._roster = roster
 
+    def _take_presence(self) -> None:
+        """Let jobs of machines that are not there wait for them."""
+        before, now = self._presence, self._look_who_is_there()
+        if before == now:
+            return
+        self._presence = now
+        for client in before.agents | now.agents:
+            away = client in now.agents and client not in now.connected
+            self._broker.set_limit(session_of(client), 0 if away else None)
+        changed = before.agents ^ now.agents
+        for one in self._ready.values() if changed else ():
+            if one.client in changed and one.id not in self._waiting_for_window:
+                self._submit(one)
+
+    def _needs(self, job: Ready) -> tuple[Need, ...]:
+        return (*self._presence.needs(job), *needs_of(job))
+
     def _line_up(self) -> None:
         """Have the same jobs in line as the book has."""
         there = self._jobs.ready_ids()
@@ -152,7 +206,7 @@ class Queue:
 
     def _submit(self, job: Ready) -> None:
         self._waiting_for_window.pop(job.id, None)
-        self._broker.submit(Request(job.id, needs_of(job), job.priority, job.queued_at))
+        self._broker.submit(Request(job.id, self._needs(job), job.priority, job.queued_at))
 
     def _look_at_windows(self, now: datetime, roster: Roster) -> datetime | None:
         """Keep jobs from beginning while the windows of their schedules are closed.

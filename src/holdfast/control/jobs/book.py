@@ -17,18 +17,18 @@ import sqlalchemy as sa
 from holdfast.base.clock import to_ns
 from holdfast.base.errors import WrongState
 from holdfast.control.jobs import enqueue, history, life, queue, store
-from holdfast.control.jobs.job import JobState, Remark, Severity
+from holdfast.control.jobs.job import JobKind, JobState, Remark, Severity
 from holdfast.control.jobs.life import Retrying
 from holdfast.control.jobs.questions import JobQuestions
 from holdfast.control.jobs.queue import AT_WORK
 from holdfast.control.jobs.schema import jobs
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
     from datetime import datetime
 
     from holdfast.base.clock import Clock
-    from holdfast.base.ids import JobId
+    from holdfast.base.ids import ClientName, JobId
     from holdfast.control.database import Database
     from holdfast.control.jobs.enqueue import Enqueued, NewJob
     from holdfast.control.jobs.job import Asked, Job
@@ -266,14 +266,19 @@ class JobBook(JobQuestions):
         why = "nothing was heard of its worker since {heard:%Y-%m-%d %H:%M:%S} UTC"
         return self._lose(now, why, late, at_once=False)
 
-    def recover(self) -> list[Job]:
-        """Give up on every worker, as they ended with the master that is starting now.
+    def recover(self, elsewhere: Collection[ClientName] = ()) -> list[Job]:
+        """Give up on every worker that ended with the master that was before this one.
+
+        Args:
+            elsewhere: Clients whose backups are done by machines of their own, which did not.
 
         Returns:
             The jobs as they have become: queued once more, or ended.
         """
         why = "the master server ended while it was at work"
-        return self._lose(self._clock.now(), why, at_once=True)
+        backup = str(JobKind.BACKUP)
+        here = sa.not_(sa.and_(jobs.c.kind == backup, jobs.c.client.in_(sorted(elsewhere))))
+        return self._lose(self._clock.now(), why, here, at_once=True)
 
     def clock_was_set(self) -> None:
         """Judge nobody by what the clock said before it was set.

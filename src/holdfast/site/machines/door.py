@@ -53,6 +53,7 @@ T = TypeVar("T")
 
 HELLO_S: Final = 10.0
 LOOK_S: Final = 1.0
+DRIVES_EVERY_S: Final = 600.0
 THREADS: Final = 16
 _BACKLOG: Final = 512
 _START_S: Final = 30.0
@@ -250,7 +251,8 @@ class Door:
     async def look_after(self, context: ssl.SSLContext, ends_ns: int) -> None:
         """What is to be done again and again while the door is open."""
         machines = self._machines
-        since_s, life_ns = 0.0, int(machines.life.total_seconds() * 1e9)
+        since_s = drives_s = 0.0
+        life_ns = int(machines.life.total_seconds() * 1e9)
         while True:
             await asyncio.sleep(LOOK_S)
             await self._in_thread(machines.look_after)
@@ -259,6 +261,11 @@ class Door:
                 since_s = 0.0
                 with contextlib.suppress(HoldfastError):
                     await self._in_thread(machines.note_seen)
+            drives_s += LOOK_S
+            if drives_s >= DRIVES_EVERY_S:
+                drives_s = 0.0
+                with contextlib.suppress(HoldfastError):
+                    await self._in_thread(machines.ask_drives)
             if ends_ns - machines.master.clock.now_ns() < life_ns / 3:
                 identity = machines.own_identity()
                 use(context, identity)

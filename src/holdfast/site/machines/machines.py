@@ -19,7 +19,9 @@ from holdfast.base.ids import JobId
 from holdfast.control.jobs import JobKind
 from holdfast.control.machines import Said, Standing
 from holdfast.site.machines.sessions import Sessions
+from holdfast.wire.fields import Reader
 from holdfast.wire.identity import Identity, MachineKey, MachineRole, machine_name
+from holdfast.wire.looking import LookReport
 from holdfast.wire.messages import Answer, ImageNote, WorkEnded, WorkError
 from holdfast.wire.sessions import Closed, Offer
 
@@ -30,6 +32,7 @@ if TYPE_CHECKING:
     from holdfast.site.machines.sessions import Session
     from holdfast.site.master import Master
     from holdfast.wire.identity import Authority, Peer
+    from holdfast.wire.looking import LookOrder
     from holdfast.wire.messages import WorkMessage, WorkOffer
 
     Hear: TypeAlias = Callable[[WorkMessage], Answer]
@@ -37,6 +40,9 @@ if TYPE_CHECKING:
     Committed: TypeAlias = Callable[[int, int], "ImageNote | None"]
 
 HEARTBEAT_S: Final = 5.0
+ASK_S: Final = 10.0
+"""What a machine is asked is answered within this, and the time that it was given to look."""
+
 SEEN_EVERY_S: Final = 30.0
 """How often it is written down who was heard of."""
 
@@ -56,6 +62,7 @@ class Machines:
         hear: Takes what they say of jobs; None while this master does not give out work.
         transfer_for: Makes the transfer part of an offer: where the data of a job goes, and the
             token for it. None while there is nobody who takes data.
+        drives_version: Rises whenever other machines, or other drives of them, are known.
         committed: What was committed under a job's fence, by who keeps the storage.
     """
 
@@ -77,12 +84,15 @@ class Machines:
         self.hear: Hear | None = None
         self.transfer_for: TransferFor | None = None
         self.committed: Committed = _nothing_committed
+        self.drives_version = 0
         self._lock = threading.Lock()
+        self._looking = threading.Lock()
         self._standing: Standing = master.machines.standing()
         self._offered: OrderedDict[tuple[int, int], tuple[ClientName, WorkOffer | None]]
         self._offered = OrderedDict()
         master.machines.news = self.refresh
         master.machines.connected = lambda: self.sessions.names
+        master.spoken_to = self
 
     # -- who is let in --------------------------------------------------------------------
 
@@ -97,7 +107,7 @@ class Machines:
 
     def refresh(self) -> None:
         """Look who is let in now, and end the sessions of those who are not."""
-        self._standing = standing = self.master.machines.standing()
+        standing = self._look()
         for one in self.sessions.all():
             if one.peer.serial in standing.serials:
                 continue
@@ -106,6 +116,15 @@ class Machines:
             else:
                 _LOG.warning("machine '%s' was revoked: its session ends", one.peer.name)
                 one.close(Closed.REVOKED, f"machine '{one.peer.name}' was revoked")
+
+    def _look(self) -> Standing:
+        with self._looking:
+            standing = self.master.machines.standing()
+            if standing.drives != self._standing.drives or standing.agents != self._standing.agents:
+                self.drives_version += 1
+                self.master.news()
+            self._standing = standing
+        return standing
 
     def own_identity(self) -> Identity:
         """A certificate of the master's own, for a key that is nowhere but in this process."""
@@ -123,16 +142,29 @@ class Machines:
 
     # -- who is there ---------------------------------------------------------------------
 
-    def is_agent(self, client: str | None) -> bool:
-        """Whether a client is a machine that has joined, be it revoked or away."""
-        return client in self._standing.agents
+    def ask_drives(self) -> None:
+        """Have agents say which drives they have now."""
+        for one in self.sessions.all():
+            if one.peer.role is not MachineRole.AGENT:
+                continue
+            try:
+                said = one.ask({"ask": "drives"}, ASK_S)
+                drives = Reader(said, f"what '{one.peer.name}' says").texts("drives")
+            except HoldfastError as error:
+                _LOG.info("drives of machine '%s': %s", one.peer.name, error.message)
+                continue
+            one.hello = replace(one.hello, drives=drives)
+        self.note_seen()
 
-    def drives(self, client: ClientName) -> tuple[str, ...]:
-        """What an agent said last of its drives."""
-        session = self.sessions.get(client)
-        if session is not None and session.hello.drives:
-            return session.hello.drives
-        return self._standing.drives.get(client, ())
+    def look(self, client: ClientName, order: LookOrder) -> LookReport:
+        """Have an agent look at its files.
+
+        Raises:
+            Unreachable: It is not there, or does not answer.
+            Invalid: What it says is no report.
+        """
+        found = self.sessions.ask(client, order.to_json(), order.within_s + ASK_S)
+        return LookReport.from_json(found)
 
     def note_seen(self) -> None:
         """Write down who is there, and what they say of themselves."""
@@ -148,7 +180,7 @@ class Machines:
         hello = session.hello
         said = Said(hello.software, hello.addresses, hello.drives)
         self.master.machines.hear({session.peer.name: said})
-        self._standing = self.master.machines.standing()
+        self._look()
         self.sessions.opened(session)
 
     def _came_or_went(self) -> None:
