@@ -9,6 +9,7 @@ from typing import Any
 
 import pytest
 
+from holdfast.base.ids import ClientName
 from holdfast.control.access import Role, Scope
 from holdfast.faces.cli.main import run
 from tests.kit.api import Api
@@ -147,3 +148,31 @@ def joined(api: Api, ca: Any, token: str, name: str) -> None:
         life=timedelta(days=7),
         details={},
     )
+
+
+BARE = """
+import sys
+
+for name in ("sqlalchemy", "alembic", "fastapi", "pydantic", "uvicorn", "httpx", "starlette"):
+    sys.modules[name] = None
+from holdfast.faces.cli.main import run
+
+sys.exit(run(sys.argv[1:]))
+"""
+
+
+def test_the_bare_install_joins_and_runs(door: Door, home: Path) -> None:
+    import subprocess
+    import sys
+
+    def bare(*words: str) -> subprocess.CompletedProcess[str]:
+        line = [sys.executable, "-c", BARE, *words]
+        return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
+
+    joined = bare("enroll", door.url, "--token", door.token().text(), "--name", "web1")
+    assert joined.returncode == 0, joined.stderr
+    assert bare("service", "install", "--role", "agent", "--print").returncode == 0
+    door.book.revoke(ClientName("web1"))
+    ran = bare("agent", "run")
+    assert ran.returncode == 2
+    assert "was revoked" in ran.stderr
