@@ -42,7 +42,10 @@ PREFIX = "/v1/transfer"
 DEADLINE_S = 600.0
 ABANDON_S = 3.0
 CONNECTIONS_PER_PATH = 2
-"""One sends while the other waits for its answer. Another one is for what is small."""
+"""One sends while the other waits for its answer."""
+
+SMALL_CONNECTIONS_PER_PATH = 2
+"""Besides, for what is small: a question does not wait behind bodies of 8 MiB."""
 
 _DEFECTS_TRIED = 3
 _PAUSE_S = 0.2
@@ -276,10 +279,10 @@ class TransferLink:
         if self._threads:
             return
         for state in self.states:
-            for number in range(self.connections_per_path + 1):
+            for number in range(SMALL_CONNECTIONS_PER_PATH + self.connections_per_path):
                 thread = threading.Thread(
                     target=self._carry,
-                    args=(state, number > 0),
+                    args=(state, number >= SMALL_CONNECTIONS_PER_PATH),
                     name=f"transfer {state.path} {number}",
                     daemon=True,
                 )

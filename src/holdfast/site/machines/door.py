@@ -29,6 +29,7 @@ from holdfast.base.errors import (
 )
 from holdfast.control.access import Entry, Outcome, Strangers
 from holdfast.control.jobs import LEASE
+from holdfast.movers.transfer.server import RUNNER_OPTIONS
 from holdfast.site.machines.machines import SEEN_EVERY_S
 from holdfast.site.machines.sessions import Session, is_transfer, told
 from holdfast.wire import sessions
@@ -38,6 +39,7 @@ from holdfast.wire.identity.authority import MAX_REQUEST_BYTES
 from holdfast.wire.peer import IS_REVOKED, SITE_ID, peer_of
 from holdfast.wire.problem import as_problems, read_object
 from holdfast.wire.sessions import Closed, Hello
+from holdfast.wire.silent_connections import SilentConnections
 
 if TYPE_CHECKING:
     import ssl
@@ -333,7 +335,8 @@ def serving(
         identity = machines.own_identity()
         context = server_context(identity, require_client=False)
         app = make_door(machines, adders, door)
-        runner = web.AppRunner(app, access_log=None, shutdown_timeout=2.0)
+        silent = SilentConnections(app)
+        runner = web.AppRunner(app, shutdown_timeout=2.0, **RUNNER_OPTIONS)
         await runner.setup()
         try:
             site = web.TCPSite(runner, address or None, port, ssl_context=context, backlog=_BACKLOG)
@@ -342,8 +345,10 @@ def serving(
             ready.set()
             ends_ns = to_ns(valid_between(identity.certificate_pem)[1])
             looking = asyncio.create_task(door.look_after(context, ends_ns))
+            watching = asyncio.create_task(silent.watch(runner))
             await told_to.wait()
             looking.cancel()
+            watching.cancel()
             for one in machines.sessions.all():
                 await one.shut(Closed.STOPPING, "the master server is stopping")
         finally:
