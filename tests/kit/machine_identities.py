@@ -31,34 +31,25 @@ class Machines:
             .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)
             .sign(self._key, hashes.SHA256())
         )
-        self._authority = directory / "authority.pem"
-        self._authority.write_bytes(made.public_bytes(_PEM))
+        (directory / "authority.pem").write_bytes(made.public_bytes(_PEM))
 
     def server(self) -> ssl.SSLContext:
         """For a media server: TLS 1.3, and nobody without a certificate of this authority."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-        context.verify_mode = ssl.CERT_REQUIRED
-        return self._loaded(context, "media", "server")
+        self._issue("media-server", "holdfast://test/media/server")
+        return server_context(self._directory)
 
     def client(self, name: str) -> ssl.SSLContext:
         """For an agent of this name."""
-        context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
-        context.check_hostname = False
-        return self._loaded(context, "agent", name)
+        self._issue(f"agent-{name}", f"holdfast://test/agent/{name}")
+        return client_context(self._directory, name)
 
-    def _loaded(self, context: ssl.SSLContext, role: str, name: str) -> ssl.SSLContext:
-        context.minimum_version = ssl.TLSVersion.TLSv1_3
-        place = self._directory / f"{role}-{name}.pem"
-        if not place.exists():
-            self._issue(place, role, name)
-        context.load_cert_chain(place)
-        context.load_verify_locations(self._authority)
-        return context
-
-    def _issue(self, place: Path, role: str, name: str) -> None:
+    def _issue(self, file: str, said: str) -> None:
+        place = self._directory / f"{file}.pem"
+        if place.exists():
+            return
         key = ec.generate_private_key(ec.SECP256R1())
-        uri = x509.UniformResourceIdentifier(f"holdfast://test/{role}/{name}")
-        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, name)])
+        uri = x509.UniformResourceIdentifier(said)
+        subject = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, file)])
         made = (
             self._certificate(subject, key.public_key())
             .add_extension(x509.SubjectAlternativeName([uri]), critical=False)
@@ -82,6 +73,27 @@ class Machines:
             .not_valid_before(now - timedelta(days=1))
             .not_valid_after(now + timedelta(days=1))
         )
+
+
+def server_context(directory: Path) -> ssl.SSLContext:
+    """What `Machines.server` made in a directory, also for another process."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.verify_mode = ssl.CERT_REQUIRED
+    return _loaded(context, directory, "media-server")
+
+
+def client_context(directory: Path, name: str) -> ssl.SSLContext:
+    """What `Machines.client` made in a directory, also for another process."""
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+    context.check_hostname = False
+    return _loaded(context, directory, f"agent-{name}")
+
+
+def _loaded(context: ssl.SSLContext, directory: Path, file: str) -> ssl.SSLContext:
+    context.minimum_version = ssl.TLSVersion.TLSv1_3
+    context.load_cert_chain(directory / f"{file}.pem")
+    context.load_verify_locations(directory / "authority.pem")
+    return context
 
 
 def peer_name(request: web.Request) -> str:

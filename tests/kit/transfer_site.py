@@ -213,13 +213,14 @@ def transfer_site(
     limits: TransferLimits | None = None,
     clock: Clock | None = None,
     silent_s: float | None = None,
+    address: str = "127.0.0.1",
     **more: Any,
 ) -> Iterator[TransferSite]:
     """Serve the data path of a pool on a port of this machine."""
     site = TransferSite(directory, pool, limits or TransferLimits(), clock or SystemClock(), **more)
     if silent_s is not None:
         site.silent_s = silent_s
-    site.start()
+    site.start(address)
     try:
         yield site
     finally:

@@ -128,8 +128,9 @@ class TransferLink:
         self._upload: str | None = None
         self._seq = 0
         self._cancelled = False
-        self._closed = False
+        self._closed = threading.Event()
         self._well_s = self.now_s()
+        self._trouble: HoldfastError | None = None
         self._threads: list[threading.Thread] = []
 
     def open_upload(self, started_ns: int, *, read_all: bool) -> Opened:
@@ -214,7 +215,7 @@ class TransferLink:
     def close(self) -> None:
         """Close all connections and wait for the threads."""
         with self._changed:
-            self._closed = True
+            self._closed.set()
         self.cancel()
         for thread in self._threads:
             thread.join()
@@ -244,7 +245,7 @@ class TransferLink:
 
     def _wait(self, call: _Call, deadline_s: float) -> None:
         """Wait for something to change, unless there is nothing to wait for any more."""
-        if self._closed or (self._cancelled and not call.last):
+        if self._closed.is_set() or (self._cancelled and not call.last):
             raise Cancelled("the transfer was stopped")
         left_s = self._left_s(call, deadline_s)
         if left_s <= 0:
@@ -267,8 +268,9 @@ class TransferLink:
         return since_s + deadline_s - self.now_s()
 
     def _unreachable(self, call: _Call, deadline_s: float) -> HoldfastError:
-        if call.trouble is not None:
-            return call.trouble
+        trouble = call.trouble or self._trouble
+        if trouble is not None:
+            return trouble
         told = "; ".join(f"{one.path}: {one.last_error or 'no answer'}" for one in self.states[:4])
         return Unreachable(
             f"the media server could not be reached for {deadline_s:.0f} s ({told})",
@@ -292,9 +294,19 @@ class TransferLink:
     def _carry(self, state: PathState, bulky: bool) -> None:
         """Carry calls over one connection after the other of one path, until closed."""
         connection: Connection | None = None
-        while (call := self._next(state, bulky)) is not None:
+        while not self._closed.is_set():
+            if connection is not None and not self._good(state, connection):
+                self._drop(connection)
+                connection = None
+            call = self._next(state, bulky, connection)
+            if connection is None:
+                # Nothing is taken from the queue for a path that may be dead.
+                connection = self._connect(state)
+                continue
+            if call is None:
+                continue
             try:
-                connection = self._carry_one(state, connection, call)
+                self._carry_one(state, connection, call)
             except Exception as error:  # noqa: BLE001 - whoever waits is to hear of it
                 self._end(call, error=InternalError(f"{type(error).__name__}: {error}"))
             finally:
@@ -302,9 +314,7 @@ class TransferLink:
                     state.at_work -= call.bulky
         self._drop(connection)
 
-    def _carry_one(
-        self, state: PathState, connection: Connection | None, call: _Call
-    ) -> Connection | None:
+    def _carry_one(self, state: PathState, connection: Connection, call: _Call) -> None:
         try:
             token = self.token()
         except HoldfastError as error:
@@ -312,71 +322,85 @@ class TransferLink:
                 self._end(call, error=error)
             else:
                 self._later(call, error)
-            return connection
+            return
         try:
-            if connection is None or not connection.usable:
-                self._drop(connection)
-                connection = None
-                connection = self._connect(state)
             self._exchange(state, connection, call, token)
-        except HoldfastError as error:
-            # Whoever answers there is not the one wanted.
-            state.failed(error)
-            self._put_back(call, 0.0, error)
         except OSError as error:
-            state.failed(error)
+            state.failed(error, broke=True)
             self._put_back(call, 0.0)
-        return connection
 
-    def _next(self, state: PathState, bulky: bool) -> _Call | None:
-        """Wait for a call that this connection may carry; None when closed."""
+    def _good(self, state: PathState, connection: Connection) -> bool:
+        """Whether a connection may be used: what broke on its path since may be its fate, too."""
+        return connection.usable and connection.made_s > state.broke_s
+
+    def _next(self, state: PathState, bulky: bool, connection: Connection | None) -> _Call | None:
+        """Wait for a call that this connection may carry, and take it.
+
+        None when closed, and where there is a call but no good connection.
+        """
+        connected = connection is not None
+        waits = bulky and connected
         with self._changed:
-            state.idle += bulky
+            state.idle += waits
             try:
-                while not self._closed:
-                    call, wake_s = self._look(state, bulky)
-                    if call is not None:
-                        state.at_work += call.bulky
-                        if self._queue:
-                            # What was left to this path is another's turn now.
-                            self._changed.notify_all()
-                        return call
-                    self._changed.wait(wake_s)
+                while not self._closed.is_set():
+                    call, wake_s = self._look(state, bulky, connected)
+                    if call is None:
+                        self._changed.wait(wake_s)
+                        continue
+                    if connection is None or not self._good(state, connection):
+                        return None
+                    self._queue.remove(call)
+                    state.at_work += call.bulky
+                    if self._queue:
+                        # What was left to this path is another's turn now.
+                        self._changed.notify_all()
+                    return call
             finally:
-                state.idle -= bulky
+                state.idle -= waits
         return None
 
-    def _look(self, state: PathState, bulky: bool) -> tuple[_Call | None, float | None]:
+    def _look(
+        self, state: PathState, bulky: bool, connected: bool
+    ) -> tuple[_Call | None, float | None]:
         """A call for this path, or when to look again; None for when something changes."""
-        rest_s = state.rest_s()
+        rest_s = 0.0 if connected else state.rest_s()
         if rest_s > 0:
             return None, rest_s
         now_s = self.now_s()
         wake_s: float | None = None
         for call in self._queue:
-            if call.bulky and (not bulky or self._another_is_idler(state)):
+            if call.bulky and (not bulky or (connected and self._another_is_idler(state))):
                 continue
             if call.not_before_s <= now_s:
-                self._queue.remove(call)
                 return call, None
             wake_s = min(wake_s or _WAKE_S, call.not_before_s - now_s)
         return None, wake_s
 
     def _another_is_idler(self, state: PathState) -> bool:
         """Whether a bulky call is left to another path: each gets one before any gets two."""
-        return any(
-            other.idle > 0 and other.at_work < state.at_work and other.rest_s() <= 0
-            for other in self.states
-        )
+        return any(other.idle > 0 and other.at_work < state.at_work for other in self.states)
 
-    def _connect(self, state: PathState) -> Connection:
+    def _connect(self, state: PathState) -> Connection | None:
+        """A new connection; None if there is none to be had, or the link is closed."""
+        if self._closed.is_set():
+            return None
         path = state.path
-        connection = Connection(
-            (path.host, path.port), path.source, self.context, self.rate, self.check_peer
-        )
+        try:
+            connection = Connection(
+                (path.host, path.port), path.source, self.context, self.rate, self.check_peer
+            )
+            connection.made_s = self.now_s()
+        except (OSError, HoldfastError) as error:
+            # A server that is not the one wanted is as good as none.
+            state.failed(error)
+            if isinstance(error, HoldfastError):
+                self._trouble = error
+            return None
+        self._trouble = None
         with self._changed:
             self._open.add(connection)
-            if self._closed:
+            if self._closed.is_set():
                 connection.cut()
         return connection
 

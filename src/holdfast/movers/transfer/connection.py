@@ -72,7 +72,11 @@ class Response:
 
 
 class Connection:
-    """A connection that is open until it fails, is closed, or its peer ends it."""
+    """A connection that is open until it fails, is closed, or its peer ends it.
+
+    Attributes:
+        made_s: When it was made, by the clock of whoever made it.
+    """
 
     def __init__(
         self,
@@ -96,6 +100,7 @@ class Connection:
         """
         self._host = f"{address[0]}:{address[1]}"
         self._rate = rate
+        self.made_s = 0.0
         self._cut = False
         self._over = False
         self._buffer = bytearray()

@@ -54,6 +54,7 @@ class PathState:
         moved_bytes: Bodies that went over it, both ways.
         busy_s: For how long requests were on it, all connections together.
         failures: How often it failed since it last went well.
+        broke_s: When a connection that had been made last broke.
         last_error: What it failed of, in words; empty for nothing.
         at_work: Bulky requests on it; the link counts them.
         idle: Connections for bulky requests that wait for one; the link counts them.
@@ -64,6 +65,7 @@ class PathState:
     moved_bytes: int = 0
     busy_s: float = 0.0
     failures: int = 0
+    broke_s: float = -1.0
     last_error: str = ""
     at_work: int = 0
     idle: int = 0
@@ -87,10 +89,12 @@ class PathState:
             self.failures = 0
             self.last_error = ""
 
-    def failed(self, error: Exception) -> None:
-        """Note a failure of a connection. Several that fail in one rest count as one."""
+    def failed(self, error: Exception, *, broke: bool = False) -> None:
+        """Note that a connection could not be made, or broke. Several in one rest count as one."""
         with self._lock:
             self.last_error = str(error) or type(error).__name__
+            if broke:
+                self.broke_s = self.now_s()
             if self.rest_s() > 0:
                 return
             rest_s = min(LONGEST_REST_S, REST_S * 2.0**self.failures)
