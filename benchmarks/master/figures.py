@@ -99,7 +99,11 @@ def table(figures: list[Figure]) -> str:
         if one.part != part:
             part = one.part
             lines += ["", part, f"{'':45} {'median':>9} {'value':>9} {'goal':>8} met"]
-        goal = "" if one.met is None else f"{one.at_most or one.at_least:,.0f}"
+        goal = (
+            ""
+            if one.met is None
+            else f"{one.at_least if one.at_most is None else one.at_most:,.0f}"
+        )
         way = "" if one.met is None else ("<=" if one.at_most is not None else ">=")
         middle = "" if one.median is None else f"{one.median:,.2f}"
         met = {None: "", True: "yes", False: "no"}[one.met]

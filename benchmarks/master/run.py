@@ -3,9 +3,9 @@
     python benchmarks/master/run.py due dispatch --json due.json
     python benchmarks/master/run.py lists --images 1000000 --history 100000
 
-Parts: due, dispatch, lists. Each is measured on SQLite and, where Debian's package is installed,
-on a PostgreSQL that is started for it; both write as durably as they do in a site. Prints a table
-with the goals, and ends with 1 if one is missed.
+Parts: due, dispatch, machines, lists. Each is measured on SQLite and, where Debian's package is
+installed, on a PostgreSQL that is started for it; both write as durably as they do in a site.
+Prints a table with the goals, and ends with 1 if one is missed.
 """
 
 from __future__ import annotations
@@ -23,14 +23,14 @@ ROOT = Path(__file__).resolve().parents[2]
 if __package__ in (None, ""):
     sys.path.insert(0, os.fspath(ROOT))
 
-from benchmarks.master import dispatching, due, images, jobs  # noqa: E402 - the path comes first
+from benchmarks.master import dispatching, due, images, jobs, machines  # noqa: E402 - the path comes first
 from benchmarks.master.figures import Figure, table  # noqa: E402
 from benchmarks.master.places import databases  # noqa: E402
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
-PARTS = ("due", "dispatch", "lists")
+PARTS = ("due", "dispatch", "machines", "lists")
 
 
 def main(words: list[str] | None = None) -> int:
@@ -68,6 +68,9 @@ def _measured(parts: Sequence[str], given: argparse.Namespace) -> Iterator[list[
                         yield dispatching.figures(
                             kind, make(), Path(place), given.jobs, images=with_images
                         )
+            if "machines" in parts:
+                with tempfile.TemporaryDirectory() as place:
+                    yield machines.figures(kind, make(), Path(place), given.machines)
             if "lists" in parts:
                 yield jobs.figures(kind, make(), given.history, given.rounds)
                 yield images.figures(kind, make(), given.images, given.rounds)
@@ -81,6 +84,7 @@ def _options() -> argparse.ArgumentParser:
     parser.add_argument("--policies", type=int, default=10_000, help="active ones")
     parser.add_argument("--jobs", type=int, default=2_000, help="jobs that are dispatched")
     parser.add_argument("--history", type=int, default=100_000, help="jobs that have ended")
+    parser.add_argument("--machines", type=int, default=200, help="agents with four jobs each")
     parser.add_argument("--images", type=int, default=1_000_000, help="images in the catalog")
     parser.add_argument("--rounds", type=int, default=40, help="times each list is asked for")
     parser.add_argument("--json", type=Path, help="where to write the figures as well")
