@@ -35,6 +35,7 @@ def run(as_json: bool) -> int:
     """
     from holdfast.movers import machine_home
     from holdfast.movers.session import MachineSession, run_until
+    from holdfast.movers.transfer.machine import FarMovers
     from holdfast.wire.identity import MachineRole
 
     screen = Screen(as_json=as_json)
@@ -51,7 +52,7 @@ def run(as_json: bool) -> int:
         screen.flush()
     else:
         screen.say(f"agent '{who.name}' works for {', '.join(known.masters)}")
-    session = MachineSession(known)
+    session = MachineSession(known, FarMovers(known.home / "remembered"))
     run_until(session, _until_signalled)
     screen.say("stopped")
     return EXIT_OK

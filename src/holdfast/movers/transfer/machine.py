@@ -1,0 +1,125 @@
+"""How the data of a joined machine's jobs travels: with its certificate, to its site's servers.
+
+Must not hold a session: tokens come from whoever does. Invariants: data goes only to a machine that
+the site's authority knows as a media server, or as the master; what is remembered of one source is
+never used for another.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import threading
+import time
+from functools import partial
+from typing import TYPE_CHECKING
+
+from holdfast.base.clock import SystemClock
+from holdfast.base.errors import NotAuthenticated
+from holdfast.engine import RemotePool
+from holdfast.movers.transfer.remote_runs import TransferTarget, remote_backup, remote_restore
+from holdfast.wire.identity import MachineRole, client_context, identity_of
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+    from pathlib import Path
+
+    from holdfast.base.clock import Clock
+    from holdfast.engine import Image, RestoreResult
+    from holdfast.movers.agent import BackUp, Restore
+    from holdfast.movers.backup_run import BackupOrder
+    from holdfast.movers.drive import Reporter
+    from holdfast.movers.remote_agent import Transfer
+    from holdfast.movers.restore_run import RestoreOrder
+    from holdfast.wire.identity import Identity
+
+MEDIA_ROLES = frozenset({MachineRole.MEDIA, MachineRole.MASTER})
+
+TOKEN_REUSED_S = 60.0
+"""A token serves for so long; masters make them for longer. No clock needs to be right for that."""
+
+
+class FarMovers:
+    """Makes what takes and brings back the data of one job: a `remote_agent.Movers`."""
+
+    def __init__(self, remembered: Path | None = None, clock: Clock | None = None) -> None:
+        """Prepare.
+
+        Args:
+            remembered: A directory for what backups remember of each source, made where it is
+                missing; None to remember nothing.
+            clock: By which backups are dated.
+        """
+        self._remembered = remembered
+        self._clock = clock or SystemClock()
+
+    def __call__(self, transfer: Transfer, /) -> tuple[BackUp, Restore]:
+        """Make it; nothing is sent yet."""
+        token = TokenKeeper(transfer.token)
+
+        def back_up(order: BackupOrder, report: Reporter, /) -> Image:
+            trees = self._trees(transfer.pool, order.source)
+            made = _target(transfer, token, partial(RemotePool, trees=trees))
+            return remote_backup(made, order, self._clock, report)
+
+        def restore(order: RestoreOrder, report: Reporter, /) -> RestoreResult:
+            return remote_restore(_target(transfer, token, RemotePool), order, report)
+
+        return back_up, restore
+
+    def _trees(self, pool: str, source: str) -> str | None:
+        if self._remembered is None:
+            return None
+        self._remembered.mkdir(mode=0o700, parents=True, exist_ok=True)
+        named = hashlib.sha256(f"{pool}\n{source}".encode("utf-8", "surrogateescape")).hexdigest()
+        return str(self._remembered / f"{named[:32]}.trees")
+
+
+class TokenKeeper:
+    """Asks for a token no more often than needed. Thread-safe."""
+
+    def __init__(
+        self, fresh: Callable[[], str], now_s: Callable[[], float] = time.monotonic
+    ) -> None:
+        self._fresh = fresh
+        self._now_s = now_s
+        self._lock = threading.Lock()
+        self._token = ""
+        self._until_s = float("-inf")
+
+    def __call__(self) -> str:
+        """A token that is good for a while. Raises what asking for it raises."""
+        with self._lock:
+            if self._now_s() >= self._until_s:
+                asked_s = self._now_s()
+                self._token = self._fresh()
+                self._until_s = asked_s + TOKEN_REUSED_S
+            return self._token
+
+
+def require_media(identity: Identity, der: bytes) -> None:
+    """Make sure that the other end is one that may be given data.
+
+    Raises:
+        NotAuthenticated: It is of another site, or known as something else.
+    """
+    peer = identity_of(der)
+    if peer.site_id != identity.site_id or peer.role not in MEDIA_ROLES:
+        raise NotAuthenticated(
+            f"what answers is the {peer.role} '{peer.name}' of site {peer.site_id}, "
+            "and no media server of this one",
+            "see that the media server's address is its own",
+        )
+
+
+def _target(
+    transfer: Transfer,
+    token: Callable[[], str],
+    remote_pool: Callable[..., RemotePool],
+) -> TransferTarget:
+    return TransferTarget(
+        urls=transfer.urls,
+        context=client_context(transfer.identity, MEDIA_ROLES),
+        token=token,
+        remote_pool=remote_pool,
+        check_peer=partial(require_media, transfer.identity),
+    )
