@@ -181,3 +181,20 @@ def test_two_tokens_are_never_the_same() -> None:
         for _ in range(2)
     ]
     assert sign(fresh[0], KEY) != sign(fresh[1], KEY)
+
+
+def test_a_token_that_was_seen_ends_like_any_other() -> None:
+    reader = tokens.TokenReader(PUBLIC)
+    assert [reader.check(TEXT, now_s) for now_s in (0, 1_000)] == [GRANT, GRANT]
+    with pytest.raises(NotAuthenticated, match="ended"):
+        reader.check(TEXT, 1_000 + tokens.LEEWAY_S + 1)
+    with pytest.raises(NotAuthenticated):
+        reader.check(TEXT[:-1], 0)
+
+
+def test_only_so_many_tokens_are_remembered() -> None:
+    reader = tokens.TokenReader(PUBLIC)
+    for job in range(tokens.KNOWN + 10):
+        grant = replace(GRANT, job=job)
+        assert reader.check(sign(grant, KEY), 0) == grant
+    assert len(reader._known) == tokens.KNOWN

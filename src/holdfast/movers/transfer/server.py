@@ -34,7 +34,7 @@ from holdfast.movers.transfer.answers import status_of, to_body
 from holdfast.movers.transfer.bodies import expected, interim, length, read_body
 from holdfast.movers.transfer.budget import ByteBudget
 from holdfast.movers.transfer.uploads import Upload, Uploads
-from holdfast.wire.transfer_tokens import BACKUP, LONGEST, TransferGrant, check
+from holdfast.wire.transfer_tokens import BACKUP, LONGEST, TokenReader, TransferGrant
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -100,6 +100,7 @@ class TransferServer:
         # Two kinds, so that a full pipeline of one backup keeps nobody's small question waiting.
         self._takes = ThreadPoolExecutor(host.limits.threads, "transfer-take")
         self._asks = ThreadPoolExecutor(host.limits.threads, "transfer-ask")
+        self._tokens = TokenReader(host.key)
         self.uploads = Uploads(host, self._ask)
 
     async def at_work(self, _app: web.Application) -> AsyncIterator[None]:
@@ -258,7 +259,7 @@ class TransferServer:
         scheme, _, text = request.headers.get("Authorization", "").partition(" ")
         if scheme != "Bearer" or not text:
             raise NotAuthenticated("the request has no transfer token")
-        grant = check(text, self._host.key, self._host.clock.now_ns() / 1e9)
+        grant = self._tokens.check(text, self._host.clock.now_ns() / 1e9)
         if grant.client != peer:
             raise Forbidden(
                 f"the transfer token is client '{grant.client}''s, and '{peer}' came with it"
