@@ -24,7 +24,7 @@ from holdfast.movers.transfer import client as client_module
 from holdfast.movers.transfer.client import TransferLink
 from holdfast.movers.transfer.paths import Path
 from holdfast.movers.transfer.ports import TransferLimits
-from holdfast.movers.transfer.rate import RateLimit
+from holdfast.movers.transfer.rate import SLOWEST_BYTES_PER_S, RateLimit
 from tests.kit.fault_relay import FaultRelay
 from tests.kit.memory_pool import MemoryPool, body_of, name_of, wanted_of
 from tests.kit.transfer_site import TransferSite, transfer_site
@@ -255,6 +255,21 @@ def test_a_rate_holds_for_what_is_sent(linked: Linked) -> None:
     link.send(body_of(LARGE[::-1]))
     link.send(body_of(LARGE[1:] + b"."))
     assert time.monotonic() - began_s > 0.5
+
+
+def test_at_a_low_rate_one_body_after_the_other_is_sent(linked: Linked) -> None:
+    link = linked(rate=RateLimit(SLOWEST_BYTES_PER_S * 1.5))
+    link.open_upload(1, read_all=False)
+    most: list[int] = []
+    link.rate.take = (  # type: ignore[method-assign]
+        lambda *_: most.append(sum(state.at_work for state in link.states))
+    )
+    threads = [threading.Thread(target=link.send, args=(body_of(LARGE),)) for _ in range(4)]
+    for thread in threads:
+        thread.start()
+    for thread in threads:
+        thread.join(30)
+    assert max(most) == 1
 
 
 def test_a_path_that_is_dead_leaves_its_work_to_the_others(

@@ -31,7 +31,7 @@ from holdfast.base.errors import (
 from holdfast.movers.transfer.answers import AGAIN
 from holdfast.movers.transfer.connection import Connection, Request, Response
 from holdfast.movers.transfer.paths import Path, PathState
-from holdfast.movers.transfer.rate import RateLimit
+from holdfast.movers.transfer.rate import SLOWEST_BYTES_PER_S, RateLimit
 from holdfast.wire.problem import error_of
 
 if TYPE_CHECKING:
@@ -312,6 +312,7 @@ class TransferLink:
             finally:
                 with self._changed:
                     state.at_work -= call.bulky
+                    self._changed.notify_all()
         self._drop(connection)
 
     def _carry_one(self, state: PathState, connection: Connection, call: _Call) -> None:
@@ -370,16 +371,26 @@ class TransferLink:
         now_s = self.now_s()
         wake_s: float | None = None
         for call in self._queue:
-            if call.bulky and (not bulky or (connected and self._another_is_idler(state))):
+            if call.bulky and not (bulky and self._may_carry(state, connected)):
                 continue
             if call.not_before_s <= now_s:
                 return call, None
             wake_s = min(wake_s or _WAKE_S, call.not_before_s - now_s)
         return None, wake_s
 
-    def _another_is_idler(self, state: PathState) -> bool:
-        """Whether a bulky call is left to another path: each gets one before any gets two."""
-        return any(other.idle > 0 and other.at_work < state.at_work for other in self.states)
+    def _may_carry(self, state: PathState, connected: bool) -> bool:
+        """Whether it is this path's turn for what is bulky: each gets one before any gets two.
+
+        At a low rate few are carried at once: each would be so slow that it seemed to be dead.
+        """
+        rate = self.rate.bytes_per_s
+        if rate is not None:
+            most = max(1, int(rate // SLOWEST_BYTES_PER_S))
+            if sum(one.at_work for one in self.states) >= most:
+                return False
+        return not connected or not any(
+            other.idle > 0 and other.at_work < state.at_work for other in self.states
+        )
 
     def _connect(self, state: PathState) -> Connection | None:
         """A new connection; None if there is none to be had, or the link is closed."""

@@ -314,7 +314,7 @@ class TransferServer:
             await asyncio.sleep(self._limits.lease_s / 10)
             try:
                 await self.uploads.sweep()
-            except HoldfastError:
+            except Exception:  # noqa: BLE001 - the next ones are to be looked at all the same
                 _LOG.exception("an upload that was silent could not be abandoned")
 
 
