@@ -22,6 +22,7 @@ from holdfast.base.errors import (
     Invalid,
     NotAuthenticated,
     SiteMissing,
+    TooManyAttempts,
     Unreachable,
     Unsupported,
 )
@@ -402,6 +403,19 @@ def test_nobody_without_a_certificate_has_a_session(door: Door) -> None:
     assert (status, body["code"]) == (413, "too-large")
     status, body = asyncio.run(ask("/nothing"))
     assert (status, body["code"]) == (404, "not-found")
+
+
+def test_strangers_who_want_to_join_wait_for_each_other(
+    door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    from holdfast.site.machines import door as module
+
+    monkeypatch.setattr(module, "JOINING_AT_ONCE", 0)
+    token = door.token()
+    with pytest.raises(TooManyAttempts):
+        door.joined(tmp_path / "web1", token=token)
+    monkeypatch.setattr(module, "JOINING_AT_ONCE", 1)
+    door.joined(tmp_path / "web1", token=token)
 
 
 def test_a_master_that_gives_out_no_work_opens_no_session(door: Door, tmp_path: Path) -> None:

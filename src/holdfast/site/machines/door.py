@@ -24,6 +24,7 @@ from holdfast.base.errors import (
     InternalError,
     Invalid,
     NotAuthenticated,
+    TooManyAttempts,
     Unreachable,
     storage_error,
 )
@@ -54,6 +55,9 @@ Adder: TypeAlias = Callable[[web.Application], None]
 T = TypeVar("T")
 
 HELLO_S: Final = 10.0
+JOINING_AT_ONCE: Final = 256
+"""So many wait to join; whoever comes after is told to come again."""
+
 LOOK_S: Final = 1.0
 DRIVES_EVERY_S: Final = 600.0
 THREADS: Final = 16
@@ -75,11 +79,15 @@ class Door:
         self._machines = machines
         self._protocols = protocols
         self._strangers = Strangers()
+        self._waiting_to_join = 0
         self._threads = ThreadPoolExecutor(THREADS, "machines")
+        # Strangers wait for each other, and for nobody else.
+        self._strangers_threads = ThreadPoolExecutor(1, "machines-joining")
 
     def close(self) -> None:
         """Wait for what is under way."""
         self._threads.shutdown()
+        self._strangers_threads.shutdown()
 
     async def authority(self, _request: web.Request) -> web.Response:
         """The certificate of the authority, for whoever asks."""
@@ -102,7 +110,15 @@ class Door:
             life=self._machines.life,
             details=details,
         )
-        pem = await self._in_thread(self._noting, "enroll", name, details, act)
+        if self._waiting_to_join >= JOINING_AT_ONCE:
+            raise TooManyAttempts("too many machines want to join at once", "wait, then try again")
+        self._waiting_to_join += 1
+        try:
+            enroll = functools.partial(self._noting, "enroll", name, details, act)
+            loop = asyncio.get_running_loop()
+            pem = await loop.run_in_executor(self._strangers_threads, enroll)
+        finally:
+            self._waiting_to_join -= 1
         await self._in_thread(self._machines.refresh)
         _LOG.info("machine '%s' joined as %s from %s", name, role.value, request.remote)
         self._machines.master.news()
