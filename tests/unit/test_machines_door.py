@@ -583,6 +583,20 @@ def test_without_a_way_for_data_a_job_ends_with_a_clear_error(door: Door, tmp_pa
     assert "named no place for its data" in message.error.message
 
 
+def test_a_defect_in_the_way_for_data_ends_the_job(door: Door, tmp_path: Path) -> None:
+    def broken(_transfer: Transfer, /) -> tuple[BackUp, Restore]:
+        raise ValueError("a defect")
+
+    home = door.joined(tmp_path / "web1")
+    door.machines.transfer_for = given([])
+    with running(home, broken):
+        door.await_machine("web1")
+        door.machines.offer(WEB1, offer())
+        message = ended(door)
+    assert message.error is not None
+    assert message.error.code == "internal"
+
+
 def test_a_machine_is_not_heard_of_jobs_of_others(door: Door, tmp_path: Path) -> None:
     home = door.joined(tmp_path / "web1")
     with running(home) as machine:

@@ -8,10 +8,11 @@ from __future__ import annotations
 
 import os
 import threading
+import time
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, Protocol
 
-from holdfast.base.errors import HoldfastError, Invalid, Unsupported
+from holdfast.base.errors import HoldfastError, InternalError, Invalid, Unsupported
 from holdfast.movers.agent import Agent
 from holdfast.movers.drives import local_drives
 from holdfast.movers.probe import look
@@ -112,8 +113,9 @@ class Hands:
         """Wait for what is at work; whether all of it has ended."""
         with self._lock:
             threads = list(self._threads.values())
+        end_s = time.monotonic() + timeout_s
         for one in threads:
-            one.join(timeout_s)
+            one.join(max(end_s - time.monotonic(), 0))
         return not any(one.is_alive() for one in threads)
 
     def _work(self, offered: Offer) -> None:
@@ -131,6 +133,9 @@ class Hands:
             return self._movers(self._transfer(offered))
         except HoldfastError as error:
             return _Failing(error).back_up, _Failing(error).restore
+        except Exception as defect:  # noqa: BLE001 - it is told as the job's end
+            failing = _Failing(InternalError(f"{type(defect).__name__}: {defect}"))
+            return failing.back_up, failing.restore
 
     def _transfer(self, offered: Offer) -> Transfer:
         offer, given = offered.offer, offered.transfer

@@ -214,3 +214,26 @@ def test_a_job_waits_for_its_machine_and_says_so(machines: Site, tmp_path: Path)
         running.stop()
     # What the master's own machine has was not taken for the client's.
     assert site("images", "--json").assert_ok().json_lines() == []
+
+
+@pytest.mark.slow
+def test_a_frozen_machine_is_given_up_and_comes_back(machines: Site, tmp_path: Path) -> None:
+    web1 = machine_at(tmp_path)
+    with served(machines.command) as running:
+        web1("enroll", machines.url, "--token", machines.token(), "--name", "web1").assert_ok()
+        with agent(web1) as frozen:
+            machines.await_state(True)
+            frozen.process.send_signal(signal.SIGSTOP)
+            machines.await_state(False)
+            frozen.process.send_signal(signal.SIGCONT)
+            machines.await_state(True)
+            frozen.stop()
+        # Likewise the other way round: the machine gives up a master that says nothing.
+        with agent(web1) as waiting:
+            machines.await_state(True)
+            running.process.send_signal(signal.SIGSTOP)
+            until(lambda: "has been silent" in waiting.log.read_text(), "it to be missed", 60)
+            running.process.send_signal(signal.SIGCONT)
+            machines.await_state(True)
+            waiting.stop()
+        running.stop()
