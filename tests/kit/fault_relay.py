@@ -43,6 +43,7 @@ class FaultRelay:
         self._lock = threading.Lock()
         self._until_s = 0.0
         self._stopped = threading.Event()
+        self._held = threading.Event()
         self._listener = socket.create_server(("127.0.0.1", 0))
         self.port = int(self._listener.getsockname()[1])
         self._threads: list[threading.Thread] = []
@@ -64,6 +65,10 @@ class FaultRelay:
             for one in self._sockets:
                 with suppress(OSError):
                     one.shutdown(socket.SHUT_RDWR)
+
+    def hold(self) -> None:
+        """From now on nothing passes, and nobody is told."""
+        self._held.set()
 
     def cut_off(self, for_s: float) -> None:
         """End every connection, and let none through for a while."""
@@ -110,6 +115,8 @@ class FaultRelay:
         left = self._next_harm()
         try:
             while piece := source.recv(_PIECE):
+                if self._held.is_set():
+                    self._stopped.wait()
                 with self._lock:
                     self.passed_bytes += len(piece)
                 left -= len(piece)

@@ -272,6 +272,19 @@ def test_at_a_low_rate_one_body_after_the_other_is_sent(linked: Linked) -> None:
     assert max(most) == 1
 
 
+def test_a_question_that_is_stuck_on_one_path_is_answered_over_another(
+    site: TransferSite, linked: Linked
+) -> None:
+    relay = FaultRelay(site.port, 1, most=0)
+    link = linked(Path("127.0.0.1", relay.port), Path("127.0.0.1", site.port))
+    link.open_upload(1, read_all=False)
+    for number in range(20):
+        if number == 5:
+            relay.hold()
+        assert link.missing(number.to_bytes(32, "little")) == b"\1"
+    relay.close()
+
+
 def test_a_path_that_is_dead_leaves_its_work_to_the_others(
     site: TransferSite, linked: Linked, pool: MemoryPool
 ) -> None:

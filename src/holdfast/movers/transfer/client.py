@@ -29,7 +29,14 @@ from holdfast.base.errors import (
     Unreachable,
 )
 from holdfast.movers.transfer.answers import AGAIN
-from holdfast.movers.transfer.connection import Connection, Request, Response
+from holdfast.movers.transfer.calls import Call
+from holdfast.movers.transfer.connection import (
+    GONE_BESIDE_OTHERS_MS,
+    GONE_MS,
+    Connection,
+    Request,
+    Response,
+)
 from holdfast.movers.transfer.paths import Path, PathState
 from holdfast.movers.transfer.rate import SLOWEST_BYTES_PER_S, RateLimit
 from holdfast.wire.problem import error_of
@@ -46,6 +53,9 @@ CONNECTIONS_PER_PATH = 2
 
 SMALL_CONNECTIONS_PER_PATH = 2
 """Besides, for what is small: a question does not wait behind bodies of 8 MiB."""
+
+DOUBLED_S = 0.5
+"""What is small and not answered for so long is asked over another path as well."""
 
 _DEFECTS_TRIED = 3
 _PAUSE_S = 0.2
@@ -65,32 +75,6 @@ class Opened:
 
     terms: bytes
     parent: bytes | None
-
-
-@dataclass(eq=False, slots=True)
-class _Call:
-    """A request on its way to an answer. Guarded by the link's condition."""
-
-    request: Request
-    began_s: float
-    bulky: bool = False
-    last: bool = False
-    not_before_s: float = 0.0
-    failing_since_s: float | None = None
-    tries: int = 0
-    answer: Response | None = None
-    error: HoldfastError | None = None
-    trouble: HoldfastError | None = None
-
-    @property
-    def over(self) -> bool:
-        return self.answer is not None or self.error is not None
-
-    def result(self) -> bytes:
-        """What was answered; raises what it ended with otherwise."""
-        if self.answer is None:
-            raise self.error or InternalError("a request has neither an answer nor an error")
-        return self.answer.body
 
 
 @dataclass(eq=False)
@@ -120,8 +104,8 @@ class TransferLink:
     def __post_init__(self) -> None:
         self.states = [PathState(path, self.now_s) for path in self.paths]
         self._changed = threading.Condition()
-        self._queue: deque[_Call] = deque()
-        self._behind: list[_Call] = []
+        self._queue: deque[Call] = deque()
+        self._behind: list[Call] = []
         # The engine's own threads keep one path busy.
         self._ahead = self.connections_per_path * (len(self.paths) - 1)
         self._open: set[Connection] = set()
@@ -172,7 +156,7 @@ class TransferLink:
         with self._changed:
             target = f"{PREFIX}{self._at()}/blocks?seq={self._seq}"
             self._seq += 1
-            call = _Call(Request("POST", target, body), self.now_s(), bulky=True)
+            call = Call(Request("POST", target, body), self.now_s(), bulky=True)
             self._put(call)
             self._behind.append(call)
             while not call.over and len(self._behind) > self._ahead:
@@ -197,7 +181,7 @@ class TransferLink:
         """Give the upload up, if the media server can be told; it finds out by itself if not."""
         if self._upload is not None:
             request = Request("DELETE", PREFIX + self._at())
-            call = _Call(request, self.now_s(), last=True)
+            call = Call(request, self.now_s(), last=True)
             try:
                 self._finish(call, ABANDON_S)
             except HoldfastError:
@@ -228,22 +212,22 @@ class TransferLink:
     def _ask(
         self, method: str, target: str, body: bytes | None = None, *, bulky: bool = False
     ) -> bytes:
-        call = _Call(Request(method, PREFIX + target, body), self.now_s(), bulky)
+        call = Call(Request(method, PREFIX + target, body), self.now_s(), bulky)
         return self._finish(call, self.deadline_s)
 
-    def _finish(self, call: _Call, deadline_s: float) -> bytes:
+    def _finish(self, call: Call, deadline_s: float) -> bytes:
         with self._changed:
             self._put(call)
             while not call.over:
                 self._wait(call, deadline_s)
         return call.result()
 
-    def _put(self, call: _Call) -> None:
+    def _put(self, call: Call) -> None:
         self._start()
         self._queue.append(call)
         self._changed.notify_all()
 
-    def _wait(self, call: _Call, deadline_s: float) -> None:
+    def _wait(self, call: Call, deadline_s: float) -> None:
         """Wait for something to change, unless there is nothing to wait for any more."""
         if self._closed.is_set() or (self._cancelled and not call.last):
             raise Cancelled("the transfer was stopped")
@@ -252,7 +236,19 @@ class TransferLink:
             if call in self._queue:
                 self._queue.remove(call)
             raise self._unreachable(call, deadline_s)
+        if len(self.states) > 1 and not call.bulky:
+            self._double(call)
+            left_s = min(left_s, DOUBLED_S)
         self._changed.wait(min(left_s, _WAKE_S))
+
+    def _double(self, call: Call) -> None:
+        """Put what may be stuck on a dead path into the queue again, for the others."""
+        if call.taken_s is None or call.doubled or self.now_s() - call.taken_s < DOUBLED_S:
+            return
+        call.doubled = True
+        if call not in self._queue:
+            self._queue.appendleft(call)
+        self._changed.notify_all()
 
     def _settle(self) -> None:
         """Forget bodies that are acknowledged; raise what another went wrong with."""
@@ -261,13 +257,13 @@ class TransferLink:
                 call.result()
         self._behind = [call for call in self._behind if not call.over]
 
-    def _left_s(self, call: _Call, deadline_s: float) -> float:
+    def _left_s(self, call: Call, deadline_s: float) -> float:
         since_s = call.began_s if call.last else max(call.began_s, self._well_s)
         if call.failing_since_s is not None:
             since_s = min(since_s, call.failing_since_s)
         return since_s + deadline_s - self.now_s()
 
-    def _unreachable(self, call: _Call, deadline_s: float) -> HoldfastError:
+    def _unreachable(self, call: Call, deadline_s: float) -> HoldfastError:
         trouble = call.trouble or self._trouble
         if trouble is not None:
             return trouble
@@ -315,7 +311,7 @@ class TransferLink:
                     self._changed.notify_all()
         self._drop(connection)
 
-    def _carry_one(self, state: PathState, connection: Connection, call: _Call) -> None:
+    def _carry_one(self, state: PathState, connection: Connection, call: Call) -> None:
         try:
             token = self.token()
         except HoldfastError as error:
@@ -334,7 +330,7 @@ class TransferLink:
         """Whether a connection may be used: what broke on its path since may be its fate, too."""
         return connection.usable and connection.made_s > state.broke_s
 
-    def _next(self, state: PathState, bulky: bool, connection: Connection | None) -> _Call | None:
+    def _next(self, state: PathState, bulky: bool, connection: Connection | None) -> Call | None:
         """Wait for a call that this connection may carry, and take it.
 
         None when closed, and where there is a call but no good connection.
@@ -352,6 +348,7 @@ class TransferLink:
                     if connection is None or not self._good(state, connection):
                         return None
                     self._queue.remove(call)
+                    call.taken_s, call.on = self.now_s(), state
                     state.at_work += call.bulky
                     if self._queue:
                         # What was left to this path is another's turn now.
@@ -363,7 +360,7 @@ class TransferLink:
 
     def _look(
         self, state: PathState, bulky: bool, connected: bool
-    ) -> tuple[_Call | None, float | None]:
+    ) -> tuple[Call | None, float | None]:
         """A call for this path, or when to look again; None for when something changes."""
         rest_s = 0.0 if connected else state.rest_s()
         if rest_s > 0:
@@ -372,6 +369,8 @@ class TransferLink:
         wake_s: float | None = None
         for call in self._queue:
             if call.bulky and not (bulky and self._may_carry(state, connected)):
+                continue
+            if call.doubled and call.on is state:
                 continue
             if call.not_before_s <= now_s:
                 return call, None
@@ -399,7 +398,12 @@ class TransferLink:
         path = state.path
         try:
             connection = Connection(
-                (path.host, path.port), path.source, self.context, self.rate, self.check_peer
+                (path.host, path.port),
+                path.source,
+                self.context,
+                self.rate,
+                self.check_peer,
+                GONE_MS if len(self.states) == 1 else GONE_BESIDE_OTHERS_MS,
             )
             connection.made_s = self.now_s()
         except (OSError, HoldfastError) as error:
@@ -421,7 +425,7 @@ class TransferLink:
                 self._open.discard(connection)
             connection.close()
 
-    def _exchange(self, state: PathState, connection: Connection, call: _Call, token: str) -> None:
+    def _exchange(self, state: PathState, connection: Connection, call: Call, token: str) -> None:
         began_s = self.now_s()
         answer = connection.exchange(call.request, token)
         moved_bytes = len(call.request.body or b"") + len(answer.body)
@@ -436,29 +440,35 @@ class TransferLink:
         else:
             self._end(call, error=error)
 
-    def _later(self, call: _Call, error: HoldfastError) -> None:
+    def _later(self, call: Call, error: HoldfastError) -> None:
         call.tries += 1
         pause_s = min(_LONGEST_PAUSE_S, _PAUSE_S * 2.0 ** min(call.tries, 10))
         self._put_back(call, pause_s * _RANDOM.uniform(0.5, 1.5), error)
 
-    def _put_back(self, call: _Call, pause_s: float, trouble: HoldfastError | None = None) -> None:
+    def _put_back(self, call: Call, pause_s: float, trouble: HoldfastError | None = None) -> None:
         with self._changed:
             now_s = self.now_s()
             call.trouble = trouble or call.trouble
             call.not_before_s = now_s + pause_s
+            call.taken_s, call.doubled = None, False
             if call.failing_since_s is None:
                 call.failing_since_s = now_s
-            if not self._cancelled or call.last:
+            wanted = not call.over and (not self._cancelled or call.last)
+            if wanted and call not in self._queue:
                 self._queue.appendleft(call)
             self._changed.notify_all()
 
     def _end(
-        self, call: _Call, answer: Response | None = None, error: HoldfastError | None = None
+        self, call: Call, answer: Response | None = None, error: HoldfastError | None = None
     ) -> None:
         with self._changed:
-            call.answer, call.error = answer, error
             if answer is not None:
                 self._well_s = self.now_s()
+            if not call.over:
+                # Of what was asked twice the first answer counts.
+                call.answer, call.error = answer, error
+            if call in self._queue:
+                self._queue.remove(call)
             self._changed.notify_all()
 
 

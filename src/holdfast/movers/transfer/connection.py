@@ -29,6 +29,9 @@ CONNECT_S = 4.0
 GONE_MS = 3000
 """A peer that acknowledges nothing for so long is gone: TCP_USER_TIMEOUT."""
 
+GONE_BESIDE_OTHERS_MS = 2000
+"""The same where there are other paths, which can take its work."""
+
 STALL_S = 20.0
 """A media server that works on an answer says so more often than this."""
 
@@ -85,6 +88,7 @@ class Connection:
         context: ssl.SSLContext,
         rate: RateLimit,
         check_peer: Callable[[bytes], None] = lambda _: None,
+        gone_ms: int = GONE_MS,
     ) -> None:
         """Connect.
 
@@ -94,6 +98,7 @@ class Connection:
             context: Has this machine's certificate and the site's authority.
             rate: What may be sent and received.
             check_peer: Is given the peer's certificate in DER; raises if it is not the one wanted.
+            gone_ms: After how long without an acknowledgement the peer is gone.
 
         Raises:
             OSError: It could not be made.
@@ -108,7 +113,7 @@ class Connection:
             address, CONNECT_S, None if source is None else (source, 0)
         )
         try:
-            _keep_alive(plain)
+            _keep_alive(plain, gone_ms)
             self._socket = context.wrap_socket(plain, server_hostname=address[0])
         except BaseException:
             plain.close()
@@ -242,10 +247,10 @@ class Connection:
         return self._cut
 
 
-def _keep_alive(plain: socket.socket) -> None:
+def _keep_alive(plain: socket.socket, gone_ms: int) -> None:
     """Have the system notice a peer that is gone, also while nothing is on its way."""
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
     plain.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPIDLE, 1)
     plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_KEEPINTVL, 1)
-    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, GONE_MS)
+    plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT, gone_ms)

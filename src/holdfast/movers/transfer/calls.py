@@ -1,0 +1,62 @@
+"""A request of a transfer that several connections may try, until there is an answer.
+
+Must not act. Invariant: it ends once, with an answer or with an error.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from holdfast.base.errors import InternalError
+
+if TYPE_CHECKING:
+    from holdfast.base.errors import HoldfastError
+    from holdfast.movers.transfer.connection import Request, Response
+    from holdfast.movers.transfer.paths import PathState
+
+
+@dataclass(eq=False, slots=True)
+class Call:
+    """A request on its way to an answer. Guarded by the condition of its link.
+
+    Attributes:
+        request: What is asked.
+        began_s: Since when.
+        bulky: Whether it, or its answer, has many bytes.
+        last: Whether it is made although everything else was stopped.
+        not_before_s: When it may be tried again.
+        failing_since_s: When it first failed; None if it did not.
+        tries: How often it was answered with "later".
+        answer: What was answered.
+        error: What it ended with otherwise.
+        trouble: What it failed of last, and may yet end with.
+        taken_s: Since when it is on its way; None while it waits.
+        on: The path on which it is.
+        doubled: Whether it was given to another path as well.
+    """
+
+    request: Request
+    began_s: float
+    bulky: bool = False
+    last: bool = False
+    not_before_s: float = 0.0
+    failing_since_s: float | None = None
+    tries: int = 0
+    answer: Response | None = None
+    error: HoldfastError | None = None
+    trouble: HoldfastError | None = None
+    taken_s: float | None = None
+    on: PathState | None = None
+    doubled: bool = False
+
+    @property
+    def over(self) -> bool:
+        """Whether it ended."""
+        return self.answer is not None or self.error is not None
+
+    def result(self) -> bytes:
+        """What was answered; raises what it ended with otherwise."""
+        if self.answer is None:
+            raise self.error or InternalError("a request has neither an answer nor an error")
+        return self.answer.body
