@@ -25,7 +25,7 @@ use holdfast_engine_core::gc;
 use holdfast_engine_core::ids::{Kind, Name, Ref};
 use holdfast_engine_core::manifest::Manifest;
 use holdfast_engine_core::pack::footer::{ChunkInfo, PackKind};
-use holdfast_engine_core::pool::{Pool, marks};
+use holdfast_engine_core::pool::{Pool, PoolConfig, marks};
 use holdfast_engine_core::restore::{self, target::Overwrite};
 use holdfast_engine_core::store::Store;
 use holdfast_engine_core::store::memory::MemoryStore;
@@ -175,6 +175,37 @@ fn what_was_backed_up_from_afar_is_restored_from_here_and_from_afar() {
     }
     assert_eq!(kit::check(&pool).unwrap(), []);
     assert_eq!(kit::stored_twice(&pool), []);
+}
+
+#[test]
+fn more_than_is_kept_near_is_restored_by_many_threads() {
+    let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+    let pool = Pool::create(store, &kit::KEY, PoolConfig::default(), 0, None).unwrap();
+    let (pool, tree) = (Arc::new(pool), Tree::new());
+    for number in 0..24 {
+        tree.write(&format!("large {number}"), &kit::noise(6_000_000, number));
+    }
+    let image = back_up(&pool, &tree, None);
+    for workers in [1, 16] {
+        let folder = tempfile::tempdir_in("/dev/shm").unwrap();
+        let link = Arc::new(Direct::reading(&pool));
+        let far = Far::new(Terms::of(&pool, true), Arc::clone(&link) as Arc<dyn Link>);
+        let request = restore::Request {
+            image: image.id,
+            paths: Vec::new(),
+            to: folder.path().as_os_str().as_bytes().to_vec(),
+            overwrite: Overwrite::Never,
+            strip_components: 0,
+            verify: true,
+            workers,
+        };
+        let (counters, findings) = (Counters::default(), Arc::new(Findings::default()));
+        let cancel = Cancel::new();
+        restore::run_from(&far, image.clone(), &request, &counters, &findings, &cancel).unwrap();
+        assert_eq!(findings.kept(), []);
+        let reads = link.read.load(Ordering::SeqCst);
+        assert!(reads < 200, "{reads} reads for 144 MB with {workers} threads");
+    }
 }
 
 #[test]

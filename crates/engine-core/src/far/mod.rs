@@ -17,8 +17,8 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use parking_lot::Mutex;
-use quick_cache::sync::Cache;
-use quick_cache::{Weighter, sync::DefaultLifecycle};
+use quick_cache::sync::{Cache, DefaultLifecycle};
+use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
 use crate::chunker::Chunker;
 use crate::codec::Decompressor;
@@ -34,9 +34,9 @@ use terms::Terms;
 use trees::Trees;
 
 /// Chunks that were fetched and are wanted soon, in bytes.
-const NEAR_BYTES: u64 = 64 << 20;
+const NEAR_BYTES: u64 = 96 << 20;
 /// Chunks of so many plain bytes are asked for at a time.
-const STRETCH_BYTES: u64 = 4 << 20;
+const STRETCH_BYTES: u64 = 2 << 20;
 /// No more chunks are asked for at a time.
 const STRETCH_CHUNKS: usize = 4096;
 
@@ -80,14 +80,14 @@ impl Far {
     /// `terms` are what the media server said of the pool.
     pub fn new(terms: Terms, link: Arc<dyn Link>) -> Self {
         let chunker = Chunker::new(&terms.naming, terms.chunks);
-        let near = Cache::with(
-            (NEAR_BYTES >> 15) as usize,
-            NEAR_BYTES,
-            ByBytes,
-            quick_cache::DefaultHashBuilder::default(),
-            DefaultLifecycle::default(),
-        );
-        Far { terms, chunker, link, near, decompressors: Mutex::default(), trees: None }
+        Far {
+            terms,
+            chunker,
+            link,
+            near: near_cache(),
+            decompressors: Mutex::default(),
+            trees: None,
+        }
     }
 
     /// With directories that were seen in earlier backups.
@@ -120,8 +120,15 @@ impl Far {
         self.terms.pool
     }
 
-    /// Asks for chunks and keeps those that come, each only if it has its name.
-    fn bring(&self, kind: Kind, references: &[Ref], counters: &Counters) -> Result<()> {
+    /// Asks for chunks and keeps those that come, each only if it has its name; the first of them,
+    /// if it came. What is kept may be let go at any time.
+    fn bring(
+        &self,
+        kind: Kind,
+        references: &[Ref],
+        counters: &Counters,
+    ) -> Result<Option<ChunkBytes>> {
+        let mut first = None;
         let started = Instant::now();
         let body = self.link.read(&deliver::Wanted::encode(kind, references))?;
         let mut now = counters.busy(Stage::Fetch, body.len() as u64, started);
@@ -136,13 +143,35 @@ impl Far {
                 let upto = from + chunk.length as usize;
                 let bytes = ChunkBytes::new(Arc::clone(&plain), from..upto);
                 self.remember(chunk.kind, chunk.name, &bytes);
+                if references.first().is_some_and(|wanted| wanted.name == chunk.name) {
+                    first = Some(bytes.clone());
+                }
                 self.near.insert(chunk.name, bytes);
                 from = upto;
             }
             now = counters.busy(Stage::Decompress, plain.len() as u64, now);
         }
         self.decompressors.lock().push(decompressor);
-        Ok(())
+        Ok(first)
+    }
+}
+
+/// In one shard: chunks are wanted for a while and then no more, first in, first out.
+fn near_cache() -> Cache<Name, ChunkBytes, ByBytes> {
+    let options = OptionsBuilder::new()
+        .estimated_items_capacity((NEAR_BYTES >> 15) as usize)
+        .weight_capacity(NEAR_BYTES)
+        .shards(1)
+        .hot_allocation(0.1)
+        .build();
+    match options {
+        Ok(options) => Cache::with_options(
+            options,
+            ByBytes,
+            DefaultHashBuilder::default(),
+            DefaultLifecycle::default(),
+        ),
+        Err(_) => Cache::with_weighter(4096, NEAR_BYTES, ByBytes),
     }
 }
 
@@ -159,8 +188,8 @@ impl Repository for Far {
         let found = match self.near.get(&reference.name) {
             Some(found) => found,
             None => {
-                self.bring(kind, std::slice::from_ref(reference), counters)?;
-                self.near.get(&reference.name).ok_or_else(missing)?
+                let came = self.bring(kind, std::slice::from_ref(reference), counters)?;
+                came.ok_or_else(missing)?
             }
         };
         if found.len() == reference.length as usize {
