@@ -180,7 +180,7 @@ def link(directory: Path, site: Any, mib: int, connections: int, verb: str) -> f
     )
     bodies = iter(range((mib << 20) // len(BODY)))
     if verb == "send":
-        made.open_upload(1, read_all=False)
+        made.open_upload(read_all=False)
 
     def work() -> None:
         for _ in bodies:

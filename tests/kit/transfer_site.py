@@ -200,7 +200,7 @@ class RawPeer:
 
     def open(self, token: str | None = None, attempt: str = "a", **changes: Any) -> str:
         """Open an upload."""
-        said = {"started_ns": 1, "read_all": False, "attempt": attempt, **changes}
+        said = {"read_all": False, "attempt": attempt, **changes}
         status, body = self.ask("POST", "/uploads", json.dumps(said).encode(), token)
         assert status == 200, body
         return str(json.loads(body)["upload"])

@@ -28,7 +28,7 @@ MACHINE_ONLY = frozenset(
             "pool recovery-kit",
             "recover",
         ),
-        *("enroll", "agent run"),
+        *("enroll", "agent run", "media run"),
     }
 )
 """A command goes in here only if nobody far away could have a use for it."""

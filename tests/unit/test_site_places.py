@@ -7,6 +7,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.base.errors import Invalid
+from holdfast.base.files import mark_as_cache
 from holdfast.site import places
 
 
@@ -50,7 +51,7 @@ def test_only_a_pool_inside_the_selection_is_excluded() -> None:
 
 def test_a_cache_carries_its_mark(tmp_path: Path) -> None:
     for _ in range(2):
-        places.mark_as_cache(tmp_path / "cache")
+        mark_as_cache(tmp_path / "cache")
     tag = (tmp_path / "cache" / "CACHEDIR.TAG").read_bytes()
     assert tag.startswith(b"Signature: 8a477f597d28d172789f06886806bc55")
 

@@ -80,7 +80,7 @@ def linked(site: TransferSite) -> Iterator[Linked]:
 
 def test_a_backup_goes_over_it_and_a_restore_comes_back(site: TransferSite, linked: Linked) -> None:
     link = linked()
-    opened = link.open_upload(1, read_all=False)
+    opened = link.open_upload(read_all=False)
     assert (opened.terms, opened.parent) == (b"the terms", None)
     assert link.missing(name_of(ONE) + name_of(LARGE)) == b"\3"
     link.send(body_of(ONE))
@@ -97,7 +97,7 @@ def test_a_backup_goes_over_it_and_a_restore_comes_back(site: TransferSite, link
 
 def test_many_threads_use_it_at_once(linked: Linked, pool: MemoryPool) -> None:
     link = linked()
-    link.open_upload(1, read_all=False)
+    link.open_upload(read_all=False)
     chunks = [bytes([one]) * (300_000 + one) for one in range(40)]
 
     def send(mine: list[bytes]) -> None:
@@ -126,7 +126,7 @@ def test_what_will_not_go_well_is_raised_at_once(
     linked: Linked, pool: MemoryPool, failure: Exception, raised: type[Exception]
 ) -> None:
     link = linked()
-    link.open_upload(1, read_all=False)
+    link.open_upload(read_all=False)
     pool.failures.append(failure)
     with pytest.raises(raised, match="it is"):
         link.send(body_of(ONE))
@@ -135,7 +135,7 @@ def test_what_will_not_go_well_is_raised_at_once(
 
 def test_what_may_go_well_later_is_tried_again(linked: Linked, pool: MemoryPool) -> None:
     link = linked()
-    link.open_upload(1, read_all=False)
+    link.open_upload(read_all=False)
     pool.failures += [InputOutput("a hiccup") for _ in range(5)]
     link.send(body_of(ONE))
     assert pool.calls.count("take") == 6
@@ -143,7 +143,7 @@ def test_what_may_go_well_later_is_tried_again(linked: Linked, pool: MemoryPool)
 
 def test_a_defect_is_tried_again_a_few_times_only(linked: Linked, pool: MemoryPool) -> None:
     link = linked()
-    link.open_upload(1, read_all=False)
+    link.open_upload(read_all=False)
     pool.failures += [RuntimeError("a defect") for _ in range(9)]
     with pytest.raises(InternalError, match="the media server failed"):
         link.send(body_of(ONE))
@@ -154,7 +154,7 @@ def test_what_keeps_failing_is_raised_when_the_deadline_is_over(
     linked: Linked, pool: MemoryPool
 ) -> None:
     link = linked(deadline_s=0.5)
-    link.open_upload(1, read_all=False)
+    link.open_upload(read_all=False)
     pool.failures += [InputOutput("a hiccup") for _ in range(999)]
     with pytest.raises(InputOutput, match="a hiccup"):
         link.send(body_of(ONE))
@@ -218,7 +218,7 @@ def test_closing_wakes_whoever_waits(
 ) -> None:
     monkeypatch.setattr(client_module, "ABANDON_S", 30.0)
     link = linked()
-    link.open_upload(1, read_all=False)
+    link.open_upload(read_all=False)
     pool.gate.clear()
     raised: list[BaseException] = []
 
@@ -249,7 +249,7 @@ def test_closing_wakes_whoever_waits(
 
 def test_a_rate_holds_for_what_is_sent(linked: Linked) -> None:
     link = linked(rate=RateLimit(4 << 20))
-    link.open_upload(1, read_all=False)
+    link.open_upload(read_all=False)
     began_s = time.monotonic()
     link.send(body_of(LARGE))
     link.send(body_of(LARGE[::-1]))
@@ -259,7 +259,7 @@ def test_a_rate_holds_for_what_is_sent(linked: Linked) -> None:
 
 def test_at_a_low_rate_one_body_after_the_other_is_sent(linked: Linked) -> None:
     link = linked(rate=RateLimit(SLOWEST_BYTES_PER_S * 1.5))
-    link.open_upload(1, read_all=False)
+    link.open_upload(read_all=False)
     most: list[int] = []
     link.rate.take = (  # type: ignore[method-assign]
         lambda *_: most.append(sum(state.at_work for state in link.states))
@@ -277,7 +277,7 @@ def test_a_question_that_is_stuck_on_one_path_is_answered_over_another(
 ) -> None:
     relay = FaultRelay(site.port, 1, most=0)
     link = linked(Path("127.0.0.1", relay.port), Path("127.0.0.1", site.port))
-    link.open_upload(1, read_all=False)
+    link.open_upload(read_all=False)
     for number in range(20):
         if number == 5:
             relay.hold()
@@ -290,7 +290,7 @@ def test_a_path_that_is_dead_leaves_its_work_to_the_others(
 ) -> None:
     relays = [FaultRelay(site.port, seed, most=0) for seed in range(2)]
     link = linked(*(Path("127.0.0.1", relay.port) for relay in relays), Path("127.0.0.1", 1))
-    link.open_upload(1, read_all=False)
+    link.open_upload(read_all=False)
     chunks = [one.to_bytes(4, "little") * 100_000 for one in range(24)]
     for number, one in enumerate(chunks):
         link.send(body_of(one))
@@ -309,7 +309,7 @@ def test_a_path_that_comes_back_is_used_again(
 ) -> None:
     relays = [FaultRelay(site.port, seed, most=0) for seed in range(2)]
     link = linked(*(Path("127.0.0.1", relay.port) for relay in relays))
-    link.open_upload(1, read_all=False)
+    link.open_upload(read_all=False)
     relays[0].cut_off(0.3)
     until_s = time.monotonic() + 20
     number = 0

@@ -94,7 +94,7 @@ def test_an_opening_tells_terms_and_the_parent_that_the_token_names(
 
     def said(**changes: Any) -> Any:
         token = site.token(job=2, **changes)
-        body = {"started_ns": 1, "read_all": changes.get("job") == 9, "attempt": "b"}
+        body = {"read_all": changes.get("job") == 9, "attempt": "b"}
         return json.loads(site.peer().ask("POST", "/uploads", json.dumps(body).encode(), token)[1])
 
     assert base64.b64decode(said()["terms"]) == b"the terms"
@@ -105,7 +105,7 @@ def test_an_opening_tells_terms_and_the_parent_that_the_token_names(
 
 def test_a_full_backup_is_given_no_parent(site: TransferSite) -> None:
     parent = back_up(site)
-    body = json.dumps({"started_ns": 1, "read_all": True, "attempt": "b"}).encode()
+    body = json.dumps({"read_all": True, "attempt": "b"}).encode()
     token = site.token(job=2, parent=parent)
     assert json.loads(site.peer().ask("POST", "/uploads", body, token)[1])["parent"] is None
 
@@ -203,7 +203,7 @@ def test_a_higher_fence_supersedes_and_the_zombie_commits_nothing(
     for path in ("blocks?seq=1", "commit", "missing"):
         code = alpha.code("POST", f"/uploads/{zombie}/{path}", name_of(ONE), old)
         assert code == "fenced", path
-    assert alpha.code("POST", "/uploads", b'{"started_ns":1,"read_all":false,"attempt":"c"}', old)
+    assert alpha.code("POST", "/uploads", b'{"read_all":false,"attempt":"c"}', old)
     assert alpha.ask("POST", f"/uploads/{heir}/commit", name_of(ONE), new)[0] == 200
     assert len(pool.images) == 1
 
@@ -217,7 +217,7 @@ def test_the_master_is_asked_before_anything_is_begun_and_committed(
     site.fences[1] = 2
     assert alpha.code("POST", f"/uploads/{upload}/commit", name_of(ONE)) == "fenced"
     assert pool.images == []
-    body = b'{"started_ns":1,"read_all":false,"attempt":"b"}'
+    body = b'{"read_all":false,"attempt":"b"}'
     assert alpha.code("POST", "/uploads", body) == "fenced"
 
 

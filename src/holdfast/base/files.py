@@ -49,3 +49,18 @@ def write_whole(path: Path, content: bytes) -> None:
     """
     with writing_whole(path) as file:
         file.write(content)
+
+
+def mark_as_cache(directory: Path) -> None:
+    """Make a directory that backups leave out, by the Cache Directory Tagging Specification.
+
+    Raises:
+        OSError: It can't be made.
+    """
+    directory.mkdir(mode=0o700, parents=True, exist_ok=True)
+    tag = directory / "CACHEDIR.TAG"
+    if not tag.exists():
+        tag.write_text(
+            "Signature: 8a477f597d28d172789f06886806bc55\n"
+            "# Copies of what is in the pool. Holdfast makes them again when they are gone.\n"
+        )

@@ -178,7 +178,7 @@ class _Task:
     def tell_end(self, error: WorkError | None) -> None:
         """Tell the master of the end, until it has heard or the job is no longer ours."""
         image = self._image
-        note = None if image is None else _note(image)
+        note = None if image is None else note_of(image)
         events = self._events + [
             WorkEvent(one.severity, one.code, one.message, one.path) for one in self._findings
         ]
@@ -296,7 +296,8 @@ def _order(work: BackupWork) -> BackupOrder:
     )
 
 
-def _note(image: Image) -> ImageNote:
+def note_of(image: Image) -> ImageNote:
+    """What a catalog keeps of an image."""
     return ImageNote(
         id=image.id,
         number=image.number,

@@ -19,7 +19,8 @@ from holdfast.movers.probe import look
 from holdfast.wire.looking import LookOrder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
+    from typing import TypeAlias
 
     from holdfast.engine import Image, RestoreResult
     from holdfast.movers.agent import BackUp, Restore
@@ -29,6 +30,8 @@ if TYPE_CHECKING:
     from holdfast.wire.identity import Identity
     from holdfast.wire.messages import Master, SiteWork, WorkEvent, WorkOffer
     from holdfast.wire.sessions import Offer
+
+    Finder: TypeAlias = Callable[[dict[str, Any]], dict[str, Any]]
 
 
 @dataclass(frozen=True, slots=True)
@@ -168,23 +171,30 @@ class _Failing:
         raise self._error
 
 
-def find_out(order: dict[str, Any]) -> dict[str, Any]:
+def find_out(order: dict[str, Any], answers: Mapping[str, Finder]) -> dict[str, Any]:
     """Answer what a master asks of this machine.
 
     Raises:
         Unsupported: It is nothing that is known here.
         HoldfastError: It can't be found out.
     """
-    match order.get("ask"):
-        case "look":
-            return look(LookOrder.from_json(order)).to_json()
-        case "drives":
-            return {"answer": "drives", "drives": [os.fsdecode(one) for one in local_drives()]}
-        case other:
-            raise Unsupported(
-                f"this machine knows no answer to '{str(other)[:40]}'",
-                "update Holdfast on this machine",
-            )
+    find = answers.get(str(order.get("ask")))
+    if find is None:
+        raise Unsupported(
+            f"this machine knows no answer to '{str(order.get('ask'))[:40]}'",
+            "update Holdfast on this machine",
+        )
+    return find(order)
+
+
+AGENT_ANSWERS: Mapping[str, Finder] = {
+    "look": lambda order: look(LookOrder.from_json(order)).to_json(),
+    "drives": lambda _: {
+        "answer": "drives",
+        "drives": [os.fsdecode(one) for one in local_drives()],
+    },
+}
+"""What an agent can be asked."""
 
 
 def _for_site(work: SiteWork, _report: Reporter, _alive: Callable[[], None], /) -> list[WorkEvent]:

@@ -16,7 +16,7 @@ import threading
 from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NoAnswer
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import aiohttp
 
@@ -35,7 +35,7 @@ from holdfast.base.errors import (
 )
 from holdfast.movers import dialling, joining, machine_home
 from holdfast.movers.drives import local_drives
-from holdfast.movers.remote_agent import Hands, find_out, no_movers
+from holdfast.movers.remote_agent import AGENT_ANSWERS, Hands, find_out, no_movers
 from holdfast.wire import sessions
 from holdfast.wire.identity import client_context, first_context, use
 from holdfast.wire.messages import Answer, WorkEnded, WorkError, WorkProgress
@@ -43,11 +43,11 @@ from holdfast.wire.problem import error_of
 from holdfast.wire.sessions import Closed
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from holdfast.base.clock import Clock
     from holdfast.movers.machine_home import MachineHome
-    from holdfast.movers.remote_agent import Movers
+    from holdfast.movers.remote_agent import Finder, Movers
     from holdfast.wire.identity import Identity
     from holdfast.wire.messages import WorkMessage
     from holdfast.wire.sessions import Message, Welcome
@@ -68,6 +68,22 @@ _LOG = logging.getLogger("holdfast.agent")
 _Socket = aiohttp.ClientWebSocketResponse
 
 
+class Runs(Protocol):
+    """Something that is at work in an event loop."""
+
+    async def run(self, stop: asyncio.Event) -> None:
+        """Be at work until told to stop."""
+        ...
+
+
+def _load() -> dict[str, float]:
+    return {"load": os.getloadavg()[0]}
+
+
+def _nothing(*_: object) -> None:
+    return None
+
+
 @dataclass(eq=False)
 class _Open:
     """A session that is open."""
@@ -85,6 +101,11 @@ class MachineSession:
         movers: Movers = no_movers,
         clock: Clock | None = None,
         protocols: tuple[int, int] = sessions.PROTOCOLS,
+        *,
+        answers: Mapping[str, Finder] | None = None,
+        load: Callable[[], dict[str, float]] = _load,
+        opened: Callable[[], None] = _nothing,
+        renewed: Callable[[Identity], None] = _nothing,
     ) -> None:
         """Prepare.
 
@@ -93,14 +114,23 @@ class MachineSession:
             movers: How data travels.
             clock: By which certificates are renewed.
             protocols: Versions of the session that are spoken.
+            answers: Find out what a master asks, by its kind; None for what an agent knows.
+            load: Tells how busy this machine is.
+            opened: Called, in a thread of its own, whenever a session was opened.
+            renewed: Called with each new certificate.
         """
         self._home = home
+        self._answers = AGENT_ANSWERS if answers is None else answers
+        self._load = load
+        self._opened = opened
+        self._renewed = renewed
         self._clock = clock or SystemClock()
         self._protocols = protocols
         self._context = client_context(home.identity)
         self._hands = Hands(self, movers, self._fresh, lambda: self._home.identity)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._open: _Open | None = None
+        self._url = home.masters[0]
         self._lock = threading.Lock()
         self._waiting: dict[int, Future[Any]] = {}
         self._numbers = iter(range(1, 2**62))
@@ -116,6 +146,11 @@ class MachineSession:
     def identity(self) -> Identity:
         """Who this machine is."""
         return self._home.identity
+
+    @property
+    def master_url(self) -> str:
+        """Where this machine reached its master last."""
+        return self._url
 
     def hear(self, message: WorkMessage) -> Answer:
         """Tell the master of a job; see `wire.messages.Master`."""
@@ -144,11 +179,19 @@ class MachineSession:
         why = f"Holdfast on '{self.identity.name}' was stopped while the job was at work"
         return replace(message, error=WorkError(WorkerLost.code, why, WorkerLost.advice))
 
-    def _fresh(self, job_id: int, fence: int) -> dict[str, Any]:
+    def ask(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Ask the master something.
+
+        Raises:
+            Unreachable: There is no session, or no answer in time.
+            HoldfastError: What the master says is in the way.
+        """
         number = next(self._numbers)
-        order = {"ask": "transfer", "job": job_id, "fence": fence}
         found: dict[str, Any] = self._answer_to(number, sessions.Ask(number, order))
         return found
+
+    def _fresh(self, job_id: int, fence: int) -> dict[str, Any]:
+        return self.ask({"ask": "transfer", "job": job_id, "fence": fence})
 
     def _answer_to(self, number: int, message: Message) -> Any:
         loop, session = self._loop, self._open
@@ -238,9 +281,11 @@ class MachineSession:
                 async with asyncio.timeout(dialling.ANSWER_S):
                     socket = await self._dial(http, url)
                     welcome = await self._greet(socket, url)
+                self._url = url
                 self._open = _Open(socket, welcome)
                 _LOG.info("joined to %s as '%s'", url, self.identity.name)
                 beating = asyncio.create_task(self._beat(self._open))
+                self._keep(asyncio.create_task(asyncio.to_thread(self._opened)))
                 try:
                     await self._listen(self._open, url)
                 finally:
@@ -307,11 +352,13 @@ class MachineSession:
     async def _beat(self, session: _Open) -> None:
         with contextlib.suppress(ConnectionError, aiohttp.ClientError):
             while True:
-                await _say(session.socket, sessions.Heartbeat(self._load()))
+                load = {**self._load(), "jobs": float(len(self._hands.working))}
+                await _say(session.socket, sessions.Heartbeat(load))
                 await asyncio.sleep(session.welcome.heartbeat_s)
 
-    def _load(self) -> dict[str, float]:
-        return {"jobs": float(len(self._hands.working)), "load": os.getloadavg()[0]}
+    def _keep(self, task: asyncio.Task[None]) -> None:
+        self._background.add(task)
+        task.add_done_callback(self._background.discard)
 
     async def _listen(self, session: _Open, url: str) -> None:
         patience_s = session.welcome.heartbeat_s * sessions.HEARTBEATS_LOST
@@ -325,9 +372,8 @@ class MachineSession:
                 case sessions.Report(number, report, error):
                     self._settle(number, report, error)
                 case sessions.Ask():
-                    task = asyncio.create_task(_report(session.socket, message))
-                    self._background.add(task)
-                    task.add_done_callback(self._background.discard)
+                    answering = _report(session.socket, message, self._answers)
+                    self._keep(asyncio.create_task(answering))
                 case _:
                     continue
 
@@ -401,6 +447,7 @@ class MachineSession:
             self._home = await asyncio.to_thread(machine_home.renewed, self._home, pem)
             # The site lets the certificate of the open session live until the next one is shown.
             use(self._context, self._home.identity)
+            self._renewed(self._home.identity)
             _LOG.info("the certificate was renewed")
             session = self._open
             if session is not None:
@@ -414,10 +461,10 @@ async def _say(socket: _Socket, message: Message) -> None:
     await socket.send_str(sessions.to_text(message))
 
 
-async def _report(socket: _Socket, asked: sessions.Ask) -> None:
+async def _report(socket: _Socket, asked: sessions.Ask, answers: Mapping[str, Finder]) -> None:
     """Find something out, and tell it; a defect is told too."""
     try:
-        found = await asyncio.to_thread(find_out, asked.order)
+        found = await asyncio.to_thread(find_out, asked.order, answers)
         report = sessions.Report(asked.id, found)
     except HoldfastError as error:
         told = WorkError(error.code, error.message, error.hint)
@@ -436,7 +483,7 @@ def _drives() -> tuple[str, ...]:
         return ()
 
 
-def run_until(session: MachineSession, stop: Callable[[asyncio.Event], None]) -> None:
+def run_until(session: Runs, stop: Callable[[asyncio.Event], None]) -> None:
     """Hold a session in this thread.
 
     Args:

@@ -14,7 +14,6 @@ from holdfast.base.errors import Invalid, NoPermission
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
-    from pathlib import Path
 
 POOL_HEADER = "pool"
 """The object that makes a directory a pool; see docs/formats."""
@@ -123,21 +122,6 @@ def rules_against(directory: bytes, paths: Iterable[bytes]) -> tuple[str, ...]:
             above = root.decode("utf-8", "ignore") if _is_text(root) else ""
             rules.append(above + _escaped(directory[len(root) :]) + "/")
     return tuple(rules)
-
-
-def mark_as_cache(directory: Path) -> None:
-    """Make a directory that backups leave out, by the Cache Directory Tagging Specification.
-
-    Raises:
-        OSError: It can't be made.
-    """
-    directory.mkdir(exist_ok=True)
-    tag = directory / "CACHEDIR.TAG"
-    if not tag.exists():
-        tag.write_text(
-            "Signature: 8a477f597d28d172789f06886806bc55\n"
-            "# Copies of what is in the pool. Holdfast makes them again when they are gone.\n"
-        )
 
 
 def _is_text(path: bytes) -> bool:

@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 from holdfast.base.errors import Cancelled, HoldfastError, InternalError, Unreachable, WrongState
 from holdfast.base.ids import ClientName, JobId
 from holdfast.control.dispatch import Presence
-from holdfast.wire.messages import BackupWork, WorkEnded, WorkError
+from holdfast.wire.messages import BackupWork, RestoreWork, WorkEnded, WorkError
 
 if TYPE_CHECKING:
     from holdfast.control.dispatch import Dispatcher
@@ -72,8 +72,7 @@ class RemoteWork:
 
     def takes(self, offer: WorkOffer) -> bool:
         """Whether a job is a machine's."""
-        work = offer.work
-        return isinstance(work, BackupWork) and work.client in self.standing.agents
+        return _client_of(offer) in self.standing.agents
 
     def hand_over(self, dispatcher: Dispatcher, offer: WorkOffer) -> None:
         """Give a machine its job. Does not wait for it to take it."""
@@ -95,10 +94,10 @@ class RemoteWork:
             self._end(dispatcher, offer, WorkError(InternalError.code, said, InternalError.advice))
 
     def _offer(self, offer: WorkOffer) -> None:
-        assert isinstance(offer.work, BackupWork)  # noqa: S101 - see `takes`
-        if self._machines is None:
+        client = _client_of(offer)
+        if self._machines is None or client is None:
             raise Unreachable("no machine is spoken to here")
-        self._machines.offer(ClientName(offer.work.client), offer)
+        self._machines.offer(client, offer)
 
     def _take_back(self, dispatcher: Dispatcher, offer: WorkOffer) -> None:
         try:
@@ -117,3 +116,11 @@ class RemoteWork:
             dispatcher.hear(WorkEnded(offer.job_id, offer.fence, None, (), 0, {}, error))
         except HoldfastError as failure:
             _LOG.error("%s", failure.message)
+
+
+def _client_of(offer: WorkOffer) -> ClientName | None:
+    """Whose files a job reads or writes; None for those of this machine, and for other work."""
+    work = offer.work
+    if not isinstance(work, BackupWork | RestoreWork) or work.client is None:
+        return None
+    return ClientName(work.client)

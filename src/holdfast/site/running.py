@@ -122,12 +122,12 @@ def adhoc_job(
 
 
 def restore_job(image: ImageRow, work: RestoreWork) -> NewJob:
-    """Make the job that restores an image, or parts of it, on this machine."""
+    """Make the job that restores an image, or parts of it, where the work says."""
     return NewJob(
         kind=JobKind.RESTORE,
         work=work.to_json(),
         policy=ADHOC,
-        client=ClientName(image.host),
+        client=this_client() if work.client is None else ClientName(work.client),
         source=image.source,
         storage_unit=STORAGE_UNIT,
     )

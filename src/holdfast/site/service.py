@@ -69,6 +69,10 @@ class Service:
         else:
             dispatcher.ask()
 
+    def image_came(self) -> None:
+        """An image was committed for a machine: the catalog is fed its files."""
+        self._chores.image_came()
+
     def stop(self) -> None:
         """Have `run` return, when what is at work has stopped."""
         self._stop.set()

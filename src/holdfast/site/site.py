@@ -26,6 +26,7 @@ from holdfast.base.errors import (
     StorageError,
     WrongKey,
 )
+from holdfast.base.files import mark_as_cache
 from holdfast.base.ids import LATEST, ImageId, PoolId, pool_id
 from holdfast.base.meanwhile import Meanwhile
 from holdfast.control.inbox import Inbox
@@ -176,7 +177,7 @@ class Site:
             WrongKey: The secret does not open it, or another pool is in its place.
         """
         cache = self.home / "cache"
-        places.mark_as_cache(cache)
+        mark_as_cache(cache)
         secret = self._secret if self._pool_key is None else PoolKey(self._pool_key.result())
         pool = open_pool(self.config.pool_url, secret=secret, cache_dir=cache)
         found = pool_id(pool.id)

@@ -89,6 +89,7 @@ class RestoreWork:
         overwrite: ``never``, ``older`` or ``always``; None: the directory has to be empty.
         strip_components: How many leading parts of each path to leave out.
         verify: Read everything back and compare it with the image.
+        client: Whose machine it is done on; None for the one that serves the site.
     """
 
     image: str
@@ -97,6 +98,7 @@ class RestoreWork:
     overwrite: Literal["never", "older", "always"] | None = None
     strip_components: int = 0
     verify: bool = False
+    client: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain data, with its version."""

@@ -38,6 +38,9 @@ BACKUP = "backup"
 RESTORE = "restore"
 VERBS = frozenset({BACKUP, RESTORE})
 
+MASTER_ITSELF = "master:"
+"""Among the places where a job's data goes: where the machine reached its master."""
+
 LONGEST = 48 << 10
 """A token with more characters is neither made nor looked at: it travels in a header."""
 
@@ -51,6 +54,7 @@ KNOWN = 256
 
 _CONTEXT = b"holdfast transfer token 1\n"
 _SIGNATURE_BYTES = 64
+_INFO = b"holdfast transfer tokens v1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -88,6 +92,15 @@ class TransferGrant:
         """Every image that may be read: for a backup its parent, for a restore what it names."""
         parent = {self.parent} if self.parent is not None and BACKUP in self.verbs else set()
         return frozenset(parent) | (self.images if RESTORE in self.verbs else frozenset())
+
+
+def signing_key(pool_key: bytes) -> Ed25519PrivateKey:
+    """The key of a site's tokens: whoever has the pool has it, masters and media servers alike."""
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+    from cryptography.hazmat.primitives.hashes import SHA256
+    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
+
+    return Ed25519PrivateKey.from_private_bytes(HKDF(SHA256(), 32, None, _INFO).derive(pool_key))
 
 
 def sign(grant: TransferGrant, key: Ed25519PrivateKey) -> str:

@@ -21,7 +21,7 @@ class Presence:
     """Machines at one moment.
 
     Attributes:
-        agents: Clients that only a machine of their own can back up, be it there or not.
+        agents: Clients whose files a machine of their own reads and writes, be it there or not.
         connected: Those that are there.
     """
 
@@ -30,7 +30,7 @@ class Presence:
 
     def is_remote(self, job: Ready | Job) -> bool:
         """Whether a job is done by a machine of its client."""
-        return job.kind is JobKind.BACKUP and job.client in self.agents
+        return job.kind in _OF_CLIENTS and job.client in self.agents
 
     def needs(self, job: Ready) -> tuple[Need, ...]:
         """What a job needs of machines."""
@@ -38,6 +38,8 @@ class Presence:
             return ()
         return (Need(session_of(job.client)),)
 
+
+_OF_CLIENTS = frozenset({JobKind.BACKUP, JobKind.RESTORE})
 
 NOBODY = Presence()
 

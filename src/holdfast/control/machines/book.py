@@ -61,11 +61,13 @@ class Standing:
         serials: Names by the certificates that are let in; an ended one is refused by TLS.
         agents: Every client that is an agent's, also of agents that are revoked.
         drives: What agents said of their drives.
+        refused: Serials of certificates that were revoked before their end.
     """
 
     serials: Mapping[str, ClientName]
     agents: frozenset[ClientName]
     drives: Mapping[ClientName, tuple[str, ...]]
+    refused: frozenset[str] = frozenset()
 
 
 class MachineBook:
@@ -316,11 +318,16 @@ class MachineBook:
             machine_certificates.c.revoked_ns.is_(None),
             machine_certificates.c.expires_ns > self._clock.now_ns(),
         )
+        dead = sa.select(machine_certificates.c.serial).where(
+            machine_certificates.c.revoked_ns.is_not(None),
+            machine_certificates.c.expires_ns > self._clock.now_ns(),
+        )
         agents = sa.select(machines).where(machines.c.role == MachineRole.AGENT.value)
         with self._database.read() as connection:
             serials = {row.serial: ClientName(row.machine) for row in connection.execute(live)}
             found = [_plain(row) for row in connection.execute(agents)]
-        return Standing(serials, frozenset(name for name, _ in found), dict(found))
+            refused = frozenset(connection.scalars(dead))
+        return Standing(serials, frozenset(name for name, _ in found), dict(found), refused)
 
     def hear(self, said: Mapping[ClientName, Said]) -> None:
         """Note what machines say of themselves, and that they were heard of."""

@@ -1,4 +1,4 @@
-"""Restores: an image, or parts of it, back into a directory of the machine that serves the site."""
+"""Restores: an image, or parts of it, back into a directory of a machine of the site."""
 
 from __future__ import annotations
 
@@ -7,6 +7,8 @@ from typing import Annotated, Literal
 
 from pydantic import Field
 
+from holdfast.base.errors import NotFound
+from holdfast.base.ids import ClientName
 from holdfast.control.access import Principal, Verb
 from holdfast.faces.api import document
 from holdfast.faces.api.door import TheMaster, TheNote, make_router, may
@@ -27,9 +29,17 @@ class NewRestore(Model):
     """What is to be restored, and where to."""
 
     target: PathText = Field(
-        description="An absolute directory of the machine that serves the site; made if it is "
+        description="An absolute directory of the machine that this is done on; made if it is "
         "missing.",
         examples=["/restore/web1"],
+    )
+    client: str | None = Field(
+        default=None,
+        min_length=1,
+        max_length=255,
+        description="The machine that this is done on, which has joined the site; the one that "
+        "serves the site, if left out.",
+        examples=["web2"],
     )
     paths: list[PathText] = Field(
         default=[],
@@ -71,13 +81,20 @@ def restore_image(
 ) -> Restore:
     """Restore an image, or parts of it, as a job; what could not be restored is in its events.
 
-    Files are written by the process that serves the site, with its rights, and nothing is written
+    Files are written by the process of that machine, with its rights, and nothing is written
     outside of the target. You need to be allowed for the client that this is done on, as well as
     for the one that the image is of.
     """
     found = seen(who, master, image)
-    who.require_clients({this_client()})
+    here = body.client is None or body.client == this_client()
+    who.require_clients({this_client() if here else ClientName(body.client or "")})
+    if not here and body.client not in master.machines.standing().agents:
+        raise NotFound(
+            f"no machine '{body.client}' has joined this site",
+            "'holdfast machine list' shows those that have",
+        )
     work = RestoreWork(
+        client=None if here else body.client,
         image=found,
         paths=(*body.paths, *(os.fsdecode(decoded(one)) for one in body.paths_base64)),
         target=body.target,

@@ -52,13 +52,15 @@ def run(as_json: bool) -> int:
         screen.flush()
     else:
         screen.say(f"agent '{who.name}' works for {', '.join(known.masters)}")
-    session = MachineSession(known, FarMovers(known.home / "remembered"))
-    run_until(session, _until_signalled)
+    movers = FarMovers(known.home / "cache", master=lambda: session.master_url)
+    session = MachineSession(known, movers)
+    run_until(session, until_signalled)
     screen.say("stopped")
     return EXIT_OK
 
 
-def _until_signalled(told: asyncio.Event) -> None:
+def until_signalled(told: asyncio.Event) -> None:
+    """Have a signal set an event, in the event loop of this thread."""
     import asyncio
 
     loop = asyncio.get_running_loop()

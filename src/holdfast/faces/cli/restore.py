@@ -4,11 +4,12 @@ from __future__ import annotations
 
 import os
 import time
+from base64 import b64encode
 from typing import TYPE_CHECKING, get_args
 
 import click
 
-from holdfast.base.errors import EXIT_FINDINGS, EXIT_OK
+from holdfast.base.errors import EXIT_FINDINGS, EXIT_OK, UsageError
 from holdfast.base.ids import clean_path, parse_image_path
 from holdfast.base.units import format_count, format_duration, format_rate, format_size
 from holdfast.faces.cli import describe, opening, options
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
         "holdfast restore latest --to /tmp/back",
         "holdfast restore latest /home/ann/thesis --to /tmp/back --strip-components 2",
         "holdfast restore 3f2a:/etc/hosts --to /tmp/back --verify",
+        "holdfast restore latest --to /restore --client web2",
     ],
 )
 @click.argument("image", metavar="IMAGE")
@@ -52,6 +54,12 @@ if TYPE_CHECKING:
     help="Leave out N leading parts of each path.",
 )
 @click.option("--verify", is_flag=True, help="Read back what was written and compare.")
+@click.option(
+    "--client",
+    metavar="NAME",
+    help="On this machine, which has joined the site; DIR is a directory there.",
+)
+@options.url_option
 @options.json_flag
 def restore(
     image: str,
@@ -60,14 +68,32 @@ def restore(
     overwrite: Overwrite | None,
     strip_components: int,
     verify: bool,
+    client: str | None,
+    url: str | None,
     as_json: bool,
 ) -> int:
-    """Restore an image, or the paths of it that are named, below DIR."""
+    """Restore an image, or the paths of it that are named, below DIR.
+
+    With --client the site has another of its machines do it, as a job that 'holdfast serve' gives
+    out. For a site that is named by its URL, IMAGE is a whole id.
+    """
     screen = Screen(as_json=as_json)
     wanted = parse_image_path(image)
     chosen = [clean_path(os.fsencode(path)) for path in paths]
     if wanted.path != b"/":
         chosen.append(wanted.path)
+    if client is not None:
+        body: dict[str, object] = {
+            "client": client,
+            "target": to,
+            "paths_base64": [b64encode(path).decode() for path in chosen],
+            "overwrite": overwrite,
+            "strip_components": strip_components,
+            "verify": verify,
+        }
+        return _elsewhere(screen, _whole_id(wanted.image, url), body, url)
+    if url is not None:
+        raise UsageError("--url is for --client", "name the machine that is to restore")
     target = os.path.abspath(os.fsencode(to))
     with opening.open_site() as site:
         order = RestoreOrder(
@@ -85,6 +111,30 @@ def restore(
         elapsed = time.monotonic() - started
     _tell(screen, order, result, meter.last, elapsed)
     return EXIT_FINDINGS if result.findings_total else EXIT_OK
+
+
+def _whole_id(image: str, url: str | None) -> str:
+    if url or os.environ.get(opening.URL_VARIABLE):
+        return image
+    with opening.open_site() as site:
+        return site.resolve(image)
+
+
+def _elsewhere(screen: Screen, image: str, body: dict[str, object], url: str | None) -> int:
+    """Have a machine of the site restore."""
+    from holdfast.faces.cli.api_client import at, open_api
+
+    with open_api(url) as api:
+        queued = api.post(at("images", image, "restores"), body)
+        begins = api.is_served
+    job = queued["job"]
+    if screen.as_json:
+        screen.json(queued)
+        return EXIT_OK
+    screen.line(str(job))
+    then = f"'holdfast jobs watch {job}' follows it" if begins else "'holdfast serve' begins it"
+    screen.say(f"job {job} is queued; {then}")
+    return EXIT_OK
 
 
 def _tell(

@@ -8,6 +8,7 @@ import os
 import signal
 import sys
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -66,7 +67,7 @@ def serve(as_json: bool) -> int:
             _told_to_stop() as told,
             serving_locally(app, home) as path,
             _on_the_network(app, master) as url,
-            _to_machines(machines) as machines_url,
+            _to_machines(machines, service) as machines_url,
         ):
             _tell(screen, home, path, url, machines_url)
             tell_service_manager("READY=1")
@@ -129,14 +130,16 @@ def _machines(master: Master) -> Machines | None:
 
 
 @contextlib.contextmanager
-def _to_machines(machines: Machines | None) -> Iterator[str | None]:
+def _to_machines(machines: Machines | None, service: Service) -> Iterator[str | None]:
     """Listen for machines of the site, if that is set; at which URL."""
     if machines is None:
         yield None
         return
-    from holdfast.site.machines import serving
+    from holdfast.site.machines import Storage, serving
 
-    with serving(machines, machines.master.settings.text("serve.machines")) as place:
+    storage = Storage(machines, time.monotonic, service.image_came)
+    listen = machines.master.settings.text("serve.machines")
+    with serving(machines, listen, [storage.add_routes]) as place:
         yield f"https://{place}"
 
 

@@ -117,14 +117,14 @@ class TransferLink:
         self._trouble: HoldfastError | None = None
         self._threads: list[threading.Thread] = []
 
-    def open_upload(self, started_ns: int, *, read_all: bool) -> Opened:
+    def open_upload(self, *, read_all: bool) -> Opened:
         """Begin a backup.
 
         Raises:
             HoldfastError: It may not begin, or nobody answers.
         """
         attempt = secrets.token_hex(16)
-        said = {"started_ns": started_ns, "read_all": read_all, "attempt": attempt}
+        said = {"read_all": read_all, "attempt": attempt}
         answer = self._ask("POST", "/uploads", json.dumps(said).encode())
         try:
             told = json.loads(answer)

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 
 from holdfast.base.clock import SystemClock
 from holdfast.base.errors import NotAuthenticated
+from holdfast.base.files import mark_as_cache
 from holdfast.engine import RemotePool
 from holdfast.movers.transfer.remote_runs import TransferTarget, remote_backup, remote_restore
 from holdfast.wire.identity import MachineRole, client_context, identity_of
+from holdfast.wire.transfer_tokens import MASTER_ITSELF
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -41,16 +43,23 @@ TOKEN_REUSED_S = 60.0
 class FarMovers:
     """Makes what takes and brings back the data of one job: a `remote_agent.Movers`."""
 
-    def __init__(self, remembered: Path | None = None, clock: Clock | None = None) -> None:
+    def __init__(
+        self,
+        remembered: Path | None = None,
+        clock: Clock | None = None,
+        master: Callable[[], str] | None = None,
+    ) -> None:
         """Prepare.
 
         Args:
             remembered: A directory for what backups remember of each source, made where it is
                 missing; None to remember nothing.
             clock: By which backups are dated.
+            master: The URL at which this machine reaches its master; None where it has none.
         """
         self._remembered = remembered
         self._clock = clock or SystemClock()
+        self._master = master
 
     def __call__(self, transfer: Transfer, /) -> tuple[BackUp, Restore]:
         """Make it; nothing is sent yet."""
@@ -58,20 +67,43 @@ class FarMovers:
 
         def back_up(order: BackupOrder, report: Reporter, /) -> Image:
             trees = self._trees(transfer.pool, order.source)
-            made = _target(transfer, token, partial(RemotePool, trees=trees))
+            made = self._target(transfer, token, partial(RemotePool, trees=trees))
             return remote_backup(made, order, self._clock, report)
 
         def restore(order: RestoreOrder, report: Reporter, /) -> RestoreResult:
-            return remote_restore(_target(transfer, token, RemotePool), order, report)
+            return remote_restore(self._target(transfer, token, RemotePool), order, report)
 
         return back_up, restore
 
     def _trees(self, pool: str, source: str) -> str | None:
         if self._remembered is None:
             return None
-        self._remembered.mkdir(mode=0o700, parents=True, exist_ok=True)
+        try:
+            mark_as_cache(self._remembered)
+        except OSError:
+            # All works without, and takes longer.
+            return None
         named = hashlib.sha256(f"{pool}\n{source}".encode("utf-8", "surrogateescape")).hexdigest()
         return str(self._remembered / f"{named[:32]}.trees")
+
+    def _target(
+        self,
+        transfer: Transfer,
+        token: Callable[[], str],
+        remote_pool: Callable[..., RemotePool],
+    ) -> TransferTarget:
+        return TransferTarget(
+            urls=tuple(self._at(url) for url in transfer.urls),
+            context=client_context(transfer.identity, MEDIA_ROLES),
+            token=token,
+            remote_pool=remote_pool,
+            check_peer=partial(require_media, transfer.identity),
+        )
+
+    def _at(self, url: str) -> str:
+        if url != MASTER_ITSELF or self._master is None:
+            return url
+        return self._master()
 
 
 class TokenKeeper:
@@ -109,17 +141,3 @@ def require_media(identity: Identity, der: bytes) -> None:
             "and no media server of this one",
             "see that the media server's address is its own",
         )
-
-
-def _target(
-    transfer: Transfer,
-    token: Callable[[], str],
-    remote_pool: Callable[..., RemotePool],
-) -> TransferTarget:
-    return TransferTarget(
-        urls=transfer.urls,
-        context=client_context(transfer.identity, MEDIA_ROLES),
-        token=token,
-        remote_pool=remote_pool,
-        check_peer=partial(require_media, transfer.identity),
-    )

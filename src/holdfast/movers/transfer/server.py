@@ -136,11 +136,9 @@ class TransferServer:
 
     async def open_upload(self, request: web.Request, grant: TransferGrant) -> web.Response:
         """Begin an upload."""
-        started_ns, read_all, attempt = _opening(
-            await read_body(request, OPENING_BYTES, self._limits)
-        )
+        read_all, attempt = _opening(await read_body(request, OPENING_BYTES, self._limits))
         pool = self._host.pool(grant.pool)
-        upload = await self.uploads.open(grant, attempt, pool, started_ns)
+        upload = await self.uploads.open(grant, attempt, pool)
         parent = None
         if grant.parent is not None and not read_all:
             # One that is gone costs time and no data: everything is read.
@@ -333,19 +331,17 @@ class _AtWork:
         self._upload.heard_s = self._now_s()
 
 
-def _opening(body: bytes) -> tuple[int, bool, str]:
+def _opening(body: bytes) -> tuple[bool, str]:
     try:
         said = json.loads(body)
-        started_ns, read_all, attempt = said["started_ns"], said["read_all"], said["attempt"]
+        read_all, attempt = said["read_all"], said["attempt"]
     except (ValueError, KeyError, TypeError, RecursionError) as error:
         raise Invalid("what opens an upload is not understood") from error
-    if type(started_ns) is not int or not 0 <= started_ns < 1 << 63:
-        raise Invalid("'started_ns' is not a time in nanoseconds since 1970")
     if not isinstance(read_all, bool):
         raise Invalid("'read_all' is neither true nor false")
     if not isinstance(attempt, str) or not _ATTEMPT.fullmatch(attempt):
         raise Invalid("'attempt' is not a word of up to 64 letters and digits")
-    return started_ns, read_all, attempt
+    return read_all, attempt
 
 
 def _seq(request: web.Request) -> int:

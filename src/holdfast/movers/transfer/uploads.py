@@ -157,9 +157,7 @@ class Uploads:
     def __len__(self) -> int:
         return len(self._by_id)
 
-    async def open(
-        self, grant: TransferGrant, attempt: str, pool: MediaPool, started_ns: int
-    ) -> Upload:
+    async def open(self, grant: TransferGrant, attempt: str, pool: MediaPool) -> Upload:
         """Begin an upload, or hand back the one that the same opening began.
 
         Raises:
@@ -168,11 +166,9 @@ class Uploads:
         """
         lock = self._opening.setdefault(grant.job, asyncio.Lock())
         async with lock:
-            return await self._open(grant, attempt, pool, started_ns)
+            return await self._open(grant, attempt, pool)
 
-    async def _open(
-        self, grant: TransferGrant, attempt: str, pool: MediaPool, started_ns: int
-    ) -> Upload:
+    async def _open(self, grant: TransferGrant, attempt: str, pool: MediaPool) -> Upload:
         self._require_fence(grant)
         older = self._by_job.get(grant.job)
         if older is not None:
@@ -182,7 +178,9 @@ class Uploads:
         self._require_room(grant)
         if not await self._in_thread(self._host.may_commit, grant.job, grant.fence):
             raise Fenced(f"job {grant.job} is not at work any more under fence {grant.fence}")
-        receiver: Receiver = await self._in_thread(lambda: pool.receive(started_ns=started_ns))
+        # Whatever the client's clock says: images are judged by when this site had them begin.
+        now_ns = self._host.clock.now_ns()
+        receiver: Receiver = await self._in_thread(lambda: pool.receive(started_ns=now_ns))
         if self._closed:
             await self._in_thread(receiver.abandon)
             raise Busy("the media server stops")

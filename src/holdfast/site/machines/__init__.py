@@ -7,5 +7,6 @@ says itself, of its own jobs and its own files.
 from holdfast.site.machines.door import Adder, make_door, serving
 from holdfast.site.machines.machines import Machines
 from holdfast.site.machines.sessions import Sessions
+from holdfast.site.machines.storage import Storage
 
-__all__ = ["Adder", "Machines", "Sessions", "make_door", "serving"]
+__all__ = ["Adder", "Machines", "Sessions", "Storage", "make_door", "serving"]

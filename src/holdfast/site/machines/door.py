@@ -32,7 +32,7 @@ from holdfast.control.access import Entry, Outcome, Strangers
 from holdfast.control.jobs import LEASE
 from holdfast.movers.transfer.server import RUNNER_OPTIONS
 from holdfast.site.machines.machines import SEEN_EVERY_S
-from holdfast.site.machines.sessions import Session, is_transfer, told
+from holdfast.site.machines.sessions import Session, told
 from holdfast.wire import sessions
 from holdfast.wire.fields import Reader
 from holdfast.wire.identity import MachineRole, machine_name, server_context, use, valid_between
@@ -237,10 +237,7 @@ class Door:
             await session.say(answer)
 
     async def _found(self, session: Session, asked: sessions.Ask) -> dict[str, Any]:
-        job = is_transfer(asked)
-        if job is None:
-            raise Invalid("the master knows no answer to that")
-        return await self._in_thread(self._machines.fresh_transfer, session.peer, *job)
+        return await self._in_thread(self._machines.answer, session, asked.order)
 
     async def _beat(self, session: Session) -> None:
         with contextlib.suppress(ConnectionError):

@@ -14,7 +14,14 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
-from holdfast.base.errors import Fenced, HoldfastError, JobMissing, Unreachable, Unsupported
+from holdfast.base.errors import (
+    Fenced,
+    HoldfastError,
+    Invalid,
+    JobMissing,
+    Unreachable,
+    Unsupported,
+)
 from holdfast.base.ids import JobId
 from holdfast.control.jobs import JobKind
 from holdfast.control.machines import Said, Standing
@@ -64,6 +71,8 @@ class Machines:
             token for it. None while there is nobody who takes data.
         drives_version: Rises whenever other machines, or other drives of them, are known.
         committed: What was committed under a job's fence, by who keeps the storage.
+        answers: What machines may ask, by its kind.
+        chores: To be done about once in a second; none of them raises.
     """
 
     def __init__(self, master: Master, heartbeat_s: float = HEARTBEAT_S) -> None:
@@ -85,6 +94,10 @@ class Machines:
         self.transfer_for: TransferFor | None = None
         self.committed: Committed = _nothing_committed
         self.drives_version = 0
+        self.answers: dict[str, Callable[[Session, dict[str, Any]], dict[str, Any]]] = {
+            "transfer": self._fresh_transfer
+        }
+        self.chores: list[Callable[[], None]] = []
         self._lock = threading.Lock()
         self._looking = threading.Lock()
         self._standing: Standing = master.machines.standing()
@@ -125,6 +138,10 @@ class Machines:
                 self.master.news()
             self._standing = standing
         return standing
+
+    def refused_serials(self) -> frozenset[str]:
+        """Certificates that were revoked before their end."""
+        return self._standing.refused
 
     def own_identity(self) -> Identity:
         """A certificate of the master's own, for a key that is nowhere but in this process."""
@@ -199,13 +216,22 @@ class Machines:
         self._remember((offer.job_id, offer.fence), client, offer)
         self.sessions.offer(client, Offer(offer, transfer))
 
-    def fresh_transfer(self, peer: Peer, job_id: int, fence: int) -> dict[str, Any]:
-        """The transfer part of a job at work, with another token.
+    def answer(self, session: Session, order: dict[str, Any]) -> dict[str, Any]:
+        """Answer what a machine asks.
 
         Raises:
-            Fenced: The job is not this machine's.
-            Unsupported: Nobody takes data.
+            Invalid: Nobody knows.
+            HoldfastError: There is no answer.
         """
+        find = self.answers.get(str(order.get("ask")))
+        if find is None:
+            raise Invalid("the master knows no answer to that")
+        return find(session, order)
+
+    def _fresh_transfer(self, session: Session, order: dict[str, Any]) -> dict[str, Any]:
+        """The transfer part of a job at work, with another token."""
+        given, peer = Reader(order, "what a machine asks"), session.peer
+        job_id, fence = given.count("job"), given.count("fence")
         if not self._owns(peer.name, job_id, fence):
             raise Fenced(f"job {job_id} is not at work on '{peer.name}'")
         _, offer = self._offered[job_id, fence]
@@ -263,7 +289,7 @@ class Machines:
             job = self.master.jobs.job(JobId(job_id))
         except (JobMissing, OverflowError):
             return False
-        if job.client != name or job.fence != fence or job.kind is not JobKind.BACKUP:
+        if job.client != name or job.fence != fence or job.kind not in _OF_CLIENTS:
             return False
         self._remember(key, name, None)
         return True
@@ -280,6 +306,11 @@ class Machines:
             self.refresh()
         except HoldfastError as error:
             _LOG.error("who is let in can't be looked up: %s", error.message)
+        for chore in self.chores:
+            chore()
+
+
+_OF_CLIENTS = frozenset({JobKind.BACKUP, JobKind.RESTORE})
 
 
 def _nothing_committed(_job_id: int, _fence: int) -> ImageNote | None:

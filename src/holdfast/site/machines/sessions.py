@@ -26,7 +26,7 @@ if TYPE_CHECKING:
 
     from holdfast.base.ids import ClientName
     from holdfast.wire.identity import Peer
-    from holdfast.wire.sessions import Ask, Hello, Message, Offer
+    from holdfast.wire.sessions import Hello, Message, Offer
 
 SEND_S = 10.0
 
@@ -229,11 +229,3 @@ class Sessions:
 def told(error: HoldfastError) -> WorkError:
     """An error as it travels."""
     return WorkError(error.code, error.message, error.hint)
-
-
-def is_transfer(asked: Ask) -> tuple[int, int] | None:
-    """Which job's transfer part a machine asks for, with its fence; None for another question."""
-    job, fence = asked.order.get("job"), asked.order.get("fence")
-    if asked.order.get("ask") != "transfer":
-        return None
-    return (job, fence) if isinstance(job, int) and isinstance(fence, int) else None

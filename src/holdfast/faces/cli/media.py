@@ -1,0 +1,83 @@
+"""``holdfast media``: this machine at work as a media server of the site that it has joined."""
+
+from __future__ import annotations
+
+import logging
+import sys
+
+import click
+
+from holdfast.base.errors import EXIT_OK, Invalid, WrongState
+from holdfast.faces.cli import opening, options
+from holdfast.faces.cli.agent import until_signalled
+from holdfast.faces.cli.screen import Screen
+from holdfast.faces.cli.words import Group
+
+LISTEN = "0.0.0.0:8445"
+
+
+@click.group(cls=Group, no_args_is_help=False)
+def media() -> None:
+    """This machine at work as a media server of the site that it has joined."""
+
+
+@media.command(
+    examples=["holdfast media run", "holdfast media run --listen 10.0.0.5:8445 --address 10.0.0.5"]
+)
+@click.option(
+    "--listen",
+    metavar="ADDRESS:PORT",
+    default=LISTEN,
+    show_default=True,
+    help="Where agents bring data.",
+)
+@click.option(
+    "--address",
+    "addresses",
+    metavar="A",
+    multiple=True,
+    help="Where agents reach this machine; may be repeated. Else at all its addresses.",
+)
+@options.json_flag
+def run(listen: str, addresses: tuple[str, ...], as_json: bool) -> int:
+    """Take data of the site's machines into its pool, in the foreground.
+
+    The home of this machine needs the pool ('holdfast init --existing --pool URL') as well as its
+    place in the site ('holdfast enroll URL --role media'). It ends when it is interrupted, or when
+    the site lets this machine in no more.
+    """
+    from holdfast.base.clock import SystemClock
+    from holdfast.movers import machine_home
+    from holdfast.movers.session import run_until
+    from holdfast.site.media_server import MediaServer
+    from holdfast.site.site import Site
+    from holdfast.wire.identity import MachineRole
+
+    screen = Screen(as_json=as_json)
+    home = opening.home()
+    known = machine_home.load(home)
+    who = known.identity
+    if who.role is not MachineRole.MEDIA:
+        raise WrongState(
+            f"this machine has joined as {who.role} '{who.name}', not as a media server",
+            "to join anew: holdfast enroll URL --token T --role media --again",
+        )
+    place = _place(listen)
+    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s: %(message)s")
+    with Site.open(home, opening.secret_source(), SystemClock()) as site:
+        server = MediaServer(known, site, place, addresses)
+        if as_json:
+            screen.json({"name": who.name, "site": who.site_id, "masters": list(known.masters)})
+            screen.flush()
+        else:
+            screen.say(f"media server '{who.name}' works for {', '.join(known.masters)}")
+        run_until(server, until_signalled)
+    screen.say("stopped")
+    return EXIT_OK
+
+
+def _place(listen: str) -> tuple[str, int]:
+    host, _, port = listen.rpartition(":")
+    if not port.isdecimal() or int(port) > 65535:
+        raise Invalid(f"'{listen}' is not where to listen", "write address:port")
+    return host.strip("[]"), int(port)

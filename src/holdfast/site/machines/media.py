@@ -1,0 +1,206 @@
+"""Media servers of a site: which are there, whose data each takes, what if one is gone.
+
+Must not move data. Invariants: data of a job goes to one media server under one fence; what a media
+server says was committed is looked up in the pool before it counts; jobs whose media server is
+gone for longer than `GRACE_S` go back to the queue, and whoever returns then commits nothing.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from dataclasses import dataclass, field
+from typing import TYPE_CHECKING, Any, Final
+
+from holdfast.base.errors import Forbidden, HoldfastError, Invalid, WrongState
+from holdfast.base.ids import JobId
+from holdfast.wire.fields import Reader
+from holdfast.wire.identity import MachineRole
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from holdfast.base.ids import ClientName
+    from holdfast.site.machines.machines import Machines
+    from holdfast.site.machines.sessions import Session
+
+    Job = tuple[int, int]
+    """Its id and fence."""
+
+GRACE_S: Final = 15.0
+"""A media server that lost its session has so long to come back."""
+
+MOST_URLS: Final = 64
+TELL_S: Final = 10.0
+
+_LOG = logging.getLogger("holdfast.machines")
+
+
+@dataclass(eq=False)
+class MediaServer:
+    """One media server.
+
+    Attributes:
+        name: Of the machine.
+        session: The one that it holds, or held last.
+        urls: Where it takes data.
+        jobs: Whose data it takes now.
+        gone_since_s: Since when it holds no session; None while it does.
+    """
+
+    name: ClientName
+    session: Session
+    urls: tuple[str, ...]
+    jobs: set[Job] = field(default_factory=set)
+    gone_since_s: float | None = None
+
+    @property
+    def load(self) -> float:
+        """How busy it is: the larger, the busier. What it said last, and what was given since."""
+        said = self.session.load
+        return len(self.jobs) + max(said.get("cpu", 0.0), said.get("memory", 0.0))
+
+
+class MediaServers:
+    """Those of a served site. Thread-safe."""
+
+    def __init__(
+        self,
+        machines: Machines,
+        *,
+        may_commit: Callable[[int, int], bool],
+        committed: Callable[[int, int, str], None],
+        now_s: Callable[[], float],
+    ) -> None:
+        """Nobody is there.
+
+        Args:
+            machines: Of the site.
+            may_commit: Whether a job is at work under a fence.
+            committed: Takes what was committed: job, fence, image; raises if that is not so.
+            now_s: A clock that only goes forward, in seconds.
+        """
+        self._machines = machines
+        self._may_commit = may_commit
+        self._committed = committed
+        self._now_s = now_s
+        self._lock = threading.Lock()
+        self._there: dict[ClientName, MediaServer] = {}
+        self._told_of: frozenset[str] = frozenset()
+        machines.answers["serve-data"] = self._serve_data
+        machines.answers["may-commit"] = self._ask_may_commit
+        machines.answers["committed"] = self._take_committed
+
+    def choose(self, job: Job) -> MediaServer | None:
+        """The one that is least busy, for the data of a job; None if none is there.
+
+        Asked again, it tells the same for as long as that one is there.
+        """
+        with self._lock:
+            there = [one for one in self._there.values() if one.gone_since_s is None]
+            for one in there:
+                if job in one.jobs:
+                    return one
+            chosen = min(there, key=lambda one: (one.load, one.name), default=None)
+            if chosen is not None:
+                for one in self._there.values():
+                    one.jobs.discard(job)
+                chosen.jobs.add(job)
+            return chosen
+
+    def ended(self, job: Job) -> None:
+        """A job's data moves no more."""
+        with self._lock:
+            for one in self._there.values():
+                one.jobs.discard(job)
+
+    def look_after(self) -> None:
+        """What is to be done again and again; tells what goes wrong, and goes on."""
+        connected = {one.peer.name: one for one in self._machines.sessions.all()}
+        now_s = self._now_s()
+        lost: list[tuple[MediaServer, Job]] = []
+        with self._lock:
+            for server in list(self._there.values()):
+                if connected.get(server.name) is server.session:
+                    continue
+                if server.gone_since_s is None:
+                    server.gone_since_s = now_s
+                elif now_s - server.gone_since_s > GRACE_S:
+                    lost += [(server, job) for job in server.jobs]
+                    del self._there[server.name]
+        for server, job in lost:
+            self._give_up(server, job)
+        self._tell_revoked()
+
+    def _give_up(self, server: MediaServer, job: Job) -> None:
+        _LOG.warning(
+            "media server '%s' is gone: job %s goes back to the queue", server.name, job[0]
+        )
+        try:
+            if self._may_commit(*job):
+                self._machines.master.jobs.requeue(JobId(job[0]))
+                self._machines.master.news()
+        except WrongState:
+            return
+        except HoldfastError as error:
+            _LOG.error("%s", error.message)
+
+    def _tell_revoked(self) -> None:
+        """Tell those who take data whom to refuse."""
+        refused = self._machines.refused_serials()
+        if refused == self._told_of:
+            return
+        with self._lock:
+            there = [one for one in self._there.values() if one.gone_since_s is None]
+        told = True
+        for one in there:
+            try:
+                one.session.ask({"ask": "refuse", "serials": sorted(refused)}, TELL_S)
+            except HoldfastError as error:
+                told = False
+                _LOG.warning("media server '%s' was not told: %s", one.name, error.message)
+        if told:
+            self._told_of = refused
+
+    # -- what they say ----------------------------------------------------------------------
+
+    def _serve_data(self, session: Session, order: dict[str, Any]) -> dict[str, Any]:
+        _require_media(session)
+        given = Reader(order, "what a media server says of itself")
+        urls, pool = given.texts("urls"), given.text("pool")
+        if not 0 < len(urls) <= MOST_URLS or not all(one.startswith("https://") for one in urls):
+            raise Invalid(f"a media server has 1 to {MOST_URLS} URLs, https://address:port")
+        ours = self._machines.master.site.pool_id
+        if pool != ours:
+            raise Invalid(
+                f"media server '{session.peer.name}' has pool {pool}, this site {ours}",
+                "there: holdfast init --existing --pool URL --recovery-kit F",
+            )
+        refused = self._machines.refused_serials()
+        name = session.peer.name
+        with self._lock:
+            before = self._there.get(name)
+            jobs = set() if before is None else before.jobs
+            self._there[name] = MediaServer(name, session, tuple(urls), jobs)
+        _LOG.info("media server '%s' takes data at %s", name, ", ".join(urls))
+        return {"refused": sorted(refused)}
+
+    def _ask_may_commit(self, session: Session, order: dict[str, Any]) -> dict[str, Any]:
+        _require_media(session)
+        given = Reader(order, "a question of a media server")
+        job = given.count("job"), given.count("fence")
+        with self._lock:
+            there = self._there.get(session.peer.name)
+            theirs = there is not None and job in there.jobs
+        return {"may": theirs and self._may_commit(*job)}
+
+    def _take_committed(self, session: Session, order: dict[str, Any]) -> dict[str, Any]:
+        _require_media(session)
+        given = Reader(order, "what a media server says of an image")
+        self._committed(given.count("job"), given.count("fence"), given.text("image"))
+        return {"taken": True}
+
+
+def _require_media(session: Session) -> None:
+    if session.peer.role is not MachineRole.MEDIA:
+        raise Forbidden(f"'{session.peer.name}' is no media server")

@@ -1,0 +1,205 @@
+"""The storage of a served site, for its machines: where their data goes, and who may bring it.
+
+Must not speak HTTP: see `movers.transfer`. Invariants: a token lets one machine move the data of
+one job that the master gave it, and no more; an image that a machine's data became is known to the
+catalog before the machine is told, and it is what the pool says, not what the machine says.
+"""
+
+from __future__ import annotations
+
+import logging
+import threading
+from collections import OrderedDict
+from typing import TYPE_CHECKING, Any, Final
+
+from holdfast.base import labels
+from holdfast.base.errors import HoldfastError, Invalid, JobMissing, NotAPool
+from holdfast.base.ids import ImageId, JobId, SourceName
+from holdfast.control.access import Entry, Outcome, Strangers
+from holdfast.control.jobs import JobState
+from holdfast.movers.agent import note_of
+from holdfast.movers.transfer.ports import TransferHost
+from holdfast.movers.transfer.server import add_routes
+from holdfast.site.machines.media import MediaServers
+from holdfast.wire.identity import MachineRole
+from holdfast.wire.messages import BackupWork, RestoreWork
+from holdfast.wire.peer import peer_of
+from holdfast.wire.transfer_tokens import (
+    BACKUP,
+    MASTER_ITSELF,
+    RESTORE,
+    TransferGrant,
+    sign,
+    signing_key,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from aiohttp import web
+
+    from holdfast.base.ids import ClientName
+    from holdfast.engine import Image, Pool
+    from holdfast.site.machines.machines import Machines
+    from holdfast.wire.messages import ImageNote, WorkOffer
+
+TOKEN_S: Final = 900
+"""How long a token is good; a job that takes longer is given others."""
+
+_REMEMBERED: Final = 10_000
+_AT_WORK = frozenset({JobState.ACTIVE, JobState.ENDING})
+
+_LOG = logging.getLogger("holdfast.machines")
+
+
+class Storage:
+    """The pool of a served site, as its machines may use it. Thread-safe."""
+
+    def __init__(
+        self, machines: Machines, now_s: Callable[[], float], committed: Callable[[], None]
+    ) -> None:
+        """Prepare.
+
+        Args:
+            machines: Whose data it takes.
+            now_s: A clock that only goes forward, in seconds.
+            committed: Called when an image came.
+        """
+        self._machines = machines
+        self._master = machines.master
+        self._now_s = now_s
+        self._told = committed
+        self._key = signing_key(self._master.site.pool_key())
+        self._strangers = Strangers()
+        self._lock = threading.Lock()
+        self._pool_lock = threading.Lock()
+        self._notes: OrderedDict[tuple[int, int], ImageNote] = OrderedDict()
+        self.media = MediaServers(
+            machines, may_commit=self.may_commit, committed=self._heard_of, now_s=now_s
+        )
+        machines.transfer_for = self.transfer_for
+        machines.committed = self.committed
+        machines.chores.append(self.media.look_after)
+
+    # -- for the door -----------------------------------------------------------------------
+
+    def add_routes(self, app: web.Application) -> None:
+        """Serve the data path in the door's application."""
+        add_routes(
+            app,
+            TransferHost(
+                key=self._key.public_key(),
+                peer_name=lambda request: peer_of(request, (MachineRole.AGENT,)).name,
+                pool=self._pool,
+                may_commit=self.may_commit,
+                committed=self._committed,
+                refused=self._refused,
+                clock=self._master.clock,
+                now_s=self._now_s,
+            ),
+        )
+
+    def transfer_for(self, client: ClientName, offer: WorkOffer) -> dict[str, Any] | None:
+        """The transfer part of an offer; None for work that moves no data of a client."""
+        work = offer.work
+        pool = self._master.site.pool_id
+        expires_s = self._master.clock.now_ns() // 10**9 + TOKEN_S
+        if isinstance(work, BackupWork):
+            grant = TransferGrant(
+                job=offer.job_id,
+                fence=offer.fence,
+                client=client,
+                source=work.source,
+                pool=pool,
+                verbs=frozenset({BACKUP}),
+                expires_s=expires_s,
+                labels=work.labels,
+                parent=self._parent(work),
+            )
+        elif isinstance(work, RestoreWork):
+            grant = TransferGrant(
+                job=offer.job_id,
+                fence=offer.fence,
+                client=client,
+                source=str(self._master.catalog.image(ImageId(work.image)).source),
+                pool=pool,
+                verbs=frozenset({RESTORE}),
+                expires_s=expires_s,
+                images=frozenset({work.image}),
+            )
+        else:
+            return None
+        server = self.media.choose((offer.job_id, offer.fence))
+        urls = [MASTER_ITSELF] if server is None else list(server.urls)
+        return {"urls": urls, "pool": pool, "token": sign(grant, self._key)}
+
+    def committed(self, job_id: int, fence: int) -> ImageNote | None:
+        """What was committed under a job's fence; also by who kept the storage before."""
+        self.media.ended((job_id, fence))
+        with self._lock:
+            known = self._notes.get((job_id, fence))
+        if known is not None:
+            return known
+        label = self._label(job_id, fence)
+        found = self._master.catalog.of_jobs({label})
+        if label not in found:
+            return None
+        return note_of(self._pool(self._master.site.pool_id).image(found[label]))
+
+    # -- for the data path ------------------------------------------------------------------
+
+    def may_commit(self, job_id: int, fence: int) -> bool:
+        """Whether a job is at work under a fence."""
+        try:
+            job = self._master.jobs.job(JobId(job_id))
+        except (JobMissing, OverflowError):
+            return False
+        return job.fence == fence and job.state in _AT_WORK
+
+    def _pool(self, pool_id: str) -> Pool:
+        site = self._master.site
+        if pool_id != site.pool_id:
+            raise NotAPool(f"pool {pool_id} is not the one of this site")
+        # opened once, whoever comes first
+        with self._pool_lock:
+            return site.pool
+
+    def _committed(self, grant: TransferGrant, image: Image) -> None:
+        self._note((grant.job, grant.fence), image)
+
+    def _heard_of(self, job_id: int, fence: int, image_id: str) -> None:
+        """A media server says that an image is there: so the pool has to say, too."""
+        image = self._pool(self._master.site.pool_id).image(image_id)
+        if image.labels.get(labels.JOB) != self._label(job_id, fence):
+            raise Invalid(f"image {image_id} is not what job {job_id} made")
+        self._note((job_id, fence), image)
+
+    def _note(self, job: tuple[int, int], image: Image) -> None:
+        self._master.catalog.record_image(image, self._master.site.pool_id)
+        with self._lock:
+            self._notes[job] = note_of(image)
+            while len(self._notes) > _REMEMBERED:
+                self._notes.popitem(last=False)
+        self._told()
+
+    def _label(self, job_id: int, fence: int) -> str:
+        return f"{self._machines.authority.site_id}/{job_id}/{fence}"
+
+    def _refused(self, peer: str, code: str, message: str) -> None:
+        _LOG.warning("data of machine '%s' was refused: %s", peer or "?", message)
+        more = self._strangers.row(self._master.clock.now_ns())
+        if more is None:
+            return
+        who = f"machine:{peer}" if peer else "(unknown)"
+        details = {**more, "code": code, "message": message}
+        try:
+            entry = Entry.of(who, "transfer", f"machines/{peer}", Outcome.REFUSED, details)
+            self._master.audit.append(entry)
+        except HoldfastError as error:
+            _LOG.error("a refusal could not be noted: %s", error.message)
+
+    def _parent(self, work: BackupWork) -> str | None:
+        if work.parent is not None or work.read_all:
+            return work.parent
+        source = SourceName(work.source)
+        return self._master.catalog.newest_of([source]).get(source)

@@ -1,0 +1,158 @@
+"""Machines of a served site, by the real commands, each in a home and processes of its own."""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import signal
+import subprocess
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Any
+
+from tests.kit.command import Command
+from tests.kit.served import Served, served, until
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+LISTEN = {"HOLDFAST_SERVE_MACHINES": "127.0.0.1:0"}
+
+
+@dataclass
+class Machine:
+    """A machine that has joined, and its process while it runs."""
+
+    command: Command
+    name: str
+    words: tuple[str, ...] = ("agent", "run")
+    process: subprocess.Popen[bytes] | None = None
+
+    @property
+    def log(self) -> Path:
+        return self.command.home.parent / f"{self.name}.log"
+
+    def start(self) -> None:
+        with self.log.open("ab") as output:
+            self.process = subprocess.Popen(
+                self.command.line(*self.words),
+                env=self.command.environment(),
+                stdin=subprocess.DEVNULL,
+                stdout=output,
+                stderr=output,
+            )
+
+    def kill(self) -> None:
+        assert self.process is not None
+        self.process.kill()
+        self.process.wait()
+
+    def stop(self) -> None:
+        assert self.process is not None
+        self.process.send_signal(signal.SIGTERM)
+        assert self.process.wait(60) == 0, self.log.read_text()
+        assert "Traceback" not in self.log.read_text()
+
+
+@dataclass
+class MachineSite:
+    """A served site at which machines join.
+
+    Attributes:
+        site: Its command line.
+        running: The process that serves it.
+        directory: Where homes of machines are.
+    """
+
+    site: Command
+    running: Served
+    directory: Path
+
+    @property
+    def url(self) -> str:
+        found = re.findall(r"machines join at (https://\S+)", self.running.log.read_text())
+        assert found, self.running.log.read_text()
+        return str(found[-1])
+
+    def listed(self, *words: str) -> list[dict[str, Any]]:
+        found: list[dict[str, Any]] = self.site(*words, "--json").assert_ok().json_lines()
+        return found
+
+    def join(self, name: str, environ: dict[str, str] | None = None) -> Machine:
+        """Have a machine join; it does not run yet."""
+        made = self.site("machine", "token", "--name", name, "--json").assert_ok().json()
+        command = Command(self.directory / name, environ or {})
+        command("enroll", self.url, "--token", made["token"], "--name", name).assert_ok()
+        return Machine(command, name)
+
+    @contextlib.contextmanager
+    def machine(self, name: str, environ: dict[str, str] | None = None) -> Iterator[Machine]:
+        """A machine that runs while the block lasts."""
+        machine = self.join(name, environ)
+        machine.start()
+        try:
+            self.await_connected(name)
+            yield machine
+        finally:
+            if machine.process is not None and machine.process.poll() is None:
+                machine.kill()
+
+    @contextlib.contextmanager
+    def media_server(self, name: str) -> Iterator[Machine]:
+        """A media server of the site's pool that runs while the block lasts."""
+        home = self.directory / name
+        kit = self.directory / f"{name}.kit"
+        kit.write_text(self.site("pool", "recovery-kit").assert_ok().text)
+        command = Command(home)
+        place = self.site.home / "pool"
+        words = ("init", "--existing", "--pool", place, "--recovery-kit", kit)
+        command(*words).assert_ok()
+        token = ("machine", "token", "--name", name, "--role", "media", "--json")
+        made = self.site(*token).assert_ok().json()
+        joining = ("enroll", self.url, "--token", made["token"], "--name", name, "--role", "media")
+        command(*joining).assert_ok()
+        running = ("media", "run", "--listen", "127.0.0.1:0", "--address", "127.0.0.1")
+        machine = Machine(command, name, running)
+        machine.start()
+        try:
+            self.await_connected(name)
+            until(lambda: f"media server '{name}' takes data" in self.running.log.read_text(), name)
+            yield machine
+        finally:
+            if machine.process is not None and machine.process.poll() is None:
+                machine.kill()
+
+    def connected(self) -> set[str]:
+        return {one["name"] for one in self.listed("machine", "list") if one["connected"]}
+
+    def await_connected(self, *names: str) -> None:
+        until(lambda: self.connected() >= set(names), f"{', '.join(names)} to be connected")
+
+    def run(self, policy: str, *words: str) -> int:
+        """Queue a policy's backup; the job."""
+        return int(self.site("policy", "run", policy, *words, "--json").assert_ok().json()["job"])
+
+    def job(self, job: int) -> dict[str, Any]:
+        found: dict[str, Any] = self.site("jobs", "show", str(job), "--json").assert_ok().json()
+        return found
+
+    def ended(self, job: int) -> dict[str, Any]:
+        """A job when it has ended."""
+
+        def look() -> dict[str, Any] | None:
+            found = self.job(job)
+            return found if found["state"] == "ended" else None
+
+        found = until(look, f"job {job} to end", 120)
+        assert found is not None
+        return found
+
+
+@contextlib.contextmanager
+def machine_site(site: Command, directory: Path) -> Iterator[MachineSite]:
+    """Serve a site at which machines can join."""
+    listening = Command(site.home, {**site.environ, **LISTEN}, site.prefix)
+    with served(listening) as running:
+        made = MachineSite(listening, running, directory)
+        until(lambda: "machines join at" in running.log.read_text(), "the door to be open")
+        yield made

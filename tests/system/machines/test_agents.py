@@ -1,0 +1,82 @@
+"""Clients on other machines: joined, backed up by a policy, restored to themselves or another."""
+
+from __future__ import annotations
+
+import os
+import time
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.kit.agents import MachineSite, machine_site
+from tests.kit.trees import assert_same_tree
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.kit.command import Command
+
+
+@pytest.fixture(params=["sqlite", "postgresql"])
+def network(site: Command, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[MachineSite]:
+    if request.param == "postgresql":
+        url: str = request.getfixturevalue("postgres_url")
+        site = replace(site, environ={"HOLDFAST_DATABASE_URL": url})
+    with machine_site(site, tmp_path / "machines") as made:
+        (tmp_path / "machines").mkdir()
+        yield made
+
+
+def protect(network: MachineSite, client: str, tree: Path) -> None:
+    file = network.directory / f"{client}.toml"
+    file.write_text(
+        f"""
+[[policy]]
+name = "{client}"
+clients = ["{client}"]
+retention = {{last = 3}}
+[[policy.selections]]
+name = "tree"
+paths = ["{tree}"]
+[[policy.schedules]]
+name = "nightly"
+kind = "differential"
+calendar = {{dates = ["2099-12-31"]}}
+windows = ["22:00-06:00"]
+"""
+    )
+    network.site("policy", "apply", file, "--yes").assert_ok()
+
+
+def test_a_client_is_backed_up_over_the_network_and_restored_to_another(
+    network: MachineSite, tree: Path, tmp_path: Path
+) -> None:
+    with network.machine("web1") as web1, network.machine("web2"):
+        protect(network, "web1", tree)
+        first = network.ended(network.run("web1"))
+        assert (first["outcome"], first["client"]) == ("completed", "web1"), first
+        (tree / "new").write_bytes(os.urandom(300_000))
+        time.sleep(0.2)
+        second = network.ended(network.run("web1"))
+        assert second["outcome"] == "completed", second
+        oldest, newest = network.listed("images")
+        assert (newest["host"], newest["policy"]) == ("web1", "web1")
+        assert newest["parent"] == oldest["id"]
+        assert newest["transmitted_bytes"] < 400_000
+        assert oldest["id"] == first["image_id"]
+        # Each to itself, and to the other.
+        for client in ("web1", "web2"):
+            to = tmp_path / "back" / client
+            words = ("restore", newest["id"], "--to", to, "--client", client, "--verify")
+            job = int(network.site(*words).assert_ok().text)
+            done = network.ended(job)
+            assert done["outcome"] == "completed", done
+            assert_same_tree(tree, os.fsencode(to) + os.fsencode(tree))
+        assert list((web1.command.home / "cache").glob("*.trees"))
+        found = network.site("find", "new").assert_ok().text
+        assert str(tree / "new") in found
+        network.site("pool", "check", "--read-data").assert_ok()
+        web1.stop()
+        network.running.stop()

@@ -1,0 +1,85 @@
+"""Media servers on machines of their own, which share the site's pool and its load."""
+
+from __future__ import annotations
+
+import os
+import signal
+from typing import TYPE_CHECKING
+
+import pytest
+
+from tests.kit.agents import Machine, MachineSite, machine_site
+from tests.kit.served import until
+from tests.kit.trees import assert_same_tree
+from tests.system.machines.test_agents import protect
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.kit.command import Command
+
+
+@pytest.fixture
+def network(site: Command, tmp_path: Path) -> Iterator[MachineSite]:
+    (tmp_path / "machines").mkdir()
+    with machine_site(site, tmp_path / "machines") as made:
+        yield made
+
+
+def took(machine: Machine) -> int:
+    """How many images came by a media server."""
+    return machine.log.read_text().count("is in the pool")
+
+
+def assert_restored(network: MachineSite, image: str, tree: Path, to: Path) -> None:
+    words = ("restore", image, "--to", to, "--client", "web1", "--verify")
+    done = network.ended(int(network.site(*words).assert_ok().text))
+    said = network.site("events", str(done["id"])).text
+    assert done["outcome"] == "completed", said
+    assert_same_tree(tree, os.fsencode(to) + os.fsencode(tree))
+
+
+def test_data_goes_by_a_media_server_and_comes_back_by_it(
+    network: MachineSite, tree: Path, tmp_path: Path
+) -> None:
+    with network.media_server("media1") as media, network.machine("web1"):
+        protect(network, "web1", tree)
+        done = network.ended(network.run("web1"))
+        assert done["outcome"] == "completed", done
+        assert took(media) == 1
+        assert_restored(network, done["image_id"], tree, tmp_path / "back")
+        media.stop()
+        # Without one, the master takes the data itself.
+        until(lambda: "media1" not in network.connected(), "it to be gone")
+        again = network.ended(network.run("web1"))
+        assert again["outcome"] == "completed", again
+        assert took(media) == 1
+        network.site("pool", "check", "--read-data").assert_ok()
+
+
+@pytest.mark.parametrize("way", [signal.SIGKILL, signal.SIGSTOP])
+def test_a_media_server_that_dies_or_freezes_loses_no_job(
+    network: MachineSite, tree: Path, tmp_path: Path, way: signal.Signals
+) -> None:
+    for number in range(40):
+        (tree / f"large {number}").write_bytes(os.urandom(8_000_000))
+    with network.media_server("media1") as first, network.machine("web1"):
+        protect(network, "web1", tree)
+        job = network.run("web1")
+        until(lambda: network.job(job)["counters"]["new_bytes"] > 0, "data to be on its way")
+        assert first.process is not None
+        first.process.send_signal(way)
+        if way is signal.SIGKILL:
+            first.process.wait()
+        with network.media_server("media2") as second:
+            done = network.ended(job)
+            assert done["outcome"] == "completed", done
+            assert (took(first), took(second)) == (0, 1)
+            if way is signal.SIGSTOP:
+                first.process.send_signal(signal.SIGCONT)
+            assert_restored(network, done["image_id"], tree, tmp_path / "back")
+            # Whoever comes back from the dead has committed nothing.
+            assert len(network.listed("images")) == 1
+            assert took(first) == 0
+            network.site("verify", "--read-data").assert_ok()
