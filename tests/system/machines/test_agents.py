@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kit.agents import MachineSite, machine_site
+from tests.kit.served import until
 from tests.kit.trees import assert_same_tree
 
 if TYPE_CHECKING:
@@ -27,6 +28,27 @@ def network(site: Command, tmp_path: Path, request: pytest.FixtureRequest) -> It
     with machine_site(site, tmp_path / "machines") as made:
         (tmp_path / "machines").mkdir()
         yield made
+
+
+def test_a_machine_that_is_restarted_goes_on_at_once(
+    network: MachineSite, tree: Path, tmp_path: Path
+) -> None:
+    for number in range(30):
+        (tree / f"large {number}").write_bytes(os.urandom(8_000_000))
+    with network.machine("web1") as web1:
+        protect(network, "web1", tree)
+        job = network.run("web1")
+        until(lambda: network.job(job)["counters"]["new_bytes"] > 0, "data to be on its way")
+        web1.kill()
+        before = time.monotonic()
+        web1.start()
+        done = network.ended(job)
+        assert done["outcome"] == "completed", done
+        # Long before the lease of the first try ends.
+        assert time.monotonic() - before < 100
+        (image,) = network.listed("images")
+        assert image["id"] == done["image_id"]
+        network.site("verify", "--read-data").assert_ok()
 
 
 def protect(network: MachineSite, client: str, tree: Path) -> None:

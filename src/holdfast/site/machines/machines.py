@@ -21,6 +21,7 @@ from holdfast.base.errors import (
     JobMissing,
     Unreachable,
     Unsupported,
+    WorkerLost,
 )
 from holdfast.base.ids import JobId
 from holdfast.control.jobs import JobKind
@@ -199,6 +200,22 @@ class Machines:
         self.master.machines.hear({session.peer.name: said})
         self._look()
         self.sessions.opened(session)
+        if session.peer.role is MachineRole.AGENT:
+            self._give_up_lost(session)
+
+    def _give_up_lost(self, session: Session) -> None:
+        """Take jobs back that a machine was given and does not know of: it was started anew."""
+        hear, name, working = self.hear, session.peer.name, set(session.hello.working)
+        for job in self.master.jobs.at_work() if hear is not None else ():
+            if job.client != name or job.kind not in _OF_CLIENTS:
+                continue
+            if hear is None or (job.id, job.fence) in working:
+                continue
+            why = f"machine '{name}' was started anew while job {job.id} was at work"
+            _LOG.warning("%s", why)
+            error = WorkError(WorkerLost.code, why, WorkerLost.advice)
+            ended = WorkEnded(job.id, job.fence, None, (), 0, {}, error)
+            hear(self._as_it_is(session.peer, ended))
 
     def _came_or_went(self) -> None:
         self.master.news()
