@@ -21,6 +21,7 @@ from holdfast.base.errors import (
     Unreachable,
 )
 from holdfast.movers.transfer import client as client_module
+from holdfast.movers.transfer import connection
 from holdfast.movers.transfer.client import TransferLink
 from holdfast.movers.transfer.paths import Path
 from holdfast.movers.transfer.ports import TransferLimits
@@ -50,6 +51,8 @@ def site(tmp_path: FilePath, pool: MemoryPool) -> Iterator[TransferSite]:
 @pytest.fixture(autouse=True)
 def quick(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(client_module, "_PAUSE_S", 0.01)
+    # A server that stops in this process may forget a connection instead of closing it.
+    monkeypatch.setattr(connection, "STALL_S", 2.0)
 
 
 class Linked:

@@ -48,6 +48,8 @@ class Taken:
 
     def add(self, seq: int) -> None:
         """Remember one."""
+        if seq in self:
+            return
         self._beyond.add(seq)
         while self._below in self._beyond:
             self._beyond.remove(self._below)
