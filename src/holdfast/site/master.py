@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Self
 
 from holdfast.base.zones import machine_zone
 from holdfast.control.access import AccessBook, ActBook, AuditLog, ProviderLogins, Registration
+from holdfast.control.bandwidth import BandwidthBook
 from holdfast.control.catalog import ImageLists
 from holdfast.control.jobs import JobBook, Retrying
 from holdfast.control.machines import MachineBook
@@ -51,6 +52,7 @@ class Master:
         acts: Acts under way.
         logins: Logins by way of an identity provider.
         machines: Hosts that have joined the site.
+        bandwidth: How much they may move.
         policies: What is protected, and everything they ever said.
         jobs: What is to be done, and what came of it.
         zone: Of schedules that name none, and of the calendar of retention.
@@ -69,6 +71,7 @@ class Master:
         self.audit = AuditLog(self.database, self.clock)
         self.acts = ActBook(self.database, self.clock, self.audit)
         self.machines = MachineBook(self.database, self.clock, self.audit, [this_client()])
+        self.bandwidth = BandwidthBook(self.database)
         self.policies = PolicyBook(self.database, self.clock, [this_client()])
         retrying = Retrying(attempts=self.settings.count("jobs.attempts"))
         self.jobs = JobBook(self.database, self.clock, retrying)

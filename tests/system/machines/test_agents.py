@@ -51,6 +51,26 @@ def test_a_machine_that_is_restarted_goes_on_at_once(
         network.site("verify", "--read-data").assert_ok()
 
 
+def test_a_bandwidth_rule_holds_for_a_job_at_work_and_lets_go(
+    network: MachineSite, tree: Path
+) -> None:
+    (tree / "large").write_bytes(os.urandom(60_000_000))
+    words = ("bandwidth", "set", "thin", "--limit", "1M", "--network", "127.0.0.0/8")
+    network.site(*words).assert_ok()
+    with network.machine("web1"):
+        protect(network, "web1", tree)
+        job = network.run("web1")
+        until(lambda: network.job(job)["state"] == "active", "it to begin")
+        # At most what came before the rule was told, and a megabyte a second.
+        time.sleep(12)
+        assert network.job(job)["state"] == "active"
+        network.site("bandwidth", "remove", "thin").assert_ok()
+        before = time.monotonic()
+        done = network.ended(job)
+        assert done["outcome"] == "completed", done
+        assert time.monotonic() - before < 30
+
+
 def protect(network: MachineSite, client: str, tree: Path) -> None:
     file = network.directory / f"{client}.toml"
     file.write_text(

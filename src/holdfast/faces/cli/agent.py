@@ -34,6 +34,7 @@ def run(as_json: bool) -> int:
     machine start it.
     """
     from holdfast.movers import machine_home
+    from holdfast.movers.remote_agent import AGENT_ANSWERS
     from holdfast.movers.session import MachineSession, run_until
     from holdfast.movers.transfer.machine import FarMovers
     from holdfast.wire.identity import MachineRole
@@ -53,7 +54,7 @@ def run(as_json: bool) -> int:
     else:
         screen.say(f"agent '{who.name}' works for {', '.join(known.masters)}")
     movers = FarMovers(known.home / "cache", master=lambda: session.master_url)
-    session = MachineSession(known, movers)
+    session = MachineSession(known, movers, answers={**AGENT_ANSWERS, "rate": movers.limit})
     run_until(session, until_signalled)
     screen.say("stopped")
     return EXIT_OK

@@ -16,7 +16,7 @@ COMMANDS = (
     *("quickstart", "init", "backup", "images", "ls", "find", "diff", "restore", "mount", "verify"),
     *("serve", "service", "config", "policy", "schedule", "jobs", "activity", "events"),
     *("retention", "hold", "unhold", "lock", "expire", "gc", "pool", "catalog", "recover"),
-    *("user", "token", "audit", "machine", "enroll", "agent", "media"),
+    *("user", "token", "audit", "machine", "enroll", "agent", "media", "bandwidth"),
 )
 """In the order of the help. Each is a module of this package, with a command of the same name."""
 

@@ -11,12 +11,13 @@ import hashlib
 import threading
 import time
 from functools import partial
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from holdfast.base.clock import SystemClock
-from holdfast.base.errors import NotAuthenticated
+from holdfast.base.errors import Invalid, NotAuthenticated
 from holdfast.base.files import mark_as_cache
 from holdfast.engine import RemotePool
+from holdfast.movers.transfer.rate import SLOWEST_BYTES_PER_S, RateLimit
 from holdfast.movers.transfer.remote_runs import TransferTarget, remote_backup, remote_restore
 from holdfast.wire.identity import MachineRole, client_context, identity_of
 from holdfast.wire.transfer_tokens import MASTER_ITSELF
@@ -60,6 +61,7 @@ class FarMovers:
         self._remembered = remembered
         self._clock = clock or SystemClock()
         self._master = master
+        self._rate = RateLimit()
 
     def __call__(self, transfer: Transfer, /) -> tuple[BackUp, Restore]:
         """Make it; nothing is sent yet."""
@@ -98,7 +100,20 @@ class FarMovers:
             token=token,
             remote_pool=remote_pool,
             check_peer=partial(require_media, transfer.identity),
+            rate=self._rate,
         )
+
+    def limit(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Keep to so many bytes a second, over all jobs together: what a master says.
+
+        Raises:
+            Invalid: It is no number, or too low.
+        """
+        given = order.get("bytes_per_s")
+        if given is not None and (isinstance(given, bool) or not isinstance(given, int | float)):
+            raise Invalid("the limit is no number")
+        self._rate.set(None if given is None else max(float(given), SLOWEST_BYTES_PER_S))
+        return {"answer": "rate"}
 
     def _at(self, url: str) -> str:
         if url != MASTER_ITSELF or self._master is None:

@@ -20,6 +20,7 @@ from holdfast.control.jobs import JobState
 from holdfast.movers.agent import note_of
 from holdfast.movers.transfer.ports import TransferHost
 from holdfast.movers.transfer.server import add_routes
+from holdfast.site.machines.bandwidth import Bandwidth
 from holdfast.site.machines.media import MediaServers
 from holdfast.wire.identity import MachineRole
 from holdfast.wire.messages import BackupWork, RestoreWork
@@ -80,6 +81,7 @@ class Storage:
         machines.transfer_for = self.transfer_for
         machines.committed = self.committed
         machines.chores.append(self.media.look_after)
+        Bandwidth(machines)
 
     # -- for the door -----------------------------------------------------------------------
 
