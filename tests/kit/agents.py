@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import re
 import signal
+import socket
 import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -16,7 +17,11 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-LISTEN = {"HOLDFAST_SERVE_MACHINES": "127.0.0.1:0"}
+
+def free_place() -> str:
+    """An address and a port that nobody listens at now."""
+    with socket.create_server(("127.0.0.1", 0)) as end:
+        return f"127.0.0.1:{end.getsockname()[1]}"
 
 
 @dataclass
@@ -151,7 +156,9 @@ class MachineSite:
 @contextlib.contextmanager
 def machine_site(site: Command, directory: Path) -> Iterator[MachineSite]:
     """Serve a site at which machines can join."""
-    listening = Command(site.home, {**site.environ, **LISTEN}, site.prefix)
+    # The same port whenever it is served again: machines look for it there.
+    listen = {"HOLDFAST_SERVE_MACHINES": free_place()}
+    listening = Command(site.home, {**site.environ, **listen}, site.prefix)
     with served(listening) as running:
         made = MachineSite(listening, running, directory)
         until(lambda: "machines join at" in running.log.read_text(), "the door to be open")

@@ -8,7 +8,8 @@ import threading
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from typing import Any
+from types import SimpleNamespace
+from typing import Any, cast
 
 import aiohttp
 import pytest
@@ -18,6 +19,7 @@ from holdfast.base.errors import (
     AlreadyExists,
     ClockDoubtful,
     ConfigInvalid,
+    Fenced,
     HoldfastError,
     Invalid,
     NotAuthenticated,
@@ -26,11 +28,13 @@ from holdfast.base.errors import (
     Unreachable,
     Unsupported,
 )
-from holdfast.base.ids import ClientName
+from holdfast.base.ids import ClientName, SourceName
 from holdfast.control.database import Database
+from holdfast.control.jobs import JobKind, NewJob, Outcome, Result
 from holdfast.movers import dialling, joining, machine_home, session
 from holdfast.movers.agent import BackUp, Restore
 from holdfast.movers.remote_agent import Transfer
+from holdfast.site.machines.sessions import Session
 from holdfast.site.master import Master
 from holdfast.wire import sessions
 from holdfast.wire.identity import (
@@ -656,3 +660,37 @@ def test_a_job_goes_on_while_the_session_is_lost(
         monkeypatch.setattr(door.machines, "_is_backup", lambda _: True)
         work.go_on.set()
         assert ended(door).job_id == 7
+
+
+def test_a_job_that_another_master_gave_out_is_given_tokens(door: Door) -> None:
+    source = SourceName("web1:/srv")
+    work = BackupWork("web1", source, ("/srv",), labels={"policy": "nightly"})
+    jobs = door.machines.master.jobs
+    new = NewJob(kind=JobKind.BACKUP, work=work.to_json(), client=WEB1, source=source)
+    (queued,) = jobs.enqueue([new])
+    (granted,) = jobs.grant([queued.id])
+    offers: list[WorkOffer] = []
+
+    def transfer_for(_: object, offer: WorkOffer) -> dict[str, Any]:
+        offers.append(offer)
+        return {"token": "t"}
+
+    door.machines.transfer_for = transfer_for
+    asking = cast(Session, SimpleNamespace(peer=SimpleNamespace(name=WEB1)))
+    order = {"ask": "transfer", "job": queued.id, "fence": granted.job.fence}
+    assert door.machines.answer(asking, order) == {"token": "t"}
+    (offer,) = offers
+    assert isinstance(offer.work, BackupWork)
+    site = door.machines.authority.site_id
+    assert offer.work.labels == {"policy": "nightly", "job": f"{site}/{queued.id}/1"}
+    for wrong in ({**order, "fence": 2}, {**order, "job": 99}):
+        with pytest.raises(Fenced):
+            door.machines.answer(asking, wrong)
+    other = cast(Session, SimpleNamespace(peer=SimpleNamespace(name="web2")))
+    with pytest.raises(Fenced):
+        door.machines.answer(other, order)
+    jobs.end(queued.id, granted.job.fence, Result(Outcome.CANCELLED))
+    with pytest.raises(Fenced):
+        door.machines.answer(asking, order)
+    with pytest.raises(Invalid):
+        door.machines.answer(asking, {"ask": "something"})

@@ -21,3 +21,8 @@ SITE = "site"
 
 CATALOG = "catalog"
 """The kind of an image that holds a site's own control database, and nobody's files."""
+
+
+def of_job(site_id: str, job: int, fence: int) -> str:
+    """The value of `JOB`: which job of which site made an image, and under which fence."""
+    return f"{site_id}/{job}/{fence}"

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kit.agents import Machine, MachineSite, machine_site
-from tests.kit.served import until
+from tests.kit.served import served, until
 from tests.kit.trees import assert_same_tree
 from tests.system.machines.test_agents import protect
 
@@ -56,6 +56,30 @@ def test_data_goes_by_a_media_server_and_comes_back_by_it(
         assert again["outcome"] == "completed", again
         assert took(media) == 1
         network.site("pool", "check", "--read-data").assert_ok()
+
+
+def test_a_master_that_is_killed_meanwhile_costs_a_job_nothing(
+    network: MachineSite, tree: Path, tmp_path: Path
+) -> None:
+    for number in range(20):
+        (tree / f"large {number}").write_bytes(os.urandom(4_000_000))
+    words = ("bandwidth", "set", "slow", "--limit", "4M")
+    network.site(*words).assert_ok()
+    with network.media_server("media1") as media, network.machine("web1"):
+        protect(network, "web1", tree)
+        job = network.run("web1")
+        until(lambda: network.job(job)["counters"]["new_bytes"] > 0, "data to be on its way")
+        network.running.kill()
+        with served(network.site) as again:
+            network.running = again
+            network.await_connected("media1", "web1")
+            network.site("bandwidth", "remove", "slow").assert_ok()
+            done = network.ended(job)
+            assert done["outcome"] == "completed", done
+            assert done["attempt"] == 1
+            assert took(media) == 1
+            assert_restored(network, done["image_id"], tree, tmp_path / "back")
+            assert len(network.listed("images")) == 1
 
 
 @pytest.mark.parametrize("way", [signal.SIGKILL, signal.SIGSTOP])

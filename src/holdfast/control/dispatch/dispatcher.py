@@ -220,4 +220,4 @@ class Dispatcher:
         return WorkOffer(job.id, job.fence, self.lease_s, work)
 
     def _label(self, job: JobId, fence: int) -> str:
-        return f"{self.site_id}/{job}/{fence}"
+        return labels.of_job(self.site_id, job, fence)

@@ -14,6 +14,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any, Final, TypeAlias
 
+from holdfast.base import labels
 from holdfast.base.errors import (
     Fenced,
     HoldfastError,
@@ -24,13 +25,21 @@ from holdfast.base.errors import (
     WorkerLost,
 )
 from holdfast.base.ids import JobId
-from holdfast.control.jobs import JobKind
+from holdfast.control.jobs import LEASE, JobKind, JobState
 from holdfast.control.machines import Said, Standing
 from holdfast.site.machines.sessions import Sessions
 from holdfast.wire.fields import Reader
 from holdfast.wire.identity import Identity, MachineKey, MachineRole, machine_name
 from holdfast.wire.looking import LookReport
-from holdfast.wire.messages import Answer, ImageNote, WorkEnded, WorkError
+from holdfast.wire.messages import (
+    Answer,
+    BackupWork,
+    ImageNote,
+    WorkEnded,
+    WorkError,
+    WorkOffer,
+    work_from_json,
+)
 from holdfast.wire.sessions import Closed, Offer
 
 if TYPE_CHECKING:
@@ -41,7 +50,7 @@ if TYPE_CHECKING:
     from holdfast.site.master import Master
     from holdfast.wire.identity import Authority, Peer
     from holdfast.wire.looking import LookOrder
-    from holdfast.wire.messages import WorkMessage, WorkOffer
+    from holdfast.wire.messages import WorkMessage
 
     Hear: TypeAlias = Callable[[WorkMessage], Answer]
     TransferFor: TypeAlias = Callable[["ClientName", WorkOffer], "dict[str, Any] | None"]
@@ -251,13 +260,27 @@ class Machines:
         job_id, fence = given.count("job"), given.count("fence")
         if not self._owns(peer.name, job_id, fence):
             raise Fenced(f"job {job_id} is not at work on '{peer.name}'")
-        _, offer = self._offered[job_id, fence]
-        if offer is None or self.transfer_for is None:
-            raise Unsupported(f"there is no place for the data of job {job_id}")
-        made = self.transfer_for(peer.name, offer)
+        made = None
+        if self.transfer_for is not None:
+            made = self.transfer_for(peer.name, self._offer_of(job_id, fence))
         if made is None:
             raise Unsupported(f"there is no place for the data of job {job_id}")
         return made
+
+    def _offer_of(self, job_id: int, fence: int) -> WorkOffer:
+        """What a job was offered as; also by a master before this one."""
+        with self._lock:
+            _, offer = self._offered.get((job_id, fence), (None, None))
+        if offer is not None:
+            return offer
+        job = self.master.jobs.job(JobId(job_id))
+        if job.fence != fence or job.state not in {JobState.ACTIVE, JobState.ENDING}:
+            raise Fenced(f"job {job_id} is not at work any more under fence {fence}")
+        work = work_from_json(self.master.jobs.work(JobId(job_id)))
+        if isinstance(work, BackupWork):
+            label = labels.of_job(self.authority.site_id, job_id, fence)
+            work = replace(work, labels={**work.labels, labels.JOB: label})
+        return WorkOffer(job_id, fence, LEASE.total_seconds(), work)
 
     def told(self, peer: Peer, message: WorkMessage) -> Answer:
         """Take what a machine says of a job; blocks for as long as a database does.

@@ -30,6 +30,7 @@ if TYPE_CHECKING:
 GRACE_S: Final = 15.0
 """A media server that lost its session has so long to come back."""
 
+PRUNE_EVERY_S: Final = 60.0
 MOST_URLS: Final = 64
 TELL_S: Final = 10.0
 
@@ -87,6 +88,7 @@ class MediaServers:
         self._lock = threading.Lock()
         self._there: dict[ClientName, MediaServer] = {}
         self._told_of: frozenset[str] = frozenset()
+        self._pruned_s = now_s()
         machines.answers["serve-data"] = self._serve_data
         machines.answers["may-commit"] = self._ask_may_commit
         machines.answers["committed"] = self._take_committed
@@ -131,6 +133,21 @@ class MediaServers:
         for server, job in lost:
             self._give_up(server, job)
         self._tell_revoked()
+        if now_s - self._pruned_s > PRUNE_EVERY_S:
+            self._pruned_s = now_s
+            self._prune()
+
+    def _prune(self) -> None:
+        """Forget jobs whose end nobody told of."""
+        with self._lock:
+            jobs = {job for one in self._there.values() for job in one.jobs}
+        try:
+            over = {job for job in jobs if not self._may_commit(*job)}
+        except HoldfastError as error:
+            _LOG.error("%s", error.message)
+            return
+        for job in over:
+            self.ended(job)
 
     def _give_up(self, server: MediaServer, job: Job) -> None:
         _LOG.warning(
@@ -189,10 +206,8 @@ class MediaServers:
         _require_media(session)
         given = Reader(order, "a question of a media server")
         job = given.count("job"), given.count("fence")
-        with self._lock:
-            there = self._there.get(session.peer.name)
-            theirs = there is not None and job in there.jobs
-        return {"may": theirs and self._may_commit(*job)}
+        # Which media server it is does not matter: of one fence there is one upload at a time.
+        return {"may": self._may_commit(*job)}
 
     def _take_committed(self, session: Session, order: dict[str, Any]) -> dict[str, Any]:
         _require_media(session)

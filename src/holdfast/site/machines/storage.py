@@ -185,7 +185,7 @@ class Storage:
         self._told()
 
     def _label(self, job_id: int, fence: int) -> str:
-        return f"{self._machines.authority.site_id}/{job_id}/{fence}"
+        return labels.of_job(self._machines.authority.site_id, job_id, fence)
 
     def _refused(self, peer: str, code: str, message: str) -> None:
         _LOG.warning("data of machine '%s' was refused: %s", peer or "?", message)
