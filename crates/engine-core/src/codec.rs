@@ -53,18 +53,23 @@ impl Compressor {
 
     /// Replaces `body` by the encoded form of `plain`; says which codec that is.
     pub fn encode(&mut self, plain: &[u8], body: &mut Vec<u8>) -> Result<Codec> {
-        body.clear();
-        if let Some(zstd) = &mut self.zstd {
-            body.reserve(zstd::zstd_safe::compress_bound(plain.len()));
-            zstd.compress_to_buffer(plain, body)
-                .map_err(|error| Error::io("compressing a block", error))?;
-            if body.len() < plain.len() - plain.len() / 32 {
-                return Ok(Codec::Zstd);
-            }
-            body.clear();
+        if self.shrink(plain, body)? {
+            return Ok(Codec::Zstd);
         }
+        body.clear();
         body.extend_from_slice(plain);
         Ok(Codec::Stored)
+    }
+
+    /// Replaces `body` by the compressed form of `plain`; false, and `body` is of no use, if that
+    /// is not worth it.
+    pub fn shrink(&mut self, plain: &[u8], body: &mut Vec<u8>) -> Result<bool> {
+        body.clear();
+        let Some(zstd) = &mut self.zstd else { return Ok(false) };
+        body.reserve(zstd::zstd_safe::compress_bound(plain.len()));
+        zstd.compress_to_buffer(plain, body)
+            .map_err(|error| Error::io("compressing a block", error))?;
+        Ok(body.len() < plain.len() - plain.len() / 32)
     }
 }
 

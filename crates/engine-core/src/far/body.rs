@@ -14,6 +14,8 @@ pub const MAGIC: [u8; 4] = *b"HFB1";
 const HEAD_LEN: usize = 8;
 const BLOCK_LEN: usize = 16;
 const CHUNK_LEN: usize = 40;
+/// Room that is made for a body.
+const ROOM_BYTES: usize = 9 << 20;
 /// What all blocks of a body hold when decompressed, at most.
 pub const MAX_PLAIN_BYTES: u64 = 256 << 20;
 
@@ -48,6 +50,10 @@ impl Writer {
 
     pub fn push(&mut self, kind: PackKind, codec: Codec, chunks: &[ChunkInfo], body: &[u8]) {
         let plain: u32 = chunks.iter().map(|chunk| chunk.length).sum();
+        if self.is_empty() {
+            // Grown by doubling it would be copied several times.
+            self.bytes.reserve(ROOM_BYTES.max(body.len()));
+        }
         self.bytes.reserve(BLOCK_LEN + chunks.len() * CHUNK_LEN + body.len());
         self.bytes.extend_from_slice(&[kind as u8, codec as u8, 0, 0]);
         for number in [chunks.len() as u32, plain, body.len() as u32] {
@@ -87,6 +93,20 @@ impl BlockView<'_> {
         let plain = with.decode(self.codec, self.body, self.plain_len as usize);
         let plain = plain
             .ok_or_else(|| Error::integrity("a block that came", "it can't be decompressed"))?;
+        self.require_names(naming, &plain)?;
+        Ok(plain)
+    }
+
+    /// Fails unless each chunk has its name.
+    pub fn prove(&self, naming: &NameKeys, with: &mut Decompressor) -> Result<()> {
+        match self.codec {
+            // Its length was found right when it was read.
+            Codec::Stored => self.require_names(naming, self.body),
+            Codec::Zstd => self.decode(naming, with).map(drop),
+        }
+    }
+
+    fn require_names(&self, naming: &NameKeys, plain: &[u8]) -> Result<()> {
         let mut from = 0;
         for chunk in &self.chunks {
             let upto = from + chunk.length as usize;
@@ -98,7 +118,7 @@ impl BlockView<'_> {
             }
             from = upto;
         }
-        Ok(plain)
+        Ok(())
     }
 }
 

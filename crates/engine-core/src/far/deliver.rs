@@ -1,6 +1,6 @@
 //! Chunks on their way to a client: only those that it names, whatever lies beside them.
 
-use crate::codec::Compressor;
+use crate::codec::{Codec, Compressor};
 use crate::counters::Counters;
 use crate::error::{Error, Result};
 use crate::ids::{Kind, Ref};
@@ -61,11 +61,14 @@ pub fn deliver(pool: &Pool, wanted: &[u8], compress: bool, counters: &Counters) 
     let mut writer = body::Writer::default();
     let limit = pool.config().block_bytes;
     let mut builders = [BlockBuilder::new(limit), BlockBuilder::new(limit)];
-    let mut encoded = Vec::new();
+    let mut shrunk = Vec::new();
     let mut lay = |builder: &mut BlockBuilder, kind: PackKind| -> Result<()> {
         let (plain, chunks): (Vec<u8>, Vec<ChunkInfo>) = builder.take();
-        let codec = compressor.encode(&plain, &mut encoded)?;
-        writer.push(kind, codec, &chunks, &encoded);
+        let (codec, encoded) = match compressor.shrink(&plain, &mut shrunk)? {
+            true => (Codec::Zstd, shrunk.as_slice()),
+            false => (Codec::Stored, plain.as_slice()),
+        };
+        writer.push(kind, codec, &chunks, encoded);
         builder.reuse(plain);
         Ok(())
     };

@@ -234,7 +234,7 @@ impl Shared {
             }
         }
         let started = Instant::now();
-        view.decode(self.pool.keys().naming(), with)?;
+        view.prove(self.pool.keys().naming(), with)?;
         self.counters.busy(Stage::Hash, u64::from(view.plain_len), started);
         add(&self.counters.bytes_new, u64::from(view.plain_len));
         add(&self.counters.bytes_transmitted, view.body.len() as u64);

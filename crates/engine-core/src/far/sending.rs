@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 
 use crate::cancel::Cancel;
 use crate::chunker::Chunker;
-use crate::codec::Compressor;
+use crate::codec::{Codec, Compressor};
 use crate::counters::{Counters, Stage, add};
 use crate::error::{Error, Result};
 use crate::ids::{Kind, Name, Ref};
@@ -230,8 +230,12 @@ impl Shared<'_> {
         to_send: &Sender<Vec<u8>>,
     ) -> Result<()> {
         let started = Instant::now();
-        let mut encoded = Vec::new();
-        let codec = compressor.encode(&batch.plain, &mut encoded)?;
+        let mut shrunk = Vec::new();
+        // What does not shrink goes as it is, without another copy.
+        let (codec, encoded) = match compressor.shrink(&batch.plain, &mut shrunk)? {
+            true => (Codec::Zstd, shrunk.as_slice()),
+            false => (Codec::Stored, batch.plain.as_slice()),
+        };
         add(&self.counters.bytes_new, batch.plain.len() as u64);
         add(&self.counters.bytes_transmitted, encoded.len() as u64);
         let compressed = self.counters.busy(Stage::Compress, batch.plain.len() as u64, started);
@@ -239,7 +243,7 @@ impl Shared<'_> {
             let mut gathering = self.gathering.lock();
             let body = &mut gathering.body;
             let full = (!body.fits(batch.plain.len())).then(|| body.take());
-            body.push(batch.kind, codec, &batch.chunks, &encoded);
+            body.push(batch.kind, codec, &batch.chunks, encoded);
             full.or_else(|| (body.len() >= BODY_BYTES).then(|| body.take()))
         };
         let Some(body) = full else { return Ok(()) };
