@@ -14,6 +14,7 @@ from holdfast.base.ids import ClientName
 from holdfast.control.bandwidth import BandwidthBook, BandwidthRule, rates
 from holdfast.control.bandwidth.rules import LEAST_BYTES_PER_S, read_network
 from holdfast.control.policies.texts import read_window
+from holdfast.faces.api.bandwidth import NETWORK, WINDOW
 
 if TYPE_CHECKING:
     from holdfast.control.database import Database
@@ -100,7 +101,7 @@ def test_what_can_be_no_rule_is_refused() -> None:
         rule("", 100)
     with pytest.raises(Invalid, match="too little"):
         BandwidthRule("slow", LEAST_BYTES_PER_S - 1)
-    for wrong in ("10.1.0.1/16", "office", "300.1.1.1"):
+    for wrong in ("", "office", "300.1.1.1", "10.1.0.0/33"):
         with pytest.raises(Invalid, match="not a network"):
             read_network(wrong)
 
@@ -121,7 +122,7 @@ def test_rules_are_kept(database: Database) -> None:
 
 def test_rules_are_set_by_the_api(api: Api) -> None:
     client = api.client()
-    body = {"bytes_per_s": 100_000, "networks": ["10.1.0.0/16"], "windows": ["Mon-Fri 8:00-18:00"]}
+    body = {"bytes_per_s": 100_000, "networks": ["10.1.0.9/16"], "windows": ["Mon-Fri 08:00-18:00"]}
     made = client.put("/bandwidth-rules/office", body)
     assert made == {
         "name": "office",
@@ -130,9 +131,30 @@ def test_rules_are_set_by_the_api(api: Api) -> None:
         "windows": ["Mon-Fri 08:00-18:00"],
     }
     assert client.get("/bandwidth-rules") == {"items": [made]}
-    with pytest.raises(Invalid, match="not a network"):
-        client.put("/bandwidth-rules/other", {**body, "networks": ["here"]})
+    for wrong in ({"networks": ["here"]}, {"windows": ["by day"]}, {"bytes_per_s": 7}):
+        with pytest.raises(Invalid):
+            client.put("/bandwidth-rules/other", {**body, **wrong})
     client.delete("/bandwidth-rules/office")
     assert client.get("/bandwidth-rules") == {"items": []}
     with pytest.raises(NotFound):
         client.delete("/bandwidth-rules/office")
+
+
+@pytest.mark.parametrize(
+    "text",
+    ["0.0.0.0/0", "10.1.0.0/16", "255.255.255.255", "::/0", "::1", "2001:db8::/32", "fe80::1"],
+)
+def test_networks_of_either_kind_go_through_the_api(api: Api, text: str) -> None:
+    made = api.client().put("/bandwidth-rules/any", {"bytes_per_s": 65536, "networks": [text]})
+    assert made["networks"] == [str(read_network(text))]
+
+
+@given(st.from_regex(WINDOW, fullmatch=True))
+def test_what_the_document_calls_a_window_is_one(text: str) -> None:
+    if len(text) <= 80:
+        read_window(text)
+
+
+@given(st.from_regex(NETWORK, fullmatch=True))
+def test_what_the_document_calls_a_network_is_one(text: str) -> None:
+    read_network(text)

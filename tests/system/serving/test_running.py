@@ -14,7 +14,10 @@ if TYPE_CHECKING:
 
 
 def make_policy(site: Command, tree: Path) -> None:
-    words = ("policy", "new", "docs", "--path", tree, "--every", "1d", "--window", "22:00-05:00")
+    # Not now, whenever that is: nothing is to begin by itself.
+    hour = datetime.now().astimezone().hour
+    window = f"{(hour + 8) % 24:02}:00-{(hour + 13) % 24:02}:00"
+    words = ("policy", "new", "docs", "--path", tree, "--every", "1d", "--window", window)
     site(*words, "--keep", "daily 7", "--yes").assert_ok()
 
 

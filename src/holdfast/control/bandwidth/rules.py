@@ -88,13 +88,13 @@ class BandwidthRule:
 
 
 def read_network(text: str) -> Network:
-    """Read ``10.1.0.0/16``, an address, or the like of IPv6.
+    """Read ``10.1.0.0/16``, an address, or the like of IPv6; any address of a network names it.
 
     Raises:
         Invalid: It is no network.
     """
     try:
-        return ipaddress.ip_network(text.strip())
+        return ipaddress.ip_network(text.strip(), strict=False)
     except ValueError as error:
         raise Invalid(
             f"'{text[:80]}' is not a network", "write for example 10.1.0.0/16 or 2001:db8::/32"

@@ -34,6 +34,24 @@ Named = Annotated[
 Configurer = Annotated[Principal, may(Verb.CONFIGURE)]
 
 
+_HEX = "[0-9A-Fa-f]{1,4}"
+_BYTE = "(25[0-5]|2[0-4][0-9]|1[0-9][0-9]|[1-9]?[0-9])"
+_IPV4 = rf"({_BYTE}\.){{3}}{_BYTE}(/([0-9]|[12][0-9]|3[0-2]))?"
+_IPV6 = (
+    rf"(({_HEX}:){{7}}{_HEX}|({_HEX}:){{1,6}}:({_HEX})?|::({_HEX})?)"
+    "(/([0-9]|[1-9][0-9]|1[01][0-9]|12[0-8]))?"
+)
+_DAY = "(Mon|Tue|Wed|Thu|Fri|Sat|Sun)"
+_CLOCK = "([01][0-9]|2[0-3]):[0-5][0-9]"
+_DAYS = f"{_DAY}(-{_DAY})?(,{_DAY}(-{_DAY})?)*"
+
+NETWORK = rf"^({_IPV4}|{_IPV6})$"
+WINDOW = rf"^({_DAYS} )?{_CLOCK}-({_CLOCK}|24:00)$"
+
+NetworkText = Annotated[str, Field(pattern=NETWORK, max_length=64)]
+WindowText = Annotated[str, Field(pattern=WINDOW, max_length=80)]
+
+
 class NewRule(Model):
     """What a bandwidth rule says."""
 
@@ -43,13 +61,13 @@ class NewRule(Model):
         description="What all machines that it is for may move together.",
         examples=[2_500_000],
     )
-    networks: list[str] = Field(
+    networks: list[NetworkText] = Field(
         default=[],
         max_length=MOST_NETWORKS,
         description="Whose machines; all, if left out.",
         examples=[["10.1.0.0/16"]],
     )
-    windows: list[str] = Field(
+    windows: list[WindowText] = Field(
         default=[],
         max_length=MOST_WINDOWS,
         description="When, in the site's zone; always, if left out.",
