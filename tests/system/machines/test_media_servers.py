@@ -82,6 +82,20 @@ def test_a_master_that_is_killed_meanwhile_costs_a_job_nothing(
             assert len(network.listed("images")) == 1
 
 
+def test_a_job_that_a_frozen_media_server_never_answers_is_taken_from_it(
+    network: MachineSite, tree: Path
+) -> None:
+    with network.media_server("media1") as media, network.machine("web1"):
+        protect(network, "web1", tree)
+        assert media.process is not None
+        media.process.send_signal(signal.SIGSTOP)
+        # Nobody knows yet: the agent waits for an upload that is not opened.
+        done = network.ended(network.run("web1"))
+        assert done["outcome"] == "completed", done
+        media.process.send_signal(signal.SIGCONT)
+        assert took(media) == 0
+
+
 @pytest.mark.parametrize("way", [signal.SIGKILL, signal.SIGSTOP])
 def test_a_media_server_that_dies_or_freezes_loses_no_job(
     network: MachineSite, tree: Path, tmp_path: Path, way: signal.Signals

@@ -12,10 +12,11 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
-from holdfast.base.errors import Forbidden, HoldfastError, Invalid, WrongState
+from holdfast.base.errors import Cancelled, Forbidden, HoldfastError, Invalid, WrongState
 from holdfast.base.ids import JobId
 from holdfast.wire.fields import Reader
 from holdfast.wire.identity import MachineRole
+from holdfast.wire.messages import WorkEnded, WorkError
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -99,7 +100,8 @@ class MediaServers:
         Asked again, it tells the same for as long as that one is there.
         """
         with self._lock:
-            there = [one for one in self._there.values() if one.gone_since_s is None]
+            # As of now: one that left a moment ago would keep the job waiting for nobody.
+            there = [one for one in self._there.values() if self._is_there(one)]
             for one in there:
                 if job in one.jobs:
                     return one
@@ -109,6 +111,9 @@ class MediaServers:
                     one.jobs.discard(job)
                 chosen.jobs.add(job)
             return chosen
+
+    def _is_there(self, server: MediaServer) -> bool:
+        return self._machines.sessions.get(server.name) is server.session
 
     def ended(self, job: Job) -> None:
         """A job's data moves no more."""
@@ -156,11 +161,20 @@ class MediaServers:
         try:
             if self._may_commit(*job):
                 self._machines.master.jobs.requeue(JobId(job[0]))
+                self._end(server, job)
                 self._machines.master.news()
         except WrongState:
             return
         except HoldfastError as error:
             _LOG.error("%s", error.message)
+
+    def _end(self, server: MediaServer, job: Job) -> None:
+        """Do not wait for the machine: it may be waiting for the media server."""
+        hear = self._machines.hear
+        if hear is not None:
+            why = f"media server '{server.name}' is gone"
+            error = WorkError(Cancelled.code, why, None)
+            hear(WorkEnded(*job, None, (), 0, {}, error))
 
     def _tell_revoked(self) -> None:
         """Tell those who take data whom to refuse."""
