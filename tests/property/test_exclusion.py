@@ -104,6 +104,10 @@ def predicted(root: bytes, rules: list[str]) -> set[bytes]:
 @example(["[", "[x][a", "[b.tmp"], False)
 @example(["*a*", "*e*p*", "d*r/*u*"], False)
 @example(["*[!x]b*m*", "*?[!b]*a"], False)
+@example(["{}"], False)
+@example(["{,}", "!*.tmp"], False)
+@example(["{}**", "d{}**/b"], False)
+@example(["*{}*", "d*{}*r/*"], False)
 def test_what_is_left_is_what_the_engine_takes(
     pool: Pool, tree: Path, rules: list[str], absolute: bool
 ) -> None:

@@ -175,8 +175,9 @@ class _Glob:
         parts = [_joined(one) for one in self._branches[start:]]
         del self._branches[start:]
         found = b"|".join(one for one in parts if one)
-        if found:
-            self._branches[-1].append(b"(?:" + found + b")")
+        # Braces with nothing in them match nothing, and are there all the same: what is before
+        # them does not stand alone.
+        self._branches[-1].append(b"(?:" + found + b")" if found else b"")
 
     def _star(self, tokens: list[bytes]) -> None:
         before = self._glob[self._at - 2] if self._at > 1 else None
