@@ -132,6 +132,7 @@ class TransferSite:
             for task in asyncio.all_tasks(self._loop):
                 task.cancel()
                 self._loop.run_until_complete(asyncio.wait({task}))
+            self._loop.run_until_complete(end_connections(self._loop))
         finally:
             self._ready.set()
             self._loop.close()
@@ -158,6 +159,17 @@ class TransferSite:
                 transport.abort()
         for _ in range(3):
             await asyncio.sleep(0)
+
+
+async def end_connections(loop: asyncio.AbstractEventLoop) -> None:
+    """End what still has a socket in a loop, so that nothing is left to the garbage collector.
+
+    A server knows of a connection only once its handshake is done.
+    """
+    for _ in range(10):
+        for transport in list(loop._transports.values()):  # type: ignore[attr-defined]
+            transport.abort()
+        await asyncio.sleep(0)
 
 
 class RawPeer:
