@@ -41,7 +41,8 @@ from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-POOL_MAGIC, POOL_VERSION = b"HFPOOL\0", 1
+POOL_MAGIC, POOL_VERSION, POOL_VERSION_ALONE = b"HFPOOL\0", 2, 1
+NAMING_BYTES, NAMING_SALT_BYTES = 176, 32
 PACK_MAGIC, PACK_END_MAGIC, PACK_VERSION = b"HFPACK\0", b"HFPKEND", 1
 OBJECT_MAGIC, OBJECT_VERSION = b"HFOBJ\0", 1
 SLOT_VERSION = 1
@@ -79,6 +80,14 @@ class Keys:
     def __init__(self, pool_key: bytes) -> None:
         require(len(pool_key) == 32, "a pool key has 32 bytes")
         self._pool_key = pool_key
+        self._naming: list[bytes] = []
+
+    def share(self, pool_id: bytes, naming: bytes) -> None:
+        """Name chunks as the pool header says, instead of by this pool's own keys."""
+        require(len(naming) == NAMING_BYTES, f"naming of {NAMING_BYTES} bytes in the pool header")
+        salt, sealed = naming[:NAMING_SALT_BYTES], naming[NAMING_SALT_BYTES:]
+        plain = self.sealer("header naming", salt).decrypt(sealing_nonce(0), sealed, pool_id)
+        self._naming = [plain[at : at + 32] for at in range(0, 96, 32)]
 
     def sub(self, purpose: str) -> bytes:
         """Derive the key for a purpose."""
@@ -87,7 +96,8 @@ class Keys:
 
     def name(self, kind: int, plain: bytes) -> bytes:
         """Name a chunk."""
-        return blake3(plain, key=self.sub(KIND_PURPOSES[kind])).digest()
+        key = self._naming[kind] if self._naming else self.sub(KIND_PURPOSES[kind])
+        return blake3(plain, key=key).digest()
 
     def sealer(self, purpose: str, salt: bytes) -> AESGCM:
         """Return the cipher of the pack or object with this salt."""
@@ -185,10 +195,12 @@ def read_header(pool: Path) -> dict[str, Any]:
     """Read the pool header's map; its MAC is proven by `Pool`."""
     raw = (pool / "pool").read_bytes()
     require(raw[:7] == POOL_MAGIC, f"{pool} is not a Holdfast pool")
-    require(raw[7] == POOL_VERSION, f"{pool} has format version {raw[7]}, this reads 1")
+    known = (POOL_VERSION_ALONE, POOL_VERSION)
+    require(raw[7] in known, f"{pool} has format version {raw[7]}, this reads {known}")
     length = struct.unpack_from("<I", raw, 8)[0]
     require(len(raw) == 12 + length + 32, "the pool header has another length than it states")
     header: dict[str, Any] = cbor2.loads(raw[12 : 12 + length])
+    require(("naming" in header) == (raw[7] == POOL_VERSION), "naming in a header of version 2")
     return header
 
 
@@ -201,6 +213,9 @@ class Pool:
         raw = (root / "pool").read_bytes()
         mac = blake3(raw[:-32], key=self._keys.sub("header")).digest()
         require(mac == raw[-32:], "the key is not this pool's")
+        header = read_header(root)
+        if "naming" in header:
+            self._keys.share(header["id"], header["naming"])
         self._packs: list[Pack] = []
         self._chunks: dict[tuple[int, bytes], tuple[Block, int, int]] = {}
         self._cache: collections.OrderedDict[tuple[int, int], bytes] = collections.OrderedDict()

@@ -117,6 +117,22 @@ def header(pool_id: bytes = POOL_ID) -> bytes:
     return front + keyed("header", front)
 
 
+def naming(pool_key: bytes) -> bytes:
+    """What names and cuts chunks in the pool of this key."""
+    purposes = ("name data chunk", "name tree chunk", "name list chunk", "chunker gear")
+    return b"".join(sub_key(purpose, pool_key) for purpose in purposes)
+
+
+def sharing_header(named_by: bytes, pool_id: bytes = POOL_ID) -> bytes:
+    """The header of a pool that names chunks as the pool of another key does."""
+    salt = bytes(range(0xC0, 0xE0))
+    sealed = salt + seal("header naming", salt, 0, naming(named_by), pool_id)
+    fields = {"id": pool_id, **CONFIG, "created_ns": CREATED_NS, "naming": sealed}
+    encoded = cbor2.dumps(fields)
+    front = b"HFPOOL\0\x02" + struct.pack("<I", len(encoded)) + encoded
+    return front + keyed("header", front)
+
+
 # Packs
 
 

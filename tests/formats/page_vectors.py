@@ -36,6 +36,7 @@ PURPOSES = (
     "index records",
     "object",
     "header",
+    "header naming",
 )
 
 
@@ -44,7 +45,9 @@ def pool_header() -> dict[str, bytes]:
     found |= {f"sub-key-{purpose.replace(' ', '-')}": sub_key(purpose) for purpose in PURPOSES}
     kinds = (("data", DATA), ("tree", TREE), ("list", LIST))
     found |= {f"name-abc-{label}": name(kind, b"abc") for label, kind in kinds}
-    return found | {"header": golden.header()}
+    other = bytes(range(32, 64))
+    found |= {"other-pool-key": other, "other-naming": golden.naming(other)}
+    return found | {"header": golden.header(), "header-sharing": golden.sharing_header(other)}
 
 
 def chunking() -> dict[str, bytes]:

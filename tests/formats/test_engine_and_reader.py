@@ -52,6 +52,31 @@ def test_the_reader_extracts_what_the_engine_has_backed_up(
             assert extracted[path] == state, path
 
 
+def test_the_reader_extracts_from_a_pool_that_names_chunks_as_another_does(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    tree, root = tmp_path / "tree", tmp_path / "pool"
+    make_tree(tree)
+    first = Pool.create(str(tmp_path / "first"), bytes(32), PoolConfig(), 1)
+    second = Pool.create(str(root), KEY, PoolConfig(), 1, naming=first.naming)
+    for pool in (first, second):
+        image = backup(pool, tree)
+    names = [read_pool.Pool(at, key) for at, key in ((tmp_path / "first", bytes(32)), (root, KEY))]
+    mine, theirs = [
+        {
+            entry[17]
+            for _, entry in read_pool.walk(pool, pool.images()[0]["root"][17], "")
+            if 17 in entry
+        }
+        for pool in names
+    ]
+    assert mine
+    assert mine == theirs, "a directory has one name in both"
+    assert read(root, "--key", KEY.hex(), "extract", image, tmp_path / "out") == 0
+    assert capsys.readouterr().err == ""
+    assert_same_tree(tree, tmp_path / "out" / tree.relative_to("/"))
+
+
 def test_the_reader_extracts_a_file_of_many_lists(
     tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -65,6 +65,8 @@ def test_the_readers_constants_are_those_of_the_pages() -> None:
     pairs = {
         ("pool-header", "magic"): read_pool.POOL_MAGIC,
         ("pool-header", "version"): read_pool.POOL_VERSION,
+        ("pool-header", "version_alone"): read_pool.POOL_VERSION_ALONE,
+        ("pool-header", "naming_bytes"): read_pool.NAMING_BYTES,
         ("pack", "magic"): read_pool.PACK_MAGIC,
         ("pack", "end_magic"): read_pool.PACK_END_MAGIC,
         ("pack", "version"): read_pool.PACK_VERSION,

@@ -156,10 +156,10 @@ def test_a_foreign_directory_is_no_pool(tmp_path: Path, capsys: pytest.CaptureFi
 
 def test_a_newer_format_is_refused(pool: Path, capsys: pytest.CaptureFixture[str]) -> None:
     raw = bytearray((pool / "pool").read_bytes())
-    raw[7] = 2
+    raw[7] = 3
     (pool / "pool").write_bytes(raw)
     assert read(pool, *KEY, "images") == 2
-    assert "format version 2" in capsys.readouterr().err
+    assert "format version 3" in capsys.readouterr().err
 
 
 def test_the_index_is_not_needed(pool: Path, tmp_path: Path) -> None:

@@ -79,6 +79,22 @@ def test_a_pool_opens_with_its_key_file(url: str, tmp_path: Path) -> None:
     assert open_pool(url, secret=key_file, cache_dir=None).id == made.id
 
 
+def test_a_pool_made_with_the_naming_of_another_keeps_it(url: str, tmp_path: Path) -> None:
+    first = create_pool(str(tmp_path / "first"), secret=PoolKey(bytes(32)), clock=CLOCK)
+    made = create_pool(url, secret=WORDS, clock=CLOCK, naming=first.naming)
+    opened = open_pool(url, secret=WORDS, cache_dir=None)
+    assert made.naming == opened.naming == first.naming
+    assert made.id != first.id
+    alone = create_pool(str(tmp_path / "alone"), secret=PoolKey(bytes(range(32))), clock=CLOCK)
+    assert alone.naming != first.naming
+
+
+def test_naming_of_another_length_is_refused_and_nothing_is_made(url: str) -> None:
+    with pytest.raises(Invalid, match="128 bytes"):
+        create_pool(url, secret=WORDS, clock=CLOCK, naming=bytes(127))
+    assert objects(url) == []
+
+
 def test_a_wrong_passphrase_opens_nothing(url: str) -> None:
     create_pool(url, secret=WORDS, clock=CLOCK)
     with pytest.raises(WrongKey):

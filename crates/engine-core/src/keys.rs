@@ -67,6 +67,7 @@ pub struct PoolKeys {
     index_records: [u8; 32],
     object: [u8; 32],
     header: [u8; 32],
+    header_naming: [u8; 32],
 }
 
 impl PoolKeys {
@@ -83,7 +84,13 @@ impl PoolKeys {
             index_records: sub("index records"),
             object: sub("object"),
             header: sub("header"),
+            header_naming: sub("header naming"),
         }
+    }
+
+    /// The same, but for the keys that cut and name chunks: those may be shared between pools.
+    pub fn with_naming(self, naming: NameKeys) -> Self {
+        PoolKeys { naming, ..self }
     }
 
     /// Those that cut and name chunks.
@@ -119,6 +126,11 @@ impl PoolKeys {
     /// Authenticates the pool header.
     pub fn header_mac(&self, bytes: &[u8]) -> blake3::Hash {
         blake3::keyed_hash(&self.header, bytes)
+    }
+
+    /// The key that seals, in the pool header, the keys that name chunks.
+    pub fn header_naming(&self, salt: &[u8; 32]) -> Result<SealKey> {
+        SealKey::new(blake3::keyed_hash(&self.header_naming, salt).as_bytes())
     }
 }
 

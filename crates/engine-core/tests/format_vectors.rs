@@ -133,12 +133,30 @@ fn the_header_of_the_page_is_read_proven_and_written_the_same() {
     let config = header.config;
     page.agree(&[
         ("version", u64::from(header::VERSION)),
+        ("version_alone", u64::from(header::VERSION_ALONE)),
+        ("naming_bytes", header::NAMING_LEN as u64),
         ("default_chunk_min", u64::from(config.chunks.min)),
         ("default_chunk_avg", u64::from(config.chunks.avg)),
         ("default_chunk_max", u64::from(config.chunks.max)),
         ("default_block_bytes", u64::from(config.block_bytes)),
         ("default_pack_bytes", config.pack_bytes),
     ]);
+}
+
+#[test]
+fn the_sharing_header_of_the_page_names_chunks_as_the_other_pool_does() {
+    let page = Page::read("pool-header");
+    let bytes = page.vector("header-sharing");
+    let header = Header::decode("the page", bytes).unwrap();
+    Header::prove(bytes, &keys()).unwrap();
+    assert_eq!(header.encode(&keys()), bytes);
+    let opened = header.open_naming(keys()).unwrap();
+    let other = PoolKeys::derive(&page.array("other-pool-key"));
+    assert_eq!(opened.naming().to_bytes(), page.array::<128>("other-naming"));
+    assert!(opened.naming() == other.naming());
+    for kind in [Kind::Data, Kind::Tree, Kind::List] {
+        assert_eq!(opened.name(kind, b"abc"), other.name(kind, b"abc"));
+    }
 }
 
 #[test]

@@ -14,6 +14,7 @@ use holdfast_engine_core::far::terms::Terms;
 use holdfast_engine_core::finding::Findings;
 use holdfast_engine_core::gc;
 use holdfast_engine_core::ids::Id;
+use holdfast_engine_core::keys::NameKeys;
 use holdfast_engine_core::mount::{Mount as CoreMount, MountOptions};
 use holdfast_engine_core::pool::jobs::DEFAULT_LEASE_S;
 use holdfast_engine_core::pool::{Header, Pool as CorePool};
@@ -43,6 +44,14 @@ fn key_of(bytes: &[u8]) -> PyResult<[u8; 32]> {
     bytes.try_into().map_err(|_| {
         to_python(&Error::Invalid(format!("a pool key has 32 bytes, this one {}", bytes.len())))
     })
+}
+
+fn naming_of(bytes: &[u8]) -> PyResult<NameKeys> {
+    let wrong = || {
+        let (want, found) = (NameKeys::LEN, bytes.len());
+        to_python(&Error::Invalid(format!("the naming of a pool has {want} bytes, this {found}")))
+    };
+    bytes.try_into().map(NameKeys::from_bytes).map_err(|_| wrong())
 }
 
 /// An image's id from its 32 hexadecimal digits.
@@ -77,7 +86,7 @@ fn checked(done: Checked, findings: &Arc<Findings>) -> Outcome {
 #[pymethods]
 impl Pool {
     #[staticmethod]
-    #[pyo3(signature = (store, pool_key, config, created_ns, cache_dir=None))]
+    #[pyo3(signature = (store, pool_key, config, created_ns, cache_dir=None, naming=None))]
     fn create(
         py: Python<'_>,
         store: &Bound<'_, PyAny>,
@@ -85,13 +94,15 @@ impl Pool {
         config: &PoolConfig,
         created_ns: i64,
         cache_dir: Option<PathBuf>,
+        naming: Option<&[u8]>,
     ) -> PyResult<Self> {
         let key = key_of(pool_key)?;
+        let naming = naming.map(naming_of).transpose()?;
         let store = store::open(store, true)?;
-        let config = config.0;
-        py.detach(|| CorePool::create(store, &key, config, created_ns, cache_dir.as_deref()))
-            .or_raise()
-            .map(|pool| Pool(Arc::new(pool)))
+        let (config, cache_dir) = (config.0, cache_dir.as_deref());
+        let naming = naming.as_ref();
+        let make = || CorePool::create_sharing(store, &key, config, created_ns, naming, cache_dir);
+        py.detach(make).or_raise().map(|pool| Pool(Arc::new(pool)))
     }
 
     #[staticmethod]
@@ -121,6 +132,11 @@ impl Pool {
     #[getter]
     fn id<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
         PyBytes::new(py, &self.0.id().0)
+    }
+
+    #[getter]
+    fn naming<'py>(&self, py: Python<'py>) -> Bound<'py, PyBytes> {
+        PyBytes::new(py, &self.0.keys().naming().to_bytes())
     }
 
     #[getter]

@@ -360,8 +360,12 @@ class Pool:
         config: PoolConfig,
         created_ns: int,
         cache_dir: str | None = None,
+        naming: bytes | None = None,
     ) -> Pool:
-        """Make a pool in an empty store. Raises `PoolExists` where one is."""
+        """Make a pool in an empty store. Raises `PoolExists` where one is.
+
+        `naming` is the `Pool.naming` of a pool to exchange images with; None for one of its own.
+        """
     @staticmethod
     def open(store: StoreSpec, pool_key: bytes, cache_dir: str | None = None) -> Pool:
         """Open a pool. `cache_dir` keeps index segments of a remote store."""
@@ -370,6 +374,9 @@ class Pool:
         """The pool's id, 16 bytes; needs no key. Raises `NotAPool` and `NewerFormat`."""
     @property
     def id(self) -> bytes: ...
+    @property
+    def naming(self) -> bytes:
+        """What cuts and names chunks here: 128 bytes, as good as a secret; opens nothing."""
     @property
     def config(self) -> PoolConfig: ...
     def backup(

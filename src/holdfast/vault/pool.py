@@ -27,7 +27,12 @@ _HEADER = "pool"
 
 
 def create_pool(
-    url: str, *, secret: Secret, clock: Clock, config: PoolConfig | None = None
+    url: str,
+    *,
+    secret: Secret,
+    clock: Clock,
+    config: PoolConfig | None = None,
+    naming: bytes | None = None,
 ) -> Pool:
     """Make a pool and the first slot that opens it. Durable on return.
 
@@ -36,10 +41,12 @@ def create_pool(
         secret: What shall open the pool. A `PoolKey` becomes the pool's key and gets no slot.
         clock: Says when the pool was made.
         config: Sizes; the engine's defaults if None.
+        naming: `Pool.naming` of the pool with which this one shall exchange images: equal data
+            has one name in both. None for a pool that names chunks as no other does.
 
     Raises:
         PoolExists: There is a pool; it is left as it is.
-        Invalid: The URL or the secret is unusable; nothing was written.
+        Invalid: The URL, the secret or the naming is unusable; nothing was written.
         StorageError: The store can't be written.
     """
     from holdfast import engine
@@ -49,15 +56,16 @@ def create_pool(
     pool_key = secret.key if isinstance(secret, PoolKey) else keys.new_pool_key()
     config = engine.PoolConfig() if config is None else config
     with _translated(url):
-        pool = engine.Pool.create(open_store(url), pool_key, config, clock.now_ns())
+        store = open_store(url)
+        pool = engine.Pool.create(store, pool_key, config, clock.now_ns(), naming=naming)
         if not isinstance(secret, PoolKey):
-            store = python_store(url)
+            slots = python_store(url)
             try:
-                keys.add_slot(store, pool.id, pool_key, secret)
+                keys.add_slot(slots, pool.id, pool_key, secret)
             except BaseException:
                 # A pool that nothing opens would only be in the way of the next attempt.
                 with contextlib.suppress(OSError):
-                    store.delete(_HEADER)
+                    slots.delete(_HEADER)
                 raise
     return pool
 

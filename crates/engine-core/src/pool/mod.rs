@@ -17,7 +17,7 @@ use crate::chunker::Chunker;
 use crate::error::{Error, Result};
 use crate::ids::Id;
 use crate::index::Index;
-use crate::keys::PoolKeys;
+use crate::keys::{NameKeys, PoolKeys};
 use crate::store::Store;
 
 pub use header::{Header, PoolConfig};
@@ -45,9 +45,25 @@ impl Pool {
         created_ns: i64,
         cache_dir: Option<&Path>,
     ) -> Result<Self> {
+        Self::create_sharing(store, pool_key, config, created_ns, None, cache_dir)
+    }
+
+    /// As [`Pool::create`]; `naming` is that of the pools with which images are to be exchanged.
+    pub fn create_sharing(
+        store: Arc<dyn Store>,
+        pool_key: &[u8; 32],
+        config: PoolConfig,
+        created_ns: i64,
+        naming: Option<&NameKeys>,
+        cache_dir: Option<&Path>,
+    ) -> Result<Self> {
         let config = config.check()?;
-        let keys = PoolKeys::derive(pool_key);
-        let header = Header { id: Id::random()?, config, created_ns };
+        let mut keys = PoolKeys::derive(pool_key);
+        let mut header = Header { id: Id::random()?, config, created_ns, naming: None };
+        if let Some(naming) = naming {
+            header = header.sharing(naming, &keys)?;
+            keys = keys.with_naming(naming.clone());
+        }
         if !store.put_if_absent(header::KEY, &header.encode(&keys))? {
             return Err(Error::PoolExists { place: store.place() });
         }
@@ -64,6 +80,7 @@ impl Pool {
         let header = Header::decode(&store.place(), &bytes)?;
         let keys = PoolKeys::derive(pool_key);
         Header::prove(&bytes, &keys)?;
+        let keys = header.open_naming(keys)?;
         Self::with_header(store, keys, header, cache_dir)
     }
 

@@ -67,7 +67,9 @@ pub fn named(name: &str) -> &'static Parser {
 }
 
 fn header(bytes: &[u8]) {
-    let _ = Header::decode("here", bytes);
+    if let Ok(header) = Header::decode("here", bytes) {
+        let _ = header.open_naming(KEYS.clone());
+    }
     let _ = Header::prove(bytes, &KEYS);
 }
 

@@ -17,6 +17,7 @@ use crate::manifest::{Manifest, Source, Status};
 use crate::pack::footer::{ChunkInfo, PackKind};
 use crate::pack::reader::Pack;
 use crate::pack::writer::{Block, PackWriter};
+use crate::pool::header::NAMING_LEN;
 use crate::pool::{Header, PoolConfig, jobs, marks};
 use crate::sealed::{ObjectType, open_object, seal_object};
 use crate::store::memory::MemoryStore;
@@ -30,10 +31,13 @@ use crate::tree::memory::MemoryChunks;
 pub(super) fn header() -> Vec<Vec<u8>> {
     let chunks = ChunkSizes { min: 256, avg: 1024, max: 4096 };
     let small = PoolConfig { chunks, block_bytes: 4096, pack_bytes: 8192 };
-    [small, PoolConfig::default()]
-        .map(|config| {
-            Header { id: POOL, config, created_ns: 1_700_000_000_000_000_000 }.encode(&KEYS)
-        })
+    let header = |config| {
+        let created_ns = 1_700_000_000_000_000_000;
+        Header { id: POOL, config, created_ns, naming: None }
+    };
+    let sharing = Header { naming: Some([7; NAMING_LEN]), ..header(small) };
+    [header(small), header(PoolConfig::default()), sharing]
+        .map(|header| header.encode(&KEYS))
         .to_vec()
 }
 
