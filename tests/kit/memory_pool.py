@@ -46,7 +46,10 @@ def wanted_of(*chunks: bytes) -> bytes:
 
 @dataclass
 class MemoryPool:
-    """Thread-safe enough. `calls` tells what was asked; `gate` keeps bodies waiting."""
+    """Thread-safe enough. `calls` tells what was asked.
+
+    `gate` keeps bodies waiting, and `door` uploads.
+    """
 
     chunks: dict[bytes, bytes] = field(default_factory=dict)
     manifests: dict[str, bytes] = field(default_factory=dict)
@@ -54,11 +57,13 @@ class MemoryPool:
     calls: list[str] = field(default_factory=list)
     receivers: list[MemoryReceiver] = field(default_factory=list)
     gate: threading.Event = field(default_factory=threading.Event)
+    door: threading.Event = field(default_factory=threading.Event)
     failures: list[Exception] = field(default_factory=list)
     terms: bytes = b"the terms"
 
     def __post_init__(self) -> None:
         self.gate.set()
+        self.door.set()
 
     def abandoned(self) -> list[bool]:
         """Of each backup that was begun, whether it was given up."""
@@ -66,6 +71,7 @@ class MemoryPool:
 
     def receive(self, *, started_ns: int) -> MemoryReceiver:
         self.calls.append("receive")
+        assert self.door.wait(30)
         self.receivers.append(MemoryReceiver(self))
         return self.receivers[-1]
 

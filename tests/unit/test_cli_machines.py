@@ -3,6 +3,11 @@
 from __future__ import annotations
 
 import json
+import os
+import re
+import shutil
+import subprocess
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -12,6 +17,7 @@ import pytest
 from holdfast.base.ids import ClientName
 from holdfast.control.access import Role, Scope
 from holdfast.faces.cli.main import run
+from holdfast.wire.identity import MachineRole
 from tests.kit.api import Api
 from tests.kit.machines import POOL_KEY, Door, open_door, stand_in
 
@@ -103,6 +109,76 @@ def test_the_unit_of_an_agent_hides_no_file(
     assert "ProtectKernelTunables" not in out
 
 
+@pytest.mark.parametrize("user", [(), ("--user",)])
+def test_systemd_takes_the_unit_of_each_role(
+    door: Door,
+    home: Path,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+    capsys: pytest.CaptureFixture[str],
+    user: tuple[str, ...],
+) -> None:
+    units = []
+    for role in ("site", "agent", "media"):
+        monkeypatch.setenv("HOLDFAST_HOME", str(tmp_path / f'a "{role}" of 100%'))
+        if role != "agent":
+            assert run(["init"]) == 0
+        if role != "site":
+            token = door.token(role=MachineRole(role)).text()
+            joining = ["enroll", door.url, "--token", token, "--name", role, "--role", role]
+            assert run(joining) == 0
+        capsys.readouterr()
+        status, out, err = ended(capsys, "service", "install", "--role", role, "--print", *user)
+        assert status == 0, err
+        name = "holdfast.service" if role == "site" else f"holdfast-{role}.service"
+        units.append(tmp_path / name)
+        # What starts it in this test is no program of systemd's taste.
+        units[-1].write_text(re.sub("(?m)^ExecStart=.*", "ExecStart=/bin/true", out))
+        assert "100%%" in out
+    media = units[-1].read_text()
+    assert ("ProtectSystem=strict" in media) is not bool(user)
+    assert f'ReadWritePaths="{tmp_path}/a \\"media\\" of 100%%"' in media or user
+    if shutil.which("systemd-analyze") is None:
+        pytest.skip("there is no systemd-analyze")
+    said = analyzed("verify", *(("--user",) if user else ()), *map(str, units))
+    assert not said, said
+    if not user:
+        exposed = {
+            one.name: float(re.findall(r"level for [^:]+: ([\d.]+)", said)[0])
+            for one in units
+            if (said := analyzed("security", "--offline=yes", "--no-pager", str(one)))
+        }
+        assert exposed["holdfast-media.service"] < 4
+        assert exposed["holdfast-agent.service"] < 8.5
+        assert exposed["holdfast-media.service"] < exposed["holdfast-agent.service"]
+
+
+def analyzed(*words: str) -> str:
+    """What systemd says of units; of other units of this machine nothing is wanted."""
+    environ = {**os.environ, "XDG_RUNTIME_DIR": os.environ.get("XDG_RUNTIME_DIR", "/tmp")}
+    done = subprocess.run(
+        ["systemd-analyze", *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+        env=environ,
+    )
+    return done.stdout + "".join(
+        line for line in done.stderr.splitlines(keepends=True) if "holdfast" in line
+    )
+
+
+def test_only_a_media_server_has_a_media_servers_unit(
+    door: Door, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert run(["enroll", door.url, "--token", door.token().text(), "--name", "web1"]) == 0
+    capsys.readouterr()
+    status, out, err = ended(capsys, "service", "install", "--role", "media", "--print")
+    assert (status, out) == (2, "")
+    assert "not as a media server" in err
+
+
 def test_machines_are_seen_within_the_scope_of_who_asks(api: Api) -> None:
     book = api.master.machines
     client = api.client()
@@ -162,9 +238,6 @@ sys.exit(run(sys.argv[1:]))
 
 
 def test_the_bare_install_joins_and_runs(door: Door, home: Path) -> None:
-    import subprocess
-    import sys
-
     def bare(*words: str) -> subprocess.CompletedProcess[str]:
         line = [sys.executable, "-c", BARE, *words]
         return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
@@ -176,3 +249,44 @@ def test_the_bare_install_joins_and_runs(door: Door, home: Path) -> None:
     ran = bare("agent", "run")
     assert ran.returncode == 2
     assert "was revoked" in ran.stderr
+
+
+@pytest.mark.parametrize(
+    ("module", "words", "said"),
+    [
+        ("holdfast.engine._engine", ("agent", "run"), "engine is not installed"),
+        ("sqlalchemy", ("images",), "'holdfast[site]'"),
+        ("cryptography", ("enroll", "https://x", "--token", "hfe1.x.y"), "--force-reinstall"),
+    ],
+)
+def test_what_an_installation_lacks_is_said_with_what_brings_it(
+    door: Door, home: Path, module: str, words: tuple[str, ...], said: str
+) -> None:
+    if module == "holdfast.engine._engine":
+        token = door.token().text()
+        assert run(["enroll", door.url, "--token", token, "--name", "web1"]) == 0
+    elif module == "sqlalchemy":
+        assert run(["init"]) == 0
+    # As the import system says it of a module that is nowhere.
+    code = f"""
+import sys
+
+class Nowhere:
+    def find_spec(self, name, path=None, target=None):
+        if name == {module!r}:
+            raise ModuleNotFoundError(f"No module named '{{name}}'", name=name)
+
+sys.meta_path.insert(0, Nowhere())
+from holdfast.faces.cli.main import run
+sys.exit(run(sys.argv[1:]))
+"""
+    done = subprocess.run(
+        [sys.executable, "-c", code, *words],
+        capture_output=True,
+        text=True,
+        timeout=60,
+        check=False,
+    )
+    assert done.returncode == 2, done.stderr
+    assert said in done.stderr
+    assert "hint: " in done.stderr

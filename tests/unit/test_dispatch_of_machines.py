@@ -56,6 +56,19 @@ def test_a_job_waits_for_its_machine_and_says_so(stage: Stage) -> None:
     assert stage.finish(offer) is Answer.GO_ON
 
 
+def test_a_job_of_a_revoked_machine_says_so(stage: Stage) -> None:
+    stage.presence = AWAY
+    stage.put(policy(clients=(WEB1,)))
+    stage.step()
+    stage.presence = Presence(frozenset({WEB1}), revoked=frozenset({WEB1}))
+    stage.pass_time(MINUTE)
+    (job,) = stage.all_jobs()
+    assert job.waits_for == "machine 'web1' to join anew, as its certificate was revoked"
+    stage.presence = AWAY
+    stage.pass_time(MINUTE)
+    assert stage.all_jobs()[0].waits_for == "machine 'web1' to connect"
+
+
 def test_a_machine_that_is_away_keeps_nothing_from_others(stage: Stage) -> None:
     stage.slots = 1
     stage.restart()

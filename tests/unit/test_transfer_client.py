@@ -216,6 +216,40 @@ def test_a_server_that_comes_back_is_found_again(
     assert link.terms() == b"the terms"
 
 
+def test_who_waits_for_an_upload_hears_that_it_is_worked_on(
+    linked: Linked, pool: MemoryPool
+) -> None:
+    link = linked()
+    pool.door.clear()
+    heard: list[str] = []
+
+    def at_work() -> None:
+        heard.append(threading.current_thread().name)
+        if len(heard) == 3:
+            pool.door.set()
+
+    assert link.open_upload(read_all=False, at_work=at_work).terms == b"the terms"
+    assert len(heard) >= 3
+    assert set(heard) == {threading.current_thread().name}
+
+
+def test_who_is_told_to_stop_while_an_upload_is_opened_stops(
+    linked: Linked, pool: MemoryPool
+) -> None:
+    link = linked()
+    pool.door.clear()
+
+    def told_to_stop() -> None:
+        raise Cancelled("told to stop")
+
+    try:
+        with pytest.raises(Cancelled, match="told to stop"):
+            link.open_upload(read_all=False, at_work=told_to_stop)
+    finally:
+        link.close()
+        pool.door.set()
+
+
 def test_closing_wakes_whoever_waits(
     linked: Linked, pool: MemoryPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:

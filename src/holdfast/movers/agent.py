@@ -248,8 +248,9 @@ class _Task:
         if said:
             self._events.append(WorkEvent("info", which, f"{which} said: {said}"))
 
-    def _report(self, counters: Counters) -> None:
-        self._counters = {name: getattr(counters, name) for name in COUNTERS}
+    def _report(self, counters: Counters | None) -> None:
+        if counters is not None:
+            self._counters = {name: getattr(counters, name) for name in COUNTERS}
         self._alive()
 
     def _renew(self) -> None:

@@ -15,7 +15,7 @@ if TYPE_CHECKING:
 
     from holdfast.engine import Counters
 
-    Reporter = Callable[[Counters], None]
+    Reporter = Callable[[Counters | None], None]
 
 T = TypeVar("T")
 T_co = TypeVar("T_co", covariant=True)
@@ -55,7 +55,8 @@ def drive(
 
     Args:
         run: The verb, already at work.
-        report: Is given the counters every ``interval_s`` and once at the end.
+        report: Is given the counters every ``interval_s`` and once at the end. (Who waits for a
+            verb to begin gives it None.)
         interval_s: Seconds between two reports.
 
     Raises:

@@ -56,9 +56,10 @@ class RemoteWork:
         return 0 if self._machines is None else self._machines.drives_version
 
     def presence(self) -> Presence:
-        """Which machines there are, and which are connected."""
+        """Which machines there are, which are connected, and which are let in no more."""
         connected = frozenset() if self._machines is None else self._machines.sessions.names
-        return Presence(self.standing.agents, connected)
+        standing = self.standing
+        return Presence(standing.agents, connected, standing.revoked)
 
     def begin(self, dispatcher: Dispatcher) -> None:
         """Have machines be heard."""

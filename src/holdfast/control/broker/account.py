@@ -22,6 +22,7 @@ class Account:
     Attributes:
         resource: Which.
         limit: How much there is; None for no limit.
+        why: Why there is nothing of it, where that is known.
         used: How much is in use.
         past: How much of that went to jobs that came past one for which it is kept.
         kept: How much is kept, in the round that goes on, for jobs ahead of whoever asks.
@@ -29,11 +30,12 @@ class Account:
         keepers: For which jobs how much is kept, in their order.
     """
 
-    __slots__ = ("holders", "keepers", "kept", "limit", "past", "resource", "used")
+    __slots__ = ("holders", "keepers", "kept", "limit", "past", "resource", "used", "why")
 
     def __init__(self, resource: Resource) -> None:
         self.resource = resource
         self.limit: int | None = None
+        self.why: str | None = None
         self.used = 0
         self.past = 0
         self.kept = 0

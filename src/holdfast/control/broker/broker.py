@@ -119,7 +119,7 @@ class Broker:
 
     # -- what changes ---------------------------------------------------------------------
 
-    def set_limit(self, resource: Resource, limit: int | None) -> None:
+    def set_limit(self, resource: Resource, limit: int | None, why: str | None = None) -> None:
         """Say how much of a resource there is; of what nothing is said, there is no limit.
 
         Jobs that have more already keep it to their end.
@@ -127,13 +127,16 @@ class Broker:
         Args:
             resource: Which.
             limit: How much; 0 lets no new job begin, None sets no limit.
+            why: What is said of a limit of 0 beside what a job waits for, in words that go on
+                after it.
 
         Raises:
             Invalid: The limit is negative.
         """
         if limit is not None and limit < 0:
             raise Invalid(f"{resource} can't have {limit} {resource.kind.units}", "say 0 or more")
-        self._account(resource).limit = limit
+        account = self._account(resource)
+        account.limit, account.why = limit, why
 
     def submit(self, request: Request) -> None:
         """Queue a job. One that is queued already has its request replaced.

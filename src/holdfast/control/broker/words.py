@@ -61,6 +61,8 @@ def explain(needs: Iterable[tuple[Account, int]], place: Place) -> Wait:
 
 def _never(account: Account, amount: int) -> str:
     if account.resource.kind is Kind.MACHINE_SESSION:
+        if account.why is not None:
+            return f"{account.resource} to join anew, {account.why}"
         return f"{account.resource} to connect"
     units = account.resource.kind.units
     if account.limit == 0:

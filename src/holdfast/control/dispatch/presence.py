@@ -23,10 +23,12 @@ class Presence:
     Attributes:
         agents: Clients whose files a machine of their own reads and writes, be it there or not.
         connected: Those that are there.
+        revoked: Those that are not let in any more, until they join anew.
     """
 
     agents: frozenset[ClientName] = frozenset()
     connected: frozenset[ClientName] = frozenset()
+    revoked: frozenset[ClientName] = frozenset()
 
     def is_remote(self, job: Ready | Job) -> bool:
         """Whether a job is done by a machine of its client."""

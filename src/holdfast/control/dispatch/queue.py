@@ -180,7 +180,8 @@ class Queue:
         self._presence = now
         for client in before.agents | now.agents:
             away = client in now.agents and client not in now.connected
-            self._broker.set_limit(session_of(client), 0 if away else None)
+            why = "as its certificate was revoked" if client in now.revoked else None
+            self._broker.set_limit(session_of(client), 0 if away else None, why)
         changed = before.agents ^ now.agents
         for one in self._ready.values() if changed else ():
             if one.client in changed and one.id not in self._waiting_for_window:

@@ -62,12 +62,14 @@ class Standing:
         agents: Every client that is an agent's, also of agents that are revoked.
         drives: What agents said of their drives.
         refused: Serials of certificates that were revoked before their end.
+        revoked: Agents that are not let in any more.
     """
 
     serials: Mapping[str, ClientName]
     agents: frozenset[ClientName]
     drives: Mapping[ClientName, tuple[str, ...]]
     refused: frozenset[str] = frozenset()
+    revoked: frozenset[ClientName] = frozenset()
 
 
 class MachineBook:
@@ -325,9 +327,11 @@ class MachineBook:
         agents = sa.select(machines).where(machines.c.role == MachineRole.AGENT.value)
         with self._database.read() as connection:
             serials = {row.serial: ClientName(row.machine) for row in connection.execute(live)}
-            found = [_plain(row) for row in connection.execute(agents)]
+            rows = connection.execute(agents).all()
             refused = frozenset(connection.scalars(dead))
-        return Standing(serials, frozenset(name for name, _ in found), dict(found), refused)
+        found = dict(_plain(row) for row in rows)
+        out = frozenset(ClientName(row.name) for row in rows if row.revoked_ns is not None)
+        return Standing(serials, frozenset(found), found, refused, out)
 
     def hear(self, said: Mapping[ClientName, Said]) -> None:
         """Note what machines say of themselves, and that they were heard of."""

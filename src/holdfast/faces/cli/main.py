@@ -20,6 +20,16 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from types import FrameType
 
+_EXTRAS = {
+    "aiohttp": "",
+    "cryptography": "",
+    "click": "",
+    "rich": "",
+    "obstore": "object",
+    "psycopg": "postgresql",
+}
+"""Which extra brings a module, where it is not that of a whole site; none for the bare install."""
+
 _OBJECTS_UNLOOKED_AT = 50_000
 """Twice as many as a backup makes; they are a few MiB."""
 
@@ -85,12 +95,32 @@ def _in_words(error: Exception | KeyboardInterrupt) -> errors.HoldfastError:
         return errors.Cancelled("interrupted")
     if isinstance(error, OSError):
         return _system_error(error)
-    if isinstance(error, ModuleNotFoundError):
-        return errors.Unsupported(
-            f"this installation lacks the module '{error.name}'",
-            "install Holdfast with what a site needs: pip install 'holdfast[site]'",
-        )
+    if isinstance(error, ImportError):
+        return _lacking(error)
     return errors.InternalError(f"{type(error).__name__}: {error}".rstrip(": "))
+
+
+def _lacking(error: ImportError) -> errors.HoldfastError:
+    """What is not installed, or not for this machine; the bare install is an agent's."""
+    name = error.name or ""
+    again = "install Holdfast anew: pip install --force-reinstall holdfast"
+    if name.startswith("holdfast."):
+        if not name.endswith("._engine"):
+            return errors.Unsupported(f"this installation lacks its own module '{name}'", again)
+        why = "" if isinstance(error, ModuleNotFoundError) else f": {error}"
+        return errors.Unsupported(
+            f"Holdfast's engine is not installed for this machine and this Python{why}",
+            "it is compiled: install a wheel that was made for them, or have a Rust toolchain "
+            "and build Holdfast from its sources",
+        )
+    package = name.partition(".")[0]
+    if not isinstance(error, ModuleNotFoundError):
+        return errors.Unsupported(f"the module '{name}' can't be used: {error}", again)
+    extra = _EXTRAS.get(package, "site")
+    return errors.Unsupported(
+        f"this installation lacks the module '{name}'",
+        again if extra == "" else f"install Holdfast with it: pip install 'holdfast[{extra}]'",
+    )
 
 
 def _system_error(error: OSError) -> errors.HoldfastError:

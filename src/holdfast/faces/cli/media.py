@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import sys
+from typing import TYPE_CHECKING
 
 import click
 
@@ -12,6 +13,9 @@ from holdfast.faces.cli import opening, options
 from holdfast.faces.cli.agent import until_signalled
 from holdfast.faces.cli.screen import Screen
 from holdfast.faces.cli.words import Group
+
+if TYPE_CHECKING:
+    from holdfast.wire.identity import Identity
 
 LISTEN = "0.0.0.0:8445"
 
@@ -51,17 +55,12 @@ def run(listen: str, addresses: tuple[str, ...], as_json: bool) -> int:
     from holdfast.movers.session import run_until
     from holdfast.site.media_server import MediaServer
     from holdfast.site.site import Site
-    from holdfast.wire.identity import MachineRole
 
     screen = Screen(as_json=as_json)
     home = opening.home()
     known = machine_home.load(home)
     who = known.identity
-    if who.role is not MachineRole.MEDIA:
-        raise WrongState(
-            f"this machine has joined as {who.role} '{who.name}', not as a media server",
-            "to join anew: holdfast enroll URL --token T --role media --again",
-        )
+    require_media_server(who)
     place = _place(listen)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s: %(message)s")
     with Site.open(home, opening.secret_source(), SystemClock()) as site:
@@ -74,6 +73,21 @@ def run(listen: str, addresses: tuple[str, ...], as_json: bool) -> int:
         run_until(server, until_signalled)
     screen.say("stopped")
     return EXIT_OK
+
+
+def require_media_server(who: Identity) -> None:
+    """Make sure that a machine has joined as a media server.
+
+    Raises:
+        WrongState: As something else.
+    """
+    from holdfast.wire.identity import MachineRole
+
+    if who.role is not MachineRole.MEDIA:
+        raise WrongState(
+            f"this machine has joined as {who.role} '{who.name}', not as a media server",
+            "to join anew: holdfast enroll URL --token T --role media --again",
+        )
 
 
 def _place(listen: str) -> tuple[str, int]:

@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from holdfast.engine import Counters
     from holdfast.faces.cli.bar import Bar
     from holdfast.faces.cli.screen import Screen
+    from holdfast.movers.drive import Reporter
 
 BAR_AFTER_S = 0.1
 """What ends sooner needs no bar."""
@@ -51,9 +52,7 @@ class Meter:
 
 
 @contextmanager
-def reporting(
-    screen: Screen, verb: str, quiet: bool = False
-) -> Iterator[tuple[Meter, Callable[[Counters], None]]]:
+def reporting(screen: Screen, verb: str, quiet: bool = False) -> Iterator[tuple[Meter, Reporter]]:
     """Show progress of one verb while the block runs.
 
     Args:
@@ -84,20 +83,22 @@ def counting(screen: Screen, what: str) -> Iterator[Callable[[int], None]]:
         yield lambda count: status.update(f"{what} {format_count(count)}")
 
 
-def _remember(meter: Meter) -> Callable[[Counters], None]:
-    def report(counters: Counters) -> None:
+def _remember(meter: Meter) -> Reporter:
+    def report(counters: Counters | None) -> None:
         meter.last = counters
 
     return report
 
 
-def _onto_bar(meter: Meter, screen: Screen, drawn: ExitStack) -> Callable[[Counters], None]:
+def _onto_bar(meter: Meter, screen: Screen, drawn: ExitStack) -> Reporter:
     started = time.monotonic()
     bar: Bar | None = None
 
-    def report(counters: Counters) -> None:
+    def report(counters: Counters | None) -> None:
         nonlocal bar
         meter.last = counters
+        if counters is None:
+            return
         if bar is None:
             if time.monotonic() - started < BAR_AFTER_S:
                 return
@@ -111,14 +112,14 @@ def _onto_bar(meter: Meter, screen: Screen, drawn: ExitStack) -> Callable[[Count
     return report
 
 
-def _onto_lines(meter: Meter, screen: Screen) -> Callable[[Counters], None]:
+def _onto_lines(meter: Meter, screen: Screen) -> Reporter:
     started = last = time.monotonic()
 
-    def report(counters: Counters) -> None:
+    def report(counters: Counters | None) -> None:
         nonlocal last
         meter.last = counters
         now = time.monotonic()
-        if now - last < PLAIN_INTERVAL_S:
+        if counters is None or now - last < PLAIN_INTERVAL_S:
             return
         last = now
         done, elapsed = meter.done_bytes(counters), now - started

@@ -1,10 +1,11 @@
-"""``holdfast service``: have the machine start the site, or its agent of a site."""
+"""``holdfast service``: have the machine start the site, or its agent or media server of a site."""
 
 from __future__ import annotations
 
 import os
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import click
 
@@ -13,6 +14,9 @@ from holdfast.base.files import write_whole
 from holdfast.faces.cli import opening, options
 from holdfast.faces.cli.screen import Screen
 from holdfast.faces.cli.words import Group
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
 
 NAME = "holdfast.service"
 SYSTEM_UNITS = Path("/etc/systemd/system")
@@ -85,10 +89,65 @@ ProtectControlGroups=yes
 """
 """What a user's own manager may not do."""
 
+MEDIA_NAME = "holdfast-media.service"
+
+_MEDIA_UNIT = """\
+# Made by 'holdfast service install --role media'.
+[Unit]
+Description=Holdfast media server of {home}
+Wants=network-online.target
+After=network-online.target
+
+[Service]
+Type=notify
+ExecStart={program} media run
+Environment={environment}
+Restart=on-failure
+# A machine that was revoked comes back as soon as it has joined anew.
+RestartSec=30
+# What is at work goes to another media server, and is not sent again.
+TimeoutStopSec=90
+KillMode=mixed
+UMask=0077
+LimitNOFILE=65536
+# It needs its home, its pool and the network, and nothing else of the machine.
+NoNewPrivileges=yes
+LockPersonality=yes
+RestrictRealtime=yes
+RestrictNamespaces=yes
+RestrictSUIDSGID=yes
+RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
+SystemCallArchitectures=native
+SystemCallFilter=@system-service
+SystemCallFilter=~@resources
+SystemCallErrorNumber=EPERM
+KeyringMode=private
+{machine}
+[Install]
+WantedBy={target}
+"""
+
+_MEDIA_FOR_THE_MACHINE = """\
+# Files of its pool and its home may be another user's.
+CapabilityBoundingSet=CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_NET_BIND_SERVICE
+ProtectSystem=strict
+ReadWritePaths={writes}
+PrivateTmp=yes
+PrivateDevices=yes
+ProtectClock=yes
+ProtectHostname=yes
+ProtectKernelModules=yes
+ProtectKernelTunables=yes
+ProtectKernelLogs=yes
+ProtectControlGroups=yes
+ProtectProc=invisible
+"""
+"""Likewise. No ProtectHome=: a home of Holdfast may be in one."""
+
 
 @click.group(cls=Group, no_args_is_help=False)
 def service() -> None:
-    """Have the machine start the site, or this machine's agent."""
+    """Have the machine start the site, or its agent or media server of a site."""
 
 
 @service.command(
@@ -97,27 +156,28 @@ def service() -> None:
         "holdfast service install --user",
         "holdfast service install --print",
         "holdfast service install --role agent",
+        "holdfast service install --role media",
     ]
 )
 @click.option(
     "--role",
-    type=click.Choice(("site", "agent")),
+    type=click.Choice(("site", "agent", "media")),
     default="site",
     show_default=True,
-    help="site: serve the site that is here. agent: work for the site that was joined.",
+    help="site: serve the site that is here. agent, media: work for the site that was joined.",
 )
 @click.option("--user", is_flag=True, help="For this user's own manager, not the machine's.")
 @click.option("--print", "only_print", is_flag=True, help="Write the unit to stdout instead.")
 @options.json_flag
 def install(role: str, user: bool, only_print: bool, as_json: bool) -> int:
-    """Write a systemd unit that serves the site of HOLDFAST_HOME, or runs the agent of it.
+    """Write a systemd unit that serves the site of HOLDFAST_HOME, or works for the one it joined.
 
     Nothing is started: the commands that do so are said. Only root can have the machine's manager
     start it, and only root may read every file of a machine.
     """
     screen = Screen(as_json=as_json)
     home = opening.home()
-    name, unit = _of_site(home, user=user) if role == "site" else _of_agent(home, user=user)
+    name, unit = _UNITS[role](home, user)
     if only_print:
         if as_json:
             screen.json({"unit": None, "text": unit})
@@ -148,23 +208,45 @@ def install(role: str, user: bool, only_print: bool, as_json: bool) -> int:
     return EXIT_OK
 
 
-def _of_site(home: Path, *, user: bool) -> tuple[str, str]:
+def _of_site(home: Path, user: bool) -> tuple[str, str]:
     # A site that is not there can't be served.
     opening.open_site().close()
-    return NAME, _filled(_UNIT, home, user=user)
+    return NAME, _filled(_UNIT, home, user)
 
 
-def _of_agent(home: Path, *, user: bool) -> tuple[str, str]:
+def _of_agent(home: Path, user: bool) -> tuple[str, str]:
     from holdfast.movers import machine_home
 
     # Nor does a machine work for a site that it has not joined.
     machine_home.load(home)
-    return AGENT_NAME, _filled(_AGENT_UNIT, home, user=user)
+    return AGENT_NAME, _filled(_AGENT_UNIT, home, user, _FOR_THE_MACHINE)
 
 
-def _filled(unit: str, home: Path, *, user: bool) -> str:
+def _of_media_server(home: Path, user: bool) -> tuple[str, str]:
+    from holdfast.faces.cli.media import require_media_server
+    from holdfast.movers import machine_home
+    from holdfast.vault.backends import open_store
+
+    require_media_server(machine_home.load(home).identity)
+    with opening.open_site() as site:
+        store = open_store(site.config.pool_url)
+    # A pool in object storage is no directory of this machine.
+    writes = [str(home), store] if isinstance(store, str) else [str(home)]
+    named = " ".join(map(_quoted, writes))
+    machine = _MEDIA_FOR_THE_MACHINE.format(writes=named)
+    return MEDIA_NAME, _filled(_MEDIA_UNIT, home, user, machine)
+
+
+_UNITS: Mapping[str, Callable[[Path, bool], tuple[str, str]]] = {
+    "site": _of_site,
+    "agent": _of_agent,
+    "media": _of_media_server,
+}
+
+
+def _filled(unit: str, home: Path, user: bool, machine: str = "") -> str:
     return unit.format(
-        machine="" if user else _FOR_THE_MACHINE,
+        machine="" if user else machine,
         home=_plain(str(home)),
         program=" ".join(map(_quoted, _program())),
         environment=_quoted(f"HOLDFAST_HOME={home}"),

@@ -34,6 +34,7 @@ class Call:
         taken_s: Since when it is on its way; None while it waits.
         on: The path on which it is.
         doubled: Whether it was given to another path as well.
+        signs: How often the media server said that it is at work on it.
     """
 
     request: Request
@@ -49,6 +50,7 @@ class Call:
     taken_s: float | None = None
     on: PathState | None = None
     doubled: bool = False
+    signs: int = 0
 
     @property
     def over(self) -> bool:

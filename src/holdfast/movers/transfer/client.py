@@ -18,6 +18,7 @@ import threading
 import time
 from collections import deque
 from dataclasses import dataclass, field
+from functools import partial
 from typing import TYPE_CHECKING
 
 from holdfast.base.errors import (
@@ -117,15 +118,21 @@ class TransferLink:
         self._trouble: HoldfastError | None = None
         self._threads: list[threading.Thread] = []
 
-    def open_upload(self, *, read_all: bool) -> Opened:
+    def open_upload(self, *, read_all: bool, at_work: Callable[[], None] = lambda: None) -> Opened:
         """Begin a backup.
+
+        Args:
+            read_all: Whether no image is to be compared with.
+            at_work: Called, by who calls this, whenever the media server says that it is still at
+                work on this; what it raises ends the wait.
 
         Raises:
             HoldfastError: It may not begin, or nobody answers.
         """
         attempt = secrets.token_hex(16)
         said = {"read_all": read_all, "attempt": attempt}
-        answer = self._ask("POST", "/uploads", json.dumps(said).encode())
+        call = self._call("POST", "/uploads", json.dumps(said).encode())
+        answer = self._finish(call, self.deadline_s, at_work)
         try:
             told = json.loads(answer)
             parent = None if told["parent"] is None else _base64(told["parent"])
@@ -212,15 +219,33 @@ class TransferLink:
     def _ask(
         self, method: str, target: str, body: bytes | None = None, *, bulky: bool = False
     ) -> bytes:
-        call = Call(Request(method, PREFIX + target, body), self.now_s(), bulky)
-        return self._finish(call, self.deadline_s)
+        return self._finish(self._call(method, target, body, bulky=bulky), self.deadline_s)
 
-    def _finish(self, call: Call, deadline_s: float) -> bytes:
+    def _call(
+        self, method: str, target: str, body: bytes | None = None, *, bulky: bool = False
+    ) -> Call:
+        return Call(Request(method, PREFIX + target, body), self.now_s(), bulky)
+
+    def _finish(
+        self, call: Call, deadline_s: float, at_work: Callable[[], None] = lambda: None
+    ) -> bytes:
         with self._changed:
             self._put(call)
-            while not call.over:
-                self._wait(call, deadline_s)
-        return call.result()
+        signs = 0
+        while True:
+            with self._changed:
+                while not call.over and call.signs == signs:
+                    self._wait(call, deadline_s)
+                if call.over:
+                    return call.result()
+                signs = call.signs
+            # It may ask the master, for which no thread of the link has to wait.
+            at_work()
+
+    def _signed(self, call: Call) -> None:
+        with self._changed:
+            call.signs += 1
+            self._changed.notify_all()
 
     def _put(self, call: Call) -> None:
         self._start()
@@ -427,7 +452,7 @@ class TransferLink:
 
     def _exchange(self, state: PathState, connection: Connection, call: Call, token: str) -> None:
         began_s = self.now_s()
-        answer = connection.exchange(call.request, token)
+        answer = connection.exchange(call.request, token, partial(self._signed, call))
         moved_bytes = len(call.request.body or b"") + len(answer.body)
         state.went_well(moved_bytes, self.now_s() - began_s)
         if answer.status < 300:

@@ -130,14 +130,21 @@ class Connection:
         """Whether another request may go over it."""
         return not self._over and not self._cut
 
-    def exchange(self, request: Request, token: str) -> Response:
+    def exchange(
+        self, request: Request, token: str, at_work: Callable[[], None] = lambda: None
+    ) -> Response:
         """Send a request and wait for its answer.
+
+        Args:
+            request: What is asked.
+            token: What authorises it.
+            at_work: Called whenever the peer says that it is still at work on it.
 
         Raises:
             OSError: The connection is gone; the request may have been done, or not.
         """
         try:
-            return self._exchange(request, token)
+            return self._exchange(request, token, at_work)
         except BaseException:
             self._over = True
             raise
@@ -154,7 +161,7 @@ class Connection:
         self._over = True
         self._socket.close()
 
-    def _exchange(self, request: Request, token: str) -> Response:
+    def _exchange(self, request: Request, token: str, at_work: Callable[[], None]) -> Response:
         body = request.body
         head = [
             f"{request.method} {request.target} HTTP/1.1",
@@ -169,7 +176,7 @@ class Connection:
         raw = "\r\n".join([*head, "", ""]).encode()
         if expect:
             self._socket.sendall(raw)
-            status, headers = self._heads(until_continue=True)
+            status, headers = self._heads(at_work, until_continue=True)
             if status != 100:
                 # The body was not asked for: the connection is not where either side thinks.
                 self._over = True
@@ -181,7 +188,7 @@ class Connection:
             self._socket.sendall(raw + body)
         else:
             self._socket.sendall(raw)
-        status, headers = self._heads()
+        status, headers = self._heads(at_work)
         answer = Response(status, self._body(status, headers))
         if headers.get("connection", "").lower() == "close":
             self._over = True
@@ -197,12 +204,15 @@ class Connection:
             self._socket.sendall(piece)
             at += len(piece)
 
-    def _heads(self, *, until_continue: bool = False) -> tuple[int, dict[str, str]]:
+    def _heads(
+        self, at_work: Callable[[], None], *, until_continue: bool = False
+    ) -> tuple[int, dict[str, str]]:
         """Read heads of answers up to the one that counts."""
         while True:
             status, headers = self._head()
             if status >= 200 or (until_continue and status == 100):
                 return status, headers
+            at_work()
 
     def _head(self) -> tuple[int, dict[str, str]]:
         while (end := self._buffer.find(b"\r\n\r\n")) < 0:

@@ -133,7 +133,9 @@ def remote_backup(
     require_compression(order.compression)
     started_ns = clock.now_ns()
     with _linked(target) as link:
-        opened = link.open_upload(read_all=order.read_all)
+        opened = link.open_upload(
+            read_all=order.read_all, at_work=lambda: None if report is None else report(None)
+        )
         run = target.remote_pool(opened.terms, link).backup(
             paths=list(order.paths),
             source=order.source,

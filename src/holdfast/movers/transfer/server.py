@@ -138,12 +138,14 @@ class TransferServer:
         """Begin an upload."""
         read_all, attempt = _opening(await read_body(request, OPENING_BYTES, self._limits))
         pool = self._host.pool(grant.pool)
-        upload = await self.uploads.open(grant, attempt, pool)
+        # The master is asked, and a large pool looked through: that may take long.
+        upload = await self._alive(request, self.uploads.open(grant, attempt, pool))
         parent = None
         if grant.parent is not None and not read_all:
             # One that is gone costs time and no data: everything is read.
             with suppress(ImageMissing):
-                parent = _base64(await self._ask(pool.manifest, grant.parent))
+                found = self._ask(pool.manifest, grant.parent)
+                parent = _base64(await self._alive(request, found))
         terms = _base64(upload.receiver.terms)
         return web.json_response({"upload": upload.id, "terms": terms, "parent": parent})
 
