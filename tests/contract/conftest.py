@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import itertools
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,11 +10,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kit.s3_server import S3Server, server_binary
+from tests.kit.store_site import store_site
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from holdfast.engine import Store
+    from holdfast.movers.transfer.remote_store import RemoteStore
 
 HERE = Path(__file__).parent
 
@@ -47,7 +50,22 @@ def s3_bucket(s3_server: S3Server, monkeypatch: pytest.MonkeyPatch) -> str:
     return s3_server.make_bucket(next(_buckets))
 
 
-@pytest.fixture(params=["posix", "directory", "obstore-memory", "obstore-local", "s3", "s3-prefix"])
+@pytest.fixture
+def remote_store(tmp_path: Path) -> Iterator[RemoteStore]:
+    """A store on a media server, over a real connection."""
+    from holdfast.vault.backends.open_directory import OpenDirectory
+
+    (tmp_path / "disk").mkdir()
+    directory = OpenDirectory(str(tmp_path / "disk"))
+    with store_site(directory) as site, contextlib.closing(site.remote()) as made:
+        yield made
+    directory.close()
+
+
+KINDS = ["posix", "directory", "obstore-memory", "obstore-local", "s3", "s3-prefix", "remote"]
+
+
+@pytest.fixture(params=KINDS)
 def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
     """An empty store of each kind."""
     from obstore.store import LocalStore, MemoryStore
@@ -65,6 +83,9 @@ def store(request: pytest.FixtureRequest, tmp_path: Path) -> Store:
             return ObjectStore(MemoryStore(), "memory://test")
         case "obstore-local":
             return ObjectStore(LocalStore(tmp_path / "local", mkdir=True), "local test")
+        case "remote":
+            remote: RemoteStore = request.getfixturevalue("remote_store")
+            return remote
     url: str = request.getfixturevalue("s3_bucket")
     if request.param == "s3-prefix":
         bucket, query = url.split("?")

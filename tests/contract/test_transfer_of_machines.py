@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import os
-import ssl
-from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -18,52 +16,14 @@ from holdfast.movers.remote_agent import Transfer
 from holdfast.movers.restore_run import RestoreOrder
 from holdfast.movers.transfer import remote_runs
 from holdfast.movers.transfer.machine import TOKEN_REUSED_S, FarMovers, TokenKeeper
-from holdfast.wire.identity import (
-    Authority,
-    Identity,
-    MachineKey,
-    MachineRole,
-    client_context,
-    server_context,
-)
+from holdfast.wire.identity import MachineRole
 from holdfast.wire.messages import BackupWork, WorkOffer
+from tests.kit.real_machines import RealMachines
 from tests.kit.transfer_site import TransferSite, transfer_site
 from tests.kit.trees import assert_same_tree, change_tree, make_tree
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-
-SITE = "5e" * 16
-
-
-class RealMachines:
-    """Machines with certificates of a real authority."""
-
-    def __init__(self) -> None:
-        now = datetime.now(UTC)
-        self._now = now
-        self.authority = Authority.create(SITE, now)
-        self.role = MachineRole.MEDIA
-
-    def identity(self, role: MachineRole, name: str) -> Identity:
-        key = MachineKey.generate()
-        issued = self.authority.issue(
-            key.csr_pem(), role, ClientName(name), self._now, timedelta(days=1)
-        )
-        return Identity(
-            role=role,
-            name=ClientName(name),
-            site_id=SITE,
-            certificate_pem=issued.pem,
-            key=key,
-            authority_pem=self.authority.certificate_pem,
-        )
-
-    def server(self) -> ssl.SSLContext:
-        return server_context(self.identity(self.role, "server"), require_client=True)
-
-    def client(self, name: str) -> ssl.SSLContext:
-        return client_context(self.identity(MachineRole.AGENT, name))
 
 
 @pytest.fixture

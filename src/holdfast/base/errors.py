@@ -501,6 +501,7 @@ _OF_THE_SYSTEM: dict[int | None, type[StorageError]] = {
     errno.EACCES: NoPermission,
     errno.EPERM: NoPermission,
     errno.EROFS: NoPermission,
+    errno.EHOSTUNREACH: Unreachable,
 }
 
 

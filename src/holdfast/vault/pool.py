@@ -1,4 +1,4 @@
-"""Make and open pools by URL and secret.
+"""Make and open pools by URL, or on a store that somebody made, and secret.
 
 Must not know how a pool is laid out: that is the engine's part; nor how keys are wrapped: see
 `holdfast.vault.keys`. Invariant: a pool that `create_pool` returned has a slot that its secret
@@ -11,7 +11,7 @@ import contextlib
 from secrets import token_hex
 from typing import TYPE_CHECKING
 
-from holdfast.base.errors import storage_error
+from holdfast.base.errors import NotAPool, Unreachable, storage_error
 from holdfast.vault import keys
 from holdfast.vault.backends import open_store, python_store
 from holdfast.vault.secrets import KeyFile, Passphrase, PoolKey, Secret
@@ -21,9 +21,10 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from holdfast.base.clock import Clock
-    from holdfast.engine import Pool, PoolConfig
+    from holdfast.engine import Pool, PoolConfig, Store
 
 _HEADER = "pool"
+_OF_A_MEDIA_SERVER = "see that 'holdfast media run' is at work there, and that the network is up"
 
 
 def create_pool(
@@ -90,6 +91,31 @@ def open_pool(url: str, *, secret: Secret, cache_dir: Path | None) -> Pool:
     with _translated(url):
         cache = None if cache_dir is None else str(cache_dir)
         return engine.Pool.open(open_store(url), pool_key, cache)
+
+
+def open_pool_on(store: Store, *, key: PoolKey, cache_dir: Path | None) -> Pool:
+    """Open a pool that is there, on a store that no URL names.
+
+    Args:
+        store: Used for as long as the pool is.
+        key: The key of the pool.
+        cache_dir: Where the engine may keep copies of index segments; None for nowhere.
+
+    Raises:
+        NotAPool: There is none.
+        NewerFormat: It is of a newer Holdfast.
+        WrongKey: The key is not this pool's.
+        Unreachable: Whoever has the store does not answer.
+        StorageError: The store can't be read.
+    """
+    from holdfast import engine
+
+    place = str(store)
+    with _translated(place):
+        # The engine tells every failure of a store as one of reading; this tells which it is.
+        if store.size(_HEADER) is None:
+            raise NotAPool(f"there is no pool at '{place}'")
+        return engine.Pool.open(store, key.key, None if cache_dir is None else str(cache_dir))
 
 
 def unwrap(url: str, secret: Secret) -> bytes:
@@ -188,4 +214,7 @@ def _translated(url: str) -> Iterator[None]:
     except OSError as error:
         kind = storage_error(error)
         place = url.split("?", 1)[0]
-        raise kind(f"the pool at '{place}' can't be used: {error.strerror or error}") from error
+        hint = _OF_A_MEDIA_SERVER if kind is Unreachable else None
+        raise kind(
+            f"the pool at '{place}' can't be used: {error.strerror or error}", hint
+        ) from error

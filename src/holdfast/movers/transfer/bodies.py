@@ -9,14 +9,18 @@ from __future__ import annotations
 
 import asyncio
 import time
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeVar
 
 from holdfast.base.errors import Invalid, TooLarge, TooSlow
 
 if TYPE_CHECKING:
+    from collections.abc import AsyncIterator, Awaitable
+
     from aiohttp import web
 
     from holdfast.movers.transfer.ports import TransferLimits
+
+T = TypeVar("T")
 
 _GO_ON = b"HTTP/1.1 100 Continue\r\n\r\n"
 _AT_WORK = b"HTTP/1.1 102 Processing\r\n\r\n"
@@ -53,13 +57,24 @@ async def read_body(request: web.Request, limit_bytes: int, limits: TransferLimi
         TooSlow: It stood still, or comes too slowly.
         ConnectionError: The client is gone.
     """
+    return b"".join([piece async for piece in pieces(request, limit_bytes, limits)])
+
+
+async def pieces(
+    request: web.Request, limit_bytes: int, limits: TransferLimits
+) -> AsyncIterator[bytes]:
+    """Take a body in piece by piece, as it comes. Whole, if this comes to its end.
+
+    Raises:
+        HoldfastError, ConnectionError: See `read_body`.
+    """
     size_bytes = length(request, limit_bytes)
     if request.headers.get("Expect", "").lower() == "100-continue":
         await interim(request, _GO_ON)
-    pieces: list[bytes] = []
     got_bytes = 0
-    began_s = time.monotonic()
+    waited_s = 0.0
     while True:
+        began_s = time.monotonic()
         try:
             async with asyncio.timeout(limits.gap_s):
                 piece = await request.content.readany()
@@ -69,14 +84,14 @@ async def read_body(request: web.Request, limit_bytes: int, limits: TransferLimi
             ) from error
         if not piece:
             break
-        pieces.append(piece)
         got_bytes += len(piece)
-        took_s = time.monotonic() - began_s
-        if took_s > limits.gap_s and got_bytes < limits.slowest_bytes_per_s * took_s:
-            raise TooSlow(f"{got_bytes} of {size_bytes} bytes took {took_s:.0f} s to arrive")
+        # What is done with a piece meanwhile is not the client's fault.
+        waited_s += time.monotonic() - began_s
+        if waited_s > limits.gap_s and got_bytes < limits.slowest_bytes_per_s * waited_s:
+            raise TooSlow(f"{got_bytes} of {size_bytes} bytes took {waited_s:.0f} s to arrive")
+        yield piece
     if got_bytes != size_bytes:
         raise ConnectionResetError(f"the body ended after {got_bytes} of {size_bytes} bytes")
-    return b"".join(pieces)
 
 
 async def interim(request: web.Request, line: bytes = _AT_WORK) -> None:
@@ -88,3 +103,18 @@ async def interim(request: web.Request, line: bytes = _AT_WORK) -> None:
     await request.writer.write(line)
     # What was written so far is no part of the answer.
     request.writer.output_size = 0
+
+
+async def while_alive(request: web.Request, work: Awaitable[T], sign_of_life_s: float) -> T:
+    """Wait for work, and tell the client again and again that there is some.
+
+    Also where the client is gone: what the work uses counts until it is done.
+    """
+    task = asyncio.ensure_future(work)
+    every_s: float | None = sign_of_life_s
+    while not (await asyncio.wait({task}, timeout=every_s))[0]:
+        try:
+            await interim(request)
+        except ConnectionError:
+            every_s = None
+    return task.result()

@@ -12,14 +12,14 @@ from __future__ import annotations
 
 import socket
 from contextlib import suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from holdfast.base.units import KIB, MIB
 
 if TYPE_CHECKING:
     import ssl
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from holdfast.movers.transfer.rate import RateLimit
 
@@ -68,10 +68,17 @@ class Request:
 
 @dataclass(frozen=True, slots=True)
 class Response:
-    """A final answer."""
+    """A final answer.
+
+    Attributes:
+        status: Of HTTP.
+        body: All of it.
+        headers: By their names in small letters.
+    """
 
     status: int
     body: bytes
+    headers: Mapping[str, str] = field(default_factory=dict)
 
 
 class Connection:
@@ -131,13 +138,13 @@ class Connection:
         return not self._over and not self._cut
 
     def exchange(
-        self, request: Request, token: str, at_work: Callable[[], None] = lambda: None
+        self, request: Request, token: str | None, at_work: Callable[[], None] = lambda: None
     ) -> Response:
         """Send a request and wait for its answer.
 
         Args:
             request: What is asked.
-            token: What authorises it.
+            token: What authorises it; None where the certificate does.
             at_work: Called whenever the peer says that it is still at work on it.
 
         Raises:
@@ -161,13 +168,13 @@ class Connection:
         self._over = True
         self._socket.close()
 
-    def _exchange(self, request: Request, token: str, at_work: Callable[[], None]) -> Response:
+    def _exchange(
+        self, request: Request, token: str | None, at_work: Callable[[], None]
+    ) -> Response:
         body = request.body
-        head = [
-            f"{request.method} {request.target} HTTP/1.1",
-            f"Host: {self._host}",
-            f"Authorization: Bearer {token}",
-        ]
+        head = [f"{request.method} {request.target} HTTP/1.1", f"Host: {self._host}"]
+        if token is not None:
+            head.append(f"Authorization: Bearer {token}")
         if body is not None:
             head.append(f"Content-Length: {len(body)}")
         expect = body is not None and len(body) >= EXPECT_BYTES
@@ -180,7 +187,7 @@ class Connection:
             if status != 100:
                 # The body was not asked for: the connection is not where either side thinks.
                 self._over = True
-                return Response(status, self._body(status, headers))
+                return Response(status, self._body(status, headers), headers)
             self._send(body or b"")
         elif body:
             # In one piece: it often is one packet.
@@ -189,7 +196,7 @@ class Connection:
         else:
             self._socket.sendall(raw)
         status, headers = self._heads(at_work)
-        answer = Response(status, self._body(status, headers))
+        answer = Response(status, self._body(status, headers), headers)
         if headers.get("connection", "").lower() == "close":
             self._over = True
         return answer

@@ -31,7 +31,7 @@ from holdfast.base.errors import (
     TooLarge,
 )
 from holdfast.movers.transfer.answers import status_of, to_body
-from holdfast.movers.transfer.bodies import expected, interim, length, read_body
+from holdfast.movers.transfer.bodies import expected, length, read_body, while_alive
 from holdfast.movers.transfer.budget import ByteBudget
 from holdfast.movers.transfer.uploads import Upload, Uploads
 from holdfast.wire.transfer_tokens import BACKUP, LONGEST, TokenReader, TransferGrant
@@ -290,18 +290,7 @@ class TransferServer:
         return _AtWork(upload, self._host.now_s)
 
     async def _alive(self, request: web.Request, work: Awaitable[T]) -> T:
-        """Wait for work, and tell the client again and again that there is some.
-
-        Also where the client is gone: what the work uses counts until it is done.
-        """
-        task = asyncio.ensure_future(work)
-        every_s: float | None = self._limits.sign_of_life_s
-        while not (await asyncio.wait({task}, timeout=every_s))[0]:
-            try:
-                await interim(request)
-            except ConnectionError:
-                every_s = None
-        return task.result()
+        return await while_alive(request, work, self._limits.sign_of_life_s)
 
     async def _ask(self, call: Callable[..., T], *given: Any) -> T:
         return await asyncio.get_running_loop().run_in_executor(self._asks, call, *given)
