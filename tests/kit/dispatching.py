@@ -13,18 +13,18 @@ from holdfast.control.database import facts
 from holdfast.control.dispatch import Agenda, Dispatcher, HistoryBook, Presence, Queue
 from holdfast.control.dispatch.presence import NOBODY
 from holdfast.control.jobs import LEASE, JobBook, Retrying, Sort, Wanted
-from holdfast.control.policies import PolicyBook
+from holdfast.control.policies import PolicyBook, undivided
 from holdfast.wire.messages import BackupWork, ImageNote, WorkEnded, WorkError, WorkProgress
 from tests.kit.clock import FakeClock
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
     from pathlib import Path
 
     from holdfast.base.ids import ImageId
     from holdfast.control.database import Database
     from holdfast.control.jobs import Job
-    from holdfast.control.policies import Policy
+    from holdfast.control.policies import Policy, Split, SplitKey
     from holdfast.wire.messages import Answer, WorkOffer
 
 POOL = "0" * 32
@@ -40,6 +40,8 @@ class Stage:
     slots: int = 2
     images: int = 0
     presence: Presence = NOBODY
+    splits: Callable[[SplitKey], Split | None] = undivided
+    splits_version: Callable[[], object] = lambda: None
 
     def __post_init__(self) -> None:
         self.policies = PolicyBook(self.database, self.clock)
@@ -57,6 +59,8 @@ class Stage:
             self.catalog,
             UTC,
             lambda _client: ["/", "/srv"],
+            self.splits_version,
+            self.splits,
         )
         self.dispatcher = Dispatcher(
             site_id=facts.site_id(self.database),

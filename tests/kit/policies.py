@@ -127,6 +127,7 @@ POLICIES = st.builds(
     post_command=COMMANDS,
     command_timeout_s=st.integers(1, 31_536_000),
     compression=st.integers(1, 19),
+    streams=st.integers(1, 64),
     encryption=TEXTS,
 )
 """Any policy that can be written down, whether or not it would be taken."""

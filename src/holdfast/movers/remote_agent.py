@@ -16,6 +16,8 @@ from holdfast.base.errors import HoldfastError, InternalError, Invalid, Unsuppor
 from holdfast.movers.agent import Agent
 from holdfast.movers.drives import local_drives
 from holdfast.movers.probe import look
+from holdfast.movers.streams import divide_path
+from holdfast.wire.dividing import DivideOrder
 from holdfast.wire.looking import LookOrder
 
 if TYPE_CHECKING:
@@ -189,6 +191,7 @@ def find_out(order: dict[str, Any], answers: Mapping[str, Finder]) -> dict[str, 
 
 AGENT_ANSWERS: Mapping[str, Finder] = {
     "look": lambda order: look(LookOrder.from_json(order)).to_json(),
+    "divide": lambda order: divide_path(DivideOrder.from_json(order)).to_json(),
     "drives": lambda _: {
         "answer": "drives",
         "drives": [os.fsdecode(one) for one in local_drives()],

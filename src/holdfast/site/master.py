@@ -11,6 +11,7 @@ from holdfast.base.zones import machine_zone
 from holdfast.control.access import AccessBook, ActBook, AuditLog, ProviderLogins, Registration
 from holdfast.control.bandwidth import BandwidthBook
 from holdfast.control.catalog import ImageLists
+from holdfast.control.dispatch import SplitBook
 from holdfast.control.jobs import JobBook, Retrying
 from holdfast.control.machines import MachineBook
 from holdfast.control.policies import PolicyBook
@@ -29,6 +30,7 @@ if TYPE_CHECKING:
     from holdfast.base.settings import Settings
     from holdfast.control.catalog import Catalog
     from holdfast.control.database import Database
+    from holdfast.control.policies import Split, SplitKey
     from holdfast.site.machines import Machines
     from holdfast.site.secrets import SecretSource
 
@@ -57,6 +59,7 @@ class Master:
         jobs: What is to be done, and what came of it.
         zone: Of schedules that name none, and of the calendar of retention.
         spoken_to: Machines, while this process speaks to them.
+        how_divided: Tells how a path is divided into streams, for what a person asks for.
         news: To be called when something was asked for; whoever serves this master has it look.
     """
 
@@ -77,6 +80,7 @@ class Master:
         self.jobs = JobBook(self.database, self.clock, retrying)
         self.zone: tzinfo = self.settings.zone("site.zone") or machine_zone()
         self.news: Callable[[], None] = _nobody
+        self.how_divided: Callable[[SplitKey], Split | None] = SplitBook(self.database).get
         self.spoken_to: Machines | None = None
         self.logins = ProviderLogins(
             self.database, self.clock, self.access, _registration(self.settings), _http

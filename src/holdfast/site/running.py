@@ -45,7 +45,8 @@ def job_of(
     """
     stored = master.policies.get(policy)
     drives = drives_of(master.machines.standing)
-    roster = Roster([stored.policy], master.policies.known_clients().names, drives)
+    clients_known = master.policies.known_clients().names
+    roster = Roster([stored.policy], clients_known, drives, master.how_divided)
     return by_hand(
         roster,
         policy,

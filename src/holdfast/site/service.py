@@ -19,6 +19,7 @@ from holdfast.control.dispatch import Agenda, Dispatcher, HistoryBook, Queue
 from holdfast.control.jobs import LEASE
 from holdfast.movers.agent import Agent
 from holdfast.site.chores import Chores
+from holdfast.site.dividing import Divider
 from holdfast.site.master import STORAGE_UNIT
 from holdfast.site.remote_work import RemoteWork
 from holdfast.site.steward import Steward
@@ -53,6 +54,7 @@ class Service:
         self._idle = threading.Event()
         self._workers: dict[int, threading.Thread] = {}
         self._chores = Chores(master)
+        self._divider = Divider(master, machines)
         self._dispatcher: Dispatcher | None = None
         master.news = self.wake
 
@@ -104,6 +106,8 @@ class Service:
             _LOG.warning("job %s was at work when a master ended: it is %s", job.id, job.status)
         self._dispatcher = dispatcher
         self._remote.begin(dispatcher)
+        self._divider.start()
+        self._master.how_divided = self._divider.settled
         _LOG.info("this master is the active one")
         try:
             while not self._stop.is_set() and self._leadership.held():
@@ -112,6 +116,7 @@ class Service:
         finally:
             self._dispatcher = None
             self._remote.end()
+            self._divider.close()
             self._wind_up()
             self._leadership.release()
 
@@ -142,7 +147,8 @@ class Service:
             master.catalog,
             zone,
             drives_of(lambda: self._remote.standing),
-            lambda: self._remote.drives_version,
+            lambda: (self._remote.drives_version, self._divider.version),
+            self._divider.of,
         )
         return Dispatcher(
             site_id=facts.site_id(master.database),

@@ -11,5 +11,15 @@ from holdfast.control.dispatch.histories import HistoryBook
 from holdfast.control.dispatch.presence import Presence
 from holdfast.control.dispatch.queue import Queue
 from holdfast.control.dispatch.roster import Roster
+from holdfast.control.dispatch.splits import SplitBook
 
-__all__ = ["Agenda", "Dispatcher", "HistoryBook", "Presence", "Queue", "Roster", "by_hand"]
+__all__ = [
+    "Agenda",
+    "Dispatcher",
+    "HistoryBook",
+    "Presence",
+    "Queue",
+    "Roster",
+    "SplitBook",
+    "by_hand",
+]

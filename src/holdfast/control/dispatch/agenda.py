@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 from holdfast.base import long_lived
 from holdfast.control.dispatch.roster import WHOLE, Roster, backup_of, family
 from holdfast.control.jobs import JobState, Wanted
+from holdfast.control.policies import undivided
 from holdfast.control.schedule import Timetable
 
 if TYPE_CHECKING:
@@ -25,7 +26,7 @@ if TYPE_CHECKING:
     from holdfast.control.catalog import Catalog
     from holdfast.control.dispatch.histories import HistoryBook
     from holdfast.control.jobs import Job, JobBook, NewJob
-    from holdfast.control.policies import PolicyBook
+    from holdfast.control.policies import PolicyBook, Split, SplitKey
     from holdfast.control.schedule import Due, Entry
 
 MANY = 1000
@@ -62,6 +63,7 @@ class Agenda:
         site_zone: tzinfo,
         drives: Callable[[ClientName], Sequence[str]],
         drives_version: Callable[[], object] = _always_the_same,
+        splits: Callable[[SplitKey], Split | None] = undivided,
     ) -> None:
         """Know nothing yet.
 
@@ -72,8 +74,10 @@ class Agenda:
             catalog: Knows the images that a cumulative incremental is compared with.
             site_zone: The zone of schedules that name none.
             drives: Where a client's local file systems are mounted.
-            drives_version: Something else whenever that may have changed of a machine elsewhere.
+            drives_version: Something else whenever that, or a split, may have changed.
+            splits: How a path is divided into streams; None if that is not known yet.
         """
+        self._splits = splits
         self._drives_version = drives_version
         self._policies = policies
         self._jobs = jobs
@@ -100,7 +104,7 @@ class Agenda:
         if version == self._version:
             return
         policies = (one.policy for one in snapshot.policies.values())
-        self.roster = Roster(policies, clients.names, self._drives)
+        self.roster = Roster(policies, clients.names, self._drives, self._splits)
         entries = {name: self.roster.entry(name, now) for name in self.roster.policies}
         found = {name: entry for name, entry in entries.items() if entry is not None}
         if self._version is None:

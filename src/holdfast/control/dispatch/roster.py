@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from holdfast.base import labels
 from holdfast.control.broker import Kind, Need, Resource
 from holdfast.control.jobs import JobKind, NewJob
-from holdfast.control.policies import KnownClients, Policy, PolicySource, sources
+from holdfast.control.policies import KnownClients, Policy, PolicySource, sources, undivided
 from holdfast.control.schedule import BackupKind, Entry
 from holdfast.wire.messages import BackupWork
 
@@ -21,6 +21,7 @@ if TYPE_CHECKING:
 
     from holdfast.base.ids import ClientName, ImageId, PolicyName, SourceName
     from holdfast.control.jobs import Ready
+    from holdfast.control.policies import Split, SplitKey
     from holdfast.control.schedule import Schedule
 
 WHOLE = frozenset({BackupKind.FULL, BackupKind.SYNTHETIC})
@@ -43,6 +44,7 @@ class Roster:
         policies: Iterable[Policy],
         clients: Iterable[ClientName],
         drives: Callable[[ClientName], Sequence[str]],
+        splits: Callable[[SplitKey], Split | None] = undivided,
     ) -> None:
         """Take policies apart.
 
@@ -50,25 +52,32 @@ class Roster:
             policies: All, active or not.
             clients: All that are known; queries range over them.
             drives: Where a client's local file systems are mounted.
+            splits: How a path is divided into streams; None if that is not known yet.
         """
         self.policies: Mapping[PolicyName, Policy] = {one.name: one for one in policies}
         known = KnownClients(clients)
         self._members: dict[PolicyName, dict[SourceName, Member]] = {
             one.name: {
-                each.source: Member(one, each) for each in sources(one, known.of(one), drives)
+                each.source: Member(one, each)
+                for each in sources(one, known.of(one), drives, splits)
             }
             for one in self.policies.values()
         }
 
     def entry(self, policy: PolicyName, since: datetime) -> Entry | None:
-        """What is due of a policy; None if it starts nothing by itself."""
+        """What is due of a policy; None if it starts nothing by itself.
+
+        What is yet to be divided is not due: a moment later it would be, once more, in streams.
+        """
         found = self.policies.get(policy)
         if found is None or not found.active or not found.schedules:
             return None
         return Entry(
             policy=policy,
             schedules=found.schedules,
-            sources=tuple(self._members[policy]),
+            sources=tuple(
+                source for source, one in self._members[policy].items() if one.of.is_known
+            ),
             since=since,
             priority=found.priority,
         )

@@ -5,7 +5,13 @@ clock.
 """
 
 from holdfast.control.policies.book import Applied, PolicyBook, Snapshot
-from holdfast.control.policies.clients import KnownClients, PolicySource, sources
+from holdfast.control.policies.clients import (
+    KnownClients,
+    PolicySource,
+    sources,
+    sources_of,
+    undivided,
+)
 from holdfast.control.policies.document import Document, Format, from_data, parse, render
 from holdfast.control.policies.files_type import FilesType
 from holdfast.control.policies.findings import Finding, Severity, errors_of
@@ -28,6 +34,14 @@ from holdfast.control.policies.policy import (
     Selection,
 )
 from holdfast.control.policies.rows import Act, Filter, Revision
+from holdfast.control.policies.streams import (
+    UNDIVIDED,
+    Split,
+    SplitKey,
+    can_divide,
+    require_fitting,
+    streams_of,
+)
 from holdfast.control.policies.templates import Template, template, templates
 from holdfast.control.policies.terms import terms_by, terms_of
 from holdfast.control.policies.texts import read_span, read_window, write_span, write_window
@@ -38,6 +52,7 @@ __all__ = [
     "ALL_LOCAL_DRIVES",
     "DEFAULT_STORAGE_UNIT",
     "TYPES",
+    "UNDIVIDED",
     "Act",
     "Applied",
     "Change",
@@ -64,8 +79,11 @@ __all__ = [
     "Severity",
     "SiteFacts",
     "Snapshot",
+    "Split",
+    "SplitKey",
     "StoredPolicy",
     "Template",
+    "can_divide",
     "check_live",
     "errors_of",
     "field_changes",
@@ -76,13 +94,17 @@ __all__ = [
     "read_span",
     "read_window",
     "render",
+    "require_fitting",
     "review",
     "sources",
+    "sources_of",
+    "streams_of",
     "template",
     "templates",
     "terms_by",
     "terms_of",
     "to_plain",
+    "undivided",
     "validate",
     "write_span",
     "write_window",

@@ -10,18 +10,20 @@ import fnmatch
 import os
 import re
 from bisect import bisect_left
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import lru_cache
 from typing import TYPE_CHECKING
 
-from holdfast.base.ids import source_name
+from holdfast.base.ids import SourceName, source_name
 from holdfast.control.policies.policy import Drives
+from holdfast.control.policies.streams import UNDIVIDED, SplitKey, can_divide, streams_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Sequence
 
-    from holdfast.base.ids import ClientName, SourceName
+    from holdfast.base.ids import ClientName
     from holdfast.control.policies.policy import Policy, Selection
+    from holdfast.control.policies.streams import Split
 
 _WILD = re.compile(r"[*?\[]")
 _BEYOND = "\U0010ffff"
@@ -93,6 +95,8 @@ class PolicySource:
         paths: Absolute, sorted, none inside of another.
         exclude: Rules in gitignore syntax.
         one_file_system: Stay on the file system that each path is on.
+        stream: Which stream of its path it is; empty for a source that is not divided.
+        is_known: Whether it stays as it is; not as long as it is yet to be divided.
     """
 
     client: ClientName
@@ -100,34 +104,83 @@ class PolicySource:
     paths: tuple[str, ...]
     exclude: tuple[str, ...]
     one_file_system: bool
+    stream: str = ""
+    is_known: bool = True
 
     @property
     def source(self) -> SourceName:
-        """The name of the source, as a backup of these paths given by hand has it too."""
-        return source_name(self.client, [os.fsencode(path) for path in self.paths])
+        """The name of the source, as a backup of these paths given by hand has it too.
+
+        A stream's has its name in it, where no path can be.
+        """
+        whole = source_name(self.client, [os.fsencode(path) for path in self.paths])
+        if not self.stream:
+            return whole
+        return SourceName(f"{self.client}:{self.stream}:{whole.removeprefix(f'{self.client}:')}")
+
+
+def sources_of(key: SplitKey, split: Split) -> list[SourceName]:
+    """The names of all streams of a split."""
+    of = PolicySource(key.client, "", (key.path,), (), key.one_file_system)
+    return [replace(of, stream=stream).source for stream, _ in streams_of(key, split)]
+
+
+def undivided(_key: SplitKey) -> Split:
+    """For whoever does not ask how paths are divided."""
+    return UNDIVIDED
 
 
 def sources(
     policy: Policy,
     clients: Iterable[ClientName],
     drives: Callable[[ClientName], Sequence[str]],
+    splits: Callable[[SplitKey], Split | None] = undivided,
 ) -> Iterator[PolicySource]:
     """Take a policy apart into what can be backed up side by side.
+
+    Where a policy wants streams, each path is a source of its own, and divided by itself.
 
     Args:
         policy: Any.
         clients: Those that it is for, see `KnownClients.of`.
         drives: Where the local file systems of a client are mounted; asked only of a selection
             of `ALL_LOCAL_DRIVES`.
+        splits: How a path is divided; None if that is not known yet.
     """
     for client in clients:
         for selection in policy.selections:
-            if isinstance(selection.paths, Drives):
-                for drive in drives(client):
-                    yield _source(client, selection, (drive,), one_file_system=True)
-            else:
-                paths = outermost(selection.paths, nested=selection.one_file_system)
-                yield _source(client, selection, paths, selection.one_file_system)
+            for one in _whole(client, selection, drives):
+                if policy.streams > 1:
+                    yield from _divided(one, policy.streams, splits)
+                else:
+                    yield one
+
+
+def _whole(
+    client: ClientName, selection: Selection, drives: Callable[[ClientName], Sequence[str]]
+) -> Iterator[PolicySource]:
+    if isinstance(selection.paths, Drives):
+        for drive in drives(client):
+            yield _source(client, selection, (drive,), one_file_system=True)
+    else:
+        paths = outermost(selection.paths, nested=selection.one_file_system)
+        yield _source(client, selection, paths, selection.one_file_system)
+
+
+def _divided(
+    whole: PolicySource, streams: int, splits: Callable[[SplitKey], Split | None]
+) -> Iterator[PolicySource]:
+    for path in whole.paths:
+        one = replace(whole, paths=(path,))
+        key = SplitKey(whole.client, path, whole.exclude, whole.one_file_system, streams)
+        split = splits(key) if can_divide(key) else UNDIVIDED
+        if split is None:
+            yield replace(one, is_known=False)
+        elif not split.taken:
+            yield one
+        else:
+            for stream, rules in streams_of(key, split):
+                yield replace(one, stream=stream, exclude=rules)
 
 
 def outermost(paths: Iterable[str], *, nested: bool = False) -> tuple[str, ...]:

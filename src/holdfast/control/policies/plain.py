@@ -50,6 +50,7 @@ def to_plain(policy: Policy, *, whole: bool = False) -> dict[str, Any]:
         "storage_unit": policy.storage_unit,
         "priority": policy.priority,
         "compression": policy.compression,
+        "streams": policy.streams,
         "encryption": policy.encryption,
         "pre_command": list(policy.pre_command),
         "post_command": list(policy.post_command),
@@ -106,6 +107,7 @@ def _read_policy(read: Table, nameless: PolicyName) -> Policy:
         compression=read.number(
             "compression", policies.COMPRESSION_LEVELS, policies.DEFAULT_COMPRESSION
         ),
+        streams=read.number("streams", policies.STREAMS, 1),
         encryption=read.text("encryption", policies.DEFAULT_ENCRYPTION),
     )
     read.end()

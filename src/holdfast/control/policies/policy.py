@@ -23,6 +23,7 @@ PRIORITIES = range(101)
 """Higher goes first."""
 DEFAULT_COMPRESSION = 2
 COMPRESSION_LEVELS = range(1, 20)
+STREAMS = range(1, 65)
 DEFAULT_ENCRYPTION = "pool"
 ENCRYPTION_MODES = (DEFAULT_ENCRYPTION,)
 """``pool``: the storage unit seals, with keys that no client has."""
@@ -90,6 +91,7 @@ class Policy:
         post_command: The same, after it, however it ended.
         command_timeout_s: After so long a command is stopped, and has failed.
         compression: zstd level, 1 to 19.
+        streams: Into how many streams at most each path of each client is divided, see `streams`.
         encryption: Who seals, one of `ENCRYPTION_MODES`.
     """
 
@@ -108,4 +110,5 @@ class Policy:
     post_command: tuple[str, ...] = ()
     command_timeout_s: int = DEFAULT_COMMAND_TIMEOUT_S
     compression: int = DEFAULT_COMPRESSION
+    streams: int = 1
     encryption: str = DEFAULT_ENCRYPTION

@@ -212,6 +212,13 @@ def _check_limits(policy: Policy) -> Iterator[Finding]:
     if jobs is not None and streams > jobs:
         message = f"{streams} streams of one client can't run where {jobs} jobs are the limit"
         yield warning("limits.streams_per_client", message, "allow as many jobs")
+    if policy.streams > streams:
+        message = (
+            f"a path is divided into up to {policy.streams} streams, and of one client "
+            f"{streams} run{'s' * (streams == 1)} at once"
+        )
+        hint = f"write limits = {{ streams_per_client = {policy.streams} }}"
+        yield warning("streams", message, hint)
 
 
 def _check_names(policy: Policy) -> Iterator[Finding]:

@@ -127,6 +127,8 @@ def facts(detail: Plain, changed_at: str) -> list[tuple[str, str]]:
         ("compression", f"zstd level {policy['compression']}"),
         ("encryption", policy["encryption"]),
     ]
+    if policy.get("streams", 1) > 1:
+        found.append(("streams", f"up to {policy['streams']} of each path"))
     for key, word in (("pre_command", "before"), ("post_command", "after")):
         if policy[key]:
             found.append((word, shlex.join(policy[key])))

@@ -28,6 +28,7 @@ from holdfast.base.ids import JobId
 from holdfast.control.jobs import LEASE, JobKind, JobState
 from holdfast.control.machines import Said, Standing
 from holdfast.site.machines.sessions import Sessions
+from holdfast.wire.dividing import DivideReport
 from holdfast.wire.fields import Reader
 from holdfast.wire.identity import Identity, MachineKey, MachineRole, machine_name
 from holdfast.wire.looking import LookReport
@@ -48,6 +49,7 @@ if TYPE_CHECKING:
     from holdfast.base.ids import ClientName
     from holdfast.site.machines.sessions import Session
     from holdfast.site.master import Master
+    from holdfast.wire.dividing import DivideOrder
     from holdfast.wire.identity import Authority, Peer
     from holdfast.wire.looking import LookOrder
     from holdfast.wire.messages import WorkMessage
@@ -192,6 +194,16 @@ class Machines:
         """
         found = self.sessions.ask(client, order.to_json(), order.within_s + ASK_S)
         return LookReport.from_json(found)
+
+    def divide(self, client: ClientName, order: DivideOrder) -> DivideReport:
+        """Have an agent say how a path of it divides.
+
+        Raises:
+            Unreachable: It is not there, or does not answer.
+            Invalid: What it says is no division.
+        """
+        found = self.sessions.ask(client, order.to_json(), order.within_s + ASK_S)
+        return DivideReport.from_json(found)
 
     def note_seen(self) -> None:
         """Write down who is there, and what they say of themselves."""

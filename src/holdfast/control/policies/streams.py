@@ -1,0 +1,130 @@
+"""How a path of a policy is taken in several streams, each a source of its own.
+
+Pure. A stream is a matter of rules: every stream walks the same path, and leaves out what is
+another's. So a file is in exactly one stream whatever becomes of the tree: what is new, what is
+renamed, and what was a directory and is a file now; marks and mounts mean in each stream what they
+mean in all. Invariants: the named streams take the directories that a split gives them, the rest
+takes everything else; a rule of the policy that leaves something out does so in every stream.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import json
+import re
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Final
+
+from holdfast.base.errors import Invalid
+from holdfast.base.exclusion import Exclusion
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+
+    from holdfast.base.ids import ClientName
+    from holdfast.wire.dividing import Taken
+
+REST: Final = "rest"
+
+_SPECIAL = re.compile(r"([\\*?\[\]{}!#])")
+
+
+@dataclass(frozen=True, slots=True)
+class SplitKey:
+    """What a split was made for: of anything else there is another.
+
+    Attributes:
+        client: Whose path.
+        path: Absolute.
+        exclude: Rules in gitignore syntax.
+        one_file_system: Stay on the file system that the path is on.
+        streams: Into how many at most.
+    """
+
+    client: ClientName
+    path: str
+    exclude: tuple[str, ...]
+    one_file_system: bool
+    streams: int
+
+    @property
+    def fingerprint(self) -> str:
+        """The same for the same rules."""
+        said = json.dumps([self.exclude, self.one_file_system, self.streams])
+        return hashlib.sha256(said.encode("utf-8", "surrogateescape")).hexdigest()[:32]
+
+
+@dataclass(frozen=True, slots=True)
+class Split:
+    """How a path is divided.
+
+    Attributes:
+        number: Rises with each split of a path of a client, so that no two have a stream in common.
+        taken: The directories of each named stream, relative to the path; none: it is one stream.
+        sizes: What they had when it was made, the rest at last.
+    """
+
+    number: int
+    taken: Taken
+    sizes: tuple[int, ...] = ()
+
+
+UNDIVIDED: Final = Split(0, ())
+
+
+def streams_of(key: SplitKey, split: Split) -> Iterator[tuple[str, tuple[str, ...]]]:
+    """The streams of a split: what each is called, and its rules, those of the policy among them.
+
+    A name is a part of the name of a source, and one of a kind for its client and path.
+    """
+    root = key.path.rstrip("/")
+    for number, directories in enumerate(split.taken, 1):
+        yield _name(split, f"stream-{number}"), (*key.exclude, *_only(root, directories))
+    others = [one for directories in split.taken for one in directories]
+    without = tuple(f"{root}/{_literal(one)}" for one in sorted(others))
+    yield _name(split, REST), (*key.exclude, *without)
+
+
+def _name(split: Split, stream: str) -> str:
+    return f"split-{split.number}.{stream}"
+
+
+def _only(root: str, directories: tuple[str, ...]) -> Iterator[str]:
+    """Rules that leave out all but some directories; of rules the last that matches decides."""
+    wanted: dict[str, set[str]] = {}
+    for one in directories:
+        parts = one.split("/")
+        for end in range(len(parts)):
+            above, name = "/".join(parts[:end]), parts[end]
+            wanted.setdefault(above, set()).add(name)
+    for above in sorted(wanted):
+        place = f"{root}/{_literal(above)}" if above else root
+        yield f"{place}/*"
+        for name in sorted(wanted[above]):
+            # What lies above a directory of the stream is the stream's only while it is one, too.
+            leads_on = (f"{above}/{name}" if above else name) in wanted
+            yield f"!{place}/{_literal(name)}{'/' * leads_on}"
+
+
+def _literal(text: str) -> str:
+    return _SPECIAL.sub(r"\\\1", text)
+
+
+def can_divide(key: SplitKey) -> bool:
+    """Whether rules can be made for a path: they are text, and mean the path as it is spelled."""
+    return key.streams > 1 and key.path.isprintable() and _SPECIAL.search(key.path) is None
+
+
+def require_fitting(key: SplitKey, taken: Taken) -> None:
+    """Make sure that streams take nothing that rules of the policy leave out.
+
+    Raises:
+        Invalid: They would; whoever made the split did not look by these rules.
+    """
+    exclusion = Exclusion(key.path.encode(), key.exclude)
+    for directories in taken:
+        for one in directories:
+            parts = one.split("/")
+            for end in range(1, len(parts) + 1):
+                if exclusion.leaves_out("/".join(parts[:end]).encode(), is_directory=True):
+                    raise Invalid(f"a stream is to take '{one[:80]}', which rules leave out")

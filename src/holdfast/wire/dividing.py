@@ -1,0 +1,152 @@
+"""What a master asks a client about how one path divides into streams, and what the client says.
+
+Must not act. Invariant: every message is plain data that passes JSON unchanged, and what is read
+here is what it says: streams of relative directories, none in another, none twice.
+"""
+
+from __future__ import annotations
+
+from dataclasses import asdict, dataclass
+from typing import Any
+
+from holdfast.base.errors import Invalid
+from holdfast.wire.fields import MAX_TEXT, Reader
+
+VERSION = 1
+
+MAX_STREAMS = 64
+MAX_DIRECTORIES = 256
+"""Of all streams of one path together."""
+
+Taken = tuple[tuple[str, ...], ...]
+"""For each stream but the rest, the directories that it takes, relative to the path."""
+
+
+@dataclass(frozen=True, slots=True)
+class DivideOrder:
+    """What to divide.
+
+    Attributes:
+        path: Absolute.
+        exclude: Rules in gitignore syntax.
+        one_file_system: Stay on the file system that the path is on.
+        streams: Into how many at most, 2 or more.
+        within_s: How long to look at most.
+    """
+
+    path: str
+    exclude: tuple[str, ...]
+    one_file_system: bool
+    streams: int
+    within_s: float = 120.0
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data, with its version."""
+        return {"version": VERSION, "ask": "divide", **asdict(self)}
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> DivideOrder:
+        """Read what `to_json` made.
+
+        Raises:
+            Invalid: It is of a newer version, or not complete.
+        """
+        _require_version(data)
+        read = Reader(data, "what to divide")
+        made = cls(
+            path=read.text("path"),
+            exclude=read.texts("exclude"),
+            one_file_system=data.get("one_file_system") is True,
+            streams=read.count("streams"),
+            within_s=read.number("within_s"),
+        )
+        if not made.path.startswith("/") or not 2 <= made.streams <= MAX_STREAMS:
+            raise Invalid("what is to be divided is no path, or not into 2 to 64 streams")
+        return made
+
+
+@dataclass(frozen=True, slots=True)
+class DivideReport:
+    """How a path divides.
+
+    Attributes:
+        taken: See `Taken`; none if it can't be divided.
+        sizes: What was found for each of those, and at last for the rest, in bytes.
+    """
+
+    taken: Taken
+    sizes: tuple[int, ...]
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data, with its version."""
+        taken = [list(one) for one in self.taken]
+        return {
+            "version": VERSION,
+            "answer": "divide",
+            "taken": taken,
+            "sizes": list(self.sizes),
+        }
+
+    @classmethod
+    def from_json(cls, data: dict[str, Any]) -> DivideReport:
+        """Read what `to_json` made, by a machine that may say anything.
+
+        Raises:
+            Invalid: It is of a newer version, or is no division.
+        """
+        _require_version(data)
+        taken, sizes = data.get("taken"), data.get("sizes")
+        if not isinstance(taken, list) or not isinstance(sizes, list):
+            raise Invalid("how a path divides is not said")
+        found = require_taken(taken)
+        if len(sizes) != len(found) + 1 or not all(_is_size(one) for one in sizes):
+            raise Invalid("how a path divides is said without its sizes")
+        return cls(found, tuple(sizes))
+
+
+def require_taken(data: list[Any]) -> Taken:
+    """Streams of directories, if that is what they are.
+
+    Raises:
+        Invalid: They are not.
+    """
+    found: list[tuple[str, ...]] = []
+    for one in data:
+        if not isinstance(one, list) or not one or not all(_is_directory(each) for each in one):
+            raise Invalid("a stream is no list of relative directories")
+        found.append(tuple(one))
+    named = [each for one in found for each in one]
+    known = set(named)
+    if len(found) >= MAX_STREAMS or len(named) > MAX_DIRECTORIES or len(known) != len(named):
+        raise Invalid("there are too many streams or directories, or one of them twice")
+    for one in named:
+        parts = one.split("/")
+        if any("/".join(parts[:end]) in known for end in range(1, len(parts))):
+            raise Invalid("a directory of one stream lies in one of another")
+    return tuple(found)
+
+
+def is_plain(name: str) -> bool:
+    """Whether a name of a directory can be said in a rule that means it and nothing else."""
+    return (
+        name not in ("", ".", "..")
+        and "/" not in name
+        and "\\" not in name
+        and name == name.strip()
+        and name.isprintable()
+    )
+
+
+def _is_directory(value: object) -> bool:
+    if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT:
+        return False
+    return all(is_plain(part) for part in value.split("/"))
+
+
+def _is_size(value: object) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
+
+
+def _require_version(data: dict[str, Any]) -> None:
+    if data.get("version") != VERSION:
+        raise Invalid("a message about streams is of another version", "update Holdfast")
