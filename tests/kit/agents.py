@@ -67,11 +67,13 @@ class MachineSite:
         site: Its command line.
         running: The process that serves it.
         directory: Where homes of machines are.
+        pool: Where the pool is, which media servers have to reach, too.
     """
 
     site: Command
     running: Served
     directory: Path
+    pool: str | Path
 
     @property
     def url(self) -> str:
@@ -83,17 +85,21 @@ class MachineSite:
         found: list[dict[str, Any]] = self.site(*words, "--json").assert_ok().json_lines()
         return found
 
-    def join(self, name: str, environ: dict[str, str] | None = None) -> Machine:
+    def join(
+        self, name: str, environ: dict[str, str] | None = None, prefix: tuple[str, ...] = ()
+    ) -> Machine:
         """Have a machine join; it does not run yet."""
         made = self.site("machine", "token", "--name", name, "--json").assert_ok().json()
-        command = Command(self.directory / name, environ or {})
+        command = Command(self.directory / name, environ or {}, prefix)
         command("enroll", self.url, "--token", made["token"], "--name", name).assert_ok()
         return Machine(command, name)
 
     @contextlib.contextmanager
-    def machine(self, name: str, environ: dict[str, str] | None = None) -> Iterator[Machine]:
+    def machine(
+        self, name: str, environ: dict[str, str] | None = None, prefix: tuple[str, ...] = ()
+    ) -> Iterator[Machine]:
         """A machine that runs while the block lasts."""
-        machine = self.join(name, environ)
+        machine = self.join(name, environ, prefix)
         machine.start()
         try:
             self.await_connected(name)
@@ -103,20 +109,22 @@ class MachineSite:
                 machine.kill()
 
     @contextlib.contextmanager
-    def media_server(self, name: str) -> Iterator[Machine]:
+    def media_server(
+        self, name: str, address: str = "127.0.0.1", prefix: tuple[str, ...] = ()
+    ) -> Iterator[Machine]:
         """A media server of the site's pool that runs while the block lasts."""
         home = self.directory / name
         kit = self.directory / f"{name}.kit"
         kit.write_text(self.site("pool", "recovery-kit").assert_ok().text)
-        command = Command(home)
-        place = self.site.home / "pool"
-        words = ("init", "--existing", "--pool", place, "--recovery-kit", kit)
+        environ = {name: one for name, one in self.site.environ.items() if name[:4] == "AWS_"}
+        command = Command(home, environ, prefix)
+        words = ("init", "--existing", "--pool", self.pool, "--recovery-kit", kit)
         command(*words).assert_ok()
         token = ("machine", "token", "--name", name, "--role", "media", "--json")
         made = self.site(*token).assert_ok().json()
         joining = ("enroll", self.url, "--token", made["token"], "--name", name, "--role", "media")
         command(*joining).assert_ok()
-        running = ("media", "run", "--listen", "127.0.0.1:0", "--address", "127.0.0.1")
+        running = ("media", "run", "--listen", f"{address}:0", "--address", address)
         machine = Machine(command, name, running)
         machine.start()
         try:
@@ -154,12 +162,14 @@ class MachineSite:
 
 
 @contextlib.contextmanager
-def machine_site(site: Command, directory: Path) -> Iterator[MachineSite]:
+def machine_site(
+    site: Command, directory: Path, place: str | None = None, pool: str | None = None
+) -> Iterator[MachineSite]:
     """Serve a site at which machines can join."""
     # The same port whenever it is served again: machines look for it there.
-    listen = {"HOLDFAST_SERVE_MACHINES": free_place()}
+    listen = {"HOLDFAST_SERVE_MACHINES": place or free_place()}
     listening = Command(site.home, {**site.environ, **listen}, site.prefix)
     with served(listening) as running:
-        made = MachineSite(listening, running, directory)
+        made = MachineSite(listening, running, directory, pool or site.home / "pool")
         until(lambda: "machines join at" in running.log.read_text(), "the door to be open")
         yield made
