@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import random
+import shutil
 import threading
 import time
 from typing import TYPE_CHECKING
@@ -157,6 +158,80 @@ def test_what_is_not_what_it_says_is_refused(pool: Pool) -> None:
         pool.manifest("ab" * 16)
     with pytest.raises(IntegrityError):
         RemotePool(b"rubbish", Direct(pool))
+
+
+class Adopting(Direct):
+    """Has an image of another pool adopted."""
+
+    def __init__(self, pool: Pool, image: Image) -> None:
+        super().__init__(pool, pool.receive(started_ns=1_000))
+        self.image = image
+
+    def commit(self, draft: bytes) -> bytes:
+        assert self.receiver is not None
+        image = self.receiver.adopt(draft, image=self.image.id, source=self.image.source)
+        return self.pool.manifest(image.id)
+
+
+def test_an_image_of_one_pool_becomes_one_of_another_as_it_is(
+    pool: Pool, tree: Path, tmp_path: Path
+) -> None:
+    other = Pool.create(str(tmp_path / "other"), bytes(32), PoolConfig(), 0, naming=pool.naming)
+    image, first = back_up(pool, tree)
+    link = Adopting(other, image)
+    assert link.receiver is not None
+    assert link.receiver.vouch(image.id) is None
+    run = RemotePool(link.receiver.terms, link).replicate(pool, image.id)
+    copied = run.result()
+    assert other.manifest(copied.id) == pool.manifest(image.id)
+    assert abs(link.sent - first.sent) < 20_000
+    counters = run.counters()
+    assert counters.bytes_total == counters.bytes_read > 5_000_000
+    assert [stage.name for stage in counters.stages][-1] == "send"
+    # the next one, with what the first one has
+    (tree / "more").write_bytes(bytes(1000))
+    second, _ = back_up(pool, tree, pool.manifest(image.id))
+    link = Adopting(other, second)
+    assert link.receiver is not None
+    base = link.receiver.vouch(image.id)
+    assert base == pool.manifest(image.id)
+    RemotePool(link.receiver.terms, link).replicate(pool, second.id, base).result()
+    assert link.sent < 2_000
+    shutil.rmtree(tmp_path / "pool")
+    back = tmp_path / "back"
+    other.restore(second.id, paths=[], to=os.fsencode(back), verify=True).result()
+    assert_same_tree(tree, os.fsencode(back) + os.fsencode(tree))
+    assert other.check(read_data=True).result().problems == []
+
+
+def test_an_image_goes_to_another_pool_of_this_process(
+    pool: Pool, tree: Path, tmp_path: Path
+) -> None:
+    other = Pool.create(str(tmp_path / "other"), bytes(32), PoolConfig(), 0, naming=pool.naming)
+    image, _ = back_up(pool, tree)
+    for base in (None, None, image.id):
+        copied = pool.replicate(image.id, other, started_ns=5, base=base).result()
+        assert other.manifest(copied.id) == pool.manifest(image.id)
+    stranger = Pool.create(str(tmp_path / "stranger"), bytes(32), PoolConfig(), 0)
+    with pytest.raises(Invalid, match="own way"):
+        pool.replicate(image.id, stranger, started_ns=5).result()
+    with pytest.raises(ImageMissing):
+        pool.replicate("ab" * 16, other, started_ns=5).result()
+
+
+def test_an_image_that_is_not_whole_is_not_adopted(pool: Pool, tree: Path, tmp_path: Path) -> None:
+    other = Pool.create(str(tmp_path / "other"), bytes(32), PoolConfig(), 0, naming=pool.naming)
+    image, _ = back_up(pool, tree)
+    manifest = pool.manifest(image.id)
+    receiver = other.receive(started_ns=1)
+    with pytest.raises(Invalid, match="it is image"):
+        receiver.adopt(manifest, image="ab" * 16, source=image.source)
+    with pytest.raises(Invalid, match="it is one of 'web:/srv'"):
+        receiver.adopt(manifest, image=image.id, source="mail:/srv")
+    for _ in range(2):
+        with pytest.raises(Invalid, match=r"is not whole in this pool: chunk [0-9a-f]{64} of"):
+            receiver.adopt(manifest, image=image.id, source=image.source)
+    assert other.image_ids() == []
 
 
 def test_a_receiver_that_is_forgotten_leaves_nothing(pool: Pool, tmp_path: Path) -> None:

@@ -48,6 +48,8 @@ impl Stage {
         Stage::Send,
     ];
     pub const RECEIVE: [Stage; 3] = [Stage::Hash, Stage::Seal, Stage::Store];
+    pub const REPLICATE: [Stage; 6] =
+        [Stage::Find, Stage::Fetch, Stage::Unseal, Stage::Decompress, Stage::Compress, Stage::Send];
     pub const RESTORE: [Stage; 5] =
         [Stage::Fetch, Stage::Unseal, Stage::Decompress, Stage::Write, Stage::Finish];
 

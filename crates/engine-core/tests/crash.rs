@@ -10,11 +10,13 @@ use std::sync::Arc;
 use holdfast_engine_core::cancel::Cancel;
 use holdfast_engine_core::counters::Counters;
 use holdfast_engine_core::error::Result;
+use holdfast_engine_core::far::replicate;
 use holdfast_engine_core::finding::Findings;
 use holdfast_engine_core::manifest::Manifest;
 use holdfast_engine_core::pool::Pool;
 use holdfast_engine_core::store::disk::Disk;
 use holdfast_engine_core::store::list_sorted;
+use holdfast_engine_core::store::memory::MemoryStore;
 use holdfast_engine_core::store::posix::PosixStore;
 use holdfast_engine_core::store::simdisk::{Loss, SimDisk};
 use holdfast_engine_core::upkeep::merge::merge_all;
@@ -133,6 +135,43 @@ fn a_power_cut_at_any_operation_of_a_backup_loses_nothing_committed_and_the_next
             assert_intact(&pool, &all, when);
             assert_eq!(kit::stored_twice(&pool), [], "sent twice {when}");
             assert_nothing_left(disk, when);
+        },
+    );
+}
+
+#[test]
+fn a_power_cut_at_any_operation_of_a_replication_loses_nothing_and_the_next_one_succeeds() {
+    let tree = Tree::new();
+    let (disk, committed) = pool_of(&tree, 1);
+    // Of the same key, and so with the same names for chunks.
+    let source = kit::create(Arc::new(MemoryStore::new()));
+    tree.change(1);
+    let base = back_up(&source, &tree).unwrap();
+    let copy = |pool: &Pool, image: &Manifest, base: Option<&Manifest>| {
+        let target = Arc::new(kit::open(pool.shared_store())?);
+        let (base, now) = (base.map(|base| &base.id), kit::now_ns());
+        let (counters, cancel) = (Counters::default(), Cancel::new());
+        replicate::between(&source, target, &image.id, base, now, &counters, &cancel)
+    };
+    copy(&open(&disk).unwrap(), &base, None).unwrap();
+    tree.change(7);
+    let image = back_up(&source, &tree).unwrap();
+    let now = tree.state();
+    for_every_operation(
+        &disk,
+        |pool| copy(pool, &image, Some(&base)),
+        |disk, done, when| {
+            let pool = open(disk).unwrap_or_else(|error| panic!("{error} {when}"));
+            assert_intact(&pool, &committed, when);
+            if done.is_none() && pool.image(&image.id).is_err() {
+                let copied = copy(&pool, &image, Some(&base));
+                copied.unwrap_or_else(|error| panic!("{error} {when}"));
+            }
+            let copied = (image.clone(), now.clone());
+            assert_intact(&pool, std::slice::from_ref(&copied), when);
+            collect(&pool).unwrap_or_else(|error| panic!("{error} {when}"));
+            assert_nothing_left(disk, when);
+            assert_intact(&pool, std::slice::from_ref(&copied), when);
         },
     );
 }

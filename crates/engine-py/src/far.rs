@@ -19,7 +19,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::errors::{OrRaise, to_python};
-use crate::pool::outcome;
+use crate::pool::{Pool, image_id, outcome};
 use crate::run::Run;
 use crate::types::{Counters, Finding, Image, RestoreResult};
 
@@ -136,6 +136,19 @@ impl RemotePool {
         })
     }
 
+    /// Sends an image of a pool that is here. `base`: the manifest of an image that this pool has.
+    #[pyo3(signature = (pool, image, base=None))]
+    fn replicate(&self, pool: &Pool, image: &str, base: Option<Vec<u8>>) -> PyResult<Run> {
+        let image = image_id(image)?;
+        let base = base.as_deref().map(Manifest::decode).transpose().or_raise()?;
+        let (far, pool) = (Arc::clone(&self.0), pool.core());
+        Run::start(&Stage::REPLICATE, move |context| {
+            let (counters, cancel) = (&context.counters, &context.cancel);
+            far::replicate::run(&far, &pool, &image, base.as_ref(), counters, cancel)
+                .map(|manifest| outcome(manifest, |manifest| Image(manifest.clone())))
+        })
+    }
+
     #[pyo3(signature = (manifest, *, paths, to, overwrite="never", strip_components=0,
                         verify=false, workers=0))]
     #[allow(clippy::too_many_arguments)]
@@ -225,6 +238,20 @@ impl Receiver {
     ) -> PyResult<Image> {
         let commit = Commit { source, host, labels, finished_ns };
         py.detach(|| self.0.commit(draft, commit)).or_raise().map(Image)
+    }
+
+    /// The manifest of an image that the pool has, so that what it has need not come.
+    fn vouch<'py>(&self, py: Python<'py>, image: &str) -> PyResult<Option<Bound<'py, PyBytes>>> {
+        let image = image_id(image)?;
+        let found = py.detach(|| self.0.vouch(&image)).or_raise()?;
+        let bytes = found.map(|manifest| manifest.encode()).transpose().or_raise()?;
+        Ok(bytes.map(|bytes| PyBytes::new(py, &bytes)))
+    }
+
+    #[pyo3(signature = (manifest, *, image, source))]
+    fn adopt(&self, py: Python<'_>, manifest: &[u8], image: &str, source: &str) -> PyResult<Image> {
+        let image = image_id(image)?;
+        py.detach(|| self.0.adopt(manifest, &image, Some(source))).or_raise().map(Image)
     }
 
     fn abandon(&self, py: Python<'_>) -> PyResult<()> {

@@ -10,6 +10,7 @@ use holdfast_engine_core::counters::{Counters, Stage};
 use holdfast_engine_core::error::Error;
 use holdfast_engine_core::far::deliver::deliver;
 use holdfast_engine_core::far::receive::Reception;
+use holdfast_engine_core::far::replicate;
 use holdfast_engine_core::far::terms::Terms;
 use holdfast_engine_core::finding::Findings;
 use holdfast_engine_core::gc;
@@ -55,7 +56,7 @@ fn naming_of(bytes: &[u8]) -> PyResult<NameKeys> {
 }
 
 /// An image's id from its 32 hexadecimal digits.
-fn image_id(text: &str) -> PyResult<Id> {
+pub fn image_id(text: &str) -> PyResult<Id> {
     Id::parse(text).ok_or_else(|| to_python(&Error::ImageMissing { image: text.to_owned() }))
 }
 
@@ -81,6 +82,13 @@ fn checked(done: Checked, findings: &Arc<Findings>) -> Outcome {
         problems: findings.kept().into_iter().map(Finding::from).collect(),
         problems_total: findings.total(),
     })
+}
+
+impl Pool {
+    /// The engine's own.
+    pub fn core(&self) -> Arc<CorePool> {
+        Arc::clone(&self.0)
+    }
 }
 
 #[pymethods]
@@ -246,6 +254,25 @@ labels=BTreeMap::new(),
         let id = image_id(id)?;
         let bytes = py.detach(|| self.0.image(&id).and_then(|image| image.encode())).or_raise()?;
         Ok(PyBytes::new(py, &bytes))
+    }
+
+    /// Sends an image to another pool that is open here.
+    #[pyo3(signature = (image, target, *, started_ns, base=None))]
+    fn replicate(
+        &self,
+        image: &str,
+        target: &Pool,
+        started_ns: i64,
+        base: Option<&str>,
+    ) -> PyResult<Run> {
+        let (image, base) = (image_id(image)?, base.map(image_id).transpose()?);
+        let (pool, target) = (self.core(), target.core());
+        Run::start(&Stage::REPLICATE, move |context| {
+            let (to, base) = (Arc::clone(&target), base.as_ref());
+            let (counters, cancel) = (&context.counters, &context.cancel);
+            replicate::between(&pool, to, &image, base, started_ns, counters, cancel)
+                .map(|manifest| outcome(manifest, |manifest| Image(manifest.clone())))
+        })
     }
 
     /// All images by number.

@@ -436,6 +436,14 @@ class Pool:
         """What a client needs to know of the pool to restore from it."""
     def manifest(self, id: str) -> bytes:
         """An image's manifest as a client takes it. Raises `ImageMissing`."""
+    def replicate(
+        self, image: str, target: Pool, *, started_ns: int, base: str | None = None
+    ) -> Run[Image]:
+        """Send an image to another pool with the same naming, under the same id.
+
+        `base` is an image that the target has, too: what both have in common is not asked for.
+        Raises `Invalid` where the pools don't share their naming. A second time it does nothing.
+        """
     def images(self) -> list[Image]:
         """All images by number."""
     def image_ids(self) -> list[str]:
@@ -503,6 +511,8 @@ class RemotePool:
         workers: int = 0,
     ) -> Run[RestoreResult]:
         """As `Pool.restore`, of the image with this manifest; see `Pool.manifest`."""
+    def replicate(self, pool: Pool, image: str, base: bytes | None = None) -> Run[Image]:
+        """As `Pool.replicate`, to this pool. `base` is what `Receiver.vouch` gave."""
 
 @final
 class Receiver:
@@ -532,6 +542,18 @@ class Receiver:
         finished_ns: int,
     ) -> Image:
         """Make all durable, then the image visible. Asked again, it tells the same."""
+    def vouch(self, image: str) -> bytes | None:
+        """Give the manifest of an image that the pool has; None where it is not to be relied on.
+
+        What it has in common with an image that is to be adopted need not come: until this ends,
+        all of it stays.
+        """
+    def adopt(self, manifest: bytes, *, image: str, source: str) -> Image:
+        """Make all durable, then an image of another pool visible, as its manifest says it is.
+
+        Raises `Invalid` for another image or source than these, and with the name of a chunk where
+        the image is not whole. Asked again, or of an image that is there, it tells the same.
+        """
     def abandon(self) -> None:
         """End without an image, unless one was committed; what came need not come again."""
     def counters(self) -> Counters: ...

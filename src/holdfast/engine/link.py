@@ -46,7 +46,8 @@ class Link(Protocol):
         """Have an image committed.
 
         Args:
-            draft: Its manifest, as far as whoever read the files knows it.
+            draft: Its manifest, as far as whoever read the files knows it; of an image that comes
+                from another pool, its manifest there.
 
         Returns:
             The manifest that was committed.

@@ -4,11 +4,13 @@
 //! Knows no network: the client is given a [`Link`], the media server answers what comes over it.
 //! Bytes that pass between them: `docs/formats/transfer.md`.
 
+mod adopt;
 pub mod backup;
 pub mod body;
 mod claimed;
 pub mod deliver;
 pub mod receive;
+pub mod replicate;
 mod sending;
 pub mod terms;
 pub mod trees;

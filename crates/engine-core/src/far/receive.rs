@@ -3,6 +3,9 @@
 //!
 //! Nothing that a client says is believed but what it alone can know: which chunks its files are
 //! made of. Whose image it is, when it was made, and its number are said here.
+//!
+//! An image of another pool comes the same way, and is adopted: its manifest stays as it is, and all
+//! that it reaches has to be here.
 
 use std::collections::{BTreeMap, HashSet};
 use std::sync::Arc;
@@ -28,6 +31,7 @@ use crate::pool::jobs::{DEFAULT_LEASE_S, Job, JobKind};
 use crate::pool::marks::{self, Marked};
 use crate::upkeep::{merge, orphans};
 
+use super::adopt;
 use super::body::{self, BlockView};
 use super::terms::Terms;
 
@@ -47,7 +51,13 @@ pub struct Commit {
 
 enum Command {
     Block(PackKind, Block),
-    Commit(Box<(Manifest, Commit)>),
+    Finish(Box<Finish>),
+}
+
+/// What is to become of everything that came.
+enum Finish {
+    Commit(Manifest, Commit),
+    Adopt(Manifest),
 }
 
 /// One backup that is received. May be used from many threads; dropping it abandons the backup.
@@ -67,6 +77,8 @@ struct Shared {
     counters: Counters,
     cancel: Cancel,
     decompressors: Mutex<Vec<Decompressor>>,
+    /// An image that was here when it was asked for: until this ends all of it stays.
+    base: Mutex<Option<Manifest>>,
 }
 
 impl Reception {
@@ -89,6 +101,7 @@ impl Reception {
             counters: Counters::default(),
             cancel,
             decompressors: Mutex::default(),
+            base: Mutex::default(),
         });
         let (to, commands) = bounded(WAITING_BLOCKS);
         let own = Arc::clone(&shared);
@@ -159,9 +172,38 @@ impl Reception {
             }
             other => other,
         })?;
+        self.finish(Finish::Commit(draft, commit))
+    }
+
+    /// The manifest of an image that this pool has whole: what it has in common with one that is
+    /// coming need not come, nor be looked for, until this ends. None where there is no such image,
+    /// or where a garbage mark stands.
+    pub fn vouch(&self, image: &Id) -> Result<Option<Manifest>> {
+        if !self.shared.marked.packs.is_empty() {
+            return Ok(None);
+        }
+        let found = match self.shared.pool.image(image) {
+            Ok(found) => Some(found),
+            Err(
+                Error::ImageMissing { .. } | Error::Integrity { .. } | Error::NewerFormat { .. },
+            ) => None,
+            Err(other) => return Err(other),
+        };
+        self.shared.base.lock().clone_from(&found);
+        Ok(found)
+    }
+
+    /// Makes everything durable, then an image of another pool one of this pool, too: of this id and
+    /// source, as its manifest says, and whole. `Invalid` where it is not. Asked again it tells the
+    /// same; so it does where the pool has this image already.
+    pub fn adopt(&self, manifest: &[u8], image: &Id, source: Option<&str>) -> Result<Manifest> {
+        self.finish(Finish::Adopt(adopt::announced(manifest, image, source)?))
+    }
+
+    fn finish(&self, finish: Finish) -> Result<Manifest> {
         // Taken, so that nothing comes after it.
         if let Some(to) = self.to.lock().take() {
-            let _ = to.send(Command::Commit(Box::new((draft, commit))));
+            let _ = to.send(Command::Finish(Box::new(finish)));
         }
         self.wait()?.ok_or(Error::Cancelled)
     }
@@ -259,22 +301,61 @@ impl Shared {
     /// The thread that has the pool's record and its ingest.
     fn keep(&self, record: Job, commands: &Inlet<Command>) -> Result<Option<Manifest>> {
         let stored = record.keep_alive(|| self.now_ns(), || self.store(&record, commands));
-        let (draft, commit) = match stored {
+        let finish = match stored {
             Ok(wanted) => *wanted,
             Err(error) => {
                 leave_record(record, &error, true);
                 return Err(error);
             }
         };
-        let manifest = self.manifest(draft, commit)?;
-        self.pool.commit_image(&manifest, &record)?;
+        let manifest = match finish {
+            Finish::Commit(draft, commit) => {
+                let manifest = self.manifest(draft, commit)?;
+                self.pool.commit_image(&manifest, &record)?;
+                manifest
+            }
+            Finish::Adopt(manifest) => {
+                record.keep_alive(|| self.now_ns(), || self.adopt(&manifest, &record))?;
+                manifest
+            }
+        };
         // The image stands whatever becomes of the merge and of the record.
         let _ = merge::tidy(&self.pool, &record, &self.marked, &self.cancel);
         let _ = record.end();
         Ok(Some(manifest))
     }
 
-    fn store(&self, record: &Job, commands: &Inlet<Command>) -> Result<Box<(Manifest, Commit)>> {
+    /// Makes an image of another pool, of which everything came, one of this pool.
+    fn adopt(&self, manifest: &Manifest, record: &Job) -> Result<()> {
+        if self.has(manifest)? {
+            return Ok(());
+        }
+        let base = self.base.lock().clone();
+        let (pool, marked) = (&self.pool, &self.marked.packs);
+        let (counters, cancel) = (&self.counters, &self.cancel);
+        adopt::require_whole(pool, manifest, base.as_ref(), marked, counters, cancel)?;
+        // Images that are made here from now on come after it.
+        pool.keep_numbers_above(manifest.number)?;
+        match pool.commit_image(manifest, record) {
+            Err(Error::ObjectExists { .. }) if self.has(manifest)? => Ok(()),
+            other => other,
+        }
+    }
+
+    /// Whether the pool has this image. One of its id that is another is refused.
+    fn has(&self, manifest: &Manifest) -> Result<bool> {
+        match self.pool.image(&manifest.id) {
+            Ok(found) if found == *manifest => Ok(true),
+            Ok(_) => Err(Error::Invalid(format!(
+                "image {} is in this pool already, and is another one",
+                manifest.id
+            ))),
+            Err(Error::ImageMissing { .. }) => Ok(false),
+            Err(error) => Err(error),
+        }
+    }
+
+    fn store(&self, record: &Job, commands: &Inlet<Command>) -> Result<Box<Finish>> {
         let options = ingest::Options {
             counters: &self.counters,
             cancel: &self.cancel,
@@ -287,7 +368,7 @@ impl Shared {
             loop {
                 match commands.recv() {
                     Ok(Command::Block(kind, block)) => ingest.send_encoded(kind, block)?,
-                    Ok(Command::Commit(wanted)) => return Ok(wanted),
+                    Ok(Command::Finish(wanted)) => return Ok(wanted),
                     Err(_) => return Err(Error::Cancelled),
                 }
             }

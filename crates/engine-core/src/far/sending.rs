@@ -25,7 +25,7 @@ use super::{Far, body};
 /// Questions that are under way at a time.
 const ASKERS: usize = 4;
 /// Bodies that are on their way at a time.
-const SENDERS: usize = 3;
+pub(super) const SENDERS: usize = 3;
 /// Blocks that wait to be asked for, and that are asked for together.
 const WAITING_BLOCKS: usize = 8;
 const BLOCKS_A_QUESTION: usize = 4;
@@ -33,10 +33,10 @@ const BLOCKS_A_QUESTION: usize = 4;
 const BODY_BYTES: usize = 8 << 20;
 
 /// Chunks laid end to end, of which the pool may have some.
-struct Batch {
-    kind: PackKind,
-    plain: Vec<u8>,
-    chunks: Vec<ChunkInfo>,
+pub(super) struct Batch {
+    pub kind: PackKind,
+    pub plain: Vec<u8>,
+    pub chunks: Vec<ChunkInfo>,
 }
 
 /// What is gathered of several questions: chunks of blocks that are not all new, and blocks.
@@ -47,18 +47,18 @@ struct Gathering {
 
 /// The first failure of any thread.
 #[derive(Default)]
-struct Fault {
+pub(super) struct Fault {
     failed: AtomicBool,
     error: Mutex<Option<Error>>,
 }
 
 impl Fault {
-    fn note(&self, error: Error) {
+    pub fn note(&self, error: Error) {
         self.error.lock().get_or_insert(error);
         self.failed.store(true, Ordering::Release);
     }
 
-    fn check(&self) -> Result<()> {
+    pub fn check(&self) -> Result<()> {
         if !self.failed.load(Ordering::Acquire) {
             return Ok(());
         }
@@ -70,12 +70,12 @@ impl Fault {
 }
 
 /// What all threads of one backup share.
-struct Shared<'a> {
+pub(super) struct Shared<'a> {
     far: &'a Far,
     level: i32,
     counters: &'a Counters,
     gathering: Mutex<Gathering>,
-    fault: Fault,
+    pub fault: Fault,
 }
 
 /// Lends a sink to `work`, then hands over everything that it was given.
@@ -90,9 +90,7 @@ pub fn run<T>(
     work: impl FnOnce(&Sending<'_>) -> Result<T>,
 ) -> Result<T> {
     let builder = || BlockBuilder::new(far.terms.block_bytes);
-    let gathering = Gathering { loose: [builder(), builder()], body: body::Writer::default() };
-    let gathering = Mutex::new(gathering);
-    let shared = Shared { far, level, counters, gathering, fault: Fault::default() };
+    let shared = Shared::new(far, level, counters);
     let outcome = std::thread::scope(|scope| {
         let (shared, (to_ask, asked)) = (&shared, bounded::<Batch>(WAITING_BLOCKS));
         let (to_send, sent) = bounded::<Vec<u8>>(1);
@@ -130,7 +128,13 @@ pub fn run<T>(
     shared.fault.check().and(outcome)
 }
 
-impl Shared<'_> {
+impl<'a> Shared<'a> {
+    pub fn new(far: &'a Far, level: i32, counters: &'a Counters) -> Self {
+        let builder = || BlockBuilder::new(far.terms.block_bytes);
+        let gathering = Gathering { loose: [builder(), builder()], body: body::Writer::default() };
+        Shared { far, level, counters, gathering: Mutex::new(gathering), fault: Fault::default() }
+    }
+
     /// An asking thread. After a failure it only empties the channel.
     fn ask_all(&self, asked: &Receiver<Batch>, to_send: &Sender<Vec<u8>>) {
         let mut compressor = None;
@@ -165,22 +169,9 @@ impl Shared<'_> {
         for chunk in batches.iter().flat_map(|batch| &batch.chunks) {
             names.extend_from_slice(&chunk.name.0);
         }
-        let started = Instant::now();
-        let answer = self.far.link.missing(&names)?;
-        self.counters.busy(Stage::Send, names.len() as u64, started);
-        if answer.len() != count.div_ceil(8) {
-            return Err(Error::Invalid(format!(
-                "asked for {count} chunks, the media server answered for {}",
-                answer.len() * 8
-            )));
-        }
-        let mut at = 0;
+        let mut answer = self.missing(&names)?.into_iter();
         for batch in batches {
-            let mut missing = Vec::with_capacity(batch.chunks.len());
-            for _ in &batch.chunks {
-                missing.push(answer.get(at / 8).is_some_and(|byte| byte >> (at % 8) & 1 == 1));
-                at += 1;
-            }
+            let missing: Vec<bool> = answer.by_ref().take(batch.chunks.len()).collect();
             let lacking = missing.iter().filter(|missing| **missing).count();
             add(&self.counters.chunks_hit, (missing.len() - lacking) as u64);
             if lacking == missing.len() {
@@ -192,8 +183,24 @@ impl Shared<'_> {
         Ok(())
     }
 
+    /// Of each of these chunks whether the pool lacks it.
+    pub fn missing(&self, names: &[u8]) -> Result<Vec<bool>> {
+        let count = names.len() / 32;
+        let started = Instant::now();
+        let answer = self.far.link.missing(names)?;
+        self.counters.busy(Stage::Send, names.len() as u64, started);
+        if answer.len() != count.div_ceil(8) {
+            return Err(Error::Invalid(format!(
+                "asked for {count} chunks, the media server answered for {}",
+                answer.len() * 8
+            )));
+        }
+        let bits = answer.iter().flat_map(|byte| (0..8).map(move |bit| byte >> bit & 1 == 1));
+        Ok(bits.take(count).collect())
+    }
+
     /// Takes the missing chunks of a batch to those of others.
-    fn gather(
+    pub fn gather(
         &self,
         batch: &Batch,
         missing: &[bool],
@@ -236,19 +243,34 @@ impl Shared<'_> {
             true => (Codec::Zstd, shrunk.as_slice()),
             false => (Codec::Stored, batch.plain.as_slice()),
         };
-        add(&self.counters.bytes_new, batch.plain.len() as u64);
+        let plain_len = batch.plain.len();
+        self.counters.busy(Stage::Compress, plain_len as u64, started);
+        self.lay(batch.kind, codec, &batch.chunks, plain_len, encoded, to_send)
+    }
+
+    /// Lays an encoded block of missing chunks into the body; hands over one that is full.
+    pub fn lay(
+        &self,
+        kind: PackKind,
+        codec: Codec,
+        chunks: &[ChunkInfo],
+        plain_len: usize,
+        encoded: &[u8],
+        to_send: &Sender<Vec<u8>>,
+    ) -> Result<()> {
+        add(&self.counters.bytes_new, plain_len as u64);
         add(&self.counters.bytes_transmitted, encoded.len() as u64);
-        let compressed = self.counters.busy(Stage::Compress, batch.plain.len() as u64, started);
         let full = {
             let mut gathering = self.gathering.lock();
             let body = &mut gathering.body;
-            let full = (!body.fits(batch.plain.len())).then(|| body.take());
-            body.push(batch.kind, codec, &batch.chunks, encoded);
+            let full = (!body.fits(plain_len)).then(|| body.take());
+            body.push(kind, codec, chunks, encoded);
             full.or_else(|| (body.len() >= BODY_BYTES).then(|| body.take()))
         };
         let Some(body) = full else { return Ok(()) };
+        let waiting = Instant::now();
         let sent = self.give(body, to_send);
-        self.counters.blocked(Stage::Compress, compressed);
+        self.counters.blocked(Stage::Compress, waiting);
         sent
     }
 
@@ -261,7 +283,7 @@ impl Shared<'_> {
     }
 
     /// Hands on what was gathered and fills nothing any more. The askers have ended.
-    fn finish(&self, to_send: &Sender<Vec<u8>>) -> Result<()> {
+    pub fn finish(&self, to_send: &Sender<Vec<u8>>) -> Result<()> {
         self.fault.check()?;
         let mut compressor = Compressor::new(self.level)?;
         for kind in [PackKind::Data, PackKind::Metadata] {
@@ -278,7 +300,7 @@ impl Shared<'_> {
     }
 
     /// A sending thread. After a failure it only empties the channel.
-    fn hand_over(&self, bodies: &Receiver<Vec<u8>>) {
+    pub fn hand_over(&self, bodies: &Receiver<Vec<u8>>) {
         for body in bodies {
             if self.fault.check().is_err() {
                 continue;

@@ -15,11 +15,7 @@ impl Pool {
     /// writers that ask at once each gets its own. Images are read only where nothing else tells.
     pub fn claim_number(&self, above: u64) -> Result<u64> {
         let claim = Id::random()?;
-        let mut given = Vec::new();
-        self.store().list(PREFIX, &mut |key, _| {
-            given.extend(key.strip_prefix(PREFIX).and_then(parse));
-            Ok(())
-        })?;
+        let given = self.numbers_given()?;
         let mut number = match given.iter().copied().max() {
             Some(highest) => highest.max(above),
             None => {
@@ -40,6 +36,23 @@ impl Pool {
             self.store().delete(&key(old))?;
         }
         Ok(number)
+    }
+
+    /// Has every number that is yet to be given be above this one, which another pool gave.
+    pub fn keep_numbers_above(&self, number: u64) -> Result<()> {
+        if self.numbers_given()?.iter().any(|given| *given >= number) {
+            return Ok(());
+        }
+        self.claim_number(number.saturating_sub(1)).map(drop)
+    }
+
+    fn numbers_given(&self) -> Result<Vec<u64>> {
+        let mut given = Vec::new();
+        self.store().list(PREFIX, &mut |key, _| {
+            given.extend(key.strip_prefix(PREFIX).and_then(parse));
+            Ok(())
+        })?;
+        Ok(given)
     }
 }
 
@@ -69,6 +82,10 @@ mod tests {
         assert_eq!(pool.claim_number(0).unwrap(), 1);
         assert_eq!(pool.claim_number(41).unwrap(), 42);
         assert_eq!(pool.claim_number(0).unwrap(), 43);
+        for (other, next) in [(7, 44), (44, 45), (60, 61)] {
+            pool.keep_numbers_above(other).unwrap();
+            assert_eq!(pool.claim_number(0).unwrap(), next);
+        }
         let mut numbers: Vec<u64> = std::thread::scope(|scope| {
             let claims: Vec<_> =
                 (0..8).map(|_| scope.spawn(|| pool.claim_number(0).unwrap())).collect();

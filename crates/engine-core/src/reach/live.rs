@@ -3,7 +3,7 @@
 //! A chunk with several places is live at one of them, always the same one: the first in the
 //! order of the segments that is in no excluded pack, or else the first.
 
-use std::collections::HashSet;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
 
@@ -12,10 +12,13 @@ use crate::ids::{Kind, Name, PackId, Prefix};
 use crate::index::segment::BATCH;
 use crate::index::set::Position;
 use crate::index::{PackEntry, Record, Snapshot};
-use crate::pack::footer::PackKind;
+use crate::pack::footer::{ChunkInfo, PackKind};
 
 /// Fewer names are found one by one.
 const WORTH_A_BATCH: usize = 8;
+
+/// What was live at a moment.
+pub struct Aside(Vec<Box<[u64]>>);
 
 /// Bits over the records of one snapshot. Any number of threads may mark.
 pub struct LiveSet {
@@ -177,6 +180,82 @@ impl LiveSet {
 
     fn bit(&self, position: Position) -> (&AtomicU64, u64) {
         (&self.bits[position.segment][(position.record / 64) as usize], 1 << (position.record % 64))
+    }
+
+    /// Of these chunks of one block of a pack, laid end to end: which are live and stand here, and
+    /// not in another pack.
+    pub fn standing_in(&self, pack: &PackId, block: u16, chunks: &[ChunkInfo]) -> Vec<bool> {
+        let mut found = Vec::with_capacity(chunks.len());
+        let mut offset = 0;
+        for chunks in chunks.chunks(BATCH) {
+            let names: Vec<Name> = chunks.iter().map(|chunk| chunk.name).collect();
+            for (chunk, place) in chunks.iter().zip(self.places(&names)) {
+                let is_here = place.is_some_and(|Standing { position, record, .. }| {
+                    let (word, bit) = self.bit(position);
+                    let segment = self.snapshot.segments().get(position.segment);
+                    let entry = segment.and_then(|segment| segment.pack(record.pack));
+                    word.load(Ordering::Relaxed) & bit != 0
+                        && (record.place.block, record.place.offset) == (block, offset)
+                        && entry.is_some_and(|entry| entry.id == *pack)
+                });
+                found.push(is_here);
+                offset += chunk.length;
+            }
+        }
+        found
+    }
+
+    /// Notes what is live by now.
+    pub fn aside(&self) -> Aside {
+        let copy =
+            |words: &[AtomicU64]| words.iter().map(|word| word.load(Ordering::Relaxed)).collect();
+        Aside(self.bits.iter().map(|words| copy(words)).collect())
+    }
+
+    /// Nothing is live any more that was so when it was noted.
+    pub fn forget(&self, aside: &Aside) {
+        for (words, gone) in self.bits.iter().zip(&aside.0) {
+            for (word, gone) in words.iter().zip(gone) {
+                word.fetch_and(!gone, Ordering::Relaxed);
+            }
+        }
+    }
+
+    /// Packs in which something live stands, by id; only live chunks are counted. Reads the records
+    /// of these.
+    pub fn shares(&self) -> Vec<Tally> {
+        let mut all: Vec<Tally> = Vec::new();
+        for (segment, bits) in self.snapshot.segments().iter().zip(&self.bits) {
+            let mut of_pack: HashMap<u32, (u64, u64)> = HashMap::new();
+            for (at, word) in bits.iter().enumerate() {
+                let mut word = word.load(Ordering::Relaxed);
+                while word != 0 {
+                    let position = at as u64 * 64 + u64::from(word.trailing_zeros());
+                    word &= word - 1;
+                    if let Some(record) = segment.record(position) {
+                        let (chunks, bytes) = of_pack.entry(record.pack).or_default();
+                        *chunks += 1;
+                        *bytes += u64::from(record.place.length);
+                    }
+                }
+            }
+            all.extend(of_pack.into_iter().filter_map(|(ordinal, (chunks, bytes))| {
+                let pack = segment.pack(ordinal)?;
+                Some(Tally { pack, live_chunks: chunks, live_bytes: bytes, chunks, bytes })
+            }));
+        }
+        all.sort_by_key(|tally| tally.pack.id);
+        all.dedup_by(|next, kept| {
+            let same = next.pack.id == kept.pack.id;
+            if same {
+                kept.live_chunks += next.live_chunks;
+                kept.live_bytes += next.live_bytes;
+                kept.chunks = kept.live_chunks;
+                kept.bytes = kept.live_bytes;
+            }
+            same
+        });
+        all
     }
 
     /// Live chunks in all.

@@ -2,10 +2,12 @@
 //!
 //! Garbage collection keeps what is reached; checks report what should be reached and is not.
 
+pub mod beside;
 pub mod live;
 pub mod path;
 pub mod walk;
 
+pub use beside::vouch;
 pub use live::{LiveSet, Tally};
 pub use walk::{Root, Stop, Trouble, walk};
 

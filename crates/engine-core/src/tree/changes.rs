@@ -47,7 +47,8 @@ pub fn changes(
     walk.descend(old, new, None)?;
     while let Some(pair) = walk.open.last_mut() {
         match pair.step()? {
-            Step::Same => {}
+            Step::Opened => {}
+            Step::Same => pair.advance(),
             Step::Take { old, new } => walk.take(old, new)?,
             Step::End => {
                 walk.open.pop();
@@ -67,14 +68,16 @@ struct Walk<'a, 'v> {
 }
 
 /// The two sides of one directory.
-struct Pair<'a> {
-    old: Cursor<'a>,
-    new: Cursor<'a>,
+pub(crate) struct Pair<'a> {
+    pub(crate) old: Cursor<'a>,
+    pub(crate) new: Cursor<'a>,
     path_len: usize,
 }
 
-enum Step {
-    /// Nothing to report yet.
+pub(crate) enum Step {
+    /// An object was read; nothing to report yet.
+    Opened,
+    /// The same entry, or the same object, comes next on both sides: see [`Pair::advance`].
     Same,
     /// The entries that come next on the sides named, which have one name.
     Take {
@@ -84,18 +87,27 @@ enum Step {
     End,
 }
 
-impl Pair<'_> {
-    fn step(&mut self) -> Result<Step> {
+impl<'a> Pair<'a> {
+    /// The start of two directories.
+    pub(crate) fn open(source: &'a dyn ChunkSource, old: Ref, new: Ref) -> Result<Self> {
+        let open = |root| Directory::open(source, root).map(|directory| directory.cursor());
+        Ok(Pair { old: open(old)?, new: open(new)?, path_len: 0 })
+    }
+
+    /// Steps past what comes next on both sides.
+    pub(crate) fn advance(&mut self) {
+        self.old.advance();
+        self.new.advance();
+    }
+
+    /// What comes next. Only objects are read; nothing is stepped past.
+    pub(crate) fn step(&mut self) -> Result<Step> {
         let (expand_old, expand_new) = match (self.old.peek(), self.new.peek()) {
             (Next::End, Next::End) => return Ok(Step::End),
             (Next::Entry(old), Next::Entry(new)) => match old.name.cmp(new.name) {
                 Ordering::Less => return Ok(Step::Take { old: true, new: false }),
                 Ordering::Greater => return Ok(Step::Take { old: false, new: true }),
-                Ordering::Equal if old.raw == new.raw => {
-                    self.old.advance();
-                    self.new.advance();
-                    return Ok(Step::Same);
-                }
+                Ordering::Equal if old.raw == new.raw => return Ok(Step::Same),
                 Ordering::Equal => return Ok(Step::Take { old: true, new: true }),
             },
             (Next::Entry(_), Next::End) => return Ok(Step::Take { old: true, new: false }),
@@ -112,8 +124,6 @@ impl Pair<'_> {
                 Next::Object { level: new_level, first_name: new_name, reference: new },
             ) => {
                 if old == new {
-                    self.old.advance();
-                    self.new.advance();
                     return Ok(Step::Same);
                 }
                 // Objects of one level that begin alike may still be equal one level down, and
@@ -132,7 +142,7 @@ impl Pair<'_> {
         if expand_new {
             self.new.expand()?;
         }
-        Ok(Step::Same)
+        Ok(Step::Opened)
     }
 }
 
@@ -189,7 +199,8 @@ impl<'a> Walk<'a, '_> {
     }
 }
 
-fn peek<'c>(cursor: &'c Cursor<'_>) -> Result<Option<Peek<'c>>> {
+/// The entry that comes next, if it is one.
+pub(crate) fn peek<'c>(cursor: &'c Cursor<'_>) -> Result<Option<Peek<'c>>> {
     match cursor.peek() {
         Next::Entry(entry) => entry.peek().map(Some),
         _ => Ok(None),
