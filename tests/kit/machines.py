@@ -17,7 +17,7 @@ from holdfast.control.jobs import JobBook
 from holdfast.control.machines import MachineBook
 from holdfast.movers import joining, machine_home
 from holdfast.movers.remote_agent import no_movers
-from holdfast.movers.session import MachineSession, run_until
+from holdfast.movers.session import MachineSession, Runs, run_until
 from holdfast.site.machines import Machines, serving
 from holdfast.wire.identity import MachineKey, MachineRole, machine_name
 from holdfast.wire.messages import Answer
@@ -70,15 +70,19 @@ class Door:
         return self.book.invite(role, HOUR, "a test", name)[1]
 
     def joined(
-        self, home: Path, name: str = "web1", token: EnrollmentToken | None = None
+        self,
+        home: Path,
+        name: str = "web1",
+        token: EnrollmentToken | None = None,
+        role: MachineRole = MachineRole.AGENT,
     ) -> MachineHome:
         """Have a machine join; its home."""
         identity = asyncio.run(
             joining.join(
                 self.url,
-                token or self.token(),
+                token or self.token(role=role),
                 key=MachineKey.generate(),
-                role=MachineRole.AGENT,
+                role=role,
                 name=machine_name(name),
                 clock=SystemClock(),
             )
@@ -132,7 +136,7 @@ def open_door(
 class Running:
     """A machine's end of its session, in a thread."""
 
-    session: MachineSession
+    session: Any
     thread: threading.Thread
     ended: list[BaseException | None]
     _stop: list[Any]
@@ -155,7 +159,13 @@ def running(
     home: MachineHome, movers: Movers = no_movers, protocols: tuple[int, int] = PROTOCOLS
 ) -> Iterator[Running]:
     """Hold a machine's session while the block lasts."""
-    session = MachineSession(home, movers, protocols=protocols)
+    with at_work(MachineSession(home, movers, protocols=protocols)) as found:
+        yield found
+
+
+@contextlib.contextmanager
+def at_work(session: Runs) -> Iterator[Running]:
+    """Have a machine's end of its session, or what holds it, run while the block lasts."""
     ended: list[BaseException | None] = []
     stop: list[Any] = []
 

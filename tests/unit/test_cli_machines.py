@@ -179,6 +179,23 @@ def test_only_a_media_server_has_a_media_servers_unit(
     assert "not as a media server" in err
 
 
+def test_the_unit_of_a_media_server_without_a_site_may_write_on_its_disks(
+    door: Door, home: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    token = door.token(role=MachineRole.MEDIA).text()
+    joining = ["enroll", door.url, "--token", token, "--name", "m1", "--role", "media"]
+    assert run(joining) == 0
+    (home / "pools.toml").write_text('version = 1\n\n[pools]\nab = "/srv/old"\n')
+    capsys.readouterr()
+    disks = ("--disk", "/srv/a b", "--disk", "/srv/old")
+    status, out, err = ended(capsys, "service", "install", "--role", "media", "--print", *disks)
+    assert (status, err) == (0, "")
+    assert f'ReadWritePaths="{home}" "-/srv/a b" "-/srv/old"\n' in out
+    status, _, err = ended(capsys, "service", "install", "--print", *disks)
+    assert status == 64
+    assert "--role media" in err
+
+
 def test_machines_are_seen_within_the_scope_of_who_asks(api: Api) -> None:
     book = api.master.machines
     client = api.client()

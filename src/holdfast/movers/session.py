@@ -13,7 +13,7 @@ import logging
 import os
 import secrets
 import threading
-from concurrent.futures import Future
+from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NoAnswer
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Any, Protocol, TypeVar
@@ -59,6 +59,9 @@ FIRST_WAIT_S, LONGEST_WAIT_S = 0.5, 30.0
 
 STEADY_S = 30.0
 """A session that lasted so long makes the next wait short again."""
+
+ANSWERS_AT_ONCE = 32
+"""Of what a master asks; more wait for these."""
 
 RENEWAL_LOOK_S = 60.0
 STOP_S = 60.0
@@ -139,6 +142,8 @@ class MachineSession:
         self._out = False
         self._reopens = False
         self._background: set[asyncio.Task[None]] = set()
+        # An answer may take as long as it likes, and keeps nothing else waiting.
+        self._answering = ThreadPoolExecutor(ANSWERS_AT_ONCE, "answer")
 
     # -- for threads ----------------------------------------------------------------------
 
@@ -236,6 +241,7 @@ class MachineSession:
             for one in (renewing, stopped):
                 one.cancel()
             await asyncio.to_thread(self._hands.join, STOP_S)
+            self._answering.shutdown(wait=False, cancel_futures=True)
             await asyncio.sleep(dialling.TLS_ENDS_S)
 
     async def _wind_up(self) -> None:
@@ -372,8 +378,7 @@ class MachineSession:
                 case sessions.Report(number, report, error):
                     self._settle(number, report, error)
                 case sessions.Ask():
-                    answering = _report(session.socket, message, self._answers)
-                    self._keep(asyncio.create_task(answering))
+                    self._keep(asyncio.create_task(self._report(session.socket, message)))
                 case _:
                     continue
 
@@ -418,6 +423,23 @@ class MachineSession:
             if not one.done():
                 one.set_exception(Unreachable(why))
 
+    async def _report(self, socket: _Socket, asked: sessions.Ask) -> None:
+        """Find something out, and tell it; a defect is told too."""
+        loop = asyncio.get_running_loop()
+        try:
+            found = await loop.run_in_executor(
+                self._answering, find_out, asked.order, self._answers
+            )
+            report = sessions.Report(asked.id, found)
+        except HoldfastError as error:
+            told = WorkError(error.code, error.message, error.hint)
+            report = sessions.Report(asked.id, None, told)
+        except Exception as defect:  # noqa: BLE001 - it is told to who asked
+            told = WorkError(InternalError.code, f"{type(defect).__name__}: {defect}", None)
+            report = sessions.Report(asked.id, None, told)
+        with contextlib.suppress(ConnectionError, aiohttp.ClientError):
+            await _say(socket, report)
+
     # -- certificates ---------------------------------------------------------------------
 
     async def _keep_renewed(self) -> None:
@@ -459,21 +481,6 @@ class MachineSession:
 
 async def _say(socket: _Socket, message: Message) -> None:
     await socket.send_str(sessions.to_text(message))
-
-
-async def _report(socket: _Socket, asked: sessions.Ask, answers: Mapping[str, Finder]) -> None:
-    """Find something out, and tell it; a defect is told too."""
-    try:
-        found = await asyncio.to_thread(find_out, asked.order, answers)
-        report = sessions.Report(asked.id, found)
-    except HoldfastError as error:
-        told = WorkError(error.code, error.message, error.hint)
-        report = sessions.Report(asked.id, None, told)
-    except Exception as defect:  # noqa: BLE001 - it is told to who asked
-        told = WorkError(InternalError.code, f"{type(defect).__name__}: {defect}", None)
-        report = sessions.Report(asked.id, None, told)
-    with contextlib.suppress(ConnectionError, aiohttp.ClientError):
-        await _say(socket, report)
 
 
 def _drives() -> tuple[str, ...]:

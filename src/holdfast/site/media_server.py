@@ -1,13 +1,16 @@
-"""A media server on a machine of its own: takes data into the site's pool, and gives it out.
+"""A media server on a machine of its own: takes data into its pools, and gives it out.
 
-Must not decide whose data it takes: the master's tokens say so. Invariants: nothing is committed
-that the master does not want any more, or can't be asked about; the master has heard of an image
-before the client has; a machine that the site lets in no more is refused as soon as that is told.
+Its pools are the site's, if its home has the way to that, and those on its own disk. Must not
+decide whose data it takes: the master's tokens say so. Invariants: nothing is committed that the
+master does not want any more, or can't be asked about; the master has heard of an image before the
+client has; a machine that the site lets in no more is refused as soon as that is told; objects of a
+pool go to the master alone.
 """
 
 from __future__ import annotations
 
 import asyncio
+import base64
 import contextlib
 import logging
 import os
@@ -16,13 +19,18 @@ import time
 from typing import TYPE_CHECKING, Any, Final
 
 from aiohttp import web
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from holdfast.base.clock import SystemClock
-from holdfast.base.errors import HoldfastError, NotAPool, Unsupported, storage_error
+from holdfast.base.errors import Busy, HoldfastError, Invalid, Unsupported, storage_error
 from holdfast.movers.session import MachineSession
 from holdfast.movers.transfer.paths import local_addresses
 from holdfast.movers.transfer.ports import TransferHost
 from holdfast.movers.transfer.server import RUNNER_OPTIONS, add_routes
+from holdfast.movers.transfer.store_routes import StoreHost, add_store_routes
+from holdfast.site import own_pool_orders
+from holdfast.site.own_pools import OwnPools
+from holdfast.site.pool_work import PoolWork
 from holdfast.wire.fields import Reader
 from holdfast.wire.identity import MachineRole, server_context, use
 from holdfast.wire.peer import IS_REVOKED, SITE_ID, peer_of
@@ -38,6 +46,7 @@ if TYPE_CHECKING:
 
 _BACKLOG: Final = 512
 _SHUTDOWN_S: Final = 2.0
+LOOK_EVERY_S: Final = 15.0
 
 _LOG = logging.getLogger("holdfast.media")
 
@@ -48,25 +57,34 @@ class MediaServer:
     def __init__(
         self,
         home: MachineHome,
-        site: Site,
+        site: Site | None,
         listen: tuple[str, int],
         addresses: tuple[str, ...] = (),
     ) -> None:
-        """Prepare; the pool is opened.
+        """Prepare; the site's pool is opened.
 
         Args:
             home: Of a machine that has joined as a media server.
-            site: With the site's pool.
+            site: With the site's pool; None where there are own ones alone.
             listen: Address and port; port 0 for any that is free.
             addresses: Where others reach it; none: wherever it listens.
 
         Raises:
             NotAPool: It is gone.
             WrongKey: It does not open.
+            ConfigInvalid: The list of own pools can't be read.
         """
         self._home = home
         self._site = site
-        self._pool: Pool = site.pool
+        self._pool: Pool | None = None if site is None else site.pool
+        clock = SystemClock()
+        self._own = OwnPools(home.home, clock)
+        self._work = PoolWork(lambda pool: self._own.get(pool).pool, clock)
+        self._tokens = _TokenKey()
+        if site is not None:
+            self._tokens.key = signing_key(site.pool_key()).public_key()
+        self._told: dict[str, Any] | None = None
+        self._telling = threading.Lock()
         self._listen = listen
         self._addresses = addresses
         self._refused: frozenset[str] = frozenset()
@@ -75,7 +93,11 @@ class MediaServer:
         self.listening = threading.Event()
         self.session = MachineSession(
             home,
-            answers={"refuse": self._refuse},
+            answers={
+                "refuse": self._refuse,
+                **own_pool_orders.answers(self._own),
+                **self._work.answers,
+            },
             opened=self._opened,
             renewed=self._renewed,
             load=_load,
@@ -99,6 +121,7 @@ class MediaServer:
         app[SITE_ID] = self._home.identity.site_id
         app[IS_REVOKED] = lambda serial: serial in self._refused
         add_routes(app, self._host())
+        add_store_routes(app, self._store_host())
         silent = SilentConnections(app)
         runner = web.AppRunner(app, shutdown_timeout=_SHUTDOWN_S, **RUNNER_OPTIONS)
         await runner.setup()
@@ -115,35 +138,44 @@ class MediaServer:
             self._port = runner.addresses[0][1]
             self.listening.set()
             watching = asyncio.create_task(silent.watch(runner))
+            looking = asyncio.create_task(self._look_after())
             _LOG.info("taking data at %s", ", ".join(self.urls))
             try:
                 await self.session.run(stop)
             finally:
+                self._work.stop()
                 watching.cancel()
+                looking.cancel()
         finally:
             await runner.cleanup()
 
     def _host(self) -> TransferHost:
         agents = (MachineRole.AGENT,)
         return TransferHost(
-            key=signing_key(self._site.pool_key()).public_key(),
+            key=self._tokens,
             peer_name=lambda request: peer_of(request, agents).name,
             pool=self._pool_of,
             may_commit=self._may_commit,
             committed=self._committed,
-            refused=lambda peer, _, message: _LOG.warning(
-                "data of machine '%s' was refused: %s", peer or "?", message
-            ),
+            refused=_refused,
             clock=SystemClock(),
             now_s=time.monotonic,
+        )
+
+    def _store_host(self) -> StoreHost:
+        masters = (MachineRole.MASTER,)
+        return StoreHost(
+            master=lambda request: peer_of(request, masters).name,
+            store=lambda pool: self._own.get(pool).store,
+            refused=_refused,
         )
 
     # -- for the data path ------------------------------------------------------------------
 
     def _pool_of(self, pool_id: str) -> Pool:
-        if pool_id != self._site.pool_id:
-            raise NotAPool(f"pool {pool_id} is not the one of this media server")
-        return self._pool
+        if self._site is not None and self._pool is not None and pool_id == self._site.pool_id:
+            return self._pool
+        return self._own.get(pool_id).pool
 
     def _may_commit(self, job: int, fence: int) -> bool:
         said = self.session.ask({"ask": "may-commit", "job": job, "fence": fence})
@@ -157,14 +189,44 @@ class MediaServer:
     # -- for the master ---------------------------------------------------------------------
 
     def _opened(self) -> None:
-        """Tell a master, in each session anew, that data is taken here."""
+        """Tell a master, in each session anew, that data is taken here, and open what it says."""
         self.listening.wait()
-        order = {"ask": "serve-data", "pool": self._site.pool_id, "urls": list(self.urls)}
-        try:
-            said = self.session.ask(order)
-            self._refused = frozenset(Reader(said, "the master's answer").texts("refused"))
-        except HoldfastError as error:
-            _LOG.error("the master gives this media server no work: %s", error.message)
+        self._own.look()
+        self._tell()
+        if self._own.standing().there:
+            self._own.look()
+            self._tell_news()
+
+    def _tell(self) -> None:
+        with self._telling:
+            pools = own_pool_orders.told(self._own)
+            pool = None if self._site is None else self._site.pool_id
+            order = {"ask": "serve-data", "pool": pool, "urls": list(self.urls), **pools}
+            # If it can't be told now, it is when there is a session again.
+            self._told = pools
+            try:
+                said = Reader(self.session.ask(order), "the master's answer")
+                self._refused = frozenset(said.texts("refused"))
+                self._tokens.take(said)
+                self._own.know(own_pool_orders.keys_in(said))
+            except HoldfastError as error:
+                _LOG.error("the master gives this media server no work: %s", error.message)
+
+    def _tell_news(self) -> None:
+        """Tell the master how pools are, if they are otherwise than it heard last."""
+        standing = own_pool_orders.told(self._own)
+        for pool, problem in standing["problems"].items():
+            _LOG.error("pool %s can't be used: %s", pool, problem)
+        if standing != self._told:
+            self._tell()
+
+    async def _look_after(self) -> None:
+        """See whether the disks of pools are there, again and again."""
+        while True:
+            await asyncio.sleep(LOOK_EVERY_S)
+            await asyncio.to_thread(self._own.look)
+            if own_pool_orders.told(self._own) != self._told:
+                await asyncio.to_thread(self._tell_news)
 
     def _refuse(self, order: dict[str, Any]) -> dict[str, Any]:
         self._refused = frozenset(Reader(order, "whom to refuse").texts("serials"))
@@ -172,6 +234,37 @@ class MediaServer:
 
     def _renewed(self, identity: Identity) -> None:
         use(self._context, identity)
+
+
+def _refused(peer: str, _: str, message: str) -> None:
+    _LOG.warning("a request of machine '%s' was refused: %s", peer or "?", message)
+
+
+class _TokenKey:
+    """The key by which tokens of the master are told; known, at the latest, when it told it.
+
+    Attributes:
+        key: None while it is not known.
+    """
+
+    def __init__(self) -> None:
+        self.key: Ed25519PublicKey | None = None
+
+    def verify(self, signature: bytes, data: bytes) -> None:
+        """See `wire.transfer_tokens.TokenKey`."""
+        if self.key is None:
+            raise Busy("this media server waits to be told how to know the master's tokens")
+        self.key.verify(signature, data)
+
+    def take(self, answer: Reader) -> None:
+        """Learn it from what the master says, if it says it."""
+        text = answer.maybe_text("token_key")
+        if text is not None:
+            try:
+                raw = base64.b64decode(text, validate=True)
+                self.key = Ed25519PublicKey.from_public_bytes(raw)
+            except ValueError as error:
+                raise Invalid("the master's key for tokens is none") from error
 
 
 _ANY = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - to be recognised

@@ -11,15 +11,9 @@ from typing import TYPE_CHECKING
 
 from holdfast.base.errors import Cancelled, Fenced, HoldfastError, ImageMissing, Invalid
 from holdfast.base.ids import ImageId
-from holdfast.base.units import format_count, format_size
+from holdfast.base.units import format_count
 from holdfast.base.zones import zone_named
-from holdfast.movers.pool_runs import (
-    run_check,
-    run_garbage_collection,
-    run_rebuild_index,
-    run_verify,
-)
-from holdfast.site import protection, retention
+from holdfast.site import pool_care, protection, retention
 from holdfast.site.retention_rules import from_plain
 from holdfast.wire.messages import WorkEvent
 
@@ -28,7 +22,6 @@ if TYPE_CHECKING:
 
     from holdfast.control.catalog import CleanUpResult
     from holdfast.control.retention import Judgement
-    from holdfast.engine import VerifyResult
     from holdfast.movers.drive import Reporter
     from holdfast.site.master import Master
     from holdfast.wire.messages import SiteWork
@@ -180,50 +173,18 @@ class Steward:
 
     def _collect(self, report: Reporter, *, dry_run: bool = False) -> list[WorkEvent]:
         site = self._master.site
-        done = run_garbage_collection(site.pool, site.clock, dry_run=dry_run, report=report)
-        freed, deleted, written = (
-            ("would be freed", "would be deleted", "would be written anew")
-            if dry_run
-            else ("freed", "deleted", "written anew")
-        )
-        events = [
-            WorkEvent(
-                "info",
-                "preview" if dry_run else "collected",
-                f"{format_size(done.bytes_freed)} {freed}: {format_count(done.packs_deleted)} of "
-                f"{format_count(done.packs_before)} packs {deleted}, "
-                f"{format_count(done.packs_rewritten)} {written}; in use: "
-                f"{format_size(done.bytes_live)} of {format_size(done.bytes_total)}, "
-                f"{format_count(done.chunks_live)} of {format_count(done.chunks_total)} chunks",
-            )
-        ]
-        if done.waiting_for:
-            waiting = f"the space returns when {len(done.waiting_for)} running jobs have ended"
-            events.append(WorkEvent("info", "waiting", waiting))
-        return events
+        return pool_care.collect(site.pool, site.clock, report, dry_run=dry_run)
 
     def _verify(self, work: SiteWork, report: Reporter, *, read_data: bool) -> list[WorkEvent]:
         images = [ImageId(one) for one in work.images] or None
-        pool = self._master.site.pool
-        found = run_verify(pool, images, read_data=read_data, report=report)
-        looked = f"{format_count(found.images)} images, {format_count(found.chunks)} chunks"
-        return _problems(found, "verified", looked)
+        return pool_care.verify(self._master.site.pool, images, report, read_data=read_data)
 
     def _check(self, report: Reporter, *, read_data: bool) -> list[WorkEvent]:
-        found = run_check(self._master.site.pool, read_data=read_data, report=report)
-        looked = (
-            f"{format_count(found.packs)} packs, {format_count(found.images)} images, "
-            f"{format_count(found.chunks)} chunks"
-        )
-        return _problems(found, "checked", looked)
+        return pool_care.check(self._master.site.pool, report, read_data=read_data)
 
     def _rebuild_index(self, report: Reporter) -> list[WorkEvent]:
         site = self._master.site
-        made = run_rebuild_index(site.pool, site.clock, report)
-        said = (
-            f"the index has {format_count(made.chunks)} chunks of {format_count(made.packs)} packs"
-        )
-        return [WorkEvent("info", "rebuilt", said)]
+        return pool_care.rebuild_index(site.pool, site.clock, report)
 
     # -- the catalog ----------------------------------------------------------------------
 
@@ -267,14 +228,6 @@ class Steward:
 
 def _expired(image: ImageId) -> WorkEvent:
     return WorkEvent("info", "expired", f"image {image} is gone")
-
-
-def _problems(found: VerifyResult, cause: str, looked: str) -> list[WorkEvent]:
-    events = [WorkEvent("error", one.code, one.message, one.path or None) for one in found.problems]
-    total = found.problems_total
-    more = f"; the first {len(events)} are listed" if total > len(events) else ""
-    said = f"{looked}: {format_count(total)} problems{more}"
-    return [WorkEvent("error" if total else "info", cause, said), *events]
 
 
 def _unreadable(found: CleanUpResult) -> list[WorkEvent]:

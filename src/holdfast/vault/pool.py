@@ -118,6 +118,18 @@ def open_pool_on(store: Store, *, key: PoolKey, cache_dir: Path | None) -> Pool:
         return engine.Pool.open(store, key.key, None if cache_dir is None else str(cache_dir))
 
 
+def peek_pool(url: str) -> bytes:
+    """The id of the pool at a place, 16 bytes; needs no key.
+
+    Raises:
+        NotAPool: There is none.
+        NewerFormat: It is of a newer Holdfast.
+        StorageError: The store can't be read.
+    """
+    with _translated(url):
+        return _pool_id(url)
+
+
 def unwrap(url: str, secret: Secret) -> bytes:
     """Return the key of a pool. Whoever has it can read everything in the pool.
 

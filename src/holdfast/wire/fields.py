@@ -45,6 +45,13 @@ class Reader:
         """Texts; none if the field is not there."""
         return tuple(self._text(one, name) for one in self._list(name, MAX_LIST))
 
+    def flag(self, name: str) -> bool:
+        """Yes or no; no if the field is not there."""
+        value = self._data.get(name, False)
+        if not isinstance(value, bool):
+            raise self._wrong(name, "true or false")
+        return value
+
     def count(self, name: str) -> int:
         """A number of 0 or more."""
         return self._count(self._data.get(name), name)

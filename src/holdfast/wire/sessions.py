@@ -254,7 +254,7 @@ def _tell(given: Reader) -> Tell:
     if not given.has("ended"):
         return Tell(given.count("id"), WorkProgress(job, fence, counters))
     ended = Reader(given.record("ended"), "the end of a job")
-    events = tuple(_event(one) for one in ended.records("events", MAX_EVENTS))
+    events = tuple(event_from_json(one) for one in ended.records("events", MAX_EVENTS))
     # What a machine says of an image is not taken: see `site.machines`.
     return Tell(
         given.count("id"),
@@ -270,7 +270,12 @@ def _tell(given: Reader) -> Tell:
     )
 
 
-def _event(given: Reader) -> WorkEvent:
+def event_from_json(given: Reader) -> WorkEvent:
+    """Read an event.
+
+    Raises:
+        Invalid: It is not as it should be.
+    """
     severity = given.text("severity")
     if severity not in {"info", "warning", "error"}:
         raise Invalid(f"an event is not '{severity[:40]}'")
@@ -312,14 +317,15 @@ def _told(message: WorkMessage) -> dict[str, Any]:
     }
     if isinstance(message, WorkEnded):
         said["ended"] = {
-            "events": [_event_json(one) for one in message.events],
+            "events": [event_to_json(one) for one in message.events],
             "events_total": message.events_total,
             "error": _error_json(message.error),
         }
     return said
 
 
-def _event_json(event: WorkEvent) -> dict[str, Any]:
+def event_to_json(event: WorkEvent) -> dict[str, Any]:
+    """An event as it travels."""
     path = None if event.path is None else event.path.decode("utf-8", "surrogateescape")
     return {
         "severity": event.severity,

@@ -18,7 +18,7 @@ import json
 import secrets
 from collections import OrderedDict
 from dataclasses import asdict, dataclass, field, fields
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Protocol
 
 from cryptography.exceptions import InvalidSignature
 
@@ -27,10 +27,7 @@ from holdfast.base.errors import Invalid, NotAuthenticated
 if TYPE_CHECKING:
     from collections.abc import Mapping
 
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import (
-        Ed25519PrivateKey,
-        Ed25519PublicKey,
-    )
+    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 VERSION = 1
 
@@ -55,6 +52,14 @@ KNOWN = 256
 _CONTEXT = b"holdfast transfer token 1\n"
 _SIGNATURE_BYTES = 64
 _INFO = b"holdfast transfer tokens v1"
+
+
+class TokenKey(Protocol):
+    """What tells a token of the master from others: an ``Ed25519PublicKey``, or what has one."""
+
+    def verify(self, signature: bytes, data: bytes) -> None:
+        """Raise ``InvalidSignature`` for what was not signed, or why that can't be told."""
+        ...
 
 
 @dataclass(frozen=True, slots=True)
@@ -121,7 +126,7 @@ def sign(grant: TransferGrant, key: Ed25519PrivateKey) -> str:
     return text
 
 
-def check(text: str, key: Ed25519PublicKey, now_s: float) -> TransferGrant:
+def check(text: str, key: TokenKey, now_s: float) -> TransferGrant:
     """Read a token that the master made and that has not ended.
 
     Args:
@@ -149,7 +154,7 @@ class TokenReader:
     much as a small request does. Not thread-safe.
     """
 
-    def __init__(self, key: Ed25519PublicKey) -> None:
+    def __init__(self, key: TokenKey) -> None:
         self._key = key
         self._known: OrderedDict[str, TransferGrant] = OrderedDict()
 
@@ -165,7 +170,7 @@ class TokenReader:
         return grant
 
 
-def _read(text: str, key: Ed25519PublicKey) -> TransferGrant:
+def _read(text: str, key: TokenKey) -> TransferGrant:
     payload = _signed(text, key)
     try:
         data = json.loads(payload)
@@ -182,7 +187,7 @@ def _read(text: str, key: Ed25519PublicKey) -> TransferGrant:
     return grant
 
 
-def _signed(text: str, key: Ed25519PublicKey) -> bytes:
+def _signed(text: str, key: TokenKey) -> bytes:
     forged = NotAuthenticated(
         "the transfer token is not one that this site's master server made",
         "a job gets its tokens from the master server, each for a short time",

@@ -2,13 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from typing import TYPE_CHECKING
 
 import click
 
-from holdfast.base.errors import EXIT_OK, Invalid, WrongState
+from holdfast.base.errors import EXIT_OK, Invalid, SiteMissing, WrongState
 from holdfast.faces.cli import opening, options
 from holdfast.faces.cli.agent import until_signalled
 from holdfast.faces.cli.screen import Screen
@@ -44,11 +45,12 @@ def media() -> None:
 )
 @options.json_flag
 def run(listen: str, addresses: tuple[str, ...], as_json: bool) -> int:
-    """Take data of the site's machines into its pool, in the foreground.
+    """Take data of the site's machines into pools, in the foreground.
 
-    The home of this machine needs the pool ('holdfast init --existing --pool URL') as well as its
-    place in the site ('holdfast enroll URL --role media'). It ends when it is interrupted, or when
-    the site lets this machine in no more.
+    The home of this machine needs its place in the site ('holdfast enroll URL --role media').
+    Pools on its own disk are made from the master; for a pool that all media servers reach, the
+    home needs that as well ('holdfast init --existing --pool URL'). It ends when it is interrupted,
+    or when the site lets this machine in no more.
     """
     from holdfast.base.clock import SystemClock
     from holdfast.movers import machine_home
@@ -63,7 +65,10 @@ def run(listen: str, addresses: tuple[str, ...], as_json: bool) -> int:
     require_media_server(who)
     place = _place(listen)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s: %(message)s")
-    with Site.open(home, opening.secret_source(), SystemClock()) as site:
+    with contextlib.ExitStack() as opened:
+        site = None
+        with contextlib.suppress(SiteMissing):
+            site = opened.enter_context(Site.open(home, opening.secret_source(), SystemClock()))
         server = MediaServer(known, site, place, addresses)
         if as_json:
             screen.json({"name": who.name, "site": who.site_id, "masters": list(known.masters)})

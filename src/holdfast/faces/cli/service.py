@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import sys
 from pathlib import Path
@@ -9,14 +10,21 @@ from typing import TYPE_CHECKING
 
 import click
 
-from holdfast.base.errors import EXIT_OK, NoPermission, Unsupported, storage_error
+from holdfast.base.errors import (
+    EXIT_OK,
+    Invalid,
+    NoPermission,
+    SiteMissing,
+    Unsupported,
+    storage_error,
+)
 from holdfast.base.files import write_whole
 from holdfast.faces.cli import opening, options
 from holdfast.faces.cli.screen import Screen
 from holdfast.faces.cli.words import Group
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping
+    from collections.abc import Callable, Mapping, Sequence
 
 NAME = "holdfast.service"
 SYSTEM_UNITS = Path("/etc/systemd/system")
@@ -157,6 +165,7 @@ def service() -> None:
         "holdfast service install --print",
         "holdfast service install --role agent",
         "holdfast service install --role media",
+        "holdfast service install --role media --disk /srv/holdfast",
     ]
 )
 @click.option(
@@ -166,10 +175,18 @@ def service() -> None:
     show_default=True,
     help="site: serve the site that is here. agent, media: work for the site that was joined.",
 )
+@click.option(
+    "--disk",
+    "disks",
+    metavar="DIR",
+    multiple=True,
+    type=click.Path(path_type=Path),
+    help="A directory that pools of a media server's own may be made in; may be repeated.",
+)
 @click.option("--user", is_flag=True, help="For this user's own manager, not the machine's.")
 @click.option("--print", "only_print", is_flag=True, help="Write the unit to stdout instead.")
 @options.json_flag
-def install(role: str, user: bool, only_print: bool, as_json: bool) -> int:
+def install(role: str, disks: tuple[Path, ...], user: bool, only_print: bool, as_json: bool) -> int:
     """Write a systemd unit that serves the site of HOLDFAST_HOME, or works for the one it joined.
 
     Nothing is started: the commands that do so are said. Only root can have the machine's manager
@@ -177,7 +194,10 @@ def install(role: str, user: bool, only_print: bool, as_json: bool) -> int:
     """
     screen = Screen(as_json=as_json)
     home = opening.home()
-    name, unit = _UNITS[role](home, user)
+    if disks and role != "media":
+        raise Invalid("only a media server has disks of its own", "add --role media")
+    made = _of_media_server(home, user, disks) if role == "media" else _UNITS[role](home, user)
+    name, unit = made
     if only_print:
         if as_json:
             screen.json({"unit": None, "text": unit})
@@ -222,16 +242,20 @@ def _of_agent(home: Path, user: bool) -> tuple[str, str]:
     return AGENT_NAME, _filled(_AGENT_UNIT, home, user, _FOR_THE_MACHINE)
 
 
-def _of_media_server(home: Path, user: bool) -> tuple[str, str]:
+def _of_media_server(home: Path, user: bool, disks: Sequence[Path]) -> tuple[str, str]:
     from holdfast.faces.cli.media import require_media_server
     from holdfast.movers import machine_home
+    from holdfast.site.own_pools import places
     from holdfast.vault.backends import open_store
 
     require_media_server(machine_home.load(home).identity)
-    with opening.open_site() as site:
+    # A disk that is not there is no reason not to serve the others.
+    own = [f"-{one}" for one in (*(str(one.absolute()) for one in disks), *places(home))]
+    writes = [str(home), *dict.fromkeys(own)]
+    with contextlib.suppress(SiteMissing), opening.open_site() as site:
         store = open_store(site.config.pool_url)
-    # A pool in object storage is no directory of this machine.
-    writes = [str(home), store] if isinstance(store, str) else [str(home)]
+        # A pool in object storage is no directory of this machine.
+        writes += [store] if isinstance(store, str) else []
     named = " ".join(map(_quoted, writes))
     machine = _MEDIA_FOR_THE_MACHINE.format(writes=named)
     return MEDIA_NAME, _filled(_MEDIA_UNIT, home, user, machine)
@@ -240,7 +264,6 @@ def _of_media_server(home: Path, user: bool) -> tuple[str, str]:
 _UNITS: Mapping[str, Callable[[Path, bool], tuple[str, str]]] = {
     "site": _of_site,
     "agent": _of_agent,
-    "media": _of_media_server,
 }
 
 

@@ -14,11 +14,10 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from aiohttp import web
-    from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
     from holdfast.base.clock import Clock
     from holdfast.engine import Image
-    from holdfast.wire.transfer_tokens import TransferGrant
+    from holdfast.wire.transfer_tokens import TokenKey, TransferGrant
 
 
 class Receiver(Protocol):
@@ -127,7 +126,7 @@ class TransferHost:
         limits: See there.
     """
 
-    key: Ed25519PublicKey
+    key: TokenKey
     peer_name: Callable[[web.Request], str]
     pool: Callable[[str], MediaPool]
     may_commit: Callable[[int, int], bool]

@@ -16,6 +16,7 @@ import os
 import secrets
 import stat
 import threading
+import weakref
 from dataclasses import dataclass, field
 from functools import partial
 from typing import TYPE_CHECKING
@@ -187,6 +188,8 @@ class OpenDirectory:
         """
         self.place = path
         self._top = os.open(path, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        # Others may still be at it when it is given up.
+        self._closing = weakref.finalize(self, os.close, self._top)
         self._lock = threading.Lock()
         self._durable: set[str] = set()
 
@@ -195,7 +198,15 @@ class OpenDirectory:
 
     def close(self) -> None:
         """Free it. Nobody may use it any more."""
-        os.close(self._top)
+        self._closing()
+
+    def is_at(self, path: str) -> bool:
+        """Whether this is the directory that a path names now.
+
+        Raises:
+            OSError: It names none.
+        """
+        return os.path.samestat(os.fstat(self._top), os.stat(path))
 
     def require_there(self) -> None:
         """Make sure that what is not found is not there, rather than all of it gone.
