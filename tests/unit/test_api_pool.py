@@ -12,7 +12,7 @@ import pytest
 from holdfast.base import errors
 from holdfast.base.clock import SystemClock
 from holdfast.base.ids import JobId
-from holdfast.site import places, steward
+from holdfast.site import places, pool_care, steward
 from holdfast.site.steward import Steward
 from holdfast.vault import KeyFile, Passphrase, add_slot, create_pool, unwrap
 from holdfast.wire.messages import SiteWork, WorkEvent, work_from_json
@@ -72,7 +72,7 @@ def test_a_verification_tells_every_problem_and_the_verdict(
         assert (images, read_data) == (None, verb == "verify-data")
         return found
 
-    monkeypatch.setattr(steward, "run_verify", verify)
+    monkeypatch.setattr(pool_care, "run_verify", verify)
     events = do(api, SiteWork(verb))
     # The verdict first: of many events the last are not kept.
     assert [(one.severity, one.cause) for one in events] == [
