@@ -157,6 +157,11 @@ class MachineSession:
         """Where this machine reached its master last."""
         return self._url
 
+    @property
+    def connected(self) -> bool:
+        """Whether there is a session now."""
+        return self._open is not None
+
     def hear(self, message: WorkMessage) -> Answer:
         """Tell the master of a job; see `wire.messages.Master`."""
         key = message.job_id, message.fence

@@ -22,7 +22,14 @@ from aiohttp import web
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
 from holdfast.base.clock import SystemClock
-from holdfast.base.errors import Busy, HoldfastError, Invalid, Unsupported, storage_error
+from holdfast.base.errors import (
+    Busy,
+    HoldfastError,
+    Invalid,
+    Unreachable,
+    Unsupported,
+    storage_error,
+)
 from holdfast.movers.session import MachineSession
 from holdfast.movers.transfer.paths import local_addresses
 from holdfast.movers.transfer.ports import TransferHost
@@ -202,13 +209,16 @@ class MediaServer:
             pools = own_pool_orders.told(self._own)
             pool = None if self._site is None else self._site.pool_id
             order = {"ask": "serve-data", "pool": pool, "urls": list(self.urls), **pools}
-            # If it can't be told now, it is when there is a session again.
             self._told = pools
             try:
                 said = Reader(self.session.ask(order), "the master's answer")
                 self._refused = frozenset(said.texts("refused"))
                 self._tokens.take(said)
                 self._own.know(own_pool_orders.keys_in(said))
+            except Unreachable as error:
+                # It is tried again, or done anew in the next session.
+                self._told = None
+                _LOG.info("the master was not told how pools are: %s", error.message)
             except HoldfastError as error:
                 _LOG.error("the master gives this media server no work: %s", error.message)
 
@@ -225,7 +235,7 @@ class MediaServer:
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             await asyncio.to_thread(self._own.look)
-            if own_pool_orders.told(self._own) != self._told:
+            if self.session.connected and own_pool_orders.told(self._own) != self._told:
                 await asyncio.to_thread(self._tell_news)
 
     def _refuse(self, order: dict[str, Any]) -> dict[str, Any]:

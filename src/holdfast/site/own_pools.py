@@ -192,10 +192,13 @@ class OwnPools:
                     raise NotAPool(f"pool {pool} is not at '{path}'")
                 self._note(pool, path)
         known = self._of(pool)
-        known.key = key
         if not known.lock.acquire(timeout=LOOK_S):
             raise InputOutput(f"the disk at '{known.path}' does not answer", _LOOK_AT_DISK)
         try:
+            opened = known.opened
+            if opened is not None and known.key == key and _is_well(known.path, opened):
+                return
+            known.key = key
             known.problem = None
             known.opened = None
             known.opened = _opened(pool, known.path, key)

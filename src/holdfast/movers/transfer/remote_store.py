@@ -34,6 +34,7 @@ from holdfast.base.errors import (
     NoSpace,
     ObjectMissing,
     Unreachable,
+    WrongState,
 )
 from holdfast.movers.transfer.answers import AGAIN
 from holdfast.movers.transfer.connection import Connection, Request, Response
@@ -167,9 +168,13 @@ class RemoteStore:
         found = bytearray()
         while at < end:
             length = min(READ_BYTES, end - at)
-            part = self._object("read", key, offset=at, length=length)
-            if part.headers.get(VERSION_HEADER) != first.headers.get(VERSION_HEADER):
-                return None
+            version = first.headers.get(VERSION_HEADER, "")
+            try:
+                part = self._object("read", key, offset=at, length=length, version=version)
+            except OSError as error:
+                if error.errno == errno.ESTALE:
+                    return None
+                raise
             self._require(key, part, length)
             found += part.body
             at += length
@@ -225,7 +230,7 @@ class RemoteStore:
             if not page or not said.get("more"):
                 return
 
-    def _object(self, verb: str, key: str, **more: int) -> Response:
+    def _object(self, verb: str, key: str, **more: int | str) -> Response:
         return self._call(verb, key, "GET", "/object", {"key": key, **more})
 
     def _said(self, verb: str, key: str, path: str, asked: dict[str, Any]) -> dict[str, Any]:
@@ -401,6 +406,8 @@ class RemoteStore:
                 return PermissionError(errno.EACCES, words)
             case Unreachable() | Busy():
                 return OSError(errno.EHOSTUNREACH, words)
+            case WrongState():
+                return OSError(errno.ESTALE, words)
             case _:
                 return OSError(errno.EIO, words)
 

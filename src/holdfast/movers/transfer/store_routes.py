@@ -27,6 +27,7 @@ from holdfast.base.errors import (
     Invalid,
     ObjectMissing,
     TooLarge,
+    WrongState,
     storage_error,
 )
 from holdfast.base.units import GIB, MIB
@@ -205,28 +206,23 @@ class StoreServer:
     async def get(self, asked: _Asked) -> web.StreamResponse:
         """Hand out an object, or a part of it: as much as one answer has at most."""
         key = asked.key()
-        offset, wanted = asked.number("offset", 0), asked.maybe_number("length")
-        if wanted is not None and wanted > READ_BYTES:
-            raise TooLarge(f"{wanted} bytes are wanted at once, of at most {READ_BYTES}")
-        found = await asked.alive(asked.store.open, key)
+        offset, size_bytes = asked.number("offset", 0), asked.maybe_number("length")
+        if size_bytes is not None and size_bytes > READ_BYTES:
+            raise TooLarge(f"{size_bytes} bytes are wanted at once, of at most {READ_BYTES}")
+        version = asked.request.query.get("version")
+        found, first, wanted = await asked.alive(
+            _begin, asked.store, key, version, offset, size_bytes
+        )
         try:
-            size_bytes = found.size_bytes
-            if wanted is None:
-                wanted = min(READ_BYTES, max(0, size_bytes - offset))
-            if offset + wanted > size_bytes:
-                raise IntegrityError(
-                    f"'{key}' is too short: it has {size_bytes} bytes, wanted were {wanted} at "
-                    f"{offset}"
-                )
-            return await self._send(asked, found, offset, wanted)
+            return await self._send(asked, found, first, offset, wanted)
         finally:
-            await asked.in_thread(found.close)
+            if len(first) < wanted:
+                await asked.in_thread(found.close)
 
     async def _send(
-        self, asked: _Asked, found: ObjectBeingRead, offset: int, wanted: int
+        self, asked: _Asked, found: ObjectBeingRead, piece: bytes, offset: int, wanted: int
     ) -> web.StreamResponse:
         end = offset + wanted
-        piece = await asked.alive(found.read, offset, min(_PIECE_BYTES, wanted))
         answer = web.StreamResponse(headers={"Content-Type": _BINARY})
         answer.headers[SIZE_HEADER] = str(found.size_bytes)
         answer.headers[VERSION_HEADER] = found.version
@@ -332,6 +328,37 @@ class StoreServer:
         return answer
 
 
+def _begin(
+    store: ServedStore, key: str, version: str | None, offset: int, wanted: int | None
+) -> tuple[ObjectBeingRead, bytes, int]:
+    """Open an object and read the first piece of what is wanted; closed if that is all.
+
+    Returns:
+        The object, the piece, and how much of it is wanted.
+
+    Raises:
+        WrongState: It is another one than that of the version.
+        IntegrityError: There is not as much.
+    """
+    found = store.open(key)
+    piece: bytes | None = None
+    try:
+        if version not in (None, found.version):
+            raise WrongState(f"another object was put at '{key}'")
+        if wanted is None:
+            wanted = min(READ_BYTES, max(0, found.size_bytes - offset))
+        if offset + wanted > found.size_bytes:
+            raise IntegrityError(
+                f"'{key}' is too short: it has {found.size_bytes} bytes, wanted were {wanted} at "
+                f"{offset}"
+            )
+        piece = found.read(offset, min(_PIECE_BYTES, wanted))
+        return found, piece, wanted
+    finally:
+        if piece is None or len(piece) == wanted:
+            found.close()
+
+
 class _Asked:
     """One request of a master."""
 
@@ -408,10 +435,10 @@ class _Asked:
         try:
             return call(*given)
         except FileNotFoundError as error:
-            if call != self.store.open:
+            if call is not _begin:
                 raise InputOutput(f"the directory of pool {self._pool} is not whole") from error
             self._require_there()
-            raise ObjectMissing(f"'{given[0]}' is not there") from error
+            raise ObjectMissing(f"'{self.key()}' is not there") from error
         except OSError as error:
             raise self._in_words(error) from error
 

@@ -160,7 +160,7 @@ class DirectoryStore:
     def _walk(self, directory: Path, prefix: str) -> Iterator[tuple[str, int]]:
         try:
             found = sorted(os.scandir(directory), key=lambda entry: entry.name)
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError):
             return
         for entry in found:
             key = f"{prefix}/{entry.name}" if prefix else entry.name
