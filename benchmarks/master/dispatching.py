@@ -115,12 +115,12 @@ def figures(
         agenda = Agenda(policies, book, HistoryBook(database), catalog, UTC, lambda _client: ["/"])
         dispatcher = Dispatcher(
             site_id=facts.site_id(database),
-            pool_id="0" * 32,
+            pool_of=lambda _: "0" * 32,
             clock=clock,
             jobs=book,
             catalog=catalog,
             agenda=agenda,
-            queue=Queue(book, UTC, {"default": SLOTS}),
+            queue=Queue(book, UTC, lambda: {"default": SLOTS}),
             lease_s=LEASE.total_seconds(),
         )
         policies.apply(policies.plan([policy(jobs)]), "benchmark")

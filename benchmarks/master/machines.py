@@ -87,12 +87,12 @@ class Site:
         )
         self.dispatcher = Dispatcher(
             site_id=facts.site_id(database),
-            pool_id="0" * 32,
+            pool_of=lambda _: "0" * 32,
             clock=clock,
             jobs=self.jobs,
             catalog=catalog,
             agenda=agenda,
-            queue=Queue(self.jobs, UTC, {"default": 100_000}, self._presence),
+            queue=Queue(self.jobs, UTC, lambda: {"default": 100_000}, self._presence),
             lease_s=LEASE.total_seconds(),
         )
         self.machines = Machines(master)

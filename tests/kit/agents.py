@@ -110,16 +110,29 @@ class MachineSite:
 
     @contextlib.contextmanager
     def media_server(
-        self, name: str, address: str = "127.0.0.1", prefix: tuple[str, ...] = ()
+        self,
+        name: str,
+        address: str = "127.0.0.1",
+        prefix: tuple[str, ...] = (),
+        *,
+        shares: bool = True,
     ) -> Iterator[Machine]:
-        """A media server of the site's pool that runs while the block lasts."""
+        """A media server that runs while the block lasts.
+
+        Args:
+            name: Of the machine.
+            address: Where it listens.
+            prefix: Words before its command.
+            shares: Whether it has the site's pool, too, beside its own.
+        """
         home = self.directory / name
-        kit = self.directory / f"{name}.kit"
-        kit.write_text(self.site("pool", "recovery-kit").assert_ok().text)
         environ = {name: one for name, one in self.site.environ.items() if name[:4] == "AWS_"}
         command = Command(home, environ, prefix)
-        words = ("init", "--existing", "--pool", self.pool, "--recovery-kit", kit)
-        command(*words).assert_ok()
+        if shares:
+            kit = self.directory / f"{name}.kit"
+            kit.write_text(self.site("pool", "recovery-kit").assert_ok().text)
+            words = ("init", "--existing", "--pool", self.pool, "--recovery-kit", kit)
+            command(*words).assert_ok()
         token = ("machine", "token", "--name", name, "--role", "media", "--json")
         made = self.site(*token).assert_ok().json()
         joining = ("enroll", self.url, "--token", made["token"], "--name", name, "--role", "media")

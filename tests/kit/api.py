@@ -15,10 +15,12 @@ from holdfast.base.ids import PoolId
 from holdfast.control.access import AccessBook, Cost, Role, Scope
 from holdfast.control.catalog import Catalog
 from holdfast.control.database import Database
+from holdfast.control.storage import StorageBook
 from holdfast.faces.api.app import make_app
 from holdfast.faces.cli.api_client import ApiClient
 from holdfast.faces.cli.in_process import InProcess
 from holdfast.site.master import Master
+from holdfast.site.pools import Pools
 from holdfast.site.site import Site
 from tests.kit.clock import FakeClock
 from tests.kit.fake_pool import FakePool
@@ -66,6 +68,26 @@ class Api:
         return self.master.audit.rows(limit=1000, newest_first=False)
 
 
+def give_pool(site: Any, pool: Any) -> None:
+    """Let a site have another pool of its own; an error in its place is raised."""
+
+    def opened() -> Any:
+        if isinstance(pool, Exception):
+            raise pool
+        return pool
+
+    site.pool = pool
+    site.pool_id = site.config.pool_id if isinstance(pool, Exception) else PoolId(pool.id.hex())
+    site.pools = Pools(
+        own=site.pool_id,
+        open_own=opened,
+        site_key=lambda: b"k" * 32,
+        units=lambda: site.units,
+        catalog=lambda: site.catalog,
+        cache=site.home / "cache",
+    )
+
+
 @contextlib.contextmanager
 def make_api(database: Database, home: Path) -> Iterator[Api]:
     """An application on a database that has the newest schema."""
@@ -76,15 +98,16 @@ def make_api(database: Database, home: Path) -> Iterator[Api]:
     ):
         site = SimpleNamespace(
             home=home,
-            config=SiteConfig(str(home / "pool"), PoolId("0" * 32), "key-file"),
+            config=SiteConfig(str(home / "pool"), PoolId(FakePool().pool_id), "key-file"),
             clock=clock,
             settings=settings.load(home, {}),
             database=database,
             catalog=catalog,
-            pool=FakePool(),
             hear_notes=lambda: None,
             close=lambda: None,
         )
+        site.units = StorageBook(database)
+        give_pool(site, FakePool())
         site.expire = lambda image: Site.expire(cast("Site", site), image)
         site.refill_catalog = lambda rows: catalog.rebuild(site.pool, rows)
         master = Master(cast("Site", site))

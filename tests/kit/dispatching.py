@@ -64,12 +64,12 @@ class Stage:
         )
         self.dispatcher = Dispatcher(
             site_id=facts.site_id(self.database),
-            pool_id=POOL,
+            pool_of=lambda _: POOL,
             clock=self.clock,
             jobs=self.jobs,
             catalog=self.catalog,
             agenda=agenda,
-            queue=Queue(self.jobs, UTC, {"default": self.slots}, lambda: self.presence),
+            queue=Queue(self.jobs, UTC, lambda: {"default": self.slots}, lambda: self.presence),
             lease_s=LEASE.total_seconds(),
         )
         return self.dispatcher.start(self.find)

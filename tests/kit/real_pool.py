@@ -8,6 +8,7 @@ from holdfast.base.clock import SystemClock
 from holdfast.base.ids import ClientName, ImageId, pool_id
 from holdfast.movers.backup_run import BackupOrder, run_backup
 from holdfast.vault import PoolKey, create_pool
+from tests.kit.api import give_pool
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 def put_pool(api: Api, place: Path) -> Pool:
     """Give an application a real, empty pool."""
     pool = create_pool(str(place), secret=PoolKey(bytes(range(32))), clock=SystemClock())
-    api.master.site.pool = pool
+    give_pool(api.master.site, pool)
     return pool
 
 

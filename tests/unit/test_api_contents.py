@@ -14,6 +14,7 @@ import pytest
 from holdfast.base import errors
 from holdfast.control.access import Role, Scope
 from holdfast.faces.api import contents
+from tests.kit.api import give_pool
 from tests.kit.real_pool import put_image, put_pool
 
 if TYPE_CHECKING:
@@ -189,13 +190,7 @@ def test_whoever_is_bounded_gets_nothing_of_others(
 
 
 def test_without_a_pool_it_is_said_clearly(api: Api, image: ImageId, tree: Path) -> None:
-    class Site:
-        def __getattr__(self, name: str) -> Any:
-            if name == "pool":
-                raise errors.NotAPool("there is no pool at /srv/pool", "mount it")
-            return getattr(whole, name)
-
-    whole, api.master.site = api.master.site, Site()  # type: ignore[assignment]
+    give_pool(api.master.site, errors.NotAPool("there is no pool at /srv/pool", "mount it"))
     http = api.http(api.token(Role.ADMINISTRATOR))
     for end in (f"images/{image}/content?path=/a", f"images/{image}/changes", "pool"):
         answer = http.get(f"/api/v1/{end}")

@@ -13,6 +13,7 @@ from holdfast.base.ids import ClientName
 from holdfast.control.dispatch import Presence
 from holdfast.control.jobs import JobState, Outcome
 from holdfast.control.machines import Standing
+from holdfast.control.storage import StorageBook
 from holdfast.site.probing import Remote, SiteProbe
 from holdfast.site.remote_work import RemoteWork
 from holdfast.site.whose_drives import drives_of
@@ -141,6 +142,7 @@ class FakeMachines:
         self.offered: list[WorkOffer] = []
         self.standing = Standing({}, frozenset({WEB1}), {})
         self.sessions = SimpleNamespace(names=frozenset({WEB1}))
+        self.served_pools = frozenset
 
     def offer(self, _client: ClientName, offer: WorkOffer) -> None:
         if self.error is not None:
@@ -150,7 +152,7 @@ class FakeMachines:
 
 def remote(stage: Stage, error: Exception | None = None) -> tuple[RemoteWork, FakeMachines]:
     machines = FakeMachines(error)
-    master = SimpleNamespace(jobs=stage.jobs)
+    master = SimpleNamespace(jobs=stage.jobs, units=StorageBook(stage.database))
     return RemoteWork(cast("Any", master), cast("Any", machines)), machines
 
 
@@ -196,7 +198,8 @@ def test_what_can_not_be_given_out_ends_with_the_reason(stage: Stage, error: Exc
 def test_without_a_door_machines_are_away(stage: Stage) -> None:
     standing = Standing({}, frozenset({WEB1}), {})
     machines = SimpleNamespace(standing=lambda: standing)
-    master = SimpleNamespace(jobs=stage.jobs, machines=machines)
+    units = StorageBook(stage.database)
+    master = SimpleNamespace(jobs=stage.jobs, machines=machines, units=units)
     work = RemoteWork(cast("Any", master), None)
     assert work.presence() == AWAY
     stage.presence = work.presence()

@@ -275,6 +275,11 @@ labels=BTreeMap::new(),
         })
     }
 
+    /// Has the images that are yet to come bear higher numbers than this one.
+    fn go_on_above(&self, py: Python<'_>, number: u64) -> PyResult<()> {
+        py.detach(|| self.0.claim_number(number)).or_raise().map(drop)
+    }
+
     /// All images by number.
     fn images(&self, py: Python<'_>) -> PyResult<Vec<Image>> {
         let images = py.detach(|| self.0.images()).or_raise()?;

@@ -444,6 +444,8 @@ class Pool:
         `base` is an image that the target has, too: what both have in common is not asked for.
         Raises `Invalid` where the pools don't share their naming. A second time it does nothing.
         """
+    def go_on_above(self, number: int) -> None:
+        """Have the images that are yet to come bear higher numbers than this one."""
     def images(self) -> list[Image]:
         """All images by number."""
     def image_ids(self) -> list[str]:

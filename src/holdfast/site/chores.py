@@ -8,12 +8,11 @@ from __future__ import annotations
 
 import json
 import logging
-import threading
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
 from holdfast.base.clock import to_ns
-from holdfast.base.errors import HoldfastError, NotAPool
+from holdfast.base.errors import HoldfastError
 from holdfast.base.units import parse_clock_time
 from holdfast.control.catalog import Feeder
 from holdfast.control.database import facts
@@ -23,8 +22,6 @@ from holdfast.site.steward import EXPIRE, PROTECT
 from holdfast.wire.messages import SiteWork
 
 if TYPE_CHECKING:
-    from holdfast.base.ids import PoolId
-    from holdfast.control.catalog import PoolReader
     from holdfast.site.master import Master
 
 HOUSEKEEPING = "housekeeping"
@@ -45,8 +42,7 @@ class Chores:
     def __init__(self, master: Master) -> None:
         self._master = master
         self._looked_at: datetime | None = None
-        self._pool_lock = threading.Lock()
-        self._feeder = Feeder(master.catalog, self._pool_of)
+        self._feeder = Feeder(master.catalog, master.site.pools.of)
 
     def queue_what_is_due(self) -> None:
         """Queue chores whose time has come; cheap when it was called just before."""
@@ -153,11 +149,3 @@ class Chores:
             self._master.site.hear_notes()
         except HoldfastError as error:
             _LOG.warning("%s", error.message)
-
-    def _pool_of(self, pool: PoolId) -> PoolReader:
-        site = self._master.site
-        if pool != site.pool_id:
-            raise NotAPool(f"pool {pool} is not the one of this site")
-        # opened once, whichever worker comes first
-        with self._pool_lock:
-            return site.pool

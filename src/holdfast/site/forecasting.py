@@ -15,7 +15,6 @@ from holdfast.control.dispatch import HistoryBook, Roster
 from holdfast.control.dispatch.roster import slots_of
 from holdfast.control.jobs import JobKind, JobState, Outcome, Sort, Wanted
 from holdfast.control.schedule import Demand, Timetable, forecast
-from holdfast.site.master import STORAGE_UNIT
 from holdfast.site.whose_drives import drives_of
 
 if TYPE_CHECKING:
@@ -91,8 +90,8 @@ def upcoming(
         )
 
     slots = {str(one): limit for one, limit in roster.limits().items() if limit is not None}
-    unit = Resource(Kind.STORAGE_UNIT_SLOTS, STORAGE_UNIT)
-    slots[str(unit)] = master.settings.count("jobs.slots")
+    for unit, count in master.unit_slots().items():
+        slots[str(Resource(Kind.STORAGE_UNIT_SLOTS, unit))] = count
     for one in forecast(timetable, since, until, demand, slots, only=only, keeps=False):
         member = roster.member(one.due.policy, one.due.source)
         if member is not None:

@@ -14,7 +14,8 @@ from holdfast.control.catalog import ImageLists
 from holdfast.control.dispatch import SplitBook
 from holdfast.control.jobs import JobBook, Retrying
 from holdfast.control.machines import MachineBook
-from holdfast.control.policies import PolicyBook
+from holdfast.control.policies import DEFAULT_STORAGE_UNIT, PolicyBook
+from holdfast.control.storage import StorageBook
 from holdfast.site.probing import this_client
 from holdfast.site.site import Site
 
@@ -35,8 +36,8 @@ if TYPE_CHECKING:
     from holdfast.site.secrets import SecretSource
 
 
-STORAGE_UNIT = "default"
-"""The one that an embedded site has: its pool."""
+STORAGE_UNIT = DEFAULT_STORAGE_UNIT
+"""The one that every site has: its own pool."""
 
 
 class Master:
@@ -55,6 +56,7 @@ class Master:
         logins: Logins by way of an identity provider.
         machines: Hosts that have joined the site.
         bandwidth: How much they may move.
+        units: Storage units beside the site's own pool.
         policies: What is protected, and everything they ever said.
         jobs: What is to be done, and what came of it.
         zone: Of schedules that name none, and of the calendar of retention.
@@ -75,6 +77,7 @@ class Master:
         self.acts = ActBook(self.database, self.clock, self.audit)
         self.machines = MachineBook(self.database, self.clock, self.audit, [this_client()])
         self.bandwidth = BandwidthBook(self.database)
+        self.units = StorageBook(self.database)
         self.policies = PolicyBook(self.database, self.clock, [this_client()])
         retrying = Retrying(attempts=self.settings.count("jobs.attempts"))
         self.jobs = JobBook(self.database, self.clock, retrying)
@@ -85,6 +88,11 @@ class Master:
         self.logins = ProviderLogins(
             self.database, self.clock, self.access, _registration(self.settings), _http
         )
+
+    def unit_slots(self) -> dict[str, int]:
+        """How many jobs each storage unit takes at once, by its name."""
+        own = {STORAGE_UNIT: self.settings.count("jobs.slots")}
+        return own | {one.name: one.slots for one in self.units.units()}
 
     @classmethod
     def open(

@@ -58,7 +58,9 @@ def facts(master: Master, who: Principal) -> SiteFacts:
         known = KnownClients(name for name in known.names if who.sees(name))
     return SiteFacts(
         clients=known,
-        storage_units=frozenset({DEFAULT_STORAGE_UNIT}),
+        storage_units=frozenset(
+            {DEFAULT_STORAGE_UNIT, *(one.name for one in master.units.units())}
+        ),
         now=master.clock.now(),
         zone=master.settings.zone("site.zone") or tzlocal(),
     )

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.base.errors import Unreachable, WrongKey, storage_error
 from holdfast.base.ids import ClientName, pool_id
-from holdfast.control.policies import PastBackup, Room
+from holdfast.control.policies import DEFAULT_STORAGE_UNIT, PastBackup, Room
 from holdfast.movers.probe import look
 from holdfast.site import places
 from holdfast.vault import try_writing
@@ -75,7 +75,7 @@ class SiteProbe:
         self._now_s = now_s
         self._ends_s = now_s() + PATIENCE_S
         self._reports: dict[LookOrder, LookReport] = {}
-        self._room: Room | None = None
+        self._rooms: dict[str, Room] = {}
         self._history: dict[SourceName, Sequence[PastBackup]] = {}
 
     @property
@@ -113,24 +113,34 @@ class SiteProbe:
         left_s = max(self._ends_s - self._now_s(), _LEAST_S)
         return replace(order, within_s=min(order.within_s, left_s))
 
-    def room(self, storage_unit: str) -> Room:  # noqa: ARG002 - there is one
-        """Try to write to the pool.
+    def room(self, storage_unit: str) -> Room:
+        """Try to write to the pool of a storage unit; of one that a media server owns, to read.
 
         Raises:
             NotAPool: It is gone.
             WrongKey: Another pool is in its place.
-            StorageError: It can't be written.
+            StorageError: It can't be written, or not be reached.
         """
-        if self._room is None:
-            config = self._site.config
-            found = pool_id(try_writing(config.pool_url))
-            if found != config.pool_id:
-                raise WrongKey(
-                    f"the pool at {config.pool_url} is {found}, not {config.pool_id}",
-                    "another pool was put in its place, or another disk is mounted there",
-                )
-            self._room = Room(_free_bytes(config.pool_url))
-        return self._room
+        if storage_unit not in self._rooms:
+            self._rooms[storage_unit] = self._look_for_room(storage_unit)
+        return self._rooms[storage_unit]
+
+    def _look_for_room(self, storage_unit: str) -> Room:
+        site = self._site
+        wanted, place = site.config.pool_id, site.config.pool_url
+        if storage_unit != DEFAULT_STORAGE_UNIT:
+            unit = site.units.unit(storage_unit)
+            if unit.server is not None:
+                site.pools.of(unit.pool).image_ids()
+                return Room(None)
+            wanted, place = unit.pool, unit.place
+        found = pool_id(try_writing(place))
+        if found != wanted:
+            raise WrongKey(
+                f"the pool at {place} is {found}, not {wanted}",
+                "another pool was put in its place, or another disk is mounted there",
+            )
+        return Room(_free_bytes(place))
 
     def history(self, source: SourceName) -> Sequence[PastBackup]:
         """What images of a source took, oldest first."""

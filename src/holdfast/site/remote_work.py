@@ -57,9 +57,16 @@ class RemoteWork:
 
     def presence(self) -> Presence:
         """Which machines there are, which are connected, and which are let in no more."""
-        connected = frozenset() if self._machines is None else self._machines.sessions.names
-        standing = self.standing
-        return Presence(standing.agents, connected, standing.revoked)
+        standing, units = self.standing, self._master.units.units()
+        owned = [(one.name, one.server, one.pool) for one in units if one.server is not None]
+        owners = frozenset((unit, server) for unit, server, _ in owned)
+        connected: frozenset[ClientName] = frozenset()
+        if self._machines is not None:
+            # A media server whose disk is gone is as good as not there.
+            served = self._machines.served_pools()
+            useless = {server for _, server, pool in owned if pool not in served}
+            connected = self._machines.sessions.names - useless
+        return Presence(standing.agents, connected, standing.revoked, owners)
 
     def begin(self, dispatcher: Dispatcher) -> None:
         """Have machines be heard."""

@@ -7,7 +7,13 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
-from holdfast.base.errors import ClockDoubtful, ImageMissing, ImageProtected, NotFound
+from holdfast.base.errors import (
+    ClockDoubtful,
+    ImageMissing,
+    ImageProtected,
+    NotFound,
+    Unreachable,
+)
 from holdfast.control.catalog import Protection
 from holdfast.control.policies import PolicyBook, terms_by
 from holdfast.control.retention import Candidate, judge, judge_each
@@ -120,7 +126,7 @@ def trust_clock(site: Site) -> None:
 
 def apply(
     site: Site, leaving: Sequence[Candidate], gone: Callable[[ImageId], None]
-) -> list[ImageId]:
+) -> dict[ImageId, str]:
     """Let go of what judgements let go.
 
     Args:
@@ -129,21 +135,23 @@ def apply(
         gone: Called with each image that went.
 
     Returns:
-        Images that were held or locked since, and stay.
+        Images that stay, and why: held or locked since, or in storage that is out of reach.
 
     Raises:
         ClockDoubtful: The clock was set since images were last let go; none went.
     """
     require_clock(site)
     if not leaving:
-        return []
+        return {}
     trust_clock(site)
-    kept = []
+    kept = {}
     for image in leaving:
         try:
             site.expire(image.id)
         except ImageProtected:
-            kept.append(image.id)
+            kept[image.id] = "it was held or locked meanwhile"
+        except Unreachable as error:
+            kept[image.id] = error.message
         except ImageMissing:
             # Somebody else let it go meanwhile.
             continue

@@ -72,7 +72,11 @@ def site_job(
         source: The one source that it is about.
     """
     return NewJob(
-        kind=kind, work=work.to_json(), client=client, source=source, storage_unit=STORAGE_UNIT
+        kind=kind,
+        work=work.to_json(),
+        client=client,
+        source=source,
+        storage_unit=work.unit or STORAGE_UNIT,
     )
 
 
@@ -122,15 +126,20 @@ def adhoc_job(
     )
 
 
-def restore_job(image: ImageRow, work: RestoreWork) -> NewJob:
-    """Make the job that restores an image, or parts of it, where the work says."""
+def restore_job(master: Master, image: ImageRow, work: RestoreWork) -> NewJob:
+    """Make the job that restores an image, or parts of it, where the work says.
+
+    It takes a slot of the storage unit that has the image, as far as that is known.
+    """
+    pools = master.site.pools
+    unit = next((pools.unit_of(one) for one in pools.with_copy(image.id)), STORAGE_UNIT)
     return NewJob(
         kind=JobKind.RESTORE,
         work=work.to_json(),
         policy=ADHOC,
         client=this_client() if work.client is None else ClientName(work.client),
         source=image.source,
-        storage_unit=STORAGE_UNIT,
+        storage_unit=unit,
     )
 
 

@@ -9,10 +9,11 @@ from __future__ import annotations
 
 import logging
 import threading
+from functools import partial
 from typing import TYPE_CHECKING
 
 from holdfast.base import labels
-from holdfast.base.errors import HoldfastError, WrongState
+from holdfast.base.errors import HoldfastError, NotFound, Unreachable, WrongState
 from holdfast.base.ids import JobId
 from holdfast.control.database import Leadership, facts
 from holdfast.control.dispatch import Agenda, Dispatcher, HistoryBook, Queue
@@ -20,13 +21,15 @@ from holdfast.control.jobs import LEASE
 from holdfast.movers.agent import Agent
 from holdfast.site.chores import Chores
 from holdfast.site.dividing import Divider
-from holdfast.site.master import STORAGE_UNIT
 from holdfast.site.remote_work import RemoteWork
 from holdfast.site.steward import Steward
 from holdfast.site.whose_drives import drives_of
 
 if TYPE_CHECKING:
-    from holdfast.base.ids import ImageId
+    from holdfast.base.ids import ImageId, PoolId
+    from holdfast.engine import Image
+    from holdfast.movers.backup_run import BackupOrder
+    from holdfast.movers.drive import Reporter
     from holdfast.site.machines import Machines
     from holdfast.site.master import Master
     from holdfast.wire.messages import WorkOffer
@@ -139,7 +142,6 @@ class Service:
     def _new_dispatcher(self) -> Dispatcher:
         master = self._master
         zone = master.zone
-        slots = {STORAGE_UNIT: master.settings.count("jobs.slots")}
         agenda = Agenda(
             master.policies,
             master.jobs,
@@ -152,12 +154,12 @@ class Service:
         )
         return Dispatcher(
             site_id=facts.site_id(master.database),
-            pool_id=master.site.pool_id,
+            pool_of=lambda job: master.site.pools.of_unit(job.storage_unit),
             clock=master.clock,
             jobs=master.jobs,
             catalog=master.catalog,
             agenda=agenda,
-            queue=Queue(master.jobs, zone, slots, self._remote.presence),
+            queue=Queue(master.jobs, zone, master.unit_slots, self._remote.presence),
             lease_s=LEASE.total_seconds(),
         )
 
@@ -167,8 +169,9 @@ class Service:
         if self._remote.takes(offer):
             self._remote.hand_over(dispatcher, offer)
             return
+        site = self._master.site
         agent = Agent(
-            self._master.site.commit, self._master.site.restore, Steward(self._master), dispatcher
+            partial(self._commit, offer.job_id), site.restore, Steward(self._master), dispatcher
         )
 
         def work() -> None:
@@ -182,6 +185,15 @@ class Service:
         thread = threading.Thread(target=work, name=f"job-{offer.job_id}")
         self._workers[offer.job_id] = thread
         thread.start()
+
+    def _commit(self, job: int, order: BackupOrder, report: Reporter | None, /) -> Image:
+        """Back files of this machine up, into the storage unit that their job is for."""
+        site = self._master.site
+        unit = self._master.jobs.job(JobId(job)).storage_unit
+        pool = site.pools.of_unit(unit)
+        if self._master.units.units():
+            site.pools.prepare(pool, order.source)
+        return site.commit(order, report, pool)
 
     def _wind_up(self) -> None:
         """Have what is at work stop and go back to the queue, and wait for that."""
@@ -204,8 +216,24 @@ class Service:
         master.site.hear_notes()
         found = master.catalog.of_jobs(wanted)
         if wanted - found.keys():
-            for image in master.site.pool.images():
-                if image.labels.get(labels.JOB) in wanted - found.keys():
-                    master.catalog.record_image(image, master.site.pool_id)
+            for pool in self._pools_of(wanted - found.keys()):
+                for image in master.site.pools.of(pool).images():
+                    if image.labels.get(labels.JOB) in wanted:
+                        master.catalog.record_image(image, pool)
             found = master.catalog.of_jobs(wanted)
+        return found
+
+    def _pools_of(self, labels_: set[str]) -> set[PoolId]:
+        """Pools into which some jobs back up, but for those that nobody can look into now."""
+        master, found = self._master, set()
+        for one in master.jobs.at_work():
+            if labels.of_job(facts.site_id(master.database), one.id, one.fence) not in labels_:
+                continue
+            try:
+                pool = master.site.pools.of_unit(one.storage_unit)
+                master.site.pools.of(pool)
+            except (Unreachable, NotFound) as error:
+                _LOG.warning("whether job %s left an image: %s", one.id, error.message)
+            else:
+                found.add(pool)
         return found

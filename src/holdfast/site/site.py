@@ -22,8 +22,10 @@ from holdfast.base.errors import (
     ImageMissing,
     InputOutput,
     NoPermission,
+    NotAPool,
     SiteExists,
     StorageError,
+    Unreachable,
     WrongKey,
 )
 from holdfast.base.files import mark_as_cache
@@ -33,6 +35,7 @@ from holdfast.control.inbox import Inbox
 from holdfast.movers.backup_run import run_backup
 from holdfast.movers.restore_run import run_restore
 from holdfast.site import places, secrets
+from holdfast.site.pools import Pools
 from holdfast.vault import PoolKey, add_slot, create_pool, open_pool, unwrap, unwrapping
 
 if TYPE_CHECKING:
@@ -45,10 +48,12 @@ if TYPE_CHECKING:
     from holdfast.control.catalog import Catalog, RebuildResult
     from holdfast.control.database import Database
     from holdfast.control.inbox import Note
+    from holdfast.control.storage import StorageBook, StorageUnit
     from holdfast.engine import Image, Pool, RestoreResult
     from holdfast.movers.backup_run import BackupOrder
     from holdfast.movers.drive import Reporter
     from holdfast.movers.restore_run import RestoreOrder
+    from holdfast.site.machines.owned_pools import OwnedPools
     from holdfast.site.secrets import SecretSource
     from holdfast.vault import Secret
     from holdfast.vault.recovery_kit import Kit
@@ -188,6 +193,37 @@ class Site:
             )
         return pool
 
+    @cached_property
+    def pools(self) -> Pools:
+        """This pool, and those of the site's other storage units."""
+        pools = Pools(
+            own=self.pool_id,
+            open_own=lambda: self.pool,
+            site_key=self.pool_key,
+            units=lambda: self.units,
+            catalog=lambda: self.catalog,
+            cache=self.home / "cache",
+        )
+        pools.open_owned = self._open_owned
+        return pools
+
+    def _open_owned(self, unit: StorageUnit, key: bytes, cache: Path) -> Pool:
+        return self.owned_pools.open(unit, key, cache)
+
+    @cached_property
+    def owned_pools(self) -> OwnedPools:
+        """Pools of the site that media servers have on disks of their own."""
+        from holdfast.site.machines.owned_pools import OwnedPools
+
+        return OwnedPools(self)
+
+    @property
+    def units(self) -> StorageBook:
+        """The site's other storage units."""
+        from holdfast.control.storage import StorageBook
+
+        return StorageBook(self.database)
+
     def pool_key(self) -> bytes:
         """The key of the pool, derived once. Whoever has it can read everything in the pool.
 
@@ -289,7 +325,16 @@ class Site:
     def _open_catalog(self) -> Catalog:
         from holdfast.control.catalog import Catalog
 
-        return Catalog.open(self.home / "catalog", self.clock, self.database)
+        catalog = Catalog.open(self.home / "catalog", self.clock, self.database)
+        catalog.pool_of = self._pool_there
+        return catalog
+
+    def _pool_there(self, pool: str) -> Pool | None:
+        """A pool by its id; None if the site knows none of this id."""
+        try:
+            return self.pools.of(pool)
+        except NotAPool:
+            return None
 
     def resolve(self, text: str) -> ImageId:
         """Find the image that an id, a unique prefix of one, or ``latest`` names.
@@ -311,10 +356,14 @@ class Site:
             return self.catalog.resolve(text)
         wanted = image_names.image_prefix(text)
         found = sorted(one for one in pool.image_ids() if one.startswith(wanted))
+        if not found and self.units.units():
+            return self.catalog.resolve(text)
         return ImageId(image_names.the_one(text, found))
 
-    def commit(self, order: BackupOrder, report: Reporter | None = None) -> Image:
-        """Back up. The pool itself is left out of what is backed up.
+    def commit(
+        self, order: BackupOrder, report: Reporter | None = None, pool: PoolId | None = None
+    ) -> Image:
+        """Back up. Pools that lie on this machine are left out of what is backed up.
 
         The catalog has the image when it is next opened, and its files after `catch_up`: neither
         keeps a backup waiting.
@@ -322,6 +371,7 @@ class Site:
         Args:
             order: What to back up.
             report: Is given the counters about ten times a second.
+            pool: Where to; None for the site's own.
 
         Raises:
             Cancelled: Interrupted; nothing was committed.
@@ -329,12 +379,13 @@ class Site:
                 and the catalog could not be told.
             HoldfastError: The backup failed.
         """
-        if places.is_directory_place(self.config.pool_url):
-            own = places.rules_against(os.fsencode(self.config.pool_url), order.paths)
+        for place in self._own_directories(pool):
+            own = places.rules_against(place, order.paths)
             order = replace(order, exclude=order.exclude + own)
-        image = run_backup(self.pool, order, self.clock, report)
+        into = self.pool_id if pool is None else pool
+        image = run_backup(self.pools.of(into), order, self.clock, report)
         try:
-            self._inbox.leave(image, self.pool_id, image.findings)
+            self._inbox.leave(image, into, image.findings)
         except StorageError as error:
             raise type(error)(
                 f"image {image.id} is safe in the pool, but the catalog could not be told: {error}",
@@ -348,11 +399,16 @@ class Site:
         Raises:
             Invalid: The target is this site's own home or pool, or lies in one of them.
         """
-        own = [os.fsencode(self.home)]
-        if places.is_directory_place(self.config.pool_url):
-            own.append(os.fsencode(self.config.pool_url))
+        own = [os.fsencode(self.home), *self._own_directories(self.pool_id)]
         places.require_outside(order.target, own)
-        return run_restore(self.pool, order, report)
+        return run_restore(self.pools.holding(order.image), order, report)
+
+    def _own_directories(self, pool: PoolId | None) -> list[bytes]:
+        """Where on this machine pools lie; of others than its own only where one is in use."""
+        places_ = [self.config.pool_url]
+        if pool is not None:
+            places_ += [one.place for one in self.units.units() if one.server is None]
+        return [os.fsencode(one) for one in places_ if places.is_directory_place(one)]
 
     def catch_up(self, rows: RowsReporter | None = None) -> int:
         """Feed the catalog the files of images it only knows by name; count those images.
@@ -362,26 +418,29 @@ class Site:
         """
         pending = self.catalog.pending()
         for image in pending:
-            self.catalog.ingest(self.pool, image, rows)
+            self.catalog.ingest(self.pools.holding(image), image, rows)
         return len(pending)
 
     def expire(self, image: ImageId) -> None:
-        """Let go of an image: first in the pool, then in the catalog.
+        """Let go of every copy of an image: first in its pool, then in the catalog.
 
         Raises:
             ImageMissing: There is no such image.
             ImageProtected: A hold or a lock keeps it.
+            StorageError: A pool that has it can't be reached; copies there, and nearer ones, stay.
         """
         with self.catalog.letting_go(image):
-            # An earlier try may have ended between the two: then the catalog alone still has it.
-            with contextlib.suppress(ImageMissing):
-                self.pool.expire(image)
-            self.catalog.expire(image)
+            # What may be out of reach comes first: then all stays.
+            for pool in reversed(self.pools.with_copy(image)):
+                # An earlier try may have ended between the two: the catalog alone still has it.
+                with contextlib.suppress(ImageMissing):
+                    self.pools.of(pool).expire(image)
+                self.catalog.expire(image, pool)
 
     def rebuild_catalog(
         self, rows: RowsReporter | None = None
     ) -> tuple[RebuildResult, Path | None]:
-        """Make the catalog anew from the pool alone.
+        """Make the catalog anew from the site's pools alone.
 
         Returns:
             What was brought back; and where a damaged catalog is kept, with the holds and locks
@@ -393,7 +452,7 @@ class Site:
         """
         from holdfast.control.catalog import set_aside
 
-        pool = self.pool
+        _ = self.pool
         # What a note tells now is in the pool, which is read after this. A damaged note must
         # not stand in the way; nor may any go before the catalog has its image.
         noted = self._inbox.notes()
@@ -401,15 +460,28 @@ class Site:
         self.close()
         try:
             self._catalog = self._open_catalog()
-            result = self._catalog.rebuild(pool, rows)
+            result = self._rebuild(rows)
         except CatalogDamaged:
             self.close()
             self._require_unserved()
             aside = set_aside(self.home / "catalog", self.clock)
             self._catalog = self._open_catalog()
-            result = self._catalog.rebuild(pool, rows)
+            result = self._rebuild(rows)
         self._inbox.forget(noted)
         return result, aside
+
+    def _rebuild(self, rows: RowsReporter | None) -> RebuildResult:
+        """From the site's own pool, and those of other units that can be reached."""
+        own, others, unreached = self.pool, [], {}
+        for unit in self.units.units():
+            try:
+                others.append(self.pools.of(unit.pool))
+            except Unreachable as error:
+                unreached[unit.name] = error.message
+        result = self.catalog.rebuild(own, rows, others)
+        for name, why in unreached.items():
+            result = result.without(name, why)
+        return result
 
     def _require_unserved(self) -> None:
         # Commands that are quick need no sockets.
@@ -429,14 +501,29 @@ class Site:
             CatalogDamaged: It can't be put right so; see `rebuild_catalog`.
         """
         noted = self._inbox.notes()
-        result = self.catalog.rebuild(self.pool, rows)
+        result = self._rebuild(rows)
         self._inbox.forget(noted)
         return result
 
-    def recovery_kit(self) -> Kit:
-        """Make the paper with which the pool opens when all else is lost."""
+    def recovery_kit(self, unit: str | None = None) -> Kit:
+        """Make the paper with which a pool opens when all else is lost.
+
+        Args:
+            unit: Of which storage unit; None for the site's own pool.
+
+        Raises:
+            NotFound: There is no such unit.
+        """
         from holdfast.vault import recovery_kit
 
+        if unit is not None and self.pools.of_unit(unit) != self.pool_id:
+            found = self.units.unit(unit)
+            return recovery_kit.make(
+                pool_id=bytes.fromhex(found.pool),
+                pool_url=found.place,
+                pool_key=self.units.key(found.pool, self.pool_key()),
+                created=self.clock.now(),
+            )
         return recovery_kit.make(
             pool_id=self.pool.id,
             pool_url=self.config.pool_url,

@@ -9,7 +9,14 @@ from __future__ import annotations
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
-from holdfast.base.errors import Cancelled, Fenced, HoldfastError, ImageMissing, Invalid
+from holdfast.base.errors import (
+    Cancelled,
+    Fenced,
+    HoldfastError,
+    ImageMissing,
+    Invalid,
+    StorageError,
+)
 from holdfast.base.ids import ImageId
 from holdfast.base.units import format_count
 from holdfast.base.zones import zone_named
@@ -22,6 +29,7 @@ if TYPE_CHECKING:
 
     from holdfast.control.catalog import CleanUpResult
     from holdfast.control.retention import Judgement
+    from holdfast.engine import Pool
     from holdfast.movers.drive import Reporter
     from holdfast.site.master import Master
     from holdfast.wire.messages import SiteWork
@@ -56,14 +64,14 @@ class Steward:
             EXPIRE: self._keep_house,
             APPLY_RULES: self._apply_rules,
             EXPIRE_IMAGES: self._expire_images,
-            COLLECT: lambda _, report, __: self._collect(report),
-            COLLECT_PREVIEW: lambda _, report, __: self._collect(report, dry_run=True),
+            COLLECT: lambda work, report, _: self._collect(work.unit, report),
+            COLLECT_PREVIEW: lambda work, report, _: self._collect(work.unit, report, dry_run=True),
             PROTECT: lambda _, report, __: self._protect(report),
             VERIFY: lambda work, report, _: self._verify(work, report, read_data=False),
             VERIFY_DATA: lambda work, report, _: self._verify(work, report, read_data=True),
-            CHECK: lambda _, report, __: self._check(report, read_data=False),
-            CHECK_DATA: lambda _, report, __: self._check(report, read_data=True),
-            REBUILD_INDEX: lambda _, report, __: self._rebuild_index(report),
+            CHECK: lambda work, report, _: self._check(work.unit, report, read_data=False),
+            CHECK_DATA: lambda work, report, _: self._check(work.unit, report, read_data=True),
+            REBUILD_INDEX: lambda work, report, _: self._rebuild_index(work.unit, report),
             UPDATE_CATALOG: lambda _, __, alive: self._update_catalog(alive),
             REBUILD_CATALOG: lambda _, __, alive: self._rebuild_catalog(alive),
         }
@@ -92,7 +100,7 @@ class Steward:
             events.insert(0, WorkEvent("info", "applied", said))
         events += self._forget_old_jobs(alive)
         events += self._clean_up()
-        return events + (self._collect(report) if gone else [])
+        return events + (self._collect_everywhere(report) if gone else [])
 
     def _apply_rules(self, work: SiteWork, _: Reporter, alive: Alive) -> list[WorkEvent]:
         judgements = retention.judgements(
@@ -126,8 +134,8 @@ class Steward:
                 for source, doubt in one.doubts.items()
             ]
             held += [
-                WorkEvent("info", "held", f"image {image} was held or locked meanwhile, and stays")
-                for image in retention.apply(self._master.site, one.leaving, went)
+                WorkEvent("info", "held", f"image {image} stays: {why}")
+                for image, why in retention.apply(self._master.site, one.leaving, went).items()
             ]
             alive()
         return len(gone), judged, doubtful + gone + held
@@ -171,20 +179,39 @@ class Steward:
 
     # -- the pool -------------------------------------------------------------------------
 
-    def _collect(self, report: Reporter, *, dry_run: bool = False) -> list[WorkEvent]:
-        site = self._master.site
-        return pool_care.collect(site.pool, site.clock, report, dry_run=dry_run)
+    def _pool(self, unit: str | None) -> Pool:
+        pools = self._master.site.pools
+        return pools.of(pools.of_unit(unit))
+
+    def _collect_everywhere(self, report: Reporter) -> list[WorkEvent]:
+        """In every storage unit; one that can't be reached is collected another day."""
+        events = []
+        for unit in self._master.unit_slots():
+            try:
+                found = self._collect(unit, report)
+            except (Cancelled, Fenced):
+                raise
+            except StorageError as error:
+                said = f"storage unit '{unit}' was not collected: {error.message}"
+                found = [WorkEvent("warning", error.code, said)]
+            events += found
+        return events
+
+    def _collect(
+        self, unit: str | None, report: Reporter, *, dry_run: bool = False
+    ) -> list[WorkEvent]:
+        clock = self._master.clock
+        return pool_care.collect(self._pool(unit), clock, report, dry_run=dry_run)
 
     def _verify(self, work: SiteWork, report: Reporter, *, read_data: bool) -> list[WorkEvent]:
         images = [ImageId(one) for one in work.images] or None
-        return pool_care.verify(self._master.site.pool, images, report, read_data=read_data)
+        return pool_care.verify(self._pool(work.unit), images, report, read_data=read_data)
 
-    def _check(self, report: Reporter, *, read_data: bool) -> list[WorkEvent]:
-        return pool_care.check(self._master.site.pool, report, read_data=read_data)
+    def _check(self, unit: str | None, report: Reporter, *, read_data: bool) -> list[WorkEvent]:
+        return pool_care.check(self._pool(unit), report, read_data=read_data)
 
-    def _rebuild_index(self, report: Reporter) -> list[WorkEvent]:
-        site = self._master.site
-        return pool_care.rebuild_index(site.pool, site.clock, report)
+    def _rebuild_index(self, unit: str | None, report: Reporter) -> list[WorkEvent]:
+        return pool_care.rebuild_index(self._pool(unit), self._master.clock, report)
 
     # -- the catalog ----------------------------------------------------------------------
 
@@ -193,13 +220,13 @@ class Steward:
         return [WorkEvent("info", "protected", f"the catalog is in the pool, image {made.image}")]
 
     def _update_catalog(self, alive: Alive) -> list[WorkEvent]:
-        catalog, pool = self._master.catalog, self._master.site.pool
+        catalog, pools = self._master.catalog, self._master.site.pools
         self._master.site.hear_notes()
         events = self._clean_up()
         fed = 0
         for image in catalog.pending():
             try:
-                catalog.ingest(pool, image, lambda _: alive())
+                catalog.ingest(pools.holding(image), image, lambda _: alive())
             except (Cancelled, Fenced):
                 raise
             except ImageMissing:
@@ -218,6 +245,10 @@ class Steward:
         events = [
             WorkEvent("error", "unreadable", f"image {image} could not be read: {reason}")
             for image, reason in made.failed.items()
+        ]
+        events += [
+            WorkEvent("warning", "unreachable", f"storage unit '{unit}' was not looked at: {why}")
+            for unit, why in made.unreached.items()
         ]
         said = (
             f"{format_count(made.images)} images of {format_count(made.sources)} sources, "

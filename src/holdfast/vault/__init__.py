@@ -5,7 +5,7 @@ pool when all else is lost is `holdfast.vault.recovery_kit`, loaded by who needs
 """
 
 from holdfast.vault.backends import open_store, python_store
-from holdfast.vault.keys import Slot
+from holdfast.vault.keys import Slot, new_pool_key
 from holdfast.vault.pool import (
     add_slot,
     create_pool,
@@ -28,6 +28,7 @@ __all__ = [
     "add_slot",
     "create_pool",
     "list_slots",
+    "new_pool_key",
     "open_pool",
     "open_pool_on",
     "open_store",

@@ -65,6 +65,7 @@ class SiteWork:
         rules: What is kept, as `control.retention.Rules` has it, a duration in seconds; None for
             what each image's policy says.
         zone: Whose calendar counts for that; None for the site's.
+        unit: Which storage unit it is about; None for the site's own pool.
     """
 
     verb: str
@@ -72,6 +73,7 @@ class SiteWork:
     sources: tuple[str, ...] | None = None
     rules: dict[str, float] | None = None
     zone: str | None = None
+    unit: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain data, with its version."""

@@ -41,7 +41,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from holdfast.base.clock import Clock
-    from holdfast.control.catalog.file_rows import FileRows, RowsReader, Source
+    from holdfast.control.catalog.file_rows import FileRows, RowsReader, Source, WritableRows
     from holdfast.control.catalog.rows import (
         CleanUpResult,
         CopyRow,
@@ -65,6 +65,10 @@ class Catalog(Holding):
     """One site's catalog. Thread-safe; several processes may have it open.
 
     What it records is durable on return.
+
+    Attributes:
+        pool_of: Pools of the site by their ids, where an image that comes late has newer ones in
+            other pools; None for one that there is not.
     """
 
     def __init__(
@@ -73,7 +77,8 @@ class Catalog(Holding):
         super().__init__(database, clock)
         self._owns = owns
         self._files = files
-        self._indexer = Indexer(database, files, clock)
+        self.pool_of: Callable[[str], PoolReader | None] = lambda _: None
+        self._indexer = Indexer(database, files, clock, self._elsewhere)
 
     @classmethod
     def open(cls, directory: Path, clock: Clock, database: Database | None = None) -> Catalog:
@@ -164,6 +169,11 @@ class Catalog(Holding):
         with self._database.read() as connection:
             return registry.list_copies(connection, image_id)
 
+    def count_copies(self, pool_id: PoolId) -> int:
+        """How many images have a copy in a pool."""
+        with self._database.read() as connection:
+            return registry.count_copies(connection, pool_id)
+
     def sources(self, visible: Visible | None = None) -> list[SourceName]:
         """Every source that has, or had, images; by name.
 
@@ -193,10 +203,12 @@ class Catalog(Holding):
         with self._database.read() as connection:
             return registry.as_of(connection, source, clocks.to_ns(moment), moment)
 
-    def newest_of(self, sources: Collection[SourceName]) -> dict[SourceName, ImageId]:
-        """The newest image of each of some sources that has one."""
+    def newest_of(
+        self, sources: Collection[SourceName], pool: PoolId | None = None
+    ) -> dict[SourceName, ImageId]:
+        """The newest image of each of some sources that has one; in one pool, if it is named."""
         with self._database.read() as connection:
-            return registry.newest_of(connection, sorted(sources))
+            return registry.newest_of(connection, sorted(sources), pool)
 
     def newest_of_kind(self, source: str, kinds: Collection[str]) -> ImageId | None:
         """The newest image of a source that was ordered as one of some kinds of backup."""
@@ -248,7 +260,13 @@ class Catalog(Holding):
     def lane(self) -> Iterator[Lane]:
         """A way to feed for one thread, that may have a processor for itself."""
         with self._files.apart() as files:
-            yield Lane(self._indexer, Indexer(self._database, files, self._clock), files)
+            yield Lane(self._indexer, self._indexer_of(files), files)
+
+    def _indexer_of(self, files: WritableRows) -> Indexer:
+        return Indexer(self._database, files, self._clock, self._elsewhere)
+
+    def _elsewhere(self, pool: str) -> PoolReader | None:
+        return self.pool_of(pool)
 
     def ingest(
         self,
@@ -392,22 +410,26 @@ class Catalog(Holding):
     # -- rebuilding -----------------------------------------------------------------------
 
     def rebuild(
-        self, pool: PoolReader, progress: Callable[[int], None] | None = None
+        self,
+        pool: PoolReader,
+        progress: Callable[[int], None] | None = None,
+        others: Sequence[PoolReader] = (),
     ) -> RebuildResult:
-        """Bring back everything about the images of a pool, from the pool alone.
+        """Bring back everything about the images of pools, from these pools alone.
 
-        Images that the pool no longer has lose their copy there. Each source's file is made
+        Images that a pool no longer has lose their copy there. Each source's file is made
         anew beside the old one and then takes its place, so searches go on meanwhile.
 
         Args:
             pool: The pool.
             progress: Called with the rows fed so far; may raise to stop: sources that are done
                 stay done.
+            others: More pools. Of an image that several have, the first counts.
 
         Returns:
             What was brought back, and which images could not be read.
         """
-        return self._indexer.rebuild(pool, progress)
+        return self._indexer.rebuild([pool, *others], progress)
 
     # -- inside ---------------------------------------------------------------------------
 

@@ -25,11 +25,12 @@ from holdfast.control.catalog.ingest import ingest, is_of_image, shifted
 from holdfast.control.catalog.rows import CatalogState, RebuildResult, is_catalog
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping, Sequence
 
     from holdfast.base.clock import Clock
     from holdfast.control.catalog.file_rows import RestorePoint, Source, SourceRows, WritableRows
-    from holdfast.control.catalog.rows import PoolReader
+    from holdfast.control.catalog.ingest import Elsewhere
+    from holdfast.control.catalog.rows import Manifest, PoolReader
     from holdfast.control.database import Database
 
 
@@ -41,7 +42,22 @@ def passes(error: Exception) -> bool:
 class Indexer:
     """Feeds, expires and rebuilds. Thread-safe: sources are worked on one writer at a time."""
 
-    def __init__(self, database: Database, files: WritableRows, clock: Clock) -> None:
+    def __init__(
+        self,
+        database: Database,
+        files: WritableRows,
+        clock: Clock,
+        elsewhere: Elsewhere = lambda _: None,
+    ) -> None:
+        """Prepare.
+
+        Args:
+            database: Of the catalog.
+            files: Rows of its sources.
+            clock: The clock by which it works.
+            elsewhere: Other pools than one that is named, by their ids.
+        """
+        self._elsewhere = elsewhere
         self._database = database
         self._files = files
         self._clock = clock
@@ -86,7 +102,7 @@ class Indexer:
         # a first file is made aside, which is quicker, and is there whole or not at all
         place = stored.writing(generation) if generation else stored.building(1)
         with place as writer:
-            rows = ingest(writer, pool, point, progress)
+            rows = ingest(writer, pool, point, progress, self._elsewhere)
         with self._database.write() as connection:
             registry.set_generation(connection, source.id, generation or 1)
             registry.set_state(connection, point.image, CatalogState.INDEXED)
@@ -124,41 +140,60 @@ class Indexer:
             with self._database.write() as connection:
                 registry.forget(connection, image)
 
-    def rebuild(self, pool: PoolReader, progress: Callable[[int], None] | None) -> RebuildResult:
+    def rebuild(
+        self, pools: Sequence[PoolReader], progress: Callable[[int], None] | None
+    ) -> RebuildResult:
         """Feed everything again; see `Catalog.rebuild`."""
-        holder = pool_id(pool.id)
-        manifests = [one for one in pool.images() if not is_catalog(one)]
-        with self._database.write() as connection:
-            for one in manifests:
-                registry.record(connection, one, holder, self._clock.now_ns())
-            believed = registry.copies_in(connection, holder)
-        vanished = believed.difference(ImageId(one.id) for one in manifests)
-        # a backup may have ended since the manifests were listed
-        vanished = {image for image in vanished if not _pool_has(pool, image)}
-        with self._database.write() as connection:
-            affected = registry.sources_with_copies(connection, holder)
-            dropped = [each for each in vanished if registry.drop_copy(connection, each, holder)]
+        by_id = {pool_id(one.id): one for one in pools}
+        affected: set[int] = set()
+        manifests: dict[str, Manifest] = {}
+        dropped: list[ImageId] = []
+        for holder, pool in by_id.items():
+            there = [one for one in pool.images() if not is_catalog(one)]
+            manifests |= {one.id: one for one in there}
+            theirs, gone = self._take_stock(pool, holder, there)
+            affected.update(theirs)
+            dropped += gone
         rows = 0
         failed: dict[ImageId, str] = {}
-        for source in affected:
+        for source in sorted(affected):
             report = shifted(progress, rows)
-            rows += self._rebuild_source(source, pool, holder, failed, report)
+            rows += self._rebuild_source(source, by_id, failed, report)
         with self._database.write() as connection:
             for image in dropped:
                 registry.forget(connection, image)
         return RebuildResult(
-            sources=len({one.source for one in manifests}),
+            sources=len({one.source for one in manifests.values()}),
             images=len(manifests) - len(failed),
             rows=rows,
             dropped=len(dropped),
             failed=failed,
         )
 
+    def _take_stock(
+        self, pool: PoolReader, holder: PoolId, there: Sequence[Manifest]
+    ) -> tuple[list[int], list[ImageId]]:
+        """Note what a pool has, and has no more.
+
+        Returns:
+            Sources of its images, by id; and images that have no copy left, which expire.
+        """
+        with self._database.write() as connection:
+            for one in there:
+                registry.record(connection, one, holder, self._clock.now_ns())
+            believed = registry.copies_in(connection, holder)
+        vanished = believed.difference(ImageId(one.id) for one in there)
+        # a backup may have ended since the manifests were listed
+        vanished = {image for image in vanished if not _pool_has(pool, image)}
+        with self._database.write() as connection:
+            theirs = registry.sources_with_copies(connection, holder)
+            gone = [each for each in vanished if registry.drop_copy(connection, each, holder)]
+        return theirs, gone
+
     def _rebuild_source(
         self,
         source: int,
-        pool: PoolReader,
-        holder: PoolId,
+        pools: Mapping[PoolId, PoolReader],
         failed: dict[ImageId, str],
         progress: Callable[[int], None],
     ) -> int:
@@ -168,12 +203,12 @@ class Indexer:
         with self._files.exclusive(source) as stored:
             with self._database.read() as connection:
                 generation = registry.generation_of(connection, source)
-                points = registry.restore_points_in(connection, source, holder)
+                points = registry.restore_points_in(connection, source, list(pools))
             with stored.building(generation + 1) as writer:
                 for point in points:
                     report = shifted(progress, rows)
                     try:
-                        rows += ingest(writer, pool, point, report)
+                        rows += ingest(writer, pools[PoolId(point.pool)], point, report)
                     except HoldfastError as error:
                         if not is_of_image(error):
                             raise

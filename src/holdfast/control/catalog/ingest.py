@@ -5,7 +5,8 @@ are those that feeding the live images in order would have made, whatever it was
 
 The base is the newest image that the rows hold and the pool still has. If that is not the
 newest one they hold, or there is none, the differences are compared with the rows. An image
-that comes late (older than one that is held) takes back the newer ones and feeds them again.
+that comes late (older than one that is held) takes back the newer ones and feeds them again,
+each from its own pool.
 """
 
 from __future__ import annotations
@@ -18,10 +19,14 @@ from holdfast.control.catalog.file_rows import Mode
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from typing import TypeAlias
 
     from holdfast.base.ids import ImageId
     from holdfast.control.catalog.file_rows import RestorePoint, RowsWriter
     from holdfast.control.catalog.rows import PoolReader
+
+    Elsewhere: TypeAlias = Callable[[str], PoolReader | None]
+    Holding: TypeAlias = Callable[[RestorePoint], PoolReader | None]
 
 
 def ingest(
@@ -29,6 +34,7 @@ def ingest(
     pool: PoolReader,
     point: RestorePoint,
     progress: Callable[[int], None] | None = None,
+    elsewhere: Elsewhere = lambda _: None,
 ) -> int:
     """Feed one image, in one transaction.
 
@@ -37,6 +43,7 @@ def ingest(
         pool: Where the image is.
         point: The image.
         progress: Called with the rows fed so far, after each batch; may raise to stop.
+        elsewhere: Other pools, by their ids; None for those that there are not.
 
     Returns:
         Rows fed; 0 if they held the image already.
@@ -44,19 +51,25 @@ def ingest(
     Raises:
         HoldfastError: The pool can't read the image; the rows are as before.
     """
+
+    def holding(one: RestorePoint) -> PoolReader | None:
+        found = pool if pool.id.hex() == one.pool else elsewhere(one.pool)
+        return found if found is not None and _pool_has(found, one) else None
+
     with writer.transaction():
         held = writer.points()
         points = list(held.values())
         if any(one.image == point.image for one in points):
             return 0
-        newer = list(itertools.dropwhile(lambda one: not _is_newer(pool, one, point), points))
+        newer = list(itertools.dropwhile(lambda one: not _is_newer(holding, one, point), points))
+        again: list[tuple[RestorePoint, PoolReader]] = []
         if newer:
-            _take_back(writer, pool, held, newer)
+            again = _take_back(writer, holding, held, newer)
         # what is taken back leaves its names
         whole = Mode.COMPARE if held else Mode.FRESH
         rows = 0
-        for each in (point, *newer):
-            rows += _feed_one(writer, pool, each, whole, shifted(progress, rows))
+        for each, its_pool in ((point, pool), *again):
+            rows += _feed_one(writer, its_pool, each, whole, shifted(progress, rows))
             whole = Mode.COMPARE
         return rows
 
@@ -78,25 +91,30 @@ def is_of_image(error: HoldfastError) -> bool:
 
 def _take_back(
     writer: RowsWriter,
-    pool: PoolReader,
+    holding: Holding,
     held: dict[int, RestorePoint],
     newer: list[RestorePoint],
-) -> None:
+) -> list[tuple[RestorePoint, PoolReader]]:
+    """Take newer images back; them, and where each can be had to be fed again."""
+    found = []
     for one in newer:
-        if not _pool_has(pool, one):
+        pool = holding(one)
+        if pool is None:
             raise CatalogError(
                 f"image {one.image} is newer, indexed, and not in the pool to be fed again",
                 "its files stay known; the older image can be restored, not browsed",
             )
+        found.append((one, pool))
     writer.take_back(next(sequence for sequence, one in held.items() if one is newer[0]))
+    return found
 
 
-def _is_newer(pool: PoolReader, held: RestorePoint, point: RestorePoint) -> bool:
+def _is_newer(holding: Holding, held: RestorePoint, point: RestorePoint) -> bool:
     if held.age <= point.age:
         return False
     # A pool numbers its images by those it has: when its newest is expired, the number comes
     # again. Then only the time tells.
-    return held.started_ns > point.started_ns or _pool_has(pool, held)
+    return held.started_ns > point.started_ns or holding(held) is not None
 
 
 def _feed_one(

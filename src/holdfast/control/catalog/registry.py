@@ -226,14 +226,15 @@ def newest_of_kind(
     return None if newest is None else ImageId(newest)
 
 
-def newest_of(connection: sa.Connection, some: Sequence[SourceName]) -> dict[SourceName, ImageId]:
-    """The newest image of each of some sources that has one."""
+def newest_of(
+    connection: sa.Connection, some: Sequence[SourceName], pool: PoolId | None = None
+) -> dict[SourceName, ImageId]:
+    """The newest image of each of some sources that has one; in one pool, if it is named."""
+    wanted = sa.select(images.c.id).where(images.c.source_id == sources.c.id, _THERE)
+    if pool is not None:
+        wanted = wanted.join(copies).where(copies.c.pool_id == pool)
     newest = (
-        sa.select(images.c.id)
-        .where(images.c.source_id == sources.c.id, _THERE)
-        .order_by(images.c.started_ns.desc(), images.c.id.desc())
-        .limit(1)
-        .scalar_subquery()
+        wanted.order_by(images.c.started_ns.desc(), images.c.id.desc()).limit(1).scalar_subquery()
     )
     found: dict[SourceName, ImageId] = {}
     for begin in range(0, len(some), _AT_ONCE):
@@ -448,24 +449,36 @@ def copies_in(connection: sa.Connection, pool: PoolId) -> set[ImageId]:
     return {ImageId(one) for one in connection.scalars(query)}
 
 
+def count_copies(connection: sa.Connection, pool: PoolId) -> int:
+    """How many images the catalog believes to be in a pool."""
+    query = sa.select(sa.func.count()).where(copies.c.pool_id == pool)
+    return int(connection.scalar(query) or 0)
+
+
 def sources_with_copies(connection: sa.Connection, pool: PoolId) -> list[int]:
     """Sources that have, or had, an image in a pool; by id."""
     query = sa.select(images.c.source_id).join(copies).where(copies.c.pool_id == pool)
     return [int(one) for one in connection.scalars(query.distinct().order_by(images.c.source_id))]
 
 
-def restore_points_in(connection: sa.Connection, source: int, pool: PoolId) -> list[RestorePoint]:
-    """A source's images in a pool, as its file is to know them, oldest first."""
+def restore_points_in(
+    connection: sa.Connection, source: int, pools: Sequence[PoolId]
+) -> list[RestorePoint]:
+    """A source's images in some pools, as its file is to know them, oldest first.
+
+    Of an image that several of them have, the pool that is named first counts.
+    """
     query = (
-        sa.select(images.c.number, images.c.started_ns, images.c.id)
+        sa.select(images.c.number, images.c.started_ns, images.c.id, copies.c.pool_id)
         .join(copies)
-        .where(images.c.source_id == source, copies.c.pool_id == pool, _THERE)
+        .where(images.c.source_id == source, copies.c.pool_id.in_(pools), _THERE)
         .order_by(*_OLDEST_FIRST)
     )
-    return [
-        RestorePoint(row.number, row.started_ns, ImageId(row.id), pool)
-        for row in connection.execute(query)
-    ]
+    found: dict[str, RestorePoint] = {}
+    for row in sorted(connection.execute(query), key=lambda row: pools.index(row.pool_id)):
+        point = RestorePoint(row.number, row.started_ns, ImageId(row.id), row.pool_id)
+        found.setdefault(row.id, point)
+    return sorted(found.values(), key=lambda one: (one.number, one.started_ns, one.image))
 
 
 def missing(image: str) -> ImageMissing:

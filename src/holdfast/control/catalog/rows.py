@@ -7,7 +7,7 @@ them; moments are aware UTC; sizes are bytes; an image id stands for one backup'
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Protocol, TypeAlias
 
 from holdfast.base import labels
@@ -318,6 +318,7 @@ class RebuildResult:
         rows: Rows fed; one for each difference between neighbouring images.
         dropped: Images that the catalog had and the pool no longer has.
         failed: Images whose trees could not be read, with the reason.
+        unreached: Storage units that were not looked at, with the reason.
     """
 
     sources: int
@@ -325,3 +326,8 @@ class RebuildResult:
     rows: int
     dropped: int
     failed: dict[ImageId, str]
+    unreached: dict[str, str] = field(default_factory=dict)
+
+    def without(self, unit: str, reason: str) -> RebuildResult:
+        """The same, with a storage unit that could not be looked at."""
+        return replace(self, unreached={**self.unreached, unit: reason})

@@ -53,7 +53,7 @@ class Dispatcher:
 
     Attributes:
         site_id: Of this site; part of what a job's image is labelled with.
-        pool_id: The pool that images go into.
+        pool_of: The pool that a job's image goes into.
         clock: The clock by which all is judged.
         jobs: What is to be done.
         catalog: Where images are noted.
@@ -64,7 +64,7 @@ class Dispatcher:
     """
 
     site_id: str
-    pool_id: str
+    pool_of: Callable[[Job], str]
     clock: Clock
     jobs: JobBook
     catalog: Catalog
@@ -164,7 +164,7 @@ class Dispatcher:
                 return Answer.GO_ON if asked is None else Answer.STOP
             # The image is there, whoever made it, and whatever becomes of the job.
             if message.image is not None:
-                self.catalog.record_image(message.image, self.pool_id)
+                self.catalog.record_image(message.image, self.pool_of(self.jobs.job(job)))
             after = self.jobs.end(
                 job,
                 fence,

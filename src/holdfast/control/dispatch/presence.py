@@ -1,4 +1,4 @@
-"""Which clients are worked for by machines of their own, and which of those are there.
+"""Which machines jobs need: those of their clients, those that own their storage; who is there.
 
 Pure.
 """
@@ -22,13 +22,20 @@ class Presence:
 
     Attributes:
         agents: Clients whose files a machine of their own reads and writes, be it there or not.
-        connected: Those that are there.
+        connected: Machines that are there.
         revoked: Those that are not let in any more, until they join anew.
+        owners: Storage units that a media server owns, each with that one.
     """
 
     agents: frozenset[ClientName] = frozenset()
     connected: frozenset[ClientName] = frozenset()
     revoked: frozenset[ClientName] = frozenset()
+    owners: frozenset[tuple[str, ClientName]] = frozenset()
+
+    @property
+    def machines(self) -> frozenset[ClientName]:
+        """Those that any job may need."""
+        return self.agents.union(server for _, server in self.owners)
 
     def is_remote(self, job: Ready | Job) -> bool:
         """Whether a job is done by a machine of its client."""
@@ -36,9 +43,14 @@ class Presence:
 
     def needs(self, job: Ready) -> tuple[Need, ...]:
         """What a job needs of machines."""
-        if job.client is None or not self.is_remote(job):
-            return ()
-        return (Need(session_of(job.client)),)
+        client = job.client if self.is_remote(job) else None
+        owners = (server for unit, server in self.owners if unit == job.storage_unit)
+        wanted = dict.fromkeys(one for one in (client, *owners) if one is not None)
+        return tuple(Need(session_of(one)) for one in wanted)
+
+    def differs_for(self, job: Ready, other: Presence) -> bool:
+        """Whether a job needs other machines now than it did."""
+        return self.needs(job) != other.needs(job)
 
 
 _OF_CLIENTS = frozenset({JobKind.BACKUP, JobKind.RESTORE})

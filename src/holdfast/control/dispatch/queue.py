@@ -43,7 +43,7 @@ class Queue:
         self,
         jobs: JobBook,
         site_zone: tzinfo,
-        slots: Mapping[str, int],
+        slots: Callable[[], Mapping[str, int]],
         presence: Callable[[], Presence] = Presence,
     ) -> None:
         """Begin with nobody.
@@ -51,15 +51,15 @@ class Queue:
         Args:
             jobs: The book.
             site_zone: The zone of schedules that name none.
-            slots: How many jobs a storage unit takes at once, by its name.
+            slots: How many jobs each storage unit takes at once now, by its name.
             presence: Which machines there are now, and which are connected.
         """
         self._look_who_is_there = presence
         self._presence = NOBODY
         self._jobs = jobs
         self._broker = Broker()
-        for unit, count in slots.items():
-            self._broker.set_limit(Resource(Kind.STORAGE_UNIT_SLOTS, unit), count)
+        self._look_up_slots = slots
+        self._slots: dict[str, int] = {}
         self._windows = Windows(site_zone)
         self._ready: dict[JobId, Ready] = {}
         self._at_work: dict[JobId, Ready] = {}
@@ -74,6 +74,7 @@ class Queue:
     def step(self, now: datetime, roster: Roster) -> list[Granted]:
         """Look at who waits, and let begin what can."""
         self._take_limits(roster)
+        self._take_slots()
         self._take_presence()
         self._line_up()
         self._good_until = self._look_at_windows(now, roster)
@@ -82,6 +83,7 @@ class Queue:
 
     def adopt(self, job: Job) -> None:
         """Count in a job that a machine is at work on, since before there was this queue."""
+        self._take_slots()
         self._take_presence()
         known = Ready(
             job.id,
@@ -172,19 +174,30 @@ class Queue:
             self._broker.set_limit(resource, limit)
         self._roster = roster
 
+    def _take_slots(self) -> None:
+        slots = dict(self._look_up_slots())
+        if slots == self._slots:
+            return
+        for unit in self._slots.keys() - slots.keys():
+            self._broker.set_limit(Resource(Kind.STORAGE_UNIT_SLOTS, unit), None)
+        for unit, count in slots.items():
+            self._broker.set_limit(Resource(Kind.STORAGE_UNIT_SLOTS, unit), count)
+        self._slots = slots
+
     def _take_presence(self) -> None:
         """Let jobs of machines that are not there wait for them."""
         before, now = self._presence, self._look_who_is_there()
         if before == now:
             return
         self._presence = now
-        for client in before.agents | now.agents:
-            away = client in now.agents and client not in now.connected
-            why = "as its certificate was revoked" if client in now.revoked else None
-            self._broker.set_limit(session_of(client), 0 if away else None, why)
-        changed = before.agents ^ now.agents
-        for one in self._ready.values() if changed else ():
-            if one.client in changed and one.id not in self._waiting_for_window:
+        for machine in before.machines | now.machines:
+            away = machine in now.machines and machine not in now.connected
+            why = "as its certificate was revoked" if machine in now.revoked else None
+            self._broker.set_limit(session_of(machine), 0 if away else None, why)
+        if (before.agents, before.owners) == (now.agents, now.owners):
+            return
+        for one in self._ready.values():
+            if now.differs_for(one, before) and one.id not in self._waiting_for_window:
                 self._submit(one)
 
     def _needs(self, job: Ready) -> tuple[Need, ...]:

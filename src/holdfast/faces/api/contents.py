@@ -95,7 +95,7 @@ def read_content(
     """
     found = seen(who, master, image)
     place = clean_path(path_of(path, path_base64))
-    pool = master.site.pool
+    pool = master.site.pools.holding(found)
     entry = pool.entry(found, place)
     if entry.kind != "file":
         raise Invalid(

@@ -141,7 +141,8 @@ def _rows(
     """The differences, without so many at the beginning."""
     new = seen(who, master, image)
     old = None if since is None else seen(who, master, since)
-    for batch in master.site.pool.changes(old, new):
+    both = [one for one in (old, new) if one is not None]
+    for batch in master.site.pools.holding(*both).changes(old, new):
         if passed >= len(batch.rows):
             passed -= len(batch.rows)
             continue

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Annotated, Self
 
+from fastapi import Query
 from pydantic import Field
 
 from holdfast.control.access import Principal, Verb
@@ -14,11 +15,13 @@ from holdfast.faces.api.door import TheMaster, TheNote, make_router, may
 from holdfast.faces.api.image_models import ID
 from holdfast.faces.api.images import seen
 from holdfast.faces.api.models import Model
-from holdfast.site import places, running, steward
+from holdfast.site import places, running, steward, storage_units
 from holdfast.vault import Slot, list_slots
 from holdfast.wire.messages import SiteWork
 
 router = make_router("Pool")
+
+UNIT = r"^[a-z0-9][a-z0-9._-]{0,62}$"
 
 Watcher = Annotated[Principal, may(Verb.METRICS)]
 Keeper = Annotated[Principal, may(Verb.CONFIGURE)]
@@ -38,9 +41,20 @@ class PoolStats(Model):
     index_bytes: int
 
 
-class NewVerification(Model):
-    """How the pool is to be verified."""
+UnitText = Annotated[
+    str | None,
+    Field(
+        pattern=UNIT,
+        description="Of which storage unit; the site's own pool, if left out.",
+        examples=["branch"],
+    ),
+]
 
+
+class NewVerification(Model):
+    """How a pool is to be verified."""
+
+    unit: UnitText = None
     read_data: bool = Field(
         default=False, description="Also read every chunk and compare its name."
     )
@@ -50,16 +64,24 @@ class NewVerification(Model):
 
 
 class NewCheck(Model):
-    """How the pool is to be checked."""
+    """How a pool is to be checked."""
 
+    unit: UnitText = None
     read_data: bool = Field(
         default=False, description="Also read every pack and compare every name."
     )
 
 
+class NewIndex(Model):
+    """Which index is to be made anew."""
+
+    unit: UnitText = None
+
+
 class NewCollection(Model):
     """How garbage is to be collected."""
 
+    unit: UnitText = None
     dry_run: bool = Field(
         default=False, description="Only tell what would be given back; change nothing."
     )
@@ -111,13 +133,23 @@ class CatalogStats(Model):
     )
 
 
-@router.get("/pool")
-def read_pool(_: Watcher, master: TheMaster) -> PoolStats:
-    """What the pool holds."""
-    found = master.site.pool.stats()
+@router.get("/pool", responses={404: document.response(404)})
+def read_pool(
+    _: Watcher,
+    master: TheMaster,
+    unit: Annotated[
+        str | None,
+        Query(pattern=UNIT, description="Of which storage unit; else the site's own pool."),
+    ] = None,
+) -> PoolStats:
+    """What a pool holds."""
+    pools = master.site.pools
+    pool = pools.of_unit(unit)
+    found = pools.of(pool).stats()
+    place = storage_units.named(master, unit).place
     return PoolStats(
-        pool_id=master.site.config.pool_id,
-        place=places.without_secrets(master.site.config.pool_url),
+        pool_id=pool,
+        place=places.without_secrets(place),
         images=found.images,
         packs=found.packs,
         pack_bytes=found.pack_bytes,
@@ -134,14 +166,15 @@ def list_key_slots(_: Keeper, master: TheMaster) -> KeySlots:
     return KeySlots(items=[KeySlot.of(one) for one in list_slots(master.site.config.pool_url)])
 
 
-@router.post("/pool/collections", status_code=202)
+@router.post("/pool/collections", status_code=202, responses={404: document.response(404)})
 def collect_garbage(
     _: Keeper, master: TheMaster, note: TheNote, body: NewCollection | None = None
 ) -> Queued:
     """Give back the space of images that went. Backups may run meanwhile."""
     dry_run = body is not None and body.dry_run
     verb = steward.COLLECT_PREVIEW if dry_run else steward.COLLECT
-    return _queue(master, note, JobKind.COLLECT, SiteWork(verb))
+    unit = None if body is None else body.unit
+    return _queue(master, note, JobKind.COLLECT, SiteWork(verb, unit=unit))
 
 
 @router.post("/pool/verifications", status_code=202, responses={404: document.response(404)})
@@ -149,20 +182,23 @@ def verify_pool(who: Keeper, master: TheMaster, body: NewVerification, note: The
     """Follow images down to their last chunk; what is wrong is among the job's events."""
     verb = steward.VERIFY_DATA if body.read_data else steward.VERIFY
     images = tuple(seen(who, master, one) for one in dict.fromkeys(body.images))
-    return _queue(master, note, JobKind.VERIFY, SiteWork(verb, images))
+    return _queue(master, note, JobKind.VERIFY, SiteWork(verb, images, unit=body.unit))
 
 
-@router.post("/pool/checks", status_code=202)
+@router.post("/pool/checks", status_code=202, responses={404: document.response(404)})
 def check_pool(_: Keeper, master: TheMaster, body: NewCheck, note: TheNote) -> Queued:
     """Check packs, index and manifests against each other; what is wrong is among the events."""
     verb = steward.CHECK_DATA if body.read_data else steward.CHECK
-    return _queue(master, note, JobKind.VERIFY, SiteWork(verb))
+    return _queue(master, note, JobKind.VERIFY, SiteWork(verb, unit=body.unit))
 
 
-@router.post("/pool/index", status_code=202)
-def rebuild_index(_: Keeper, master: TheMaster, note: TheNote) -> Queued:
-    """Make the index of the pool anew from its packs."""
-    return _queue(master, note, JobKind.INDEX, SiteWork(steward.REBUILD_INDEX))
+@router.post("/pool/index", status_code=202, responses={404: document.response(404)})
+def rebuild_index(
+    _: Keeper, master: TheMaster, note: TheNote, body: NewIndex | None = None
+) -> Queued:
+    """Make the index of a pool anew from its packs."""
+    unit = None if body is None else body.unit
+    return _queue(master, note, JobKind.INDEX, SiteWork(steward.REBUILD_INDEX, unit=unit))
 
 
 @router.get("/catalog")
@@ -196,6 +232,8 @@ def protect_catalog(_: Keeper, master: TheMaster, note: TheNote) -> Queued:
 
 
 def _queue(master: TheMaster, note: TheNote, kind: JobKind, work: SiteWork) -> Queued:
+    if work.unit is not None:
+        storage_units.named(master, work.unit)
     job = running.enqueue(master, running.site_job(kind, work))
     note.details["job"] = job
     return Queued(job=job)

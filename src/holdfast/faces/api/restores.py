@@ -102,6 +102,6 @@ def restore_image(
         strip_components=body.strip_components,
         verify=body.verify,
     )
-    job = running.enqueue(master, running.restore_job(master.catalog.image(found), work))
+    job = running.enqueue(master, running.restore_job(master, master.catalog.image(found), work))
     note.details["job"] = job
     return Restore(job=job)

@@ -75,6 +75,7 @@ def rebuild(as_json: bool) -> int:
                 "rows": result.rows,
                 "dropped": result.dropped,
                 "failed": dict(result.failed),
+                "unreached": dict(result.unreached),
                 "set_aside": str(aside) if aside else None,
             }
         )
@@ -89,9 +90,11 @@ def rebuild(as_json: bool) -> int:
         )
         for image, reason in result.failed.items():
             screen.warn(f"image {image} could not be read: {reason}")
+        for unit, reason in result.unreached.items():
+            screen.warn(f"storage unit '{unit}' was not looked at: {reason}")
     if aside is not None:
         screen.warn(
             f"the damaged catalog is kept in {aside}; policies, users, holds and locks were in it "
             "as well: see 'holdfast recover --help'"
         )
-    return EXIT_FAILED if result.failed else EXIT_OK
+    return EXIT_FAILED if result.failed or result.unreached else EXIT_OK

@@ -36,7 +36,8 @@ def diff(old: str, new: str, as_json: bool) -> int:
     counts = dict.fromkeys(SIGNS, 0)
     with opening.open_site() as site:
         first, second = site.resolve(old), site.resolve(new)
-        for path, change, kind, size_bytes, mtime_ns in differences(site.pool, first, second):
+        pool = site.pools.holding(first, second)
+        for path, change, kind, size_bytes, mtime_ns in differences(pool, first, second):
             counts[change] += 1
             if as_json:
                 screen.json(

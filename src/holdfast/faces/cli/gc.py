@@ -20,12 +20,13 @@ if TYPE_CHECKING:
 
 @click.command(cls=Command, examples=["holdfast gc --dry-run", "holdfast gc"])
 @click.option("--dry-run", is_flag=True, help="Say what would be given back; change nothing.")
+@options.unit_option
 @options.json_flag
-def gc(dry_run: bool, as_json: bool) -> int:
+def gc(dry_run: bool, unit: str | None, as_json: bool) -> int:
     """Give back the space of expired images. Backups may run meanwhile."""
     screen = Screen(as_json=as_json)
     with opening.open_site() as site:
-        pool = site.pool
+        pool = options.pool_of(site, unit)
         with reporting(screen, "gc") as (_, report):
             result = run_garbage_collection(pool, site.clock, dry_run=dry_run, report=report)
     _tell(screen, result)

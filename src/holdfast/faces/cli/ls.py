@@ -39,7 +39,7 @@ def ls(place: str, long: bool, recursive: bool, as_json: bool) -> int:
     wanted = parse_image_path(place)
     with opening.open_site() as site:
         image = site.resolve(wanted.image)
-        for path, entry in walk(site.pool, image, wanted.path, recursive=recursive):
+        for path, entry in walk(site.pools.holding(image), image, wanted.path, recursive=recursive):
             _tell(screen, path, entry, long=long)
     return EXIT_OK
 

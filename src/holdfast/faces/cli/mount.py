@@ -38,7 +38,7 @@ def mount(image: str, directory: str, allow_other: bool, as_json: bool) -> int:
         chosen = site.resolve(image)
         os.stat(at)
         require_empty(os.fsencode(at))
-        mounted = site.pool.mount(chosen, at, allow_other)
+        mounted = site.pools.holding(chosen).mount(chosen, at, allow_other)
         try:
             if as_json:
                 screen.json({"image": chosen, "mounted_at": at})

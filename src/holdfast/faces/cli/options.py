@@ -13,6 +13,7 @@ import click
 from holdfast.faces.cli.progress import counting
 
 if TYPE_CHECKING:
+    from holdfast.engine import Pool
     from holdfast.faces.cli.screen import Screen
     from holdfast.site.site import Site
 
@@ -34,6 +35,17 @@ url_option = click.option(
     metavar="URL",
     help="Where the site is served, if not on this machine; HOLDFAST_TOKEN says who asks.",
 )
+
+unit_option = click.option(
+    "--unit",
+    metavar="NAME",
+    help="Of this storage unit, as 'holdfast storage list' shows it; else the site's own pool.",
+)
+
+
+def pool_of(site: Site, unit: str | None) -> Pool:
+    """The pool of a storage unit; the site's own, if none is named."""
+    return site.pool if unit is None else site.pools.of(site.pools.of_unit(unit))
 
 
 def catch_up(screen: Screen, site: Site) -> None:

@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from holdfast.engine import PoolStats
+    from holdfast.site.site import Site
 
 
 @click.group(cls=Group, no_args_is_help=False)
@@ -29,23 +30,25 @@ def pool() -> None:
 
 
 @pool.command(examples=["holdfast pool stats --json"])
+@options.unit_option
 @options.json_flag
-def stats(as_json: bool) -> int:
+def stats(unit: str | None, as_json: bool) -> int:
     """Say what the pool holds and what it costs."""
     screen = Screen(as_json=as_json)
     with opening.open_site() as site:
-        _tell_stats(screen, site.pool.stats(), site.config.pool_url, site.config.pool_id)
+        _tell_stats(screen, options.pool_of(site, unit).stats(), *_place(site, unit))
     return EXIT_OK
 
 
 @pool.command(examples=["holdfast pool check --read-data"])
 @click.option("--read-data", is_flag=True, help="Also read every pack and compare every name.")
+@options.unit_option
 @options.json_flag
-def check(read_data: bool, as_json: bool) -> int:
+def check(read_data: bool, unit: str | None, as_json: bool) -> int:
     """Check packs, index and manifests against each other. Exit status 2 if anything is wrong."""
     screen = Screen(as_json=as_json)
     with opening.open_site() as site:
-        pool = site.pool
+        pool = options.pool_of(site, unit)
         started = time.monotonic()
         with reporting(screen, "check") as (_, report):
             result = run_check(pool, read_data=read_data, report=report)
@@ -55,15 +58,16 @@ def check(read_data: bool, as_json: bool) -> int:
 
 
 @pool.command(examples=["holdfast pool rebuild-index"])
+@options.unit_option
 @options.json_flag
-def rebuild_index(as_json: bool) -> int:
+def rebuild_index(unit: str | None, as_json: bool) -> int:
     """Make the index anew from the packs."""
     screen = Screen(as_json=as_json)
     with opening.open_site() as site:
-        pool = site.pool
+        pool = options.pool_of(site, unit)
         with reporting(screen, "rebuild") as (_, report):
             result = run_rebuild_index(pool, site.clock, report)
-        _tell_stats(screen, result, site.config.pool_url, site.config.pool_id)
+        _tell_stats(screen, result, *_place(site, unit))
     return EXIT_OK
 
 
@@ -74,8 +78,9 @@ def rebuild_index(as_json: bool) -> int:
 @click.option(
     "--text", metavar="F", type=options.FILE, help="Write the text to a file, not to stdout."
 )
+@options.unit_option
 @options.json_flag
-def recovery_kit(html: Path | None, text: Path | None, as_json: bool) -> int:
+def recovery_kit(html: Path | None, text: Path | None, unit: str | None, as_json: bool) -> int:
     """Write the paper that opens the pool when all else is lost.
 
     Whoever has it can read every backup: print it, lock it away, delete the file.
@@ -84,7 +89,7 @@ def recovery_kit(html: Path | None, text: Path | None, as_json: bool) -> int:
     if html is not None and html == text:
         raise UsageError("--html and --text name the same file")
     with opening.open_site() as site:
-        kit = site.recovery_kit()
+        kit = site.recovery_kit(unit)
     written = []
     for path, content in ((html, kit.html), (text, kit.text)):
         if path is not None:
@@ -99,6 +104,15 @@ def recovery_kit(html: Path | None, text: Path | None, as_json: bool) -> int:
         screen.line(kit.text.rstrip("\n"))
     screen.say("this opens every backup of the pool: keep it offline, away from this machine")
     return EXIT_OK
+
+
+def _place(site: Site, unit: str | None) -> tuple[str, str]:
+    """Where a pool is, and its id."""
+    if unit is None or site.pools.of_unit(unit) == site.pool_id:
+        return site.config.pool_url, site.config.pool_id
+    found = site.units.unit(unit)
+    where = "" if found.server is None else f" on media server '{found.server}'"
+    return f"{found.place}{where}", found.pool
 
 
 def _write_secret(path: Path, content: str) -> None:

@@ -104,7 +104,7 @@ def restore(
             strip_components=strip_components,
             verify=verify,
         )
-        pool = site.pool
+        pool = site.pools.holding(order.image)
         started = time.monotonic()
         with reporting(screen, "restore") as (meter, report):
             result = run_restore(pool, order, report)

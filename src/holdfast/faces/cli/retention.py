@@ -138,8 +138,8 @@ def apply(yes: bool, trust_clock: bool, **given: Any) -> int:
         if trust_clock:
             acts.trust_clock(site)
         kept = acts.apply(site, leaving, gone)
-    for image in kept:
-        screen.warn(f"image {image} was held or locked meanwhile, and stays")
+    for image, why in kept.items():
+        screen.warn(f"image {image} stays: {why}")
     count = len(leaving) - len(kept)
     if count:
         screen.say(f"images let go: {format_count(count)}; 'holdfast gc' gives the space back")

@@ -26,13 +26,16 @@ if TYPE_CHECKING:
 )
 @click.argument("images", metavar="[IMAGE]...", nargs=-1)
 @click.option("--read-data", is_flag=True, help="Also read every chunk and compare its name.")
+@options.unit_option
 @options.json_flag
-def verify(images: tuple[str, ...], read_data: bool, as_json: bool) -> int:
+def verify(images: tuple[str, ...], read_data: bool, unit: str | None, as_json: bool) -> int:
     """Follow images down to their last chunk. Exit status 2 if anything is wrong."""
     screen = Screen(as_json=as_json)
     with opening.open_site() as site:
         chosen = [site.resolve(text) for text in images] if images else None
-        pool = site.pool
+        pool = options.pool_of(site, unit)
+        if unit is None and chosen:
+            pool = site.pools.holding(*chosen)
         started = time.monotonic()
         with reporting(screen, "verify") as (_, report):
             result = run_verify(pool, chosen, read_data=read_data, report=report)

@@ -44,7 +44,7 @@ from holdfast.wire.messages import (
 from holdfast.wire.sessions import Closed, Offer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
 
     from holdfast.base.ids import ClientName
     from holdfast.site.machines.sessions import Session
@@ -81,6 +81,8 @@ class Machines:
         hear: Takes what they say of jobs; None while this master does not give out work.
         transfer_for: Makes the transfer part of an offer: where the data of a job goes, and the
             token for it. None while there is nobody who takes data.
+        served_pools: Ids of pools that media servers serve now.
+        pool_made: Is told of a pool that a media server has made.
         drives_version: Rises whenever other machines, or other drives of them, are known.
         committed: What was committed under a job's fence, by who keeps the storage.
         answers: What machines may ask, by its kind.
@@ -105,6 +107,8 @@ class Machines:
         self.hear: Hear | None = None
         self.transfer_for: TransferFor | None = None
         self.committed: Committed = _nothing_committed
+        self.served_pools: Callable[[], Collection[str]] = frozenset
+        self.pool_made: Callable[[ClientName, str], None] = _nothing_made
         self.drives_version = 0
         self.answers: dict[str, Callable[[Session, dict[str, Any]], dict[str, Any]]] = {
             "transfer": self._fresh_transfer
@@ -363,6 +367,10 @@ class Machines:
 
 
 _OF_CLIENTS = frozenset({JobKind.BACKUP, JobKind.RESTORE})
+
+
+def _nothing_made(_server: ClientName, _pool: str) -> None:
+    return None
 
 
 def _nothing_committed(_job_id: int, _fence: int) -> ImageNote | None:

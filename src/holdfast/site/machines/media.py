@@ -1,4 +1,4 @@
-"""Media servers of a site: which are there, whose data each takes, what if one is gone.
+"""Media servers of a site: which are there, which pools each has, whose data each takes.
 
 Must not move data. Invariants: data of a job goes to one media server under one fence; what a media
 server says was committed is looked up in the pool before it counts; jobs whose media server is
@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+from base64 import b64encode
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Any, Final
 
@@ -19,7 +20,7 @@ from holdfast.wire.identity import MachineRole
 from holdfast.wire.messages import WorkEnded, WorkError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection, Sequence
 
     from holdfast.base.ids import ClientName
     from holdfast.site.machines.machines import Machines
@@ -46,6 +47,7 @@ class MediaServer:
         name: Of the machine.
         session: The one that it holds, or held last.
         urls: Where it takes data.
+        pools: Ids of the pools that it has.
         jobs: Whose data it takes now.
         gone_since_s: Since when it holds no session; None while it does.
     """
@@ -53,6 +55,7 @@ class MediaServer:
     name: ClientName
     session: Session
     urls: tuple[str, ...]
+    pools: frozenset[str]
     jobs: set[Job] = field(default_factory=set)
     gone_since_s: float | None = None
 
@@ -73,6 +76,7 @@ class MediaServers:
         may_commit: Callable[[int, int], bool],
         committed: Callable[[int, int, str], None],
         now_s: Callable[[], float],
+        token_key: bytes,
     ) -> None:
         """Nobody is there.
 
@@ -81,7 +85,9 @@ class MediaServers:
             may_commit: Whether a job is at work under a fence.
             committed: Takes what was committed: job, fence, image; raises if that is not so.
             now_s: A clock that only goes forward, in seconds.
+            token_key: By which media servers know the master's tokens, 32 bytes.
         """
+        self._token_key = token_key
         self._machines = machines
         self._may_commit = may_commit
         self._committed = committed
@@ -94,14 +100,30 @@ class MediaServers:
         machines.answers["may-commit"] = self._ask_may_commit
         machines.answers["committed"] = self._take_committed
 
-    def choose(self, job: Job) -> MediaServer | None:
-        """The one that is least busy, for the data of a job; None if none is there.
+    @property
+    def pools(self) -> frozenset[str]:
+        """Ids of the pools that those who are there have."""
+        with self._lock:
+            there = [one for one in self._there.values() if self._is_there(one)]
+            return frozenset().union(*(one.pools for one in there))
+
+    def made(self, server: ClientName, pool: str) -> None:
+        """A media server has made a pool, and has it open."""
+        with self._lock:
+            found = self._there.get(server)
+            if found is not None:
+                found.pools |= {pool}
+        self._machines.master.news()
+
+    def choose(self, job: Job, pool: str) -> MediaServer | None:
+        """Of those that have a pool the one that is least busy, for a job; None if none is there.
 
         Asked again, it tells the same for as long as that one is there.
         """
         with self._lock:
             # As of now: one that left a moment ago would keep the job waiting for nobody.
-            there = [one for one in self._there.values() if self._is_there(one)]
+            all_ = self._there.values()
+            there = [one for one in all_ if pool in one.pools and self._is_there(one)]
             for one in there:
                 if job in one.jobs:
                     return one
@@ -198,11 +220,12 @@ class MediaServers:
     def _serve_data(self, session: Session, order: dict[str, Any]) -> dict[str, Any]:
         _require_media(session)
         given = Reader(order, "what a media server says of itself")
-        urls, pool = given.texts("urls"), given.text("pool")
+        urls, pool = given.texts("urls"), given.maybe_text("pool")
+        keys = self._keys(session.peer.name, given.texts("own"))
         if not 0 < len(urls) <= MOST_URLS or not all(one.startswith("https://") for one in urls):
             raise Invalid(f"a media server has 1 to {MOST_URLS} URLs, https://address:port")
         ours = self._machines.master.site.pool_id
-        if pool != ours:
+        if pool is not None and pool != ours:
             raise Invalid(
                 f"media server '{session.peer.name}' has pool {pool}, this site {ours}",
                 "there: holdfast init --existing --pool URL --recovery-kit F",
@@ -212,9 +235,35 @@ class MediaServers:
         with self._lock:
             before = self._there.get(name)
             jobs = set() if before is None else before.jobs
-            self._there[name] = MediaServer(name, session, tuple(urls), jobs)
+            pools = keys.keys() & set(given.texts("open"))
+            if pool is not None:
+                pools.add(pool)
+            self._there[name] = MediaServer(name, session, tuple(urls), frozenset(pools), jobs)
+        self._reached(name, urls)
         _LOG.info("media server '%s' takes data at %s", name, ", ".join(urls))
-        return {"refused": sorted(refused)}
+        return {
+            "refused": sorted(refused),
+            "token_key": b64encode(self._token_key).decode(),
+            "keys": {one: b64encode(key).decode() for one, key in keys.items()},
+        }
+
+    def _reached(self, server: ClientName, urls: Sequence[str]) -> None:
+        """Have its pools be looked for where it is now."""
+        master = self._machines.master
+        for unit in master.units.units():
+            if unit.server == server and master.units.urls(unit.name) != tuple(urls):
+                master.site.pools.forget(unit.pool)
+        master.units.reached(server, urls)
+        master.news()
+
+    def _keys(self, server: ClientName, said: Collection[str]) -> dict[str, bytes]:
+        """The keys of the pools that a media server says it has, as far as they are its own."""
+        master = self._machines.master
+        theirs = {one.pool for one in master.units.units() if one.server == server}
+        for one in set(said) - theirs:
+            _LOG.warning("media server '%s' has pool %s, which is not its own", server, one[:32])
+        key = master.site.pool_key()
+        return {one: master.units.key(one, key) for one in sorted(theirs.intersection(said))}
 
     def _ask_may_commit(self, session: Session, order: dict[str, Any]) -> dict[str, Any]:
         _require_media(session)

@@ -1,4 +1,4 @@
-"""The storage of a served site, for its machines: where their data goes, and who may bring it.
+"""The storage units of a served site, for its machines: where data goes, and who may bring it.
 
 Must not speak HTTP: see `movers.transfer`. Invariants: a token lets one machine move the data of
 one job that the master gave it, and no more; an image that a machine's data became is known to the
@@ -13,8 +13,15 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.base import labels
-from holdfast.base.errors import HoldfastError, Invalid, JobMissing, NotAPool
-from holdfast.base.ids import ImageId, JobId, SourceName
+from holdfast.base.errors import (
+    HoldfastError,
+    ImageMissing,
+    Invalid,
+    JobMissing,
+    NotAPool,
+    Unreachable,
+)
+from holdfast.base.ids import ImageId, JobId, PoolId, SourceName
 from holdfast.control.access import Entry, Outcome, Strangers
 from holdfast.control.jobs import JobState
 from holdfast.movers.agent import note_of
@@ -54,7 +61,7 @@ _LOG = logging.getLogger("holdfast.machines")
 
 
 class Storage:
-    """The pool of a served site, as its machines may use it. Thread-safe."""
+    """The pools of a served site, as its machines may use them. Thread-safe."""
 
     def __init__(
         self, machines: Machines, now_s: Callable[[], float], committed: Callable[[], None]
@@ -73,14 +80,20 @@ class Storage:
         self._key = signing_key(self._master.site.pool_key())
         self._strangers = Strangers()
         self._lock = threading.Lock()
-        self._pool_lock = threading.Lock()
         self._notes: OrderedDict[tuple[int, int], ImageNote] = OrderedDict()
         self.media = MediaServers(
-            machines, may_commit=self.may_commit, committed=self._heard_of, now_s=now_s
+            machines,
+            may_commit=self.may_commit,
+            committed=self._heard_of,
+            now_s=now_s,
+            token_key=self._key.public_key().public_bytes_raw(),
         )
         machines.transfer_for = self.transfer_for
         machines.committed = self.committed
+        machines.served_pools = lambda: self.media.pools
+        machines.pool_made = self.media.made
         machines.chores.append(self.media.look_after)
+        machines.chores.append(self._renew)
         Bandwidth(machines)
 
     # -- for the door -----------------------------------------------------------------------
@@ -92,7 +105,7 @@ class Storage:
             TransferHost(
                 key=self._key.public_key(),
                 peer_name=lambda request: peer_of(request, (MachineRole.AGENT,)).name,
-                pool=self._pool,
+                pool=self._near,
                 may_commit=self.may_commit,
                 committed=self._committed,
                 refused=self._refused,
@@ -104,9 +117,11 @@ class Storage:
     def transfer_for(self, client: ClientName, offer: WorkOffer) -> dict[str, Any] | None:
         """The transfer part of an offer; None for work that moves no data of a client."""
         work = offer.work
-        pool = self._master.site.pool_id
         expires_s = self._master.clock.now_ns() // 10**9 + TOKEN_S
         if isinstance(work, BackupWork):
+            pool = self._pool_of(offer.job_id)
+            if self._master.units.units():
+                self._master.site.pools.prepare(pool, SourceName(work.source))
             grant = TransferGrant(
                 job=offer.job_id,
                 fence=offer.fence,
@@ -116,9 +131,10 @@ class Storage:
                 verbs=frozenset({BACKUP}),
                 expires_s=expires_s,
                 labels=work.labels,
-                parent=self._parent(work),
+                parent=self._parent(work, pool),
             )
         elif isinstance(work, RestoreWork):
+            pool = self._pool_with(ImageId(work.image))
             grant = TransferGrant(
                 job=offer.job_id,
                 fence=offer.fence,
@@ -131,7 +147,13 @@ class Storage:
             )
         else:
             return None
-        server = self.media.choose((offer.job_id, offer.fence))
+        server = self.media.choose((offer.job_id, offer.fence), pool)
+        if server is None and not self._is_near(pool):
+            unit = self._master.units.of_pool(pool)
+            raise Unreachable(
+                f"media server '{unit.server}', which owns storage unit '{unit.name}', is not "
+                "connected, or does not have it open"
+            )
         urls = [MASTER_ITSELF] if server is None else list(server.urls)
         return {"urls": urls, "pool": pool, "token": sign(grant, self._key)}
 
@@ -146,7 +168,14 @@ class Storage:
         found = self._master.catalog.of_jobs({label})
         if label not in found:
             return None
-        return note_of(self._pool(self._master.site.pool_id).image(found[label]))
+        image = found[label]
+        return note_of(self._master.site.pools.holding(image).image(image))
+
+    def _renew(self) -> None:
+        try:
+            self._master.site.owned_pools.renew()
+        except HoldfastError as error:
+            _LOG.error("the certificate for media servers is not renewed: %s", error.message)
 
     # -- for the data path ------------------------------------------------------------------
 
@@ -158,26 +187,44 @@ class Storage:
             return False
         return job.fence == fence and job.state in _AT_WORK
 
-    def _pool(self, pool_id: str) -> Pool:
-        site = self._master.site
-        if pool_id != site.pool_id:
-            raise NotAPool(f"pool {pool_id} is not the one of this site")
-        # opened once, whoever comes first
-        with self._pool_lock:
-            return site.pool
+    def _near(self, pool_id: str) -> Pool:
+        """A pool that this process reaches by itself."""
+        if not self._is_near(pool_id):
+            raise NotAPool(f"pool {pool_id} is a media server's own")
+        return self._master.site.pools.of(pool_id)
+
+    def _is_near(self, pool_id: str) -> bool:
+        master = self._master
+        return pool_id == master.site.pool_id or master.units.of_pool(pool_id).server is None
+
+    def _pool_of(self, job_id: int) -> PoolId:
+        """Where a job backs up to."""
+        unit = self._master.jobs.job(JobId(job_id)).storage_unit
+        return self._master.site.pools.of_unit(unit)
+
+    def _pool_with(self, image: ImageId) -> PoolId:
+        """A pool from which an image can be had now, if there is one."""
+        found = self._master.site.pools.with_copy(image)
+        served = self.media.pools
+        now = (one for one in found if one in served or self._is_near(one))
+        chosen = next(now, next(iter(found), None))
+        if chosen is None:
+            raise ImageMissing(f"no pool of this site has image {image} any more")
+        return chosen
 
     def _committed(self, grant: TransferGrant, image: Image) -> None:
-        self._note((grant.job, grant.fence), image)
+        self._note((grant.job, grant.fence), image, PoolId(grant.pool))
 
     def _heard_of(self, job_id: int, fence: int, image_id: str) -> None:
         """A media server says that an image is there: so the pool has to say, too."""
-        image = self._pool(self._master.site.pool_id).image(image_id)
+        pool = self._pool_of(job_id)
+        image = self._master.site.pools.of(pool).image(image_id)
         if image.labels.get(labels.JOB) != self._label(job_id, fence):
             raise Invalid(f"image {image_id} is not what job {job_id} made")
-        self._note((job_id, fence), image)
+        self._note((job_id, fence), image, pool)
 
-    def _note(self, job: tuple[int, int], image: Image) -> None:
-        self._master.catalog.record_image(image, self._master.site.pool_id)
+    def _note(self, job: tuple[int, int], image: Image, pool: PoolId) -> None:
+        self._master.catalog.record_image(image, pool)
         with self._lock:
             self._notes[job] = note_of(image)
             while len(self._notes) > _REMEMBERED:
@@ -200,8 +247,14 @@ class Storage:
         except HoldfastError as error:
             _LOG.error("a refusal could not be noted: %s", error.message)
 
-    def _parent(self, work: BackupWork) -> str | None:
-        if work.parent is not None or work.read_all:
-            return work.parent
+    def _parent(self, work: BackupWork, pool: PoolId) -> str | None:
+        """The image to compare with, of those that are where this one goes."""
+        if work.read_all:
+            return None
+        catalog = self._master.catalog
+        if work.parent is not None:
+            there = {one.pool for one in catalog.copies(ImageId(work.parent))}
+            if pool in there:
+                return work.parent
         source = SourceName(work.source)
-        return self._master.catalog.newest_of([source]).get(source)
+        return catalog.newest_of([source], pool).get(source)

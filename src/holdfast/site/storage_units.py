@@ -1,0 +1,222 @@
+"""Storage units of a site: made, told about, and let go.
+
+Must not move data. Invariants: a pool is there before the site knows it as a unit, with the key
+that the site has for it; a unit that holds an image, or that a policy names, is not let go.
+"""
+
+from __future__ import annotations
+
+from base64 import b64encode
+from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING, Final
+
+from holdfast.base.errors import AlreadyExists, Invalid, Unreachable, WrongState
+from holdfast.base.ids import ClientName, PoolId, pool_id
+from holdfast.control.jobs import JobState, Wanted
+from holdfast.control.policies import DEFAULT_STORAGE_UNIT
+from holdfast.control.storage import StorageUnit, unit_name
+from holdfast.site import places
+from holdfast.vault import PoolKey, create_pool, new_pool_key
+from holdfast.wire.fields import Reader
+from holdfast.wire.identity import MachineRole
+
+if TYPE_CHECKING:
+    from holdfast.site.master import Master
+
+MAKE_S: Final = 60.0
+"""So long a media server may take to make a pool."""
+
+_UNENDED = (JobState.QUEUED, JobState.ACTIVE, JobState.ENDING)
+
+
+@dataclass(frozen=True, slots=True)
+class UnitFacts:
+    """A storage unit, as people want to see it.
+
+    Attributes:
+        unit: It.
+        images: How many images have a copy there, as far as the catalog knows.
+        reachable: Whether its media server serves it now; None if it needs none.
+    """
+
+    unit: StorageUnit
+    images: int
+    reachable: bool | None
+
+
+def own_unit(master: Master) -> StorageUnit:
+    """The site's own pool as a unit."""
+    config = master.site.config
+    return StorageUnit(
+        DEFAULT_STORAGE_UNIT,
+        master.site.pool_id,
+        places.without_secrets(config.pool_url),
+        None,
+        master.unit_slots()[DEFAULT_STORAGE_UNIT],
+        None,
+    )
+
+
+def overview(master: Master) -> list[UnitFacts]:
+    """All units, the site's own pool first."""
+    served = frozenset() if master.spoken_to is None else master.spoken_to.served_pools()
+    found = [own_unit(master), *master.units.units()]
+    return [
+        UnitFacts(
+            replace(one, place=places.without_secrets(one.place)),
+            master.catalog.count_copies(one.pool),
+            None if one.server is None else one.pool in served,
+        )
+        for one in found
+    ]
+
+
+def create_shared(master: Master, name: str, place: str, slots: int) -> StorageUnit:
+    """Make a pool that master and media servers reach, and the unit that it is.
+
+    Args:
+        master: Whose.
+        name: Of the unit.
+        place: A directory or URL.
+        slots: How many jobs it takes at once.
+
+    Raises:
+        AlreadyExists: There is a unit of this name.
+        PoolExists: There is a pool.
+        Invalid: The place can't be understood, or holds other files.
+        StorageError: It can't be written.
+    """
+    _require_new(master, name)
+    where = places.pool_place(place)
+    places.require_room_for_pool(where)
+    key, site = new_pool_key(), master.site
+    pool = create_pool(where, secret=PoolKey(key), clock=site.clock, naming=site.pool.naming)
+    return _take_in(master, name, pool_id(pool.id), where, None, slots, key)
+
+
+def create_owned(
+    master: Master, name: str, server: ClientName, path: str, slots: int
+) -> StorageUnit:
+    """Have a media server make a pool on a disk of its own.
+
+    Args:
+        master: Whose; served, as machines are spoken to by that process alone.
+        name: Of the unit.
+        server: The media server.
+        path: An absolute directory there, empty or missing.
+        slots: How many jobs it takes at once.
+
+    Raises:
+        AlreadyExists: There is a unit of this name.
+        NotFound: There is no such media server.
+        Unreachable: It is not connected, or the site is not served.
+        HoldfastError: It can't make the pool.
+    """
+    _require_new(master, name)
+    machine = master.machines.machine(server)
+    if machine.role is not MachineRole.MEDIA:
+        raise Invalid(
+            f"machine '{server}' is no media server",
+            "have it join as one: holdfast enroll … --role media",
+        )
+    if master.spoken_to is None:
+        raise Unreachable("this site speaks to no machines now", "serve it: holdfast serve")
+    key = new_pool_key()
+    order = {
+        "ask": "make-pool",
+        "path": path,
+        "key": b64encode(key).decode(),
+        "naming": b64encode(master.site.pool.naming).decode(),
+    }
+    said = master.spoken_to.sessions.ask(machine.name, order, MAKE_S)
+    pool = PoolId(Reader(said, f"what '{server}' says").text("pool"))
+    made = _take_in(master, name, pool, path, machine.name, slots, key)
+    master.spoken_to.pool_made(machine.name, pool)
+    return made
+
+
+def set_slots(master: Master, name: str, slots: int) -> StorageUnit:
+    """Have a unit take another number of jobs at once.
+
+    Raises:
+        NotFound: There is none of this name.
+        Invalid: There can't be so many.
+        WrongState: It is the site's own pool.
+    """
+    if name == DEFAULT_STORAGE_UNIT:
+        raise WrongState(
+            "how many jobs the site's own pool takes is a setting", "set jobs.slots of the site"
+        )
+    changed = master.units.set_slots(name, slots)
+    master.news()
+    return changed
+
+
+def remove(master: Master, name: str) -> None:
+    """Let the site forget a unit that is not needed. Its pool stays where it is.
+
+    Raises:
+        NotFound: There is none of this name.
+        WrongState: Images are there, or somebody names it.
+    """
+    if name == DEFAULT_STORAGE_UNIT:
+        raise WrongState("the site's own pool can't be removed")
+    unit = master.units.unit(name)
+    images = master.catalog.count_copies(unit.pool)
+    if images:
+        raise WrongState(
+            f"storage unit '{name}' holds copies of {images} images",
+            "let them go first: 'holdfast expire'",
+        )
+    policies = [
+        stored.policy.name
+        for stored in master.policies.snapshot().policies.values()
+        if stored.policy.storage_unit == name
+    ]
+    if policies:
+        raise WrongState(
+            f"storage unit '{name}' is where {len(policies)} policies back up to, such as "
+            f"'{min(policies)}'",
+            "have them name another one first",
+        )
+    for job in master.jobs.each(Wanted(states=_UNENDED)):
+        if job.storage_unit == name:
+            raise WrongState(
+                f"job {job.id} is to use storage unit '{name}'", "wait for it, or cancel it"
+            )
+    master.units.remove(name)
+    master.news()
+
+
+def _require_new(master: Master, name: str) -> None:
+    if name in master.unit_slots():
+        raise AlreadyExists(
+            f"there is a storage unit '{name}' already", "'holdfast storage list' shows them"
+        )
+    unit_name(name)
+
+
+def _take_in(
+    master: Master,
+    name: str,
+    pool: PoolId,
+    place: str,
+    server: ClientName | None,
+    slots: int,
+    key: bytes,
+) -> StorageUnit:
+    unit = StorageUnit(name, pool, place, server, slots, master.clock.now())
+    master.units.add(unit, key, master.site.pool_key())
+    master.news()
+    return unit
+
+
+def named(master: Master, name: str | None) -> StorageUnit:
+    """A unit by its name; None is the site's own.
+
+    Raises:
+        NotFound: There is none of this name.
+    """
+    if name is None or name == DEFAULT_STORAGE_UNIT:
+        return own_unit(master)
+    return master.units.unit(name)
