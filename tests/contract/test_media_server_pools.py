@@ -16,6 +16,7 @@ import pytest
 from holdfast.base.clock import SystemClock
 from holdfast.base.errors import (
     Busy,
+    Cancelled,
     HoldfastError,
     InputOutput,
     Invalid,
@@ -378,6 +379,31 @@ def test_long_work_is_asked_for_once_and_keeps_no_other_answer_waiting(
         assert len(begun) == 1
         master.ask(ask="check", pool=pool)
         assert len(begun) == 2
+
+
+def test_work_that_nobody_wants_any_more_ends(
+    master: Master, home: MachineHome, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    begun = threading.Event()
+
+    def endless(_: Any, report: Any, **__: Any) -> list[Any]:
+        while True:
+            begun.set()
+            report(None)
+            time.sleep(0.01)
+
+    monkeypatch.setattr("holdfast.site.pool_care.check", endless)
+    with serving(master, home):
+        pool = master.make(tmp_path / "disk")
+        order = {"ask": "check", "pool": pool, "work": "w1"}
+        assert master.ask(**order, wait_s=0.01)["running"]
+        assert begun.wait(30)
+        assert master.ask(ask="stop-work", work="w1") == {"answer": "stop-work"}
+        with pytest.raises(Cancelled, match="nobody wants it"):
+            master.ask(**order)
+        assert master.ask(ask="stop-work", work="never") == {"answer": "stop-work"}
+        # One that is at work when the media server ends is given up with it.
+        assert master.ask(**{**order, "work": "w2"}, wait_s=0.01)["running"]
 
 
 def test_a_media_server_that_is_killed_in_the_middle_costs_the_master_time_alone(

@@ -313,7 +313,7 @@ def test_an_object_is_read_in_many_parts_of_one_version(
             for version in versions:
                 store.put("jobs/one", version)
                 # Whoever reads gets through now and then.
-                done.wait(0.02)
+                done.wait(0.1)
 
     thread = threading.Thread(target=change)
     thread.start()

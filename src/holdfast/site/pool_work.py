@@ -40,6 +40,7 @@ class _Work:
     def __init__(self, pool: str, verb: str) -> None:
         self.pool = pool
         self.verb = verb
+        self.unwanted = False
         self.result: Future[list[WorkEvent]] = Future()
         self.ended_s: float | None = None
 
@@ -70,7 +71,7 @@ class PoolWork:
     @property
     def answers(self) -> Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]]:
         """What a master can ask for, by its word."""
-        return dict.fromkeys(_VERBS, self.do)
+        return {**dict.fromkeys(_VERBS, self.do), "stop-work": self.stop_one}
 
     def do(self, order: dict[str, Any]) -> dict[str, Any]:
         """Do it, or wait for what does it already; say that it goes on where that takes long.
@@ -94,6 +95,15 @@ class PoolWork:
         except NotYet:
             return {"answer": verb, "running": True}
         return {"answer": verb, "events": [event_to_json(one) for one in events[:MAX_EVENTS]]}
+
+    def stop_one(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Give up the work of a name, if there is one."""
+        name = Reader(order, "an order for a pool").text("work")
+        with self._lock:
+            known = self._works.get(name)
+        if known is not None:
+            known.unwanted = True
+        return {"answer": "stop-work"}
 
     def stop(self) -> None:
         """Give up what is at work, and take on nothing more."""
@@ -143,12 +153,18 @@ class PoolWork:
         with self._lock:
             work.ended_s = self._now_s()
 
-    def _go_on(self, _: Counters | None) -> None:
+    def _go_on(self, work: _Work) -> None:
         if self._over:
             raise Cancelled("the media server ends")
+        if work.unwanted:
+            raise Cancelled("nobody wants it any more")
 
     def _events(self, work: _Work, given: Reader) -> list[WorkEvent]:
-        pool, report = self._pool(work.pool), self._go_on
+        pool = self._pool(work.pool)
+
+        def report(_: Counters | None) -> None:
+            self._go_on(work)
+
         match work.verb:
             case "collect-garbage":
                 dry_run = given.flag("dry_run")
