@@ -11,6 +11,9 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import NameOID
 
+from holdfast.base.ids import ClientName
+from holdfast.wire.identity import MachineRole, Peer
+
 if TYPE_CHECKING:
     from pathlib import Path
 
@@ -38,10 +41,10 @@ class Machines:
         self._issue("media-server", "holdfast://test/media/server")
         return server_context(self._directory)
 
-    def client(self, name: str) -> ssl.SSLContext:
-        """For an agent of this name."""
-        self._issue(f"agent-{name}", f"holdfast://test/agent/{name}")
-        return client_context(self._directory, name)
+    def client(self, name: str, role: str = "agent") -> ssl.SSLContext:
+        """For a machine of this name and role."""
+        self._issue(f"{role}-{name}", f"holdfast://test/{role}/{name}")
+        return client_context(self._directory, name, role)
 
     def _issue(self, file: str, said: str) -> None:
         place = self._directory / f"{file}.pem"
@@ -82,11 +85,11 @@ def server_context(directory: Path) -> ssl.SSLContext:
     return _loaded(context, directory, "media-server")
 
 
-def client_context(directory: Path, name: str) -> ssl.SSLContext:
+def client_context(directory: Path, name: str, role: str = "agent") -> ssl.SSLContext:
     """What `Machines.client` made in a directory, also for another process."""
     context = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
     context.check_hostname = False
-    return _loaded(context, directory, f"agent-{name}")
+    return _loaded(context, directory, f"{role}-{name}")
 
 
 def _loaded(context: ssl.SSLContext, directory: Path, file: str) -> ssl.SSLContext:
@@ -96,11 +99,19 @@ def _loaded(context: ssl.SSLContext, directory: Path, file: str) -> ssl.SSLConte
     return context
 
 
-def peer_name(request: web.Request) -> str:
-    """The name in the certificate that a request came with."""
+def peer(request: web.Request) -> Peer:
+    """Who the certificate that a request came with is of."""
     assert request.transport is not None
     der = request.transport.get_extra_info("ssl_object").getpeercert(binary_form=True)
     certificate = x509.load_der_x509_certificate(der)
     names = certificate.extensions.get_extension_for_class(x509.SubjectAlternativeName).value
     [uri] = names.get_values_for_type(x509.UniformResourceIdentifier)
-    return uri.rpartition("/")[2]
+    _, _, site, role, name = uri.split("/")
+    return Peer(
+        site_id=site,
+        role=MachineRole(role),
+        name=ClientName(name),
+        serial="00",
+        fingerprint="00",
+        expires_ns=0,
+    )

@@ -50,5 +50,5 @@ class RealMachines:
     def server(self) -> ssl.SSLContext:
         return server_context(self.identity(self.role, "server"), require_client=True)
 
-    def client(self, name: str) -> ssl.SSLContext:
-        return client_context(self.identity(MachineRole.AGENT, name))
+    def client(self, name: str, role: str = "agent") -> ssl.SSLContext:
+        return client_context(self.identity(MachineRole(role), name))

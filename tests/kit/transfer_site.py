@@ -20,7 +20,7 @@ from holdfast.movers.transfer.ports import TransferHost, TransferLimits
 from holdfast.movers.transfer.server import RUNNER_OPTIONS, add_routes
 from holdfast.wire.silent_connections import SilentConnections
 from holdfast.wire.transfer_tokens import TransferGrant, sign
-from tests.kit.machine_identities import Machines, peer_name
+from tests.kit.machine_identities import Machines, peer
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -75,9 +75,9 @@ class TransferSite:
     def token(self, client: str = "alpha", **changes: Any) -> str:
         return sign(self.grant(client, **changes), self.key)
 
-    def peer(self, name: str = "alpha") -> RawPeer:
+    def peer(self, name: str = "alpha", role: str = "agent") -> RawPeer:
         """Somebody with a certificate, who says whatever a test wants."""
-        return RawPeer(self, name)
+        return RawPeer(self, name, role)
 
     def codes(self) -> list[tuple[str, str]]:
         """Who was refused, and with which code."""
@@ -90,7 +90,7 @@ class TransferSite:
     def host(self) -> TransferHost:
         return TransferHost(
             key=self.key.public_key(),
-            peer_name=peer_name,
+            peer=peer,
             pool=self._pool,
             may_commit=lambda job, fence: self.fences.get(job, fence) == fence,
             committed=self._committed,
@@ -175,9 +175,9 @@ async def end_connections(loop: asyncio.AbstractEventLoop) -> None:
 class RawPeer:
     """Plain HTTP with a valid certificate. Each request goes over a connection of its own."""
 
-    def __init__(self, site: TransferSite, name: str) -> None:
+    def __init__(self, site: TransferSite, name: str, role: str = "agent") -> None:
         self.site = site
-        self.context = site.machines.client(name)
+        self.context = site.machines.client(name, role)
         self.name = name
 
     def connection(self) -> http.client.HTTPSConnection:

@@ -41,11 +41,18 @@ grants = st.builds(
     client=words,
     source=words,
     pool=words,
-    verbs=st.sets(st.sampled_from(sorted(tokens.VERBS)), min_size=1).map(frozenset),
+    verbs=st.sets(st.sampled_from(["backup", "restore"]), min_size=1).map(frozenset),
     expires_s=numbers,
     images=st.frozensets(words),
     labels=st.dictionaries(st.text(max_size=9), st.text(max_size=9)),
     parent=st.none() | words,
+)
+
+
+bringing = st.builds(
+    lambda grant, image: replace(grant, verbs=frozenset({"replicate"}), images=frozenset({image})),
+    grants,
+    words,
 )
 
 
@@ -63,9 +70,41 @@ def canonical(data: Any) -> bytes:
     return json.dumps(data, sort_keys=True, separators=(",", ":")).encode()
 
 
-@given(grants)
+@given(grants | bringing)
 def test_a_token_says_what_was_granted(grant: TransferGrant) -> None:
     assert check(sign(grant, KEY), PUBLIC, 0) == grant
+
+
+@given(bringing)
+def test_a_token_to_replicate_lets_one_image_be_brought_and_none_be_read(
+    grant: TransferGrant,
+) -> None:
+    assert {grant.brought} == grant.images
+    assert not grant.readable
+
+
+@given(grants)
+def test_a_token_to_back_up_or_restore_brings_no_image_of_another_pool(
+    grant: TransferGrant,
+) -> None:
+    assert grant.brought is None
+
+
+@pytest.mark.parametrize(
+    ("verbs", "images"),
+    [
+        ({"replicate"}, set()),
+        ({"replicate"}, {"a", "b"}),
+        ({"replicate", "backup"}, {"a"}),
+        ({"replicate", "restore"}, {"a"}),
+    ],
+)
+def test_a_token_to_replicate_is_for_nothing_else(verbs: set[str], images: set[str]) -> None:
+    grant = replace(GRANT, verbs=frozenset(verbs), images=frozenset(images))
+    with pytest.raises(Invalid, match="one image"):
+        sign(grant, KEY)
+    with pytest.raises(NotAuthenticated, match="one image"):
+        check(signed(tokens._payload(grant)), PUBLIC, 0)
 
 
 @given(st.data())

@@ -157,10 +157,9 @@ class MediaServer:
             await runner.cleanup()
 
     def _host(self) -> TransferHost:
-        agents = (MachineRole.AGENT,)
         return TransferHost(
             key=self._tokens,
-            peer_name=lambda request: peer_of(request, agents).name,
+            peer=peer_of,
             pool=self._pool_of,
             may_commit=self._may_commit,
             committed=self._committed,

@@ -33,7 +33,8 @@ VERSION = 1
 
 BACKUP = "backup"
 RESTORE = "restore"
-VERBS = frozenset({BACKUP, RESTORE})
+REPLICATE = "replicate"
+VERBS = frozenset({BACKUP, RESTORE, REPLICATE})
 
 MASTER_ITSELF = "master:"
 """Among the places where a job's data goes: where the machine reached its master."""
@@ -72,10 +73,11 @@ class TransferGrant:
         client: Whose token it is: the name in the certificate of who may use it.
         source: What a backup is of; images of one name follow each other.
         pool: The pool, 32 hexadecimal digits.
-        verbs: `BACKUP`, `RESTORE`, or both.
-        images: Ids of the images that may be read.
+        verbs: `BACKUP`, `RESTORE`, or both; or `REPLICATE` alone.
+        images: Ids of the images that may be read; to replicate, the one that may be brought.
         labels: What a manifest is to say of who ordered it.
-        parent: The image to compare a backup with; it may be read, too.
+        parent: The image to compare a backup with, which may be read, too; to replicate, one that
+            both pools have.
         expires_s: When it ends, in seconds since 1970.
         nonce: Makes each token another one.
     """
@@ -91,6 +93,11 @@ class TransferGrant:
     labels: Mapping[str, str] = field(default_factory=dict)
     parent: str | None = None
     nonce: str = field(default_factory=lambda: secrets.token_hex(NONCE_BYTES))
+
+    @property
+    def brought(self) -> str | None:
+        """The image of another pool that may be brought, if that is what this is for."""
+        return next(iter(self.images)) if REPLICATE in self.verbs else None
 
     @property
     def readable(self) -> frozenset[str]:
@@ -223,15 +230,18 @@ def _grant(data: Any) -> TransferGrant:
     names = {"v", "expires"} | {one.name for one in fields(TransferGrant)} - {"expires_s"}
     if set(data) != names:
         raise Invalid("its fields are not those of version 1")
+    verbs, images = _verbs(_words(data, "verbs")), _words(data, "images")
+    if REPLICATE in verbs and (len(verbs), len(images)) != (1, 1):
+        raise Invalid("to replicate it names one image, and is for nothing else")
     return TransferGrant(
         job=_whole(data, "job"),
         fence=_whole(data, "fence"),
         client=_word(data, "client"),
         source=_word(data, "source"),
         pool=_word(data, "pool"),
-        verbs=_verbs(_words(data, "verbs")),
+        verbs=verbs,
         expires_s=_whole(data, "expires"),
-        images=_words(data, "images"),
+        images=images,
         labels=_labels(data["labels"]),
         parent=None if data["parent"] is None else _word(data, "parent"),
         nonce=_word(data, "nonce"),

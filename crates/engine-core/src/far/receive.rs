@@ -209,11 +209,13 @@ impl Reception {
     }
 
     /// Ends without an image, unless one was committed; what came stays, so that it need not come
-    /// again.
+    /// again. Tells what storing failed of, unless that was told before.
     pub fn abandon(&self) -> Result<()> {
         drop(self.to.lock().take());
+        let told = self.ended.lock().is_some();
         match self.wait() {
             Err(Error::Cancelled) => Ok(()),
+            Err(_) if told => Ok(()),
             other => other.map(drop),
         }
     }

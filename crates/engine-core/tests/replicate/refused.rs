@@ -151,6 +151,7 @@ fn an_image_that_is_not_whole_is_refused_with_what_is_missing() {
         assert_eq!(refused.code(), "invalid", "{told}");
         let named = |chunk: &&ChunkInfo| told.contains(&chunk.name.to_string());
         assert!(blocks[left_out].chunks.iter().any(|chunk| named(&chunk)), "{told}");
+        reception.abandon().unwrap();
         assert_eq!(to.images().unwrap(), []);
         held += to.index().refresh().unwrap().len();
         // What came stays, and the rest makes it whole.

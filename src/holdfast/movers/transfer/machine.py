@@ -19,6 +19,7 @@ from holdfast.base.files import mark_as_cache
 from holdfast.engine import RemotePool
 from holdfast.movers.transfer.rate import SLOWEST_BYTES_PER_S, RateLimit
 from holdfast.movers.transfer.remote_runs import TransferTarget, remote_backup, remote_restore
+from holdfast.movers.transfer.replicate_run import remote_replicate
 from holdfast.wire.identity import MachineRole, client_context, identity_of
 from holdfast.wire.transfer_tokens import MASTER_ITSELF
 
@@ -27,7 +28,8 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from holdfast.base.clock import Clock
-    from holdfast.engine import Image, RestoreResult
+    from holdfast.base.ids import ImageId
+    from holdfast.engine import Image, Pool, RestoreResult
     from holdfast.movers.agent import BackUp, Restore
     from holdfast.movers.backup_run import BackupOrder
     from holdfast.movers.drive import Reporter
@@ -76,6 +78,16 @@ class FarMovers:
             return remote_restore(self._target(transfer, token, RemotePool), order, report)
 
         return back_up, restore
+
+    def replicate(
+        self, transfer: Transfer, pool: Pool, image: ImageId, report: Reporter | None = None
+    ) -> Image:
+        """Send an image of a pool that this machine has open: see `remote_replicate`.
+
+        `transfer` is that of a job to replicate: its pool is the one that the image goes to.
+        """
+        target = self._target(transfer, TokenKeeper(transfer.token), RemotePool)
+        return remote_replicate(target, pool, image, report)
 
     def _trees(self, pool: str, source: str) -> str | None:
         if self._remembered is None:

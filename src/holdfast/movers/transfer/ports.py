@@ -17,11 +17,12 @@ if TYPE_CHECKING:
 
     from holdfast.base.clock import Clock
     from holdfast.engine import Image
+    from holdfast.wire.identity import Peer
     from holdfast.wire.transfer_tokens import TokenKey, TransferGrant
 
 
 class Receiver(Protocol):
-    """One backup being taken in. Thread-safe; every call may take long."""
+    """One backup, or image of another pool, being taken in. Thread-safe; calls may take long."""
 
     @property
     def terms(self) -> bytes:
@@ -40,6 +41,14 @@ class Receiver(Protocol):
         self, draft: bytes, *, source: str, host: str, labels: dict[str, str], finished_ns: int
     ) -> Image:
         """Make what was taken an image."""
+        ...
+
+    def vouch(self, image: str, /) -> bytes | None:
+        """The manifest of an image that is here whole, and stays so until this ends."""
+        ...
+
+    def adopt(self, manifest: bytes, *, image: str, source: str) -> Image:
+        """Make an image of another pool, of which everything is here, one of this pool, too."""
         ...
 
     def abandon(self) -> None:
@@ -114,8 +123,8 @@ class TransferHost:
 
     Attributes:
         key: With which the master's tokens are checked.
-        peer_name: The name in the certificate of who sent a request; raises if it has none that
-            counts. The one call that must not block.
+        peer: Who sent a request, by its certificate; raises if it has none that counts. The one
+            call that must not block.
         pool: The pool of an id; raises if this media server does not have it.
         may_commit: Whether this fence still has this job; asked at the beginning and right before
             the commit.
@@ -127,7 +136,7 @@ class TransferHost:
     """
 
     key: TokenKey
-    peer_name: Callable[[web.Request], str]
+    peer: Callable[[web.Request], Peer]
     pool: Callable[[str], MediaPool]
     may_commit: Callable[[int, int], bool]
     committed: Callable[[TransferGrant, Image], None]

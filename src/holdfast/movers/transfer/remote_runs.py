@@ -26,7 +26,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from holdfast.base.clock import Clock
-    from holdfast.engine import Counters, Image, RestoreResult
+    from holdfast.engine import Counters, Image, Pool, RestoreResult
     from holdfast.movers.backup_run import BackupOrder
     from holdfast.movers.drive import Drivable, Reporter
     from holdfast.movers.restore_run import RestoreOrder
@@ -39,6 +39,10 @@ DEFAULT_PORT = 443
 
 class RemotePool(Protocol):
     """The engine's view of a pool that is elsewhere."""
+
+    def replicate(self, pool: Pool, image: str, base: bytes | None, /) -> Drivable[Image]:
+        """Begin to send an image of a pool that is here."""
+        ...
 
     def backup(
         self,
@@ -132,7 +136,7 @@ def remote_backup(
     """
     require_compression(order.compression)
     started_ns = clock.now_ns()
-    with _linked(target) as link:
+    with linked(target) as link:
         opened = link.open_upload(
             read_all=order.read_all, at_work=lambda: None if report is None else report(None)
         )
@@ -149,7 +153,7 @@ def remote_backup(
             labels=dict(order.labels),
             software=f"holdfast {__version__}",
         )
-        return drive(_LinkedRun(run, link), report)
+        return drive(LinkedRun(run, link), report)
 
 
 def remote_restore(
@@ -167,7 +171,7 @@ def remote_restore(
         raise Invalid(f"can't strip {order.strip_components} components", "say 0 or more")
     if order.overwrite is None:
         require_empty(order.target)
-    with _linked(target) as link:
+    with linked(target) as link:
         run = target.remote_pool(link.terms(), link).restore(
             link.manifest(order.image),
             paths=list(order.paths),
@@ -176,32 +180,37 @@ def remote_restore(
             strip_components=order.strip_components,
             verify=order.verify,
         )
-        return drive(_LinkedRun(run, link), report)
+        return drive(LinkedRun(run, link), report)
 
 
 @dataclass(frozen=True, slots=True)
-class _LinkedRun(Generic[T]):
+class LinkedRun(Generic[T]):
     """A run whose threads may wait for the link: who stops the one stops the other."""
 
     run: Drivable[T]
     link: TransferLink
 
     def counters(self) -> Counters:
+        """See `Drivable`."""
         return self.run.counters()
 
     def cancel(self) -> None:
+        """Stop both."""
         self.run.cancel()
         self.link.cancel()
 
     def wait(self, timeout_s: float, /) -> bool:
+        """See `Drivable`."""
         return self.run.wait(timeout_s)
 
     def result(self) -> T:
+        """See `Drivable`."""
         return self.run.result()
 
 
 @contextmanager
-def _linked(target: TransferTarget) -> Iterator[TransferLink]:
+def linked(target: TransferTarget) -> Iterator[TransferLink]:
+    """A link for as long as it is needed; what was begun over it and fails is given up."""
     link = target.link()
     try:
         yield link

@@ -1,9 +1,12 @@
 """The media server's half of the data path: routes that take backups in and give chunks out.
 
+An image of another pool of the site is taken in over the same routes, and adopted as it is.
+
 Must not trust anything but the peer's certificate and the master's token, nor look into blocks:
 the engine verifies those. Invariants: nothing is done for a request before its token was found to
-be this peer's, in time, for this pool and this verb; memory for bodies is bounded, in all and for
-each client; each refusal has a stable code and is told to the host.
+be this peer's, in time, for this pool and this verb, which is one for machines of its role; memory
+for bodies is bounded, in all and for each client; each refusal has a stable code and is told to
+the host.
 """
 
 from __future__ import annotations
@@ -34,12 +37,21 @@ from holdfast.movers.transfer.answers import status_of, to_body
 from holdfast.movers.transfer.bodies import expected, length, read_body, while_alive
 from holdfast.movers.transfer.budget import ByteBudget
 from holdfast.movers.transfer.uploads import Upload, Uploads
-from holdfast.wire.transfer_tokens import BACKUP, LONGEST, TokenReader, TransferGrant
+from holdfast.wire.identity import MachineRole
+from holdfast.wire.transfer_tokens import (
+    BACKUP,
+    LONGEST,
+    REPLICATE,
+    RESTORE,
+    TokenReader,
+    TransferGrant,
+)
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
 
-    from holdfast.movers.transfer.ports import TransferHost
+    from holdfast.movers.transfer.ports import Receiver, TransferHost
+    from holdfast.wire.identity import Peer
 
     Handler = Callable[[web.Request, TransferGrant], Awaitable[web.StreamResponse]]
 
@@ -59,7 +71,15 @@ NAME_BYTES = 32
 WANTED_BYTES = 37
 """Name, u32 length, u8 kind: see docs/formats/transfer.md."""
 
+ROLES = {
+    BACKUP: frozenset({MachineRole.AGENT}),
+    RESTORE: frozenset({MachineRole.AGENT}),
+    REPLICATE: frozenset({MachineRole.MEDIA, MachineRole.MASTER}),
+}
+"""As what a machine has to be known to the site, to do what its token is for."""
+
 OPENING_BYTES = 4096
+_BRINGING = frozenset({BACKUP, REPLICATE})
 _PIECE_BYTES = 1 << 20
 _ATTEMPT = re.compile(r"[0-9A-Za-z_-]{1,64}")
 _NUMBER = re.compile(r"[0-9]{1,15}")
@@ -70,19 +90,19 @@ _LOG = logging.getLogger("holdfast.transfer")
 def add_routes(app: web.Application, host: TransferHost) -> TransferServer:
     """Serve the data path in an application; its start and clean-up are hooked in."""
     server = TransferServer(host)
-    routes: tuple[tuple[str, str, Handler, str | None], ...] = (
-        ("POST", "/uploads", server.open_upload, BACKUP),
-        ("POST", "/uploads/{upload}/missing", server.missing, BACKUP),
-        ("POST", "/uploads/{upload}/blocks", server.blocks, BACKUP),
-        ("POST", "/uploads/{upload}/commit", server.commit, BACKUP),
-        ("DELETE", "/uploads/{upload}", server.abandon, BACKUP),
+    routes: tuple[tuple[str, str, Handler, frozenset[str] | None], ...] = (
+        ("POST", "/uploads", server.open_upload, _BRINGING),
+        ("POST", "/uploads/{upload}/missing", server.missing, _BRINGING),
+        ("POST", "/uploads/{upload}/blocks", server.blocks, _BRINGING),
+        ("POST", "/uploads/{upload}/commit", server.commit, _BRINGING),
+        ("DELETE", "/uploads/{upload}", server.abandon, _BRINGING),
         ("GET", "/terms", server.terms, None),
         ("POST", "/read", server.read, None),
         ("GET", "/images/{image}", server.image, None),
     )
-    for method, path, handler, verb in routes:
+    for method, path, handler, verbs in routes:
         app.router.add_route(
-            method, PREFIX + path, server.guarded(handler, verb), expect_handler=expected
+            method, PREFIX + path, server.guarded(handler, verbs), expect_handler=expected
         )
     app.cleanup_ctx.append(server.at_work)
     return server
@@ -115,22 +135,23 @@ class TransferServer:
         self._asks.shutdown(wait=False)
 
     def guarded(
-        self, handler: Handler, verb: str | None
+        self, handler: Handler, verbs: frozenset[str] | None
     ) -> Callable[[web.Request], Awaitable[web.StreamResponse]]:
         """A handler behind the check of certificate and token, with errors as answers."""
 
         async def guard(request: web.Request) -> web.StreamResponse:
-            peer = ""
+            name = ""
             try:
-                peer = self._host.peer_name(request)
-                return await handler(request, self._grant(request, peer, verb))
+                peer = self._host.peer(request)
+                name = peer.name
+                return await handler(request, self._grant(request, peer, verbs))
             except HoldfastError as error:
-                return await self._refusal(peer, error)
+                return await self._refusal(name, error)
             except (ConnectionError, web.RequestPayloadError) as error:
                 raise ConnectionResetError("the client is gone") from error
             except Exception:  # noqa: BLE001 - it is told, as every other error is
-                _LOG.exception("%s %s of %s failed", request.method, request.path, peer)
-                return await self._refusal(peer, InternalError("the media server failed"))
+                _LOG.exception("%s %s of %s failed", request.method, request.path, name)
+                return await self._refusal(name, InternalError("the media server failed"))
 
         return guard
 
@@ -141,13 +162,18 @@ class TransferServer:
         # The master is asked, and a large pool looked through: that may take long.
         upload = await self._alive(request, self.uploads.open(grant, attempt, pool))
         parent = None
-        if grant.parent is not None and not read_all:
+        if grant.brought is not None:
+            parent = await self._alive(request, self._ask(_vouched, upload.receiver, grant))
+        elif grant.parent is not None and not read_all:
             # One that is gone costs time and no data: everything is read.
             with suppress(ImageMissing):
-                found = self._ask(pool.manifest, grant.parent)
-                parent = _base64(await self._alive(request, found))
-        terms = _base64(upload.receiver.terms)
-        return web.json_response({"upload": upload.id, "terms": terms, "parent": parent})
+                parent = await self._alive(request, self._ask(pool.manifest, grant.parent))
+        said = {
+            "upload": upload.id,
+            "terms": _base64(upload.receiver.terms),
+            "parent": None if parent is None else _base64(parent),
+        }
+        return web.json_response(said)
 
     async def missing(self, request: web.Request, grant: TransferGrant) -> web.Response:
         """Say which chunks the pool lacks."""
@@ -193,16 +219,19 @@ class TransferServer:
                     f"job {grant.job} is not at work any more under fence {grant.fence}: "
                     "it commits nothing"
                 )
-            upload.image = await self._take(
-                partial(
-                    upload.receiver.commit,
+            receiver, source = upload.receiver, grant.source
+            if grant.brought is not None:
+                commit = partial(receiver.adopt, draft, image=grant.brought, source=source)
+            else:
+                commit = partial(
+                    receiver.commit,
                     draft,
-                    source=grant.source,
+                    source=source,
                     host=grant.client,
                     labels=dict(grant.labels),
                     finished_ns=self._host.clock.now_ns(),
                 )
-            )
+            upload.image = await self._take(commit)
         manifest: bytes = await self._ask(upload.pool.manifest, upload.image.id)
         await self._ask(self._host.committed, grant, upload.image)
         return manifest
@@ -255,19 +284,27 @@ class TransferServer:
         await answer.write_eof()
         return answer
 
-    def _grant(self, request: web.Request, peer: str, verb: str | None) -> TransferGrant:
+    def _grant(
+        self, request: web.Request, peer: Peer, verbs: frozenset[str] | None
+    ) -> TransferGrant:
         scheme, _, text = request.headers.get("Authorization", "").partition(" ")
         if scheme != "Bearer" or not text:
             raise NotAuthenticated("the request has no transfer token")
         grant = self._tokens.check(text, self._host.clock.now_ns() / 1e9)
-        if grant.client != peer:
+        if grant.client != peer.name:
             raise Forbidden(
-                f"the transfer token is client '{grant.client}''s, and '{peer}' came with it"
+                f"the transfer token is client '{grant.client}''s, and '{peer.name}' came with it"
             )
-        if verb is not None and verb not in grant.verbs:
+        allowed = ", ".join(sorted(grant.verbs))
+        if not all(peer.role in ROLES[verb] for verb in grant.verbs):
             raise Forbidden(
-                f"the transfer token of job {grant.job} is for {', '.join(sorted(grant.verbs))}, "
-                f"and not for {verb}"
+                f"the transfer token of job {grant.job} is for {allowed}, which is not what "
+                f"the {peer.role} '{peer.name}' does"
+            )
+        if verbs is not None and not verbs & grant.verbs:
+            raise Forbidden(
+                f"the transfer token of job {grant.job} is for {allowed}, "
+                f"and not for {' or '.join(sorted(verbs))}"
             )
         return grant
 
@@ -333,6 +370,15 @@ def _opening(body: bytes) -> tuple[bool, str]:
     if not isinstance(attempt, str) or not _ATTEMPT.fullmatch(attempt):
         raise Invalid("'attempt' is not a word of up to 64 letters and digits")
     return read_all, attempt
+
+
+def _vouched(receiver: Receiver, grant: TransferGrant) -> bytes | None:
+    """The manifest of what need not come again: of the image itself if it is here, or of a base."""
+    for image in (grant.brought, grant.parent):
+        found = None if image is None else receiver.vouch(image)
+        if found is not None:
+            return found
+    return None
 
 
 def _seq(request: web.Request) -> int:

@@ -29,7 +29,6 @@ from holdfast.movers.transfer.ports import TransferHost
 from holdfast.movers.transfer.server import add_routes
 from holdfast.site.machines.bandwidth import Bandwidth
 from holdfast.site.machines.media import MediaServers
-from holdfast.wire.identity import MachineRole
 from holdfast.wire.messages import BackupWork, RestoreWork
 from holdfast.wire.peer import peer_of
 from holdfast.wire.transfer_tokens import (
@@ -104,7 +103,7 @@ class Storage:
             app,
             TransferHost(
                 key=self._key.public_key(),
-                peer_name=lambda request: peer_of(request, (MachineRole.AGENT,)).name,
+                peer=peer_of,
                 pool=self._near,
                 may_commit=self.may_commit,
                 committed=self._committed,
