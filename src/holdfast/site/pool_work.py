@@ -8,6 +8,7 @@ what is at work is given up.
 
 from __future__ import annotations
 
+import logging
 import secrets
 import threading
 import time
@@ -32,6 +33,9 @@ KEPT_S: Final = 600.0
 """For so long a result can be asked for once more."""
 
 _VERBS: Final = ("collect-garbage", "check", "verify", "rebuild-index")
+
+
+_LOG = logging.getLogger("holdfast.media")
 
 
 class _Work:
@@ -137,15 +141,18 @@ class PoolWork:
                 del self._works[name]
 
     def _act(self, work: _Work, given: Reader) -> None:
+        _LOG.info("%s of pool %s begins", work.verb, work.pool)
         try:
             events = self._events(work, given)
         except HoldfastError as error:
+            _LOG.warning("%s of pool %s failed: %s", work.verb, work.pool, error.message)
             self._ended(work)
             work.result.set_exception(error)
         except Exception as defect:  # noqa: BLE001 - told to who asked
             self._ended(work)
             work.result.set_exception(InternalError(f"{type(defect).__name__}: {defect}"))
         else:
+            _LOG.info("%s of pool %s has ended", work.verb, work.pool)
             self._ended(work)
             work.result.set_result(events)
 

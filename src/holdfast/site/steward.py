@@ -7,9 +7,11 @@ half-way is completed, or done anew, the next time.
 from __future__ import annotations
 
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING
 
 from holdfast.base.errors import (
+    Busy,
     Cancelled,
     Fenced,
     HoldfastError,
@@ -21,6 +23,8 @@ from holdfast.base.ids import ImageId
 from holdfast.base.units import format_count
 from holdfast.base.zones import zone_named
 from holdfast.site import pool_care, protection, retention
+from holdfast.site.far_care import far_care
+from holdfast.site.master import STORAGE_UNIT
 from holdfast.site.retention_rules import from_plain
 from holdfast.wire.messages import WorkEvent
 
@@ -183,6 +187,24 @@ class Steward:
         pools = self._master.site.pools
         return pools.of(pools.of_unit(unit))
 
+    def _there(
+        self, unit: str | None, verb: str, report: Reporter, **options: object
+    ) -> list[WorkEvent] | None:
+        """Have it done where the unit's disk is; None for what is to be done from here.
+
+        Raises:
+            Unreachable: Its media server is not there.
+            HoldfastError: What it failed of there.
+        """
+        machines = self._master.spoken_to
+        if unit is None or unit == STORAGE_UNIT or machines is None:
+            return None
+        known = self._master.units.unit(unit)
+        if known.server is None:
+            return None
+        ask = partial(machines.sessions.ask, known.server)
+        return far_care(ask, verb, known.pool, report, options)
+
     def _collect_everywhere(self, report: Reporter) -> list[WorkEvent]:
         """In every storage unit; one that can't be reached is collected another day."""
         events = []
@@ -191,7 +213,7 @@ class Steward:
                 found = self._collect(unit, report)
             except (Cancelled, Fenced):
                 raise
-            except StorageError as error:
+            except (StorageError, Busy) as error:
                 said = f"storage unit '{unit}' was not collected: {error.message}"
                 found = [WorkEvent("warning", error.code, said)]
             events += found
@@ -200,17 +222,30 @@ class Steward:
     def _collect(
         self, unit: str | None, report: Reporter, *, dry_run: bool = False
     ) -> list[WorkEvent]:
+        found = self._there(unit, "collect-garbage", report, dry_run=dry_run)
+        if found is not None:
+            return found
         clock = self._master.clock
         return pool_care.collect(self._pool(unit), clock, report, dry_run=dry_run)
 
     def _verify(self, work: SiteWork, report: Reporter, *, read_data: bool) -> list[WorkEvent]:
+        options = {"images": list(work.images), "read_data": read_data}
+        found = self._there(work.unit, "verify", report, **options)
+        if found is not None:
+            return found
         images = [ImageId(one) for one in work.images] or None
         return pool_care.verify(self._pool(work.unit), images, report, read_data=read_data)
 
     def _check(self, unit: str | None, report: Reporter, *, read_data: bool) -> list[WorkEvent]:
+        found = self._there(unit, "check", report, read_data=read_data)
+        if found is not None:
+            return found
         return pool_care.check(self._pool(unit), report, read_data=read_data)
 
     def _rebuild_index(self, unit: str | None, report: Reporter) -> list[WorkEvent]:
+        found = self._there(unit, "rebuild-index", report)
+        if found is not None:
+            return found
         return pool_care.rebuild_index(self._pool(unit), self._master.clock, report)
 
     # -- the catalog ----------------------------------------------------------------------

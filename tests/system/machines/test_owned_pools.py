@@ -3,13 +3,15 @@
 from __future__ import annotations
 
 import os
+import re
 from base64 import b64encode
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from holdfast.control.policies import Selection
 from holdfast.control.retention import Rules
+from holdfast.faces.cli.api_client import ApiClient, at
 from holdfast.site.probing import this_client
 from holdfast.vault import recovery_kit
 from tests.kit.agents import Machine, MachineSite, machine_site
@@ -85,6 +87,37 @@ def test_an_agent_backs_up_to_the_disk_of_a_media_server(
         network.site("expire", image).assert_ok()
         network.site("gc", "--unit", "branch").assert_ok()
         assert unit(network)["images"] == 0
+
+
+def test_jobs_for_a_whole_pool_are_done_where_its_disk_is(
+    network: MachineSite, branch: Machine, tree: Path
+) -> None:
+    with network.machine("web1"):
+        protect(network, "web1", tree)
+        done = network.ended(network.run("web1"))
+        assert done["outcome"] == "completed", done
+    wanted: dict[str, tuple[str, dict[str, Any]]] = {
+        "verifications": ("verify", {"read_data": True, "images": [done["image_id"]]}),
+        "checks": ("check", {"read_data": True}),
+        "index": ("rebuild-index", {}),
+        "collections": ("collect-garbage", {}),
+    }
+    with ApiClient.of_socket(network.site.home / "run" / "api.sock") as api:
+        for path, (verb, body) in wanted.items():
+            job = api.post(at("pool", path), {"unit": "branch", **body})["job"]
+            ended = network.ended(int(job))
+            said = network.site("events", str(job)).text
+            assert ended["outcome"] == "completed", said
+            assert re.search(rf"{verb} of pool \w+ has ended", branch.log.read_text()), said
+            assert re.search("images|chunks|packs", said)
+        branch.stop()
+        until(lambda: not unit(network)["connected"], "it to be away")
+    # Started anew, it has the pool again without anybody's help.
+    branch.start()
+    until(lambda: unit(network)["connected"], "it to be back")
+    to = network.directory / "back"
+    network.site("restore", done["image_id"], "--to", to).assert_ok()
+    assert_same_tree(tree, to / str(tree).lstrip("/"))
 
 
 def test_jobs_wait_for_the_media_server_that_owns_their_storage(
