@@ -10,12 +10,15 @@ handed on that did not authenticate and hash to its name.
     read_pool.py POOL … files IMAGE
     read_pool.py POOL … extract IMAGE DIRECTORY
 
+With ``--client-key HEX`` what clients sealed with that key is opened, too.
+
 IMAGE is an id, a unique prefix of one, or ``latest``.
 """
 
 from __future__ import annotations
 
 import argparse
+import base64
 import collections
 import contextlib
 import json
@@ -54,6 +57,9 @@ MAX_SLOT_BYTES = 64 << 10
 MAX_MEMORY_KIB, MAX_PASSES, MAX_LANES = 1 << 20, 16, 16
 MAX_LIST_DEPTH, MAX_NODE_LEVEL = 8, 16
 REF_BYTES = 36
+CLIENT_SEAL_BYTES = 52
+CLIENT_ID_BYTES, NAME_ID_BYTES, NAME_STEP = 32, 16, 16
+SEALED_NAME = b"sealed:"
 DATA, TREE, LIST = 0, 1, 2
 KIND_PURPOSES = ("name data chunk", "name tree chunk", "name list chunk")
 FILE, DIR, SYMLINK, FIFO, SOCKET, CHAR, BLOCK = range(7)
@@ -143,6 +149,71 @@ def key_from_slots(pool: Path, pool_id: bytes, kind: str, secret: bytes) -> byte
     raise UnreadableError(f"none of {tried} {kind} slots opens with this secret")
 
 
+class ClientKey:
+    """Sub-keys of a client key, and what they open."""
+
+    def __init__(self, secret: bytes) -> None:
+        require(len(secret) == 32, "a client key has 32 bytes")
+        self._secret = secret
+        self.id = self.sub("id")[:16]
+        self.root = self.sub("root directory")
+
+    def sub(self, purpose: str) -> bytes:
+        """Derive the key for a purpose."""
+        context = f"holdfast client key v1: {purpose}"
+        return blake3(self._secret, derive_key_context=context).digest()
+
+    def open(self, what: str, context: bytes, sealed: bytes) -> bytes:
+        """Open what was sealed for a purpose in a context."""
+        name, rest = sealed[:CLIENT_ID_BYTES], sealed[CLIENT_ID_BYTES:]
+        cipher = AESGCM(blake3(name, key=self.sub(f"{what} seal")).digest())
+        try:
+            plain = cipher.decrypt(bytes(12), rest, b"")
+        except InvalidTag:
+            raise UnreadableError(f"a sealed {what} does not authenticate") from None
+        require(self._id(what, context, plain) == name, f"a sealed {what} has another id")
+        return plain
+
+    def _id(self, what: str, context: bytes, plain: bytes) -> bytes:
+        said = struct.pack("<Q", len(context)) + context + plain
+        return blake3(said, key=self.sub(f"{what} id")).digest()
+
+    def chunk(self, sealed: bytes, plain_bytes: int) -> bytes:
+        """Open a chunk of data."""
+        plain = self.open("chunk", b"", sealed)
+        head = struct.unpack_from("<I", plain)[0]
+        codec, length = head & 0xFF, head >> 8
+        body = plain[4 : 4 + length]
+        require(codec in {0, 1} and not any(plain[4 + length :]), "a sealed chunk is malformed")
+        if codec == 1:
+            body = zstandard.ZstdDecompressor().decompress(body, max_output_size=plain_bytes)
+        require(len(body) == plain_bytes, "a sealed chunk has another length than stated")
+        return body
+
+    def name(self, directory: bytes, sealed: bytes) -> bytes:
+        """Open a name that was sealed in a directory."""
+        require(sealed.startswith(SEALED_NAME), f"{sealed!r} is no sealed name")
+        letters = sealed.removeprefix(SEALED_NAME).upper()
+        raw = base64.b32decode(letters + b"=" * (-len(letters) % 8))
+        name_id, masked = raw[:NAME_ID_BYTES], raw[NAME_ID_BYTES:]
+        stream = blake3(directory + name_id, key=self.sub("name seal")).digest(length=len(masked))
+        padded = bytes(a ^ b for a, b in zip(masked, stream, strict=True))
+        require(self._id("name", directory, padded)[:NAME_ID_BYTES] == name_id, "a name is not its")
+        return padded.rstrip(b"\0")
+
+    def entry(self, directory: bytes, entry: dict[int, Any]) -> dict[int, Any]:
+        """Open an entry that was sealed in a directory."""
+        plain = self.open("entry", directory + entry[1], entry[21])
+        hidden = cbor2.loads(plain)
+        kept = {key: entry[key] for key in (14, 15, 17) if key in entry}
+        return {1: self.name(directory, entry[1]), **hidden, **kept}
+
+
+def child(directory: bytes, name: bytes) -> bytes:
+    """What names in a directory below another are sealed with."""
+    return blake3(name, key=directory).digest()
+
+
 def read_key_file(path: Path) -> bytes:
     """Read the secret out of a key file."""
     label, _, digits = path.read_text("ascii").strip().partition(": ")
@@ -179,10 +250,13 @@ def sealing_nonce(place: int) -> bytes:
     return struct.pack("<I", place) + bytes(8)
 
 
-def split_ref(ref: bytes) -> tuple[bytes, int]:
-    """Take a reference apart into name and length."""
+def split_ref(ref: bytes) -> tuple[bytes, int, int]:
+    """Take a reference apart into name, plain length and stored length."""
     require(len(ref) == REF_BYTES, "a reference has 36 bytes")
-    return ref[:32], struct.unpack("<I", ref[32:])[0]
+    length = struct.unpack("<I", ref[32:])[0]
+    plain, parts = length & 0xFFFFFF, length >> 24
+    stored = -(-(plain + CLIENT_SEAL_BYTES) * parts // 255) if parts else plain
+    return ref[:32], plain, stored
 
 
 def split_refs(refs: bytes) -> Iterator[bytes]:
@@ -216,6 +290,7 @@ class Pool:
         header = read_header(root)
         if "naming" in header:
             self._keys.share(header["id"], header["naming"])
+        self._client_key: ClientKey | None = None
         self._packs: list[Pack] = []
         self._chunks: dict[tuple[int, bytes], tuple[Block, int, int]] = {}
         self._cache: collections.OrderedDict[tuple[int, int], bytes] = collections.OrderedDict()
@@ -293,15 +368,28 @@ class Pool:
 
     def chunk(self, kind: int, ref: bytes) -> bytes:
         """Return the chunk that a reference names, proven by its name."""
-        name, length = split_ref(ref)
+        name, length, wanted = split_ref(ref)
         require((kind, name) in self._chunks, f"chunk {name.hex()} is in no pack")
         block, at, stored = self._chunks[kind, name]
         plain = self._block(block)[at : at + stored]
         require(
-            stored == length and self._keys.name(kind, plain) == name,
+            stored == wanted and self._keys.name(kind, plain) == name,
             f"chunk {name.hex()} is not what its name says",
         )
-        return plain
+        if wanted == length:
+            return plain
+        if self._client_key is None:
+            raise UnreadableError("this image is sealed with a client key: say --client-key")
+        return self._client_key.chunk(plain, length)
+
+    def stored_chunks(self) -> Iterator[bytes]:
+        """Yield every chunk of every pack, as it is stored."""
+        for block, at, stored in self._chunks.values():
+            yield self._block(block)[at : at + stored]
+
+    def use(self, key: ClientKey) -> None:
+        """Open with this key what clients sealed."""
+        self._client_key = key
 
     def images(self) -> list[dict[str, Any]]:
         """Return all image manifests by number."""
@@ -324,8 +412,19 @@ class Pool:
         require(manifest["id"].hex() == path.name, f"{what} is of another image")
         return manifest
 
-    def entries(self, tree: bytes) -> Iterator[dict[int, Any]]:
-        """Yield the entries of the directory whose tree object this reference names."""
+    def entries(self, tree: bytes, directory: bytes | None = None) -> Iterator[dict[int, Any]]:
+        """Yield the entries of the directory whose tree object this reference names.
+
+        Sealed ones are opened, if it is known what names in this directory are sealed with.
+        """
+        key = self._client_key
+        for entry in self._sound_entries(tree):
+            if 21 in entry and key is not None and directory is not None:
+                yield key.entry(directory, entry)
+            else:
+                yield entry
+
+    def _sound_entries(self, tree: bytes) -> Iterator[dict[int, Any]]:
         last = b""
         for entry in self._tree_entries(tree, MAX_NODE_LEVEL + 1):
             name = entry[1]
@@ -402,16 +501,17 @@ class Extractor:
     warnings: list[str] = field(default_factory=list)
     root: int = field(default_factory=lambda: os.open(".", os.O_RDONLY | os.O_DIRECTORY))
 
-    def directory(self, tree: bytes, path: bytes) -> None:
+    def directory(self, tree: bytes, path: bytes, names: bytes | None = None) -> None:
         """Fill the present directory."""
-        for entry in self.pool.entries(tree):
+        for entry in self.pool.entries(tree, names):
             name, kind = entry[1], entry[2]
             where = path + b"/" + name
             if kind == DIR:
                 os.mkdir(name, 0o700)
                 os.chdir(name)
                 if 17 in entry:
-                    self.directory(entry[17], where)
+                    below = None if names is None else child(names, name)
+                    self.directory(entry[17], where, below)
                 os.chdir("..")
             elif kind == SOCKET:
                 self.warnings.append(f"{where!r}: a socket is not made")
@@ -484,13 +584,15 @@ class Extractor:
 # Command line ----------------------------------------------------------------------------------
 
 
-def walk(pool: Pool, tree: bytes, path: str) -> Iterator[tuple[str, dict[int, Any]]]:
+def walk(
+    pool: Pool, tree: bytes, path: str, names: bytes | None = None
+) -> Iterator[tuple[str, dict[int, Any]]]:
     """Yield (path, entry) of everything below a directory."""
-    for entry in pool.entries(tree):
+    for entry in pool.entries(tree, names):
         where = path + "/" + entry[1].decode("utf-8", "backslashreplace")
         yield where, entry
         if entry[2] == DIR and 17 in entry:
-            yield from walk(pool, entry[17], where)
+            yield from walk(pool, entry[17], where, names and child(names, entry[1]))
 
 
 def chosen(pool: Pool, text: str) -> dict[str, Any]:
@@ -531,6 +633,7 @@ def parsed(words: list[str] | None) -> argparse.Namespace:
     secret.add_argument("--key", help="the pool key, 64 hexadecimal digits")
     secret.add_argument("--key-file", type=Path)
     secret.add_argument("--passphrase-file", type=Path)
+    parser.add_argument("--client-key", help="a client key, 64 hexadecimal digits")
     verbs = parser.add_subparsers(dest="verb", required=True)
     verbs.add_parser("images", help="list the images")
     for verb, text in (("files", "list an image's files"), ("extract", "write an image's files")):
@@ -547,9 +650,14 @@ def run(arguments: argparse.Namespace) -> int:
             print(image["id"].hex(), image["number"], moment(image["started_ns"]), end=" ")
             print(image["source"]["name"], f"({image['status']})")
         return 0
+    names = None
+    if arguments.client_key is not None:
+        client_key = ClientKey(bytes.fromhex(arguments.client_key))
+        pool.use(client_key)
+        names = client_key.root
     tree = chosen(pool, arguments.image)["root"].get(17)
     if arguments.verb == "files":
-        for path, entry in walk(pool, tree, "") if tree else ():
+        for path, entry in walk(pool, tree, "", names) if tree else ():
             print(f"{KIND_LETTERS[entry[2]]}{entry[3]:04o} {entry.get(13, 0):>12} {path}")
         return 0
     arguments.directory.mkdir(parents=True, exist_ok=True)
@@ -557,7 +665,7 @@ def run(arguments: argparse.Namespace) -> int:
     os.chdir(arguments.directory)
     extractor = Extractor(pool)
     if tree:
-        extractor.directory(tree, b"")
+        extractor.directory(tree, b"", names)
     for warning in extractor.warnings:
         print(f"warning: {warning}", file=sys.stderr)
     return 1 if extractor.warnings else 0

@@ -19,7 +19,7 @@ from cryptography.hazmat.primitives.hashes import SHA256
 from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
 from cryptography.hazmat.primitives.kdf.hkdf import HKDF
 
-from tests.formats import golden
+from tests.formats import golden, golden_client
 from tests.formats.golden import DATA, LIST, TREE, entry, name, ref, sub_key
 
 if TYPE_CHECKING:
@@ -228,6 +228,7 @@ def all_pages(frame: bytes) -> dict[str, Callable[[], dict[str, bytes]]]:
         "key-slots": key_slots,
         "store-layout": lambda: store_layout(frame),
         "transfer": transfer,
+        "client-keys": lambda: golden_client.vectors(ZSTD_PLAIN, frame),
     }
 
 

@@ -8,11 +8,12 @@ from pathlib import Path
 
 import pytest
 
-from holdfast.base.errors import IntegrityError
-from holdfast.engine import Pool, PoolConfig
+from holdfast.base.errors import ClientKeyNeeded, IntegrityError
+from holdfast.engine import ClientKey, Pool, PoolConfig
 from tests.formats import golden, pages
 from tests.formats.page_vectors import ZSTD_PLAIN
 from tests.formats.test_read_pool import read, read_pool, write_pool
+from tests.kit import sealing
 from tests.kit.trees import assert_same_tree, change_tree, make_tree, snapshot
 
 KEY = bytes(range(1, 33))
@@ -150,3 +151,58 @@ def test_reader_and_engine_refuse_the_same_damage(tmp_path: Path) -> None:
         Pool.open(str(root), golden.POOL_KEY).images()
     with pytest.raises(read_pool.UnreadableError, match=manifest.name):
         read_pool.Pool(root, golden.POOL_KEY).images()
+
+
+@pytest.mark.parametrize("sealed_names", [False, True])
+def test_the_reader_opens_what_a_client_sealed_with_the_clients_key_alone(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], *, sealed_names: bool
+) -> None:
+    tree, root = tmp_path / "tree", tmp_path / "pool"
+    make_tree(tree)
+    # More chunks than an entry holds, some of them compressed.
+    (tree / "large").write_bytes(random.Random(7).randbytes(3 << 20) + b"again and " * 100_000)
+    pool, secret = Pool.create(str(root), KEY, PoolConfig(**SMALL), 1), bytes(range(50, 82))
+    image = sealing.back_up(pool, tree, ClientKey(secret), sealed_names=sealed_names)
+    assert (image.client_key, image.has_sealed_names) == (ClientKey(secret).id, sealed_names)
+
+    known: tuple[str, ...] = ("--key", KEY.hex())
+    assert read(root, *known, "extract", "latest", tmp_path / "without") == 2
+    assert "client key" in capsys.readouterr().err
+    assert read(root, *known, "files", "latest") == 0
+    listed = capsys.readouterr().out
+    assert ("/large" in listed) is not sealed_names
+    known += ("--client-key", secret.hex())
+    assert read(root, *known, "extract", "latest", tmp_path / "out") == 0
+    assert_same_tree(tree, tmp_path / "out" / tree.relative_to("/"))
+    assert read(root, *known, "files", "latest") == 0
+    assert "/large" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("sealed_names", [False, True])
+def test_the_engine_restores_what_it_sealed_and_refuses_without_the_key(
+    tmp_path: Path, *, sealed_names: bool
+) -> None:
+    tree = tmp_path / "tree"
+    make_tree(tree)
+    pool = Pool.create(str(tmp_path / "pool"), KEY, PoolConfig(**SMALL), 1)
+    key = ClientKey(bytes(range(50, 82)))
+    image = sealing.back_up(pool, tree, key, sealed_names=sealed_names)
+    assert sealing.restore(pool, image.id, tmp_path / "out", key).findings_total == 0
+    assert_same_tree(tree, tmp_path / "out" / tree.relative_to("/"))
+    for wrong in (None, ClientKey(bytes(32))):
+        with pytest.raises(ClientKeyNeeded, match=key.id):
+            sealing.restore(pool, image.id, tmp_path / "wrong", wrong)
+    with pytest.raises(ClientKeyNeeded, match=key.id):
+        pool.restore(image.id, paths=[], to=os.fsencode(tmp_path / "here")).result()
+    run = pool.restore(image.id, paths=[], to=os.fsencode(tmp_path / "here"), client_key=key)
+    assert run.result().findings_total == 0
+    assert_same_tree(tree, tmp_path / "here" / tree.relative_to("/"))
+    listed = pool.list_dir(image.id, b"/")
+    assert all(one.name.startswith(b"sealed:") for one in listed) is sealed_names
+    path = key.seal_path(os.fsencode(tree)) if sealed_names else os.fsencode(tree)
+    file = next(one for one in pool.list_dir(image.id, path) if one.kind == "file")
+    with pytest.raises(ClientKeyNeeded, match=key.id):
+        pool.open_file(image.id, path + b"/" + file.name)
+    with pytest.raises(ClientKeyNeeded, match=key.id):
+        pool.mount(image.id, str(tmp_path))
+    assert "50" not in repr(key)

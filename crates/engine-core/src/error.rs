@@ -17,6 +17,9 @@ pub enum Error {
     NewerFormat { object: String, found: u64, known: u64 },
     #[error("the key does not open {object}")]
     WrongKey { object: String },
+    /// What is stored was sealed by a client, with a key that is not here.
+    #[error("{object} is sealed with client key {key}")]
+    ClientKeyNeeded { object: String, key: String },
     /// Stored bytes are not what was written. Never downgraded.
     #[error("{object} is damaged: {reason}")]
     Integrity { object: String, reason: String },
@@ -56,10 +59,11 @@ pub enum Error {
 
 impl Error {
     /// All codes, for the completeness test of the Python table.
-    pub const CODES: [&'static str; 19] = [
+    pub const CODES: [&'static str; 20] = [
         "not-a-pool",
         "newer-format",
         "wrong-key",
+        "client-key-needed",
         "integrity",
         "object-missing",
         "object-exists",
@@ -83,6 +87,7 @@ impl Error {
             Error::NotAPool { .. } => "not-a-pool",
             Error::NewerFormat { .. } => "newer-format",
             Error::WrongKey { .. } => "wrong-key",
+            Error::ClientKeyNeeded { .. } => "client-key-needed",
             Error::Integrity { .. } => "integrity",
             Error::ObjectMissing { .. } => "object-missing",
             Error::ObjectExists { .. } => "object-exists",
@@ -136,6 +141,9 @@ impl Clone for Error {
                 Error::NewerFormat { object: object.clone(), found: *found, known: *known }
             }
             Error::WrongKey { object } => Error::WrongKey { object: object.clone() },
+            Error::ClientKeyNeeded { object, key } => {
+                Error::ClientKeyNeeded { object: object.clone(), key: key.clone() }
+            }
             Error::Integrity { object, reason } => {
                 Error::Integrity { object: object.clone(), reason: reason.clone() }
             }

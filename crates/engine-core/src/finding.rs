@@ -1,5 +1,7 @@
 //! Problems with single files: collected on the job, never the end of it.
 
+use std::fmt;
+use std::sync::OnceLock;
 use std::sync::atomic::{AtomicU64, Ordering};
 
 use parking_lot::Mutex;
@@ -40,9 +42,21 @@ pub struct Finding {
     pub severity: Severity,
 }
 
+/// What is kept in place of a path.
+struct Shown(Box<Show>);
+
+type Show = dyn Fn(&[u8]) -> Vec<u8> + Send + Sync;
+
+impl fmt::Debug for Shown {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str("Shown")
+    }
+}
+
 /// Findings of a running verb: the first [`Findings::KEPT`] in full, the rest as a number.
 #[derive(Debug, Default)]
 pub struct Findings {
+    shown: OnceLock<Shown>,
     kept: Mutex<Vec<Finding>>,
     total: AtomicU64,
     errors: AtomicU64,
@@ -50,6 +64,12 @@ pub struct Findings {
 
 impl Findings {
     pub const KEPT: usize = 1000;
+
+    /// From now on has something else in place of paths, which whoever reads the findings may not
+    /// see. Said once, before there are any.
+    pub fn show_paths_as(&self, shown: impl Fn(&[u8]) -> Vec<u8> + Send + Sync + 'static) {
+        let _ = self.shown.set(Shown(Box::new(shown)));
+    }
 
     pub fn add(&self, path: &[u8], code: &str, message: impl Into<String>, severity: Severity) {
         self.total.fetch_add(1, Ordering::Relaxed);
@@ -59,7 +79,7 @@ impl Findings {
         let mut kept = self.kept.lock();
         if kept.len() < Self::KEPT {
             kept.push(Finding {
-                path: path.to_vec(),
+                path: self.shown.get().map_or_else(|| path.to_vec(), |shown| shown.0(path)),
                 code: code.to_owned(),
                 message: message.into(),
                 severity,

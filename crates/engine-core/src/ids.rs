@@ -52,15 +52,51 @@ impl fmt::Display for Name {
     }
 }
 
-/// Points at a chunk: its name and its plain length. 36 bytes when stored.
+/// Points at a chunk: its name and its length. 36 bytes when stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Hash)]
 pub struct Ref {
     pub name: Name,
+    /// The plain length, below 2^24. Of a chunk that a client sealed, the upper 8 bits say besides
+    /// how long it is as stored: see `docs/formats/client-keys.md`.
     pub length: u32,
 }
 
+/// What sealing a chunk with a client key adds at most.
+pub const CLIENT_SEAL_BYTES: u32 = 52;
+const PLAIN_LENGTH: u32 = 0x00FF_FFFF;
+
 impl Ref {
     pub const SIZE: usize = 36;
+
+    /// The length field of a chunk that a client sealed: it has `plain` bytes, and `sealed` or a
+    /// few more as stored, `sealed` being at most [`CLIENT_SEAL_BYTES`] more than `plain`.
+    pub fn sealed_length(plain: u32, sealed: u32) -> u32 {
+        let most = u64::from(plain + CLIENT_SEAL_BYTES);
+        let parts = (u64::from(sealed) * 255).div_ceil(most).clamp(1, 255) as u32;
+        plain | parts << 24
+    }
+
+    /// Bytes that the chunk is of whatever it is a part of.
+    pub fn plain_length(&self) -> u32 {
+        self.length & PLAIN_LENGTH
+    }
+
+    /// Bytes that the pool stores under its name.
+    pub fn stored_length(&self) -> u32 {
+        match self.length >> 24 {
+            0 => self.length,
+            parts => {
+                let most = u64::from(self.plain_length() + CLIENT_SEAL_BYTES);
+                // At most `most`, which is far below 2^32.
+                (most * u64::from(parts)).div_ceil(255) as u32
+            }
+        }
+    }
+
+    /// Whether a client sealed it, so that the pool stores what it can't read.
+    pub fn is_client_sealed(&self) -> bool {
+        self.length > PLAIN_LENGTH
+    }
 
     pub fn to_bytes(self) -> [u8; Self::SIZE] {
         let mut bytes = [0; Self::SIZE];
@@ -192,6 +228,27 @@ mod tests {
         assert_eq!(PackId::from_key(&id.key().replacen("packs/ab/", "packs/ac/", 1)), None);
         assert_eq!(PackId::from_key("packs/"), None);
         assert_eq!(PackId::from_key("packs/ab/xyz"), None);
+    }
+
+    #[test]
+    fn a_sealed_length_says_both_and_is_never_shorter_than_what_is_stored() {
+        for plain in [1, 2, 255, 256, 8191, 32_768, 131_020, 8_388_556, (1 << 24) - 1] {
+            let most = plain + CLIENT_SEAL_BYTES;
+            for sealed in [53, 60, most / 3, most / 2, most - 1, most] {
+                let sealed = sealed.clamp(53, most);
+                let length = Ref::sealed_length(plain, sealed);
+                let reference = Ref { name: Name([1; 32]), length };
+                assert!(reference.is_client_sealed());
+                assert_eq!(reference.plain_length(), plain);
+                let stored = reference.stored_length();
+                assert!((sealed..=most).contains(&stored), "{plain} {sealed} {stored}");
+                assert!(stored - sealed <= most.div_ceil(255), "{plain} {sealed} {stored}");
+                assert_eq!(Ref::from_bytes(&reference.to_bytes()), Some(reference));
+            }
+        }
+        let open = Ref { name: Name([1; 32]), length: (1 << 24) - 1 };
+        assert!(!open.is_client_sealed());
+        assert_eq!((open.plain_length(), open.stored_length()), (open.length, open.length));
     }
 
     #[test]

@@ -39,6 +39,12 @@ impl NameKeys {
         gear
     }
 
+    /// The same names, cut by another secret.
+    #[must_use]
+    pub fn with_gear(&self, gear: [u8; 32]) -> Self {
+        NameKeys { gear, ..self.clone() }
+    }
+
     pub fn to_bytes(&self) -> [u8; Self::LEN] {
         let mut bytes = [0; Self::LEN];
         let parts = self.names.iter().chain([&self.gear]);
@@ -152,7 +158,7 @@ impl RecordKey {
 pub struct SealKey(LessSafeKey);
 
 impl SealKey {
-    fn new(bytes: &[u8; 32]) -> Result<Self> {
+    pub(crate) fn new(bytes: &[u8; 32]) -> Result<Self> {
         UnboundKey::new(&AES_256_GCM, bytes)
             .map(|key| SealKey(LessSafeKey::new(key)))
             .map_err(|_| Error::Unsupported("AES-256-GCM on this machine".into()))

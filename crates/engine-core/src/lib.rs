@@ -9,6 +9,7 @@ pub mod cancel;
 pub mod cbor;
 pub mod check;
 pub mod chunker;
+pub mod client_key;
 pub mod codec;
 pub mod counters;
 pub mod error;

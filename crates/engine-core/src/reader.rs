@@ -252,10 +252,10 @@ impl FileReader {
             return Ok(chunk);
         }
         let chunk = Arc::new(self.source.fetch(Kind::Data, reference)?);
-        if chunk.len() as u64 != u64::from(reference.length) {
+        if chunk.len() as u64 != u64::from(reference.plain_length()) {
             return Err(Error::integrity(
                 format!("data chunk {}", reference.name),
-                format!("{} bytes instead of {}", chunk.len(), reference.length),
+                format!("{} bytes instead of {}", chunk.len(), reference.plain_length()),
             ));
         }
         let mut chunks = self.kept.lock();
@@ -278,7 +278,7 @@ impl ChunkList {
     fn new(start: u64, refs: &[Ref]) -> Self {
         let mut end = start;
         let placed = |reference: &Ref| {
-            end = end.saturating_add(u64::from(reference.length));
+            end = end.saturating_add(u64::from(reference.plain_length()));
             (end, *reference)
         };
         ChunkList { start, refs: refs.iter().map(placed).collect() }
@@ -291,7 +291,7 @@ impl ChunkList {
     fn locate(&self, at: u64) -> Option<(u64, Ref)> {
         let index = self.refs.partition_point(|(end, _)| *end <= at);
         let (end, reference) = self.refs.get(index)?;
-        Some((end - u64::from(reference.length), *reference))
+        Some((end - u64::from(reference.plain_length()), *reference))
     }
 }
 

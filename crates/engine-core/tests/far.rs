@@ -149,7 +149,7 @@ fn assert_restores_from_afar(pool: &Arc<Pool>, image: &Manifest, tree: &Tree) {
     };
     let (counters, findings) = (Counters::default(), Arc::new(Findings::default()));
     let cancel = Cancel::new();
-    restore::run_from(&far, image.clone(), &request, &counters, &findings, &cancel).unwrap();
+    far::restore::run(&far, image.clone(), &request, &counters, &findings, &cancel).unwrap();
     assert_eq!(findings.kept(), []);
     let top = image.source.paths[0].strip_prefix(b"/").unwrap();
     let state = kit::read_folder(&folder.path().join(OsStr::from_bytes(top)));
@@ -201,7 +201,7 @@ fn more_than_is_kept_near_is_restored_by_many_threads() {
         };
         let (counters, findings) = (Counters::default(), Arc::new(Findings::default()));
         let cancel = Cancel::new();
-        restore::run_from(&far, image.clone(), &request, &counters, &findings, &cancel).unwrap();
+        far::restore::run(&far, image.clone(), &request, &counters, &findings, &cancel).unwrap();
         assert_eq!(findings.kept(), []);
         let reads = link.read.load(Ordering::SeqCst);
         assert!(reads < 200, "{reads} reads for 144 MB with {workers} threads");

@@ -10,6 +10,8 @@ use std::path::Path;
 use std::sync::Arc;
 
 use holdfast_engine_core::chunker::{ChunkSizes, Chunker};
+use holdfast_engine_core::client_key::chunk::{ChunkOpener, ChunkSealer};
+use holdfast_engine_core::client_key::{ClientKey, Names};
 use holdfast_engine_core::codec::{Codec, Decompressor};
 use holdfast_engine_core::ids::{Id, Kind, Name, PackId, Ref, hex};
 use holdfast_engine_core::index::{PackEntry, Record, Segment, filter, segment, write_segment_as};
@@ -509,4 +511,56 @@ fn one_flipped_bit_in_any_vector_is_refused() {
     refused(objects.vector("manifest"), &|bytes| {
         open_object(&keys, ObjectType::Image, key, bytes).is_ok()
     });
+}
+
+#[test]
+fn what_a_client_sealed_is_opened_and_sealed_the_same() {
+    let page = Page::read("client-keys");
+    let key = ClientKey::derive(&page.array("client-key"));
+    assert_eq!(key.id().0, page.vector("sub-key-id")[..16]);
+    assert_eq!(key.gear(), page.array("sub-key-chunker-gear"));
+    page.agree(&[("seal_bytes", u64::from(holdfast_engine_core::ids::CLIENT_SEAL_BYTES))]);
+
+    let opener = ChunkOpener::default();
+    let frame_plain = b"again and ".repeat(100);
+    for (name, plain) in [("stored", &b"hello holdfast\n"[..]), ("zstd", &frame_plain)] {
+        let stored = page.vector(&format!("chunk-{name}"));
+        let length = u32::from_le_bytes(page.array(&format!("chunk-{name}-length")));
+        let reference = Ref { name: keys().name(Kind::Data, stored), length };
+        assert_eq!(reference.stored_length() as usize, stored.len());
+        assert_eq!(opener.open(&key, &reference, stored).unwrap(), plain);
+    }
+    let mut sealer = ChunkSealer::new(2).unwrap();
+    let length = sealer.seal(&key, b"hello holdfast\n").unwrap();
+    assert_eq!(length.to_le_bytes(), page.array::<4>("chunk-stored-length"));
+    assert_eq!(sealer.sealed(), page.vector("chunk-stored"));
+
+    let srv = key.root_dir().child(b"srv");
+    assert_eq!(key.seal_name(&srv, b"quarterly figures").unwrap(), page.vector("name"));
+    let TreeObject::Leaf(entries) = decode_object(page.vector("leaf")).unwrap() else { panic!() };
+    let mut names = Vec::new();
+    for raw in &entries {
+        let opened = key.open_entry(&srv, raw).unwrap();
+        let entry = decode_entry(opened.as_raw().raw).unwrap();
+        let mut again = Vec::new();
+        codec::encode_entry(&key.seal_entry(&srv, entry.clone()).unwrap(), &mut again).unwrap();
+        assert_eq!(again, raw.raw);
+        assert_eq!((entry.uid, entry.user.as_deref()), (1000, Some("nobody-alice")));
+        names.push((entry.name, entry.kind, entry.mode));
+    }
+    names.sort_unstable();
+    let expected = [
+        (b"quarterly figures".to_vec(), EntryKind::File, 0o640),
+        (b"way there".to_vec(), EntryKind::Symlink, 0o777),
+    ];
+    assert_eq!(names, expected);
+
+    let plain = Page::read("manifest");
+    let mut image = Manifest::decode(plain.vector("manifest-plain")).unwrap();
+    image.root = codec::decode_root(page.vector("root")).unwrap();
+    key.sign(&mut image, keys().naming(), Names::Sealed).unwrap();
+    assert_eq!(image.options["client_key.proof"], hex(page.vector("proof")));
+    assert_eq!(image.options["client_key"], hex(&key.id().0));
+    assert_eq!(image.options["client_key.names"], "sealed");
+    assert_eq!(key.prove(&image, keys().naming()).unwrap(), Names::Sealed);
 }

@@ -18,6 +18,7 @@ use holdfast_engine_core::restore::target::Overwrite;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
+use crate::client_key::ClientKey;
 use crate::errors::{OrRaise, to_python};
 use crate::pool::{Pool, image_id, outcome};
 use crate::run::Run;
@@ -73,8 +74,14 @@ pub struct RemotePool(Arc<Far>);
 #[pymethods]
 impl RemotePool {
     #[new]
-    #[pyo3(signature = (terms, link, trees=None))]
-    fn new(terms: &[u8], link: &Bound<'_, PyAny>, trees: Option<PathBuf>) -> PyResult<Self> {
+    #[pyo3(signature = (terms, link, trees=None, client_key=None, sealed_names=false))]
+    fn new(
+        terms: &[u8],
+        link: &Bound<'_, PyAny>,
+        trees: Option<PathBuf>,
+        client_key: Option<&ClientKey>,
+        sealed_names: bool,
+    ) -> PyResult<Self> {
         let terms = Terms::decode(terms).or_raise()?;
         let pool = terms.pool;
         let far = Far::new(terms, Arc::new(PythonLink(link.clone().unbind())));
@@ -82,6 +89,10 @@ impl RemotePool {
         let trees = trees.and_then(|path| Trees::open(&path, pool).ok());
         let far = match trees {
             Some(trees) => far.remembering(trees),
+            None => far,
+        };
+        let far = match client_key {
+            Some(key) => far.sealing(key.sealing(sealed_names)).or_raise()?,
             None => far,
         };
         Ok(RemotePool(Arc::new(far)))
@@ -176,7 +187,7 @@ impl RemotePool {
         Run::start(&Stage::RESTORE, move |context| {
             let (counters, findings) = (&context.counters, &context.findings);
             let cancel = &context.cancel;
-            restore::run_from(&*far, image, &request, counters, findings, cancel)
+            far::restore::run(&far, image, &request, counters, findings, cancel)
                 .map(|done| restored(done, findings.kept(), findings.total()))
         })
     }

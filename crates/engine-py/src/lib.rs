@@ -2,6 +2,7 @@
 //! No logic of its own. The Python side's types are in `src/holdfast/engine/_engine.pyi`.
 
 mod changes;
+mod client_key;
 mod errors;
 mod far;
 mod files;
@@ -29,6 +30,8 @@ fn engine_version() -> &'static str {
 mod _engine {
     #[pymodule_export]
     use super::changes::{ChangeBatch, Changes};
+    #[pymodule_export]
+    use super::client_key::{ClientKey, client_key_of};
     #[pymodule_export]
     use super::far::{Receiver, RemotePool};
     #[pymodule_export]

@@ -30,6 +30,7 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::changes::Changes;
+use crate::client_key::ClientKey;
 use crate::errors::{OrRaise, to_python};
 use crate::far::{Receiver, overwrite_of, restored};
 use crate::files::{FileReader, Mount};
@@ -194,7 +195,7 @@ labels=BTreeMap::new(),
     }
 
     #[pyo3(signature = (image, *, paths, to, overwrite="never", strip_components=0, verify=false,
-                        workers=0))]
+                        workers=0, client_key=None))]
     #[allow(clippy::too_many_arguments)]
     fn restore(
         &self,
@@ -205,6 +206,7 @@ labels=BTreeMap::new(),
         strip_components: usize,
         verify: bool,
         workers: usize,
+        client_key: Option<&ClientKey>,
     ) -> PyResult<Run> {
         let request = restore::Request {
             image: image_id(image)?,
@@ -216,9 +218,11 @@ labels=BTreeMap::new(),
             workers,
         };
         let pool = Arc::clone(&self.0);
+        let key = client_key.map(|key| Arc::clone(&key.0));
         Run::start(&Stage::RESTORE, move |context| {
             let Context { counters, findings, cancel } = context;
-            restore::run(&pool, &request, counters, findings, cancel)
+            let key = key.as_deref();
+            restore::run_with(&pool, &request, key, counters, findings, cancel)
                 .map(|done| restored(done, findings.kept(), findings.total()))
         })
     }
@@ -350,8 +354,9 @@ labels=BTreeMap::new(),
     fn open_file(&self, py: Python<'_>, image: &str, path: Vec<u8>) -> PyResult<FileReader> {
         let id = image_id(image)?;
         py.detach(|| {
-            let root = self.0.image(&id)?.root;
-            let entry = walk::find(self.0.as_ref(), &root, &path)?;
+            let image = self.0.image(&id)?;
+            let entry = walk::find(self.0.as_ref(), &image.root, &path)?;
+            image.require_readable()?;
             CoreReader::open(Arc::clone(&self.0) as Arc<dyn ChunkSource>, &entry)
         })
         .or_raise()
@@ -411,6 +416,7 @@ labels=BTreeMap::new(),
         let id = image_id(image)?;
         py.detach(|| {
             let manifest = self.0.image(&id)?;
+            manifest.require_readable()?;
             let stat = |name: &str| manifest.stats.get(name).copied().unwrap_or(0);
             let options = MountOptions {
                 allow_other,

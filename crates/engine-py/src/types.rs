@@ -354,6 +354,16 @@ impl Image {
         self.0.labels().collect()
     }
 
+    #[getter]
+    fn client_key(&self) -> Option<&str> {
+        self.0.client_key()
+    }
+
+    #[getter]
+    fn has_sealed_names(&self) -> bool {
+        self.0.has_sealed_names()
+    }
+
     fn __repr__(&self) -> String {
         format!("Image({} {})", self.0.id, self.0.source.name)
     }

@@ -18,6 +18,7 @@
     │   ├── PoolExists                  pool-exists            2  never
     │   ├── NewerFormat                 newer-format           2  never
     │   ├── WrongKey                    wrong-key              2  never
+    │   ├── ClientKeyNeeded             client-key-needed      2  never
     │   └── SecretMissing               secret-missing         2  never
     ├── IntegrityError                  integrity              2  other target
     │   └── ChunkMissing                chunk-missing          2  other target
@@ -214,6 +215,13 @@ class WrongKey(PoolError):
 
     code = "wrong-key"
     advice = "give the passphrase or key file of this pool, or use its recovery kit"
+
+
+class ClientKeyNeeded(PoolError):
+    """The data is sealed with a client key, which is not here."""
+
+    code = "client-key-needed"
+    advice = "restore it on a machine that has this key: 'holdfast client-key list' tells there"
 
 
 class SecretMissing(PoolError):

@@ -6,6 +6,7 @@ policy and no network in it; its errors are classes of `holdfast.base.errors`.
 
 from holdfast.engine._engine import (
     ChangeBatch,
+    ClientKey,
     Counters,
     Entry,
     FileReader,
@@ -23,6 +24,7 @@ from holdfast.engine._engine import (
     Run,
     StageCounters,
     VerifyResult,
+    client_key_of,
     engine_version,
     error_codes,
 )
@@ -31,6 +33,7 @@ from holdfast.engine.store import Store, StoreSpec
 
 __all__ = [
     "ChangeBatch",
+    "ClientKey",
     "Counters",
     "Entry",
     "FileReader",
@@ -51,6 +54,7 @@ __all__ = [
     "Store",
     "StoreSpec",
     "VerifyResult",
+    "client_key_of",
     "engine_version",
     "error_codes",
 ]

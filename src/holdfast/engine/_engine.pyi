@@ -14,6 +14,7 @@ from holdfast.engine.store import StoreSpec
 __all__ = [
     "ChangeBatch",
     "Changes",
+    "ClientKey",
     "Counters",
     "Entry",
     "FileReader",
@@ -31,6 +32,7 @@ __all__ = [
     "Run",
     "StageCounters",
     "VerifyResult",
+    "client_key_of",
     "engine_version",
     "error_codes",
 ]
@@ -211,6 +213,26 @@ class Image:
     @property
     def labels(self) -> dict[str, str]:
         """What whoever ordered the backup said of it."""
+    @property
+    def client_key(self) -> str | None:
+        """The id of the client key that its files are sealed with; None: the pool can read them."""
+    @property
+    def has_sealed_names(self) -> bool:
+        """Whether names and attributes of its files are sealed with that key, too."""
+
+@final
+class ClientKey:
+    """A key of clients that the pool never sees. Prints nothing of itself but its id."""
+
+    def __new__(cls, secret: bytes) -> ClientKey:
+        """Make one of its 32 bytes."""
+    @property
+    def id(self) -> str:
+        """32 hexadecimal digits, which tell nothing of the secret."""
+    def seal_path(self, path: bytes) -> bytes:
+        """Seal the names of an absolute path, as an image has it; parts that are sealed stay."""
+    def open_path(self, path: bytes) -> bytes:
+        """Open the names of an absolute path; parts that this key did not seal there stay."""
 
 @final
 class Run(Generic[_T]):
@@ -409,8 +431,13 @@ class Pool:
         strip_components: int = 0,
         verify: bool = False,
         workers: int = 0,
+        client_key: ClientKey | None = None,
     ) -> Run[RestoreResult]:
-        """Restore paths of an image (none: all) below the absolute directory `to`."""
+        """Restore paths of an image (none: all) below the absolute directory `to`.
+
+        Raises `ClientKeyNeeded` for an image that is sealed with another key than `client_key`, and
+        `IntegrityError` for one that is not as that key sealed it.
+        """
     def verify(self, images: list[str] | None, *, read_data: bool = False) -> Run[VerifyResult]:
         """Follow images (None: all) to their last chunk."""
     def check(self, *, read_data: bool = False) -> Run[VerifyResult]:
@@ -468,8 +495,19 @@ class Pool:
 class RemotePool:
     """A pool far away, as a client has it: it cuts, names and compresses, and opens nothing."""
 
-    def __new__(cls, terms: bytes, link: Link, trees: str | None = None) -> RemotePool:
+    def __new__(
+        cls,
+        terms: bytes,
+        link: Link,
+        trees: str | None = None,
+        client_key: ClientKey | None = None,
+        sealed_names: bool = False,
+    ) -> RemotePool:
         """Make one of what the media server said of the pool, and the way to it.
+
+        With `client_key` everything that is backed up is sealed with it before it leaves this
+        process, with `sealed_names` names and attributes too; only images that are sealed with it
+        are restored.
 
         `trees` is a file, made where it is missing, that keeps the directories of one source: what
         the next backup of it compares with need not come from afar. Where it can't be had, or
@@ -579,5 +617,11 @@ class PosixStore:
 
 def error_codes() -> list[str]:
     """Every code that an engine error can carry."""
+
+def client_key_of(manifest: bytes) -> str | None:
+    """The id of the client key that an image is sealed with, by its manifest in plain bytes.
+
+    Raises `IntegrityError` for what is no manifest.
+    """
 
 def engine_version() -> str: ...

@@ -233,7 +233,7 @@ fn compare_unchanged(directory: &Path) {
     let trusted_before = Time { sec: i64::MAX, nsec: 0 };
     let mut out = Vec::with_capacity(MIB as usize);
     let same = measured(|| {
-        let previous = PreviousDir::load(&pool, &root, &counters).unwrap();
+        let previous = PreviousDir::load(&pool, &root, &counters, None).unwrap();
         let mut same = 0;
         for (name, stat) in &found {
             if let Some((raw, seen)) = previous.peek(name)

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use parking_lot::Mutex;
 
+use crate::client_key::{ClientKey, DirKey};
 use crate::counters::Stage;
 use crate::error::{Error, Result};
 use crate::ids::{Kind, Ref};
@@ -26,6 +27,7 @@ use crate::tree::entry::{Entry, EntryKind};
 use super::file::Miss;
 use super::previous::{PreviousDir, is_same};
 use super::queue::Work;
+use super::sealed;
 use super::selection::Selection;
 use super::worker::Worker;
 
@@ -42,6 +44,8 @@ pub struct DirNode {
     below: Vec<u8>,
     selection: Selection,
     previous_ref: Option<Ref>,
+    /// With what names in it are sealed, where names are.
+    names: Option<DirKey>,
     listing: OnceLock<Listing>,
     entries: Mutex<Entries>,
     /// Batches and directories that are still to end.
@@ -77,6 +81,7 @@ impl DirNode {
         handle: Arc<DirHandle>,
         selection: Selection,
         previous_ref: Option<Ref>,
+        names: Option<DirKey>,
     ) -> Arc<Self> {
         selection.begins(handle.stat());
         Arc::new(DirNode {
@@ -86,6 +91,7 @@ impl DirNode {
             below: Vec::new(),
             selection,
             previous_ref,
+            names,
             listing: OnceLock::new(),
             entries: Mutex::default(),
             pending: AtomicUsize::new(0),
@@ -113,7 +119,7 @@ impl Drop for DirNode {
     }
 }
 
-impl Worker<'_> {
+impl<'a> Worker<'a> {
     /// Lists a directory and queues its names.
     pub fn directory(&mut self, node: &Arc<DirNode>) -> Result<()> {
         let started = Instant::now();
@@ -161,7 +167,9 @@ impl Worker<'_> {
         let previous = match node.previous_ref {
             None => None,
             Some(reference) => {
-                match PreviousDir::load(self.sink.repository(), &reference, self.job.counters) {
+                let from = self.sink.repository();
+                let sealed = self.sealed(node);
+                match PreviousDir::load(from, &reference, self.job.counters, sealed) {
                     Ok(previous) => {
                         self.bring_near(&previous);
                         Some(previous)
@@ -365,6 +373,7 @@ impl Worker<'_> {
             below,
             selection,
             previous_ref,
+            names: node.names.map(|names| names.child(name)),
             listing: OnceLock::new(),
             entries: Mutex::default(),
             pending: AtomicUsize::new(0),
@@ -395,9 +404,8 @@ impl Worker<'_> {
             .filter(|_| self.sink.may_reuse());
         let subtree = match (reusable, node.listing.get()) {
             (Some(same), _) => same,
-            (None, Some(listing)) => build::write_directory(
-                self.sink,
-                entries
+            (None, Some(listing)) => {
+                let raw = entries
                     .places
                     .iter()
                     .enumerate()
@@ -405,8 +413,12 @@ impl Worker<'_> {
                     .filter_map(|(place, range)| {
                         let name = listing.names.get(place)?.name;
                         Some(RawEntry { name, raw: entries.arena.get(range.clone())? })
-                    }),
-            )?,
+                    });
+                match self.sealed(node) {
+                    None => build::write_directory(self.sink, raw)?,
+                    Some((key, names)) => sealed::write_directory(self.sink, key, names, raw)?,
+                }
+            }
             (None, None) => {
                 return Err(Error::Invalid("a directory ended before it was listed".into()));
             }
@@ -427,7 +439,11 @@ impl Worker<'_> {
         self.tally.busy(Stage::Find, 0, started);
         match &node.parent {
             None => {
-                self.job.set_root(entry);
+                let root = match self.sealed(node) {
+                    None => entry,
+                    Some((key, _)) => key.seal_root(entry)?,
+                };
+                self.job.set_root(root);
                 Ok(None)
             }
             Some((above, place)) => {
@@ -435,6 +451,14 @@ impl Worker<'_> {
                 Ok(Some(Arc::clone(above)))
             }
         }
+    }
+
+    /// With what the names of a directory are sealed, where they are.
+    fn sealed<'n>(&self, node: &'n DirNode) -> Option<(&'n ClientKey, &'n DirKey)>
+    where
+        'a: 'n,
+    {
+        Some((&self.sink.sealing()?.key, node.names.as_ref()?))
     }
 
     /// Gives a finished directory's entry to the one above.

@@ -2,6 +2,7 @@
 
 use std::fs::File;
 use std::io;
+use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::time::Instant;
@@ -118,6 +119,11 @@ impl Worker<'_> {
             let length = chunker.cut(&self.buffer[from..upto]);
             let cut = self.tally.busy(Stage::Chunk, length as u64, started);
             let chunk = from..from + length;
+            from += length;
+            if let Some(reference) = self.seal(chunk.clone(), cut)? {
+                refs.push(reference)?;
+                continue;
+            }
             let name = naming.name(Kind::Data, &self.buffer[chunk.clone()]);
             self.tally.busy(Stage::Hash, length as u64, cut);
             self.tally.chunks_looked_up += 1;
@@ -127,10 +133,29 @@ impl Worker<'_> {
                 self.tally.chunks_hit += 1;
             }
             refs.push(Ref { name, length: length as u32 })?;
-            from += length;
         }
         self.buffer.copy_within(from..filled, 0);
         Ok(filled - from)
+    }
+
+    /// Where the client seals data itself: does so with a chunk of the buffer, which was cut just
+    /// now, and keeps it as any other; its reference.
+    fn seal(&mut self, chunk: Range<usize>, since: Instant) -> Result<Option<Ref>, Error> {
+        let (Some(sealing), Some(sealer)) = (self.sink.sealing(), &mut self.sealer) else {
+            return Ok(None);
+        };
+        let plain = &self.buffer[chunk];
+        let length = sealer.seal(&sealing.key, plain)?;
+        let sealed = self.tally.busy(Stage::Compress, plain.len() as u64, since);
+        let name = self.sink.repository().naming().name(Kind::Data, sealer.sealed());
+        self.tally.busy(Stage::Hash, sealer.sealed().len() as u64, sealed);
+        self.tally.chunks_looked_up += 1;
+        if self.sink.claim(&name) {
+            self.keep_sealed(name)?;
+        } else {
+            self.tally.chunks_hit += 1;
+        }
+        Ok(Some(Ref { name, length }))
     }
 }
 

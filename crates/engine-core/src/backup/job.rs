@@ -19,11 +19,18 @@ pub struct Job<'a> {
     /// Only files whose last change lies before this may be taken over unread: a later change
     /// could carry the same time stamp as the one that the previous image has seen.
     pub trusted_before: Time,
+    /// zstd level of what is sealed here.
+    pub level: i32,
     root: Mutex<Option<Entry>>,
 }
 
 impl<'a> Job<'a> {
-    pub fn new(counters: &'a Counters, findings: &'a Findings, trusted_before: Time) -> Self {
+    pub fn new(
+        counters: &'a Counters,
+        findings: &'a Findings,
+        trusted_before: Time,
+        level: i32,
+    ) -> Self {
         Job {
             counters,
             findings,
@@ -31,6 +38,7 @@ impl<'a> Job<'a> {
             names: Names::default(),
             xattrs: Xattrs::new(),
             trusted_before,
+            level,
             root: Mutex::new(None),
         }
     }

@@ -11,6 +11,7 @@ mod job;
 pub mod previous;
 mod queue;
 mod roots;
+mod sealed;
 mod selection;
 mod worker;
 
@@ -20,6 +21,7 @@ use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 use crate::cancel::Cancel;
+use crate::client_key::Sealing;
 use crate::counters::Counters;
 use crate::error::{Error, Result};
 use crate::finding::Findings;
@@ -169,9 +171,10 @@ pub(crate) fn walk_into(
         Time { sec: ns.div_euclid(1_000_000_000), nsec: ns.rem_euclid(1_000_000_000) as u32 }
     });
     let previous = parent.and_then(|image| image.root.subtree);
-    let job = Job::new(counters, findings, trusted_before);
+    let job = Job::new(counters, findings, trusted_before, request.level);
     let Prepared { selection, root } = prepared;
-    job.queue.push([Work::Directory(DirNode::root(root, selection, previous))]);
+    let dir = sink.sealing().and_then(Sealing::root_dir);
+    job.queue.push([Work::Directory(DirNode::root(root, selection, previous, dir))]);
     let work = || Worker::new(&job, sink).and_then(|mut worker| worker.run());
     let workers = thread_count(request.workers, READERS_WAITING);
     in_threads(workers, work, || job.queue.abandon())?;
@@ -212,7 +215,8 @@ pub(crate) fn draft(
 fn parent_of(pool: &Pool, request: &Request) -> Result<Option<Manifest>> {
     if let Some(id) = &request.parent {
         match pool.image(id) {
-            Ok(image) => return Ok(Some(image)),
+            // What a client sealed is no use to whoever can't open it.
+            Ok(image) => return Ok(Some(image).filter(|image| image.client_key().is_none())),
             Err(
                 Error::ImageMissing { .. } | Error::Integrity { .. } | Error::NewerFormat { .. },
             ) => {}
@@ -220,7 +224,9 @@ fn parent_of(pool: &Pool, request: &Request) -> Result<Option<Manifest>> {
         }
     }
     let images = pool.readable_images()?;
-    Ok(images.into_iter().rfind(|image| image.source.name == request.source))
+    let may_be =
+        |image: &Manifest| image.source.name == request.source && image.client_key().is_none();
+    Ok(images.into_iter().rfind(may_be))
 }
 
 fn stats(counters: &Counters, findings: &Findings) -> BTreeMap<String, u64> {

@@ -1,7 +1,9 @@
 //! A directory as the previous image has it, for recognising what did not change.
 
 use std::ops::Range;
+use std::sync::Arc;
 
+use crate::client_key::{ClientKey, DirKey};
 use crate::counters::Counters;
 use crate::error::{Error, Result};
 use crate::ids::{Kind, Ref};
@@ -24,12 +26,23 @@ struct Item {
 }
 
 impl PreviousDir {
-    pub fn load(from: &dyn Repository, root: &Ref, counters: &Counters) -> Result<Self> {
+    /// Reads a directory; with a client key and what names in it are sealed with, one that was
+    /// sealed, as what it was before.
+    pub fn load(
+        from: &dyn Repository,
+        root: &Ref,
+        counters: &Counters,
+        sealed: Option<(&ClientKey, &DirKey)>,
+    ) -> Result<Self> {
         let mut dir = PreviousDir { objects: Vec::new(), items: Vec::new() };
         let mut open = vec![*root];
         while let Some(reference) = open.pop() {
             let bytes = from.chunk(Kind::Tree, &reference, counters)?;
             match codec::decode_object(&bytes)? {
+                TreeObject::Leaf(entries) if sealed.is_some() => {
+                    let Some((key, names)) = sealed else { continue };
+                    dir.open_entries(&entries, key, names)?;
+                }
                 TreeObject::Leaf(entries) => {
                     let object = dir.objects.len() as u32;
                     dir.items.extend(entries.iter().map(|entry| Item {
@@ -51,7 +64,37 @@ impl PreviousDir {
                 }
             }
         }
+        if sealed.is_some() {
+            // They came in the order of their sealed names.
+            let mut items = std::mem::take(&mut dir.items);
+            items.sort_by(|a, b| dir.bytes(a.object, &a.name).cmp(dir.bytes(b.object, &b.name)));
+            dir.items = items;
+        }
         Ok(dir)
+    }
+
+    /// Adds entries that were sealed, as what they were before.
+    fn open_entries(
+        &mut self,
+        entries: &[RawEntry<'_>],
+        key: &ClientKey,
+        names: &DirKey,
+    ) -> Result<()> {
+        let object = self.objects.len() as u32;
+        let mut bytes = Vec::new();
+        for entry in entries {
+            let opened = key.open_entry(names, entry)?;
+            let RawEntry { name, raw } = opened.as_raw();
+            let start = bytes.len() as u32;
+            bytes.extend_from_slice(name);
+            let middle = bytes.len() as u32;
+            bytes.extend_from_slice(raw);
+            let end = bytes.len() as u32;
+            self.items.push(Item { object, name: start..middle, raw: middle..end });
+        }
+        let length = bytes.len();
+        self.objects.push(ChunkBytes::new(Arc::new(bytes), 0..length));
+        Ok(())
     }
 
     pub fn len(&self) -> usize {

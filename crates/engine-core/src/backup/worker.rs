@@ -3,6 +3,7 @@
 use std::ops::Range;
 use std::time::Instant;
 
+use crate::client_key::chunk::ChunkSealer;
 use crate::codec::Compressor;
 use crate::counters::{Stage, Tally};
 use crate::error::{Error, Result};
@@ -25,6 +26,8 @@ pub struct Worker<'a> {
     pub buffer: Vec<u8>,
     builder: BlockBuilder,
     compressor: Compressor,
+    /// Where the client seals data itself.
+    pub sealer: Option<ChunkSealer>,
 }
 
 impl<'a> Worker<'a> {
@@ -36,6 +39,7 @@ impl<'a> Worker<'a> {
             buffer: vec![0; READ_BYTES.max(4 * sink.chunker().max())],
             builder: BlockBuilder::new(sink.block_bytes()),
             compressor: sink.compressor()?,
+            sealer: sink.sealing().map(|_| ChunkSealer::new(job.level)).transpose()?,
         })
     }
 
@@ -72,13 +76,27 @@ impl<'a> Worker<'a> {
 
     /// Takes a claimed chunk from the buffer into the current block.
     pub fn keep(&mut self, name: Name, chunk: Range<usize>) -> Result<()> {
-        if !self.builder.fits(chunk.len()) {
+        self.make_room(chunk.len())?;
+        self.builder.push(name, Kind::Data, &self.buffer[chunk]);
+        Ok(())
+    }
+
+    /// Takes the claimed chunk that was sealed last into the current block.
+    pub fn keep_sealed(&mut self, name: Name) -> Result<()> {
+        self.make_room(self.sealer.as_ref().map_or(0, |sealer| sealer.sealed().len()))?;
+        if let Some(sealer) = &self.sealer {
+            self.builder.push(name, Kind::Data, sealer.sealed());
+        }
+        Ok(())
+    }
+
+    fn make_room(&mut self, length: usize) -> Result<()> {
+        if !self.builder.fits(length) {
             let (full, chunks) = self.builder.take();
             if let Some((full, chunks)) = self.job.queue.offer(full, chunks) {
                 self.compress(full, chunks)?;
             }
         }
-        self.builder.push(name, Kind::Data, &self.buffer[chunk]);
         Ok(())
     }
 

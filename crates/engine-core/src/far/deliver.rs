@@ -25,7 +25,9 @@ impl Wanted {
     pub fn encode(kind: Kind, references: &[Ref]) -> Vec<u8> {
         let mut bytes = Vec::with_capacity(references.len() * Self::LEN);
         for reference in references {
-            bytes.extend_from_slice(&reference.to_bytes());
+            // What is asked for is what is stored, whatever a client key makes of it.
+            let stored = Ref { name: reference.name, length: reference.stored_length() };
+            bytes.extend_from_slice(&stored.to_bytes());
             bytes.push(kind as u8);
         }
         bytes

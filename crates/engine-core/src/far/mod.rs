@@ -11,6 +11,7 @@ mod claimed;
 pub mod deliver;
 pub mod receive;
 pub mod replicate;
+pub mod restore;
 mod sending;
 pub mod terms;
 pub mod trees;
@@ -22,11 +23,12 @@ use parking_lot::Mutex;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
-use crate::chunker::Chunker;
+use crate::chunker::{ChunkSizes, Chunker};
+use crate::client_key::Sealing;
 use crate::codec::Decompressor;
 use crate::counters::{Counters, Stage};
 use crate::error::{Error, Result};
-use crate::ids::{Id, Kind, Name, Ref};
+use crate::ids::{CLIENT_SEAL_BYTES, Id, Kind, Name, Ref};
 use crate::keys::NameKeys;
 use crate::pool::ChunkBytes;
 use crate::repository::{Repository, StoredAt};
@@ -76,6 +78,7 @@ pub struct Far {
     near: Cache<Name, ChunkBytes, ByBytes>,
     decompressors: Mutex<Vec<Decompressor>>,
     trees: Option<Trees>,
+    sealing: Option<Sealing>,
 }
 
 impl Far {
@@ -89,7 +92,21 @@ impl Far {
             near: near_cache(),
             decompressors: Mutex::default(),
             trees: None,
+            sealing: None,
         }
+    }
+
+    /// As whoever has a client key uses it: what is backed up is sealed, what is restored opened.
+    /// `Unsupported` where the pool's chunks differ too little in length.
+    pub fn sealing(self, sealing: Sealing) -> Result<Self> {
+        let sizes = self.terms.chunks;
+        // Sealed, a chunk is still none that is too long for the pool.
+        let max = sizes.max.saturating_sub(CLIENT_SEAL_BYTES) & !1;
+        let sizes = ChunkSizes { max, ..sizes }.check().map_err(|_| {
+            Error::Unsupported("client keys in a pool whose chunks are nearly of one length".into())
+        })?;
+        let chunker = Chunker::new(&self.terms.naming.with_gear(sealing.key.gear()), sizes);
+        Ok(Far { chunker, sealing: Some(sealing), ..self })
     }
 
     /// With directories that were seen in earlier backups.
@@ -194,12 +211,12 @@ impl Repository for Far {
                 came.ok_or_else(missing)?
             }
         };
-        if found.len() == reference.length as usize {
+        if found.len() == reference.stored_length() as usize {
             Ok(found)
         } else {
             Err(Error::integrity(
                 format!("chunk {}", reference.name),
-                format!("{} bytes stored, {} wanted", found.len(), reference.length),
+                format!("{} bytes stored, {} wanted", found.len(), reference.stored_length()),
             ))
         }
     }
@@ -212,7 +229,7 @@ impl Repository for Far {
                 continue;
             }
             wanted.push(*reference);
-            bytes += u64::from(reference.length);
+            bytes += u64::from(reference.stored_length());
             if bytes >= STRETCH_BYTES || wanted.len() == STRETCH_CHUNKS {
                 let _ = self.bring(kind, &wanted, counters);
                 wanted.clear();

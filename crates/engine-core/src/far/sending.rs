@@ -10,6 +10,7 @@ use parking_lot::Mutex;
 
 use crate::cancel::Cancel;
 use crate::chunker::Chunker;
+use crate::client_key::Sealing;
 use crate::codec::{Codec, Compressor};
 use crate::counters::{Counters, Stage, add};
 use crate::error::{Error, Result};
@@ -239,7 +240,8 @@ impl<'a> Shared<'a> {
         let started = Instant::now();
         let mut shrunk = Vec::new();
         // What does not shrink goes as it is, without another copy.
-        let (codec, encoded) = match compressor.shrink(&batch.plain, &mut shrunk)? {
+        let is_sealed = batch.kind == PackKind::Data && self.far.sealing.is_some();
+        let (codec, encoded) = match !is_sealed && compressor.shrink(&batch.plain, &mut shrunk)? {
             true => (Codec::Zstd, shrunk.as_slice()),
             false => (Codec::Stored, batch.plain.as_slice()),
         };
@@ -392,6 +394,10 @@ impl Sink for Sending<'_> {
 
     fn chunker(&self) -> &Chunker {
         &self.shared.far.chunker
+    }
+
+    fn sealing(&self) -> Option<&Sealing> {
+        self.shared.far.sealing.as_ref()
     }
 
     fn block_bytes(&self) -> u32 {

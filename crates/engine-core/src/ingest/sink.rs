@@ -1,6 +1,7 @@
 //! Where a backup's chunks go: into a pool that is here, or to one far away.
 
 use crate::chunker::Chunker;
+use crate::client_key::Sealing;
 use crate::codec::Compressor;
 use crate::error::Result;
 use crate::ids::{Name, Ref};
@@ -14,6 +15,11 @@ pub trait Sink: ChunkSink {
     fn repository(&self) -> &dyn Repository;
 
     fn chunker(&self) -> &Chunker;
+
+    /// With what data is sealed before it is named, where it is.
+    fn sealing(&self) -> Option<&Sealing> {
+        None
+    }
 
     /// Plain bytes of chunks that are compressed together.
     fn block_bytes(&self) -> u32;

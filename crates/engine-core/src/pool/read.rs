@@ -146,10 +146,11 @@ impl Pool {
         else {
             return Ok(None);
         };
-        if info.length != reference.length {
+        let wanted = reference.stored_length();
+        if info.length != wanted {
             return Err(Error::integrity(
                 format!("chunk {}", reference.name),
-                format!("{} bytes stored, {} wanted", info.length, reference.length),
+                format!("{} bytes stored, {wanted} wanted", info.length),
             ));
         }
         let block = self.block(&pack, found.block, counters)?;
@@ -158,7 +159,7 @@ impl Pool {
         let started = Instant::now();
         let named = self.keys().name(kind, &bytes) == reference.name;
         counters.busy(Stage::Decompress, 0, started);
-        if named && bytes.len() == reference.length as usize {
+        if named && bytes.len() == wanted as usize {
             Ok(Some(bytes))
         } else {
             Err(Error::integrity(

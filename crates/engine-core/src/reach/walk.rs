@@ -218,7 +218,7 @@ impl Walk<'_> {
             self.trouble.damaged(&full(path, name), error)?;
             return Ok(false);
         }
-        let (stored, wanted) = (place.record.place.length, reference.length);
+        let (stored, wanted) = (place.record.place.length, reference.stored_length());
         if stored != wanted {
             let reason = format!("{stored} bytes stored, {wanted} wanted");
             let error = Error::integrity(format!("chunk {}", reference.name), reason);

@@ -64,7 +64,7 @@ impl Worker<'_> {
         for reference in Refs::new(self.job.pool, content) {
             match reference {
                 Ok(reference) => {
-                    length += u64::from(reference.length);
+                    length += u64::from(reference.plain_length());
                     refs.push(reference);
                 }
                 Err(error) => {
@@ -124,7 +124,7 @@ impl Worker<'_> {
         let mut left = self.job.pool.stretch_bytes().unwrap_or(u64::MAX);
         let rest = refs.get(place..).unwrap_or_default();
         let fits = |reference: &&Ref| {
-            let length = u64::from(reference.length);
+            let length = u64::from(reference.stored_length());
             let fits = left > 0;
             left = left.saturating_sub(length);
             fits
@@ -205,16 +205,28 @@ impl Worker<'_> {
         for reference in Refs::new(self.job.pool, &entry.content) {
             self.job.cancel.check()?;
             let reference = reference?;
-            bytes.resize(reference.length as usize, 0);
+            bytes.resize(reference.plain_length() as usize, 0);
             if let Err(error) = places.read(&file, &mut bytes) {
                 return Ok(Some(format!("cannot be read again: {error}")));
             }
-            if self.job.pool.naming().name(Kind::Data, &bytes) != reference.name {
+            if !self.is_chunk(&reference, &bytes)? {
                 return Ok(Some(format!("differs from the image at byte {at} of its data")));
             }
-            at += u64::from(reference.length);
+            at += u64::from(reference.plain_length());
         }
         Ok(None)
+    }
+}
+
+impl Worker<'_> {
+    /// Whether these are the plain bytes of a chunk. What was sealed has the name of its sealed
+    /// bytes, so it comes once more.
+    fn is_chunk(&self, reference: &Ref, bytes: &[u8]) -> Result<bool> {
+        let pool = self.job.pool;
+        if !reference.is_client_sealed() {
+            return Ok(pool.naming().name(Kind::Data, bytes) == reference.name);
+        }
+        Ok(*pool.chunk(Kind::Data, reference, self.job.counters)? == *bytes)
     }
 }
 

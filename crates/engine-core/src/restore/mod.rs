@@ -17,6 +17,8 @@ use std::sync::atomic::AtomicUsize;
 use parking_lot::Mutex;
 
 use crate::cancel::Cancel;
+use crate::client_key::opened::Opened;
+use crate::client_key::{ClientKey, Names};
 use crate::counters::Counters;
 use crate::error::Result;
 use crate::finding::Findings;
@@ -66,6 +68,8 @@ pub struct Outcome {
 /// What the workers of one restore share.
 pub(crate) struct Job<'a> {
     pub pool: &'a dyn Repository,
+    /// What opens names, where they are sealed.
+    pub names: Option<&'a ClientKey>,
     pub target: Target,
     pub tasks: Tasks<Task>,
     /// Directories that are not listed yet.
@@ -87,19 +91,52 @@ pub fn run(
     findings: &Arc<Findings>,
     cancel: &Cancel,
 ) -> Result<Outcome> {
-    run_from(pool, pool.image(&request.image)?, request, counters, findings, cancel)
+    run_with(pool, request, None, counters, findings, cancel)
 }
 
-/// Restores an image from wherever its chunks are.
-pub fn run_from(
-    pool: &dyn Repository,
-    image: Manifest,
+/// Restores an image of a pool, by a client key if it was sealed with one.
+pub fn run_with(
+    pool: &Pool,
     request: &Request,
+    key: Option<&ClientKey>,
     counters: &Counters,
     findings: &Arc<Findings>,
     cancel: &Cancel,
 ) -> Result<Outcome> {
-    let selection = Selection::new(pool, &image.root, &request.paths)?;
+    run_from(pool, pool.image(&request.image)?, request, key, counters, findings, cancel)
+}
+
+/// Restores an image from wherever its chunks are. `ClientKeyNeeded` for one that is sealed with a
+/// client key which is not given; `Integrity` where one is given and the image is not its.
+pub fn run_from(
+    pool: &dyn Repository,
+    image: Manifest,
+    request: &Request,
+    key: Option<&ClientKey>,
+    counters: &Counters,
+    findings: &Arc<Findings>,
+    cancel: &Cancel,
+) -> Result<Outcome> {
+    let Some(key) = key else {
+        image.require_readable()?;
+        return restore(pool, image, request, None, counters, findings, cancel);
+    };
+    let names = key.prove(&image, pool.naming())?;
+    let opened = Opened::new(pool, key);
+    let names = (names == Names::Sealed).then_some(key);
+    restore(&opened, image, request, names, counters, findings, cancel)
+}
+
+fn restore(
+    pool: &dyn Repository,
+    image: Manifest,
+    request: &Request,
+    names: Option<&ClientKey>,
+    counters: &Counters,
+    findings: &Arc<Findings>,
+    cancel: &Cancel,
+) -> Result<Outcome> {
+    let selection = Selection::new(pool, &image.root, &request.paths, names)?;
     if request.paths.is_empty() {
         let goal = |name: &str| image.stats.get(name).copied().unwrap_or(0);
         crate::counters::add(&counters.bytes_total, goal("bytes_found"));
@@ -108,9 +145,11 @@ pub fn run_from(
     let options = Options { overwrite: request.overwrite, numeric_owners: false };
     let target = Target::open(&request.to, options, Arc::clone(findings))?;
     let node = Node::root(Arc::clone(target.root()));
-    let first = Task::Directory { node, entry: Box::new(image.root), selection, depth: 0 };
+    let dir = names.map(ClientKey::root_dir);
+    let first = Task::Directory { node, entry: Box::new(image.root), dir, selection, depth: 0 };
     let job = Job {
         pool,
+        names,
         target,
         tasks: Tasks::new(first),
         unlisted: AtomicUsize::new(1),

@@ -3,7 +3,8 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use crate::error::Result;
+use crate::client_key::ClientKey;
+use crate::error::{Error, Result};
 use crate::tree::ChunkSource;
 use crate::tree::entry::Entry;
 use crate::tree::walk;
@@ -19,15 +20,31 @@ pub enum Selection {
 impl Selection {
     /// From absolute paths of an image; none means everything. `PathMissing` for a path that the
     /// image has not: nothing is restored then.
-    pub fn new(source: &dyn ChunkSource, root: &Entry, paths: &[Vec<u8>]) -> Result<Self> {
+    ///
+    /// Where names are sealed, `key` opens them; a path may have them plain or sealed.
+    pub fn new(
+        source: &dyn ChunkSource,
+        root: &Entry,
+        paths: &[Vec<u8>],
+        key: Option<&ClientKey>,
+    ) -> Result<Self> {
         if paths.is_empty() {
             return Ok(Selection::All);
         }
         let mut tree = Wanted::default();
         for path in paths {
-            walk::find(source, root, path)?;
+            let (sealed, plain) = match key {
+                Some(key) => (key.seal_path(path), key.open_path(path)),
+                None => (path.clone(), path.clone()),
+            };
+            walk::find(source, root, &sealed).map_err(|error| match error {
+                Error::PathMissing { within, .. } => {
+                    Error::PathMissing { path: String::from_utf8_lossy(path).into_owned(), within }
+                }
+                other => other,
+            })?;
             let mut at = &mut tree;
-            for part in path.split(|byte| *byte == b'/').filter(|part| !part.is_empty()) {
+            for part in plain.split(|byte| *byte == b'/').filter(|part| !part.is_empty()) {
                 at = at.below.entry(part.to_vec()).or_default();
             }
             at.whole = true;

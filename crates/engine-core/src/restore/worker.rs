@@ -4,6 +4,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::time::Instant;
 
+use crate::client_key::DirKey;
 use crate::counters::{Stage, Tally};
 use crate::error::{Error, Result};
 use crate::ids::{Kind, Ref};
@@ -53,17 +54,15 @@ pub enum Task {
     Directory {
         node: Arc<Node>,
         entry: Box<Entry>,
+        /// With what names in it are sealed, where they are.
+        dir: Option<DirKey>,
         selection: Selection,
         depth: usize,
     },
     /// Files and other things, each with the directory that it goes into.
     Files(Vec<(Arc<Node>, Entry)>),
     /// A stretch of a large file.
-    Segment {
-        file: Arc<OpenFile>,
-        offset: u64,
-        refs: Vec<Ref>,
-    },
+    Segment { file: Arc<OpenFile>, offset: u64, refs: Vec<Ref> },
 }
 
 /// What a name of a directory turned out to be.
@@ -100,8 +99,8 @@ impl<'a> Worker<'a> {
 
     fn work(&mut self, task: Task) -> Result<()> {
         match task {
-            Task::Directory { node, entry, selection, depth } => {
-                self.directory(&node, &entry, &selection, depth)?;
+            Task::Directory { node, entry, dir, selection, depth } => {
+                self.directory(&node, &entry, dir, &selection, depth)?;
                 self.ended(node)?;
                 // The last directory is made: what waits can come in order.
                 let last = self.job.unlisted.fetch_sub(1, Ordering::AcqRel) == 1;
@@ -124,6 +123,7 @@ impl<'a> Worker<'a> {
         &mut self,
         node: &Arc<Node>,
         entry: &Entry,
+        dir: Option<DirKey>,
         selection: &Selection,
         depth: usize,
     ) -> Result<()> {
@@ -135,7 +135,7 @@ impl<'a> Worker<'a> {
         let mut names = listed.cursor();
         let mut below = Vec::new();
         loop {
-            match self.name(node, names.entry(), selection, depth) {
+            match self.name(node, names.entry(), dir.as_ref(), selection, depth) {
                 Ok(Name::Dir(entry, wanted)) => below.push((entry, wanted)),
                 Ok(Name::Other) => {}
                 Ok(Name::End) => break,
@@ -151,7 +151,8 @@ impl<'a> Worker<'a> {
         }
         // The last pushed is taken first.
         for (item, wanted) in below.into_iter().rev() {
-            self.below(node, *item, wanted, depth + 1)?;
+            let dir = dir.map(|dir| dir.child(&item.name));
+            self.below(node, *item, dir, wanted, depth + 1)?;
         }
         Ok(())
     }
@@ -161,10 +162,19 @@ impl<'a> Worker<'a> {
         &self,
         node: &Arc<Node>,
         next: Result<Option<RawEntry<'_>>>,
+        dir: Option<&DirKey>,
         selection: &Selection,
         depth: usize,
     ) -> Result<Name> {
         let Some(entry) = next? else { return Ok(Name::End) };
+        let opened;
+        let entry = match (self.job.names, dir) {
+            (Some(key), Some(dir)) => {
+                opened = key.open_entry(dir, &entry)?;
+                opened.as_raw()
+            }
+            _ => entry,
+        };
         let Some(wanted) = selection.of(entry.name) else { return Ok(Name::Other) };
         let seen = entry.peek()?;
         if seen.kind == EntryKind::Dir {
@@ -211,6 +221,7 @@ impl<'a> Worker<'a> {
         &mut self,
         node: &Arc<Node>,
         entry: Entry,
+        dir: Option<DirKey>,
         selection: Selection,
         depth: usize,
     ) -> Result<()> {
@@ -218,11 +229,11 @@ impl<'a> Worker<'a> {
             node.begin();
             Arc::clone(node)
         } else {
-            let Some(dir) = self.job.target.make_dir(&node.dir, &entry)? else { return Ok(()) };
+            let Some(made) = self.job.target.make_dir(&node.dir, &entry)? else { return Ok(()) };
             node.begin();
             Arc::new(Node {
                 parent: Some(Arc::clone(node)),
-                dir,
+                dir: made,
                 entry: Some(entry.clone()),
                 pending: AtomicUsize::new(1),
             })
@@ -231,6 +242,7 @@ impl<'a> Worker<'a> {
         self.job.tasks.push(Task::Directory {
             node: child,
             entry: Box::new(entry),
+            dir,
             selection,
             depth,
         });

@@ -104,6 +104,8 @@ pub struct Entry {
     pub rdev: Option<(u32, u32)>,
     /// Extended attributes, sorted by name; ACLs and capabilities are among them.
     pub xattrs: Vec<(Vec<u8>, Vec<u8>)>,
+    /// What only a client key opens: the attributes, which are then nothing here.
+    pub hidden: Option<Vec<u8>>,
 }
 
 impl Entry {
@@ -129,6 +131,7 @@ impl Entry {
             target: None,
             rdev: None,
             xattrs: Vec::new(),
+            hidden: None,
         }
     }
 }

@@ -163,7 +163,7 @@ pub fn decode_list(bytes: &[u8]) -> Option<Vec<Ref>> {
         return None;
     }
     let refs: Vec<Ref> = refs.collect();
-    refs.iter().all(|reference| reference.length > 0).then_some(refs)
+    refs.iter().all(|reference| reference.plain_length() > 0).then_some(refs)
 }
 
 /// All references to data. For files known to be small; see [`Refs`] for the others.

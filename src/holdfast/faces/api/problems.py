@@ -39,6 +39,7 @@ STATUS: dict[type[errors.HoldfastError], int] = {
     errors.SiteExists: 409,
     errors.PoolError: 503,
     errors.PoolExists: 409,
+    errors.ClientKeyNeeded: 409,
     errors.IntegrityError: 500,
     errors.NotFound: 404,
     errors.ObjectMissing: 500,

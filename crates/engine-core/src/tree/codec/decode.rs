@@ -43,7 +43,7 @@ fn parse_peek(raw: &[u8]) -> Parsed<Peek<'_>> {
 }
 
 /// Reads the fields of a map whose keys ascend.
-struct Fields<'r, 'a> {
+pub(super) struct Fields<'r, 'a> {
     reader: &'r mut Reader<'a>,
     pairs: usize,
     key: u64,
@@ -51,7 +51,7 @@ struct Fields<'r, 'a> {
 
 impl<'r, 'a> Fields<'r, 'a> {
     #[inline]
-    fn new(reader: &'r mut Reader<'a>) -> Parsed<Self> {
+    pub(super) fn new(reader: &'r mut Reader<'a>) -> Parsed<Self> {
         let pairs = reader.map()?;
         let mut fields = Fields { reader, pairs, key: 0 };
         fields.advance()?;
@@ -64,15 +64,15 @@ impl<'r, 'a> Fields<'r, 'a> {
         if self.pairs > 0 {
             self.pairs -= 1;
             self.key = self.reader.uint()?;
-            if self.key <= before || self.key > XATTRS {
+            if self.key <= before || self.key > HIDDEN {
                 return self.reader.fail("an unknown, repeated or misplaced field");
             }
         }
         Ok(())
     }
 
-    #[inline]
-    fn optional<T>(
+    #[inline(always)]
+    pub(super) fn optional<T>(
         &mut self,
         key: u64,
         read: impl FnOnce(&mut Reader<'a>) -> Parsed<T>,
@@ -85,8 +85,8 @@ impl<'r, 'a> Fields<'r, 'a> {
         Ok(Some(value))
     }
 
-    #[inline]
-    fn required<T>(
+    #[inline(always)]
+    pub(super) fn required<T>(
         &mut self,
         key: u64,
         read: impl FnOnce(&mut Reader<'a>) -> Parsed<T>,
@@ -97,7 +97,7 @@ impl<'r, 'a> Fields<'r, 'a> {
         }
     }
 
-    fn end(&self) -> Parsed<()> {
+    pub(super) fn end(&self) -> Parsed<()> {
         // Left over is a key that was asked for too early, thus out of order.
         if self.key == u64::MAX { Ok(()) } else { self.reader.fail("a field out of order") }
     }
@@ -130,6 +130,7 @@ fn parse_fields<'a>(reader: &mut Reader<'a>) -> Parsed<Peek<'a>> {
             reader.skip()?;
             Ok(reader.since(start))
         })?,
+        hidden: fields.optional(HIDDEN, Reader::bytes)?,
     };
     fields.end()?;
     if reader.position() - start > MAX_ENTRY_BYTES {
@@ -138,20 +139,23 @@ fn parse_fields<'a>(reader: &mut Reader<'a>) -> Parsed<Peek<'a>> {
     seen.lawful(reader)
 }
 
-fn read_kind(reader: &mut Reader<'_>) -> Parsed<EntryKind> {
+#[inline]
+pub(super) fn read_kind(reader: &mut Reader<'_>) -> Parsed<EntryKind> {
     match u8::try_from(reader.uint()?).ok().and_then(EntryKind::from_u8) {
         Some(kind) => Ok(kind),
         None => reader.fail("an unknown kind of entry"),
     }
 }
 
-fn read_time(reader: &mut Reader<'_>) -> Parsed<Time> {
+#[inline]
+pub(super) fn read_time(reader: &mut Reader<'_>) -> Parsed<Time> {
     reader.tuple(2)?;
     let time = Time { sec: reader.int()?, nsec: reader.u32()? };
     if time.nsec < 1_000_000_000 { Ok(time) } else { reader.fail("a time out of range") }
 }
 
-fn read_nlink(reader: &mut Reader<'_>) -> Parsed<u64> {
+#[inline]
+pub(super) fn read_nlink(reader: &mut Reader<'_>) -> Parsed<u64> {
     match reader.uint()? {
         0 | 1 => reader.fail("a count of links below 2"),
         count => Ok(count),
@@ -165,7 +169,8 @@ pub(super) fn read_ref(reader: &mut Reader<'_>) -> Parsed<Ref> {
     }
 }
 
-fn read_rdev(reader: &mut Reader<'_>) -> Parsed<(u32, u32)> {
+#[inline]
+pub(super) fn read_rdev(reader: &mut Reader<'_>) -> Parsed<(u32, u32)> {
     reader.tuple(2)?;
     Ok((reader.u32()?, reader.u32()?))
 }
@@ -196,7 +201,7 @@ fn read_content<'a>(fields: &mut Fields<'_, 'a>) -> Parsed<RawContent<'a>> {
 impl Peek<'_> {
     /// Refuses fields that belong to another kind, and sets what absent fields mean.
     #[inline]
-    fn lawful(mut self, reader: &Reader<'_>) -> Parsed<Self> {
+    pub(super) fn lawful(mut self, reader: &Reader<'_>) -> Parsed<Self> {
         let kind = self.kind;
         let file = kind == EntryKind::File;
         let has_data = self.content != RawContent::Empty || self.extents.is_some();
@@ -213,13 +218,16 @@ impl Peek<'_> {
         if self.mode > 0o7777 {
             return reader.fail("a mode out of range");
         }
+        if self.hidden.is_some() && !is_nothing_but_hidden(&self) {
+            return reader.fail("attributes beside hidden ones");
+        }
         if !file {
             self.size = 0;
         }
         Ok(self)
     }
 
-    fn to_entry(self) -> Parsed<Entry> {
+    pub(super) fn to_entry(self) -> Parsed<Entry> {
         let at_end = |reason| Malformed { at: 0, reason };
         let content = match self.content {
             RawContent::Empty => Content::Empty,
@@ -250,6 +258,7 @@ impl Peek<'_> {
             target: self.target.map(<[u8]>::to_vec),
             rdev: self.rdev,
             xattrs: self.xattrs.map_or(Ok(Vec::new()), read_xattrs)?,
+            hidden: self.hidden.map(<[u8]>::to_vec),
         };
         if entry.kind == EntryKind::File && !covers(&entry.content, data_bytes(&entry)) {
             return Err(at_end("content that does not cover the file's size"));

@@ -62,12 +62,31 @@ fn write_entry(entry: &Entry, out: &mut Vec<u8>) -> Result<()> {
         + usize::from(entry.subtree.is_some())
         + usize::from(entry.target.is_some())
         + usize::from(entry.rdev.is_some())
-        + usize::from(!entry.xattrs.is_empty());
+        + usize::from(!entry.xattrs.is_empty())
+        + usize::from(entry.hidden.is_some());
     cbor::write_map(out, pairs);
     cbor::write_uint(out, NAME);
     cbor::write_bytes(out, &entry.name);
+    write_numbers(entry, out);
+    write_content(entry, out)?;
+    if let Some(subtree) = entry.subtree {
+        cbor::write_uint(out, SUBTREE);
+        cbor::write_bytes(out, &subtree.to_bytes());
+    }
+    write_rest(entry, out);
+    if let Some(hidden) = &entry.hidden {
+        cbor::write_uint(out, HIDDEN);
+        cbor::write_bytes(out, hidden);
+    }
+    Ok(())
+}
+
+/// From the kind to the size.
+pub(super) fn write_numbers(entry: &Entry, out: &mut Vec<u8>) {
+    let file = entry.kind == EntryKind::File;
+    let linked = entry.nlink > 1 && entry.kind != EntryKind::Dir;
     for (key, value) in [
-        (KIND, kind as u64),
+        (KIND, entry.kind as u64),
         (MODE, u64::from(entry.mode)),
         (UID, u64::from(entry.uid)),
         (GID, u64::from(entry.gid)),
@@ -98,11 +117,10 @@ fn write_entry(entry: &Entry, out: &mut Vec<u8>) -> Result<()> {
             cbor::write_uint(out, value);
         }
     }
-    write_content(entry, out)?;
-    if let Some(subtree) = entry.subtree {
-        cbor::write_uint(out, SUBTREE);
-        cbor::write_bytes(out, &subtree.to_bytes());
-    }
+}
+
+/// Target, device number and extended attributes.
+pub(super) fn write_rest(entry: &Entry, out: &mut Vec<u8>) {
     if let Some(target) = &entry.target {
         cbor::write_uint(out, TARGET);
         cbor::write_bytes(out, target);
@@ -121,7 +139,6 @@ fn write_entry(entry: &Entry, out: &mut Vec<u8>) -> Result<()> {
             cbor::write_bytes(out, value);
         }
     }
-    Ok(())
 }
 
 fn write_content(entry: &Entry, out: &mut Vec<u8>) -> Result<()> {
@@ -141,6 +158,10 @@ fn write_content(entry: &Entry, out: &mut Vec<u8>) -> Result<()> {
             cbor::write_bytes(out, &list.to_bytes());
         }
     }
+    write_extents(entry, out)
+}
+
+pub(super) fn write_extents(entry: &Entry, out: &mut Vec<u8>) -> Result<()> {
     if let Some(list) = &entry.extents {
         let mut encoded = Vec::with_capacity(list.len() * 6);
         extents::encode(list, entry.size, &mut encoded)?;
@@ -151,7 +172,7 @@ fn write_content(entry: &Entry, out: &mut Vec<u8>) -> Result<()> {
 }
 
 /// What `Peek::lawful` and `decode_entry` will ask.
-fn check_lawful(entry: &Entry) -> Result<()> {
+pub(super) fn check_lawful(entry: &Entry) -> Result<()> {
     let refuse = |what: &str| Err(unlawful(entry, what));
     let kind = entry.kind;
     if entry.mode > 0o7777 {
@@ -178,6 +199,9 @@ fn check_lawful(entry: &Entry) -> Result<()> {
         || !entry.xattrs.is_sorted_by(|before, after| before.0 < after.0)
     {
         return refuse("the order or a name of its extended attributes");
+    }
+    if entry.hidden.is_some() && !hidden::is_hidden_lawfully(entry) {
+        return refuse("an attribute that is to be hidden");
     }
     if kind == EntryKind::File && !covers(&entry.content, data_bytes(entry)) {
         return refuse("content that does not cover its size");

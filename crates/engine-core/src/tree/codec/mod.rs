@@ -6,10 +6,12 @@
 
 mod decode;
 mod encode;
+mod hidden;
 mod object;
 
 pub use decode::{decode_entry, decode_root, decode_xattrs, peek};
 pub use encode::{encode_entry, encode_root};
+pub use hidden::{decode_hidden, encode_hidden, is_nothing_but_hidden};
 pub use object::{TreeObject, decode_object};
 pub(crate) use object::{write_node_item, write_object_head};
 
@@ -50,6 +52,7 @@ const SUBTREE: u64 = 17;
 const TARGET: u64 = 18;
 const RDEV: u64 = 19;
 const XATTRS: u64 = 20;
+const HIDDEN: u64 = 21;
 
 /// What stands where a file's content is described, as stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -89,6 +92,8 @@ pub struct Peek<'a> {
     pub rdev: Option<(u32, u32)>,
     /// The encoded map of extended attributes, for [`decode_xattrs`].
     pub xattrs: Option<&'a [u8]>,
+    /// See [`Entry::hidden`].
+    pub hidden: Option<&'a [u8]>,
 }
 
 /// One entry of a leaf: its name, and all its bytes for [`peek`] or [`decode_entry`].
@@ -142,8 +147,9 @@ fn covers(content: &Content, data: u64) -> bool {
         Content::Direct(refs) => {
             !refs.is_empty()
                 && refs.len() <= MAX_DIRECT_REFS
-                && refs.iter().all(|reference| reference.length > 0)
-                && refs.iter().map(|reference| u64::from(reference.length)).sum::<u64>() == data
+                && refs.iter().all(|reference| reference.plain_length() > 0)
+                && refs.iter().map(|reference| u64::from(reference.plain_length())).sum::<u64>()
+                    == data
         }
         // Whether it yields as much is known to those who read the lists.
         Content::Listed { depth, .. } => (1..=MAX_LIST_DEPTH).contains(depth) && data > 0,
