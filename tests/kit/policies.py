@@ -129,5 +129,7 @@ POLICIES = st.builds(
     compression=st.integers(1, 19),
     streams=st.integers(1, 64),
     encryption=TEXTS,
+    client_key=st.none() | NAMES,
+    names=TEXTS,
 )
 """Any policy that can be written down, whether or not it would be taken."""

@@ -29,6 +29,7 @@ MACHINE_ONLY = frozenset(
             "recover",
         ),
         *("enroll", "agent run", "media run"),
+        *(f"client-key {one}" for one in ("create", "list", "show", "export", "import", "reveal")),
     }
 )
 """A command goes in here only if nobody far away could have a use for it."""

@@ -267,3 +267,17 @@ def test_history_is_what_images_took(tmp_path: Path, pool: Pool) -> None:
     probe = probe_of(tmp_path, pool, [image])
     assert probe.history(SourceName("a:/")) == [PastBackup(180, 7)]
     assert probe.history(SourceName("b:/")) == []
+
+
+def test_a_client_is_asked_for_the_key_that_it_is_to_seal_with() -> None:
+    sealing = policy(clients=(WEB1,), encryption="client", client_key="office")
+    lacks = Trouble("error", "no-client-key", "it has none", "make one", "office")
+    probe = FakeProbe({(WEB1, ("/etc", "/srv")): LookReport("root", (lacks,), 5, 0, GIB, True)})
+    findings = check_live(sealing, [WEB1], probe)
+    assert [order.client_key for _, order in probe.asked][:1] == ["office"]
+    assert [(one.place, one.severity, one.hint) for one in findings] == [
+        ("client_key", Severity.ERROR, "make one")
+    ]
+    probe.asked.clear()
+    check_live(policy(clients=(WEB1,)), [WEB1], probe)
+    assert {order.client_key for _, order in probe.asked} == {None}

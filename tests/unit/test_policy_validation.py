@@ -66,6 +66,15 @@ def test_nothing_is_wrong_with_a_plain_policy() -> None:
     [
         ({"storage_unit": "defualt"}, {"storage_unit": "error"}),
         ({"encryption": "none"}, {"encryption": "error"}),
+        ({"encryption": "client"}, {"client_key": "error"}),
+        ({"encryption": "client", "client_key": "office"}, {}),
+        ({"encryption": "client", "client_key": "office", "names": "sealed"}, {}),
+        (
+            {"encryption": "client", "client_key": "office", "names": "hidden"},
+            {"names": "error"},
+        ),
+        ({"client_key": "office"}, {"client_key": "error"}),
+        ({"names": "sealed"}, {"names": "error"}),
         ({"type": "machines"}, {"type": "error"}),
         ({"clients": ()}, {"clients": "error"}),
         ({"clients": (ClientName("web3"),)}, {"clients[0]": "error"}),
@@ -140,6 +149,15 @@ def test_a_near_name_is_suggested() -> None:
         "clients[0]": "did you mean 'web1'?",
         "encryption": "did you mean 'pool'?",
     }
+
+
+def test_only_clients_with_a_machine_of_their_own_can_seal() -> None:
+    site = replace(SITE, agents=frozenset({ClientName("web1")}))
+    sealing = {"encryption": "client", "client_key": "office"}
+    assert found(policy(clients=(ClientName("web1"),), **sealing), site=site) == {}
+    both = policy(clients=(ClientName("web1"), ClientName("web2")), **sealing)
+    assert found(both, site=site) == {"clients[1]": "error"}
+    assert found(policy(clients=(ClientName("web2"),)), site=site) == {}
 
 
 def test_reserved_and_repeated_names_are_refused() -> None:

@@ -108,6 +108,17 @@ def policy_name(text: str) -> PolicyName:
     return PolicyName(text)
 
 
+def client_key_wanted(text: str) -> str:
+    """Parse what names a client key: its name on a machine, or its id.
+
+    Raises:
+        Invalid: It is neither.
+    """
+    if not is_plain_name(text):
+        raise Invalid(f"'{text}' can't be the name of a client key, nor its id", PLAIN_NAME_HINT)
+    return text
+
+
 def source_name(client: ClientName, paths: Iterable[bytes]) -> SourceName:
     """Name what is backed up: the images of one name follow each other.
 

@@ -294,6 +294,8 @@ def _order(work: BackupWork) -> BackupOrder:
         parent=None if work.parent is None else ImageId(work.parent),
         name=SourceName(work.source),
         labels=work.labels,
+        client_key=work.client_key,
+        sealed_names=work.sealed_names,
     )
 
 

@@ -12,7 +12,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING
 
 from holdfast import __version__
-from holdfast.base.errors import Invalid, NoPermission, PathMissing
+from holdfast.base.errors import Invalid, NoPermission, PathMissing, Unsupported
 from holdfast.base.ids import source_name
 from holdfast.movers.drive import drive
 
@@ -42,6 +42,9 @@ class BackupOrder:
         parent: The image to compare with; None, or one that is gone, for the newest of the source.
         name: The source's name, where it does not follow from the paths.
         labels: What the image's manifest is to say of who ordered it; see `base.labels`.
+        client_key: Seal everything with this key of this machine, by name or id; None to leave
+            that to the storage.
+        sealed_names: Seal names and attributes of files too.
     """
 
     client: ClientName
@@ -53,6 +56,8 @@ class BackupOrder:
     parent: ImageId | None = None
     name: SourceName | None = None
     labels: Mapping[str, str] = field(default_factory=dict)
+    client_key: str | None = None
+    sealed_names: bool = False
 
     @property
     def source(self) -> SourceName:
@@ -107,9 +112,16 @@ def run_backup(
 
     Raises:
         Cancelled: Interrupted; a second run sends nothing twice.
+        Unsupported: It is to be sealed with a client key: who has the pool can read it anyway.
         HoldfastError: The backup failed; the pool is as sound as before.
     """
     require_compression(order.compression)
+    if order.client_key is not None:
+        raise Unsupported(
+            f"'{order.client}' is backed up by the site itself, which has the pool's key: there a "
+            "client key would keep nothing from anybody",
+            "have the machine join with an agent of its own: holdfast machine token",
+        )
     run = pool.backup(
         paths=list(order.paths),
         source=order.source,

@@ -17,7 +17,7 @@ from difflib import get_close_matches
 from functools import partial
 from typing import TYPE_CHECKING, TypeVar
 
-from holdfast.base.errors import NotFound
+from holdfast.base.errors import HoldfastError, NotFound
 from holdfast.base.units import format_count, format_duration
 from holdfast.movers.drives import ALL_LOCAL_DRIVES, local_drives
 from holdfast.movers.mounts import KERNEL_ONLY, mount_of, mounts
@@ -35,7 +35,10 @@ ANSWER_S = 10.0
 
 
 def look(
-    order: LookOrder, now_s: Callable[[], float] = time.monotonic, answer_s: float = ANSWER_S
+    order: LookOrder,
+    now_s: Callable[[], float] = time.monotonic,
+    answer_s: float = ANSWER_S,
+    has_key: Callable[[str], object] | None = None,
 ) -> LookReport:
     """Look at the paths and programs of an order, and say what is in the way.
 
@@ -43,12 +46,14 @@ def look(
         order: What to look at.
         now_s: A clock that only goes forward, in seconds.
         answer_s: How long to wait for a file system that does not answer.
+        has_key: Raises if a client key is not here; None where none can be used.
 
     Raises:
         Invalid: A rule of exclusion is none.
     """
     reader = Reader.of_this_process()
     troubles = [one for program in order.programs for one in _program(program, reader)]
+    troubles += _client_key(order.client_key, has_key)
     try:
         given = _paths(order)
     except NotFound as error:
@@ -164,6 +169,23 @@ def _program(program: str, reader: Reader) -> Iterator[Trouble]:
         )
         hint = "make it executable" if os.path.isabs(program) else "write its absolute path"
         yield Trouble("error", "no-permission", message, hint, program)
+
+
+def _client_key(wanted: str | None, has_key: Callable[[str], object] | None) -> Iterator[Trouble]:
+    if wanted is None:
+        return
+    if has_key is None:
+        message = (
+            "the site backs these files up itself, and it has the pool's key: a client key would "
+            "keep nothing from anybody"
+        )
+        hint = "have the machine join with an agent of its own: holdfast machine token"
+        yield Trouble("error", "no-client-key", message, hint, wanted)
+        return
+    try:
+        has_key(wanted)
+    except HoldfastError as error:
+        yield Trouble("error", "no-client-key", error.message, error.hint, wanted)
 
 
 def _counted(counted: Survey, reader: Reader) -> Iterator[Trouble]:

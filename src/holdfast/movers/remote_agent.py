@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from holdfast.engine import Image, RestoreResult
     from holdfast.movers.agent import BackUp, Restore
     from holdfast.movers.backup_run import BackupOrder
+    from holdfast.movers.client_keys import ClientKeys
     from holdfast.movers.drive import Reporter
     from holdfast.movers.restore_run import RestoreOrder
     from holdfast.wire.identity import Identity
@@ -189,15 +190,20 @@ def find_out(order: dict[str, Any], answers: Mapping[str, Finder]) -> dict[str, 
     return find(order)
 
 
-AGENT_ANSWERS: Mapping[str, Finder] = {
-    "look": lambda order: look(LookOrder.from_json(order)).to_json(),
-    "divide": lambda order: divide_path(DivideOrder.from_json(order)).to_json(),
-    "drives": lambda _: {
-        "answer": "drives",
-        "drives": [os.fsdecode(one) for one in local_drives()],
-    },
-}
-"""What an agent can be asked."""
+def agent_answers(keys: ClientKeys) -> dict[str, Finder]:
+    """What an agent can be asked.
+
+    Args:
+        keys: Its client keys. Whether one is there is told, never more of it.
+    """
+    return {
+        "look": lambda order: look(LookOrder.from_json(order), has_key=keys.find).to_json(),
+        "divide": lambda order: divide_path(DivideOrder.from_json(order)).to_json(),
+        "drives": lambda _: {
+            "answer": "drives",
+            "drives": [os.fsdecode(one) for one in local_drives()],
+        },
+    }
 
 
 def _for_site(work: SiteWork, _report: Reporter, _alive: Callable[[], None], /) -> list[WorkEvent]:

@@ -15,7 +15,7 @@ from holdfast.movers.drive import drive
 
 if TYPE_CHECKING:
     from holdfast.base.ids import ImageId
-    from holdfast.engine import Pool, RestoreResult
+    from holdfast.engine import ClientKey, Pool, RestoreResult
     from holdfast.movers.drive import Reporter
 
 Overwrite = Literal["never", "older", "always"]
@@ -43,13 +43,26 @@ class RestoreOrder:
     verify: bool = False
 
 
-def run_restore(pool: Pool, order: RestoreOrder, report: Reporter | None = None) -> RestoreResult:
+def run_restore(
+    pool: Pool,
+    order: RestoreOrder,
+    report: Reporter | None = None,
+    key: ClientKey | None = None,
+) -> RestoreResult:
     """Restore, and wait for it.
+
+    Args:
+        pool: Where the image is.
+        order: What, and where to.
+        report: Takes the counters.
+        key: The client key that the image is sealed with; None for one that is not.
 
     Raises:
         TargetNotEmpty: The directory holds something, and nobody said what to do with it.
         Invalid: The target is no directory, or nothing would be left of the paths.
         Cancelled: Interrupted; what was restored so far stays.
+        ClientKeyNeeded: The image is sealed with another key than is given.
+        IntegrityError: The image is not as its key sealed it.
         HoldfastError: The restore failed.
     """
     if order.strip_components < 0:
@@ -63,6 +76,7 @@ def run_restore(pool: Pool, order: RestoreOrder, report: Reporter | None = None)
         overwrite=order.overwrite or "never",
         strip_components=order.strip_components,
         verify=order.verify,
+        client_key=key,
     )
     return drive(run, report)
 

@@ -34,8 +34,9 @@ from holdfast.base.errors import (
     from_code,
 )
 from holdfast.movers import dialling, joining, machine_home
+from holdfast.movers.client_keys import ClientKeys
 from holdfast.movers.drives import local_drives
-from holdfast.movers.remote_agent import AGENT_ANSWERS, Hands, find_out, no_movers
+from holdfast.movers.remote_agent import Hands, agent_answers, find_out, no_movers
 from holdfast.wire import sessions
 from holdfast.wire.identity import client_context, first_context, use
 from holdfast.wire.messages import Answer, WorkEnded, WorkError, WorkProgress
@@ -123,7 +124,7 @@ class MachineSession:
             renewed: Called with each new certificate.
         """
         self._home = home
-        self._answers = AGENT_ANSWERS if answers is None else answers
+        self._answers = agent_answers(ClientKeys(home.home)) if answers is None else answers
         self._load = load
         self._opened = opened
         self._renewed = renewed

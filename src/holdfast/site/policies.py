@@ -63,6 +63,7 @@ def facts(master: Master, who: Principal) -> SiteFacts:
         ),
         now=master.clock.now(),
         zone=master.settings.zone("site.zone") or tzlocal(),
+        agents=frozenset(master.machines.standing().agents),
     )
 
 

@@ -26,6 +26,7 @@ class LookOrder:
         programs: That have to be there to be run.
         most_names: How many names to look at at most.
         within_s: How long to look at most.
+        client_key: A client key that has to be there, by name or id.
     """
 
     paths: tuple[str, ...]
@@ -34,6 +35,7 @@ class LookOrder:
     programs: tuple[str, ...] = ()
     most_names: int = 20_000
     within_s: float = 5.0
+    client_key: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain data, with its version."""
@@ -58,7 +60,7 @@ class Trouble:
         cause: Stable word for the cause: ``missing``, ``no-permission``.
         message: The same in a sentence that names the true cause.
         hint: What can be done about it.
-        about: The path or program of the order that it is about; None for all of them.
+        about: The path, program or client key of the order that it is about; None for all of them.
     """
 
     severity: str

@@ -13,8 +13,11 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from holdfast.base.errors import Invalid
 
-VERSION = 1
+VERSION = 2
 """Of all messages together; a receiver refuses a newer one."""
+
+SEALING_VERSION = 2
+"""From here on a worker knows of client keys; one that does not must not take such work."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,6 +37,9 @@ class BackupWork:
         pre_command: Run before, without a shell; empty for none. Its failure is the job's.
         post_command: Run after, also where the backup failed.
         command_timeout_s: How long each of them may take.
+        client_key: Seal everything with this key of the worker's machine, by name or id; None to
+            leave that to the storage.
+        sealed_names: Seal names and attributes of files too.
     """
 
     client: str
@@ -48,10 +54,16 @@ class BackupWork:
     pre_command: tuple[str, ...] = ()
     post_command: tuple[str, ...] = ()
     command_timeout_s: float = 3600.0
+    client_key: str | None = None
+    sealed_names: bool = False
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data, with its version."""
-        return {"version": VERSION, "work": "backup", **asdict(self)}
+        """As plain data, with the version from which on it is understood."""
+        plain = asdict(self)
+        if self.client_key is not None:
+            return {"version": SEALING_VERSION, "work": "backup", **plain}
+        del plain["client_key"], plain["sealed_names"]
+        return {"version": 1, "work": "backup", **plain}
 
 
 @dataclass(frozen=True, slots=True)
@@ -77,7 +89,7 @@ class SiteWork:
 
     def to_json(self) -> dict[str, Any]:
         """As plain data, with its version."""
-        return {"version": VERSION, "work": "site", **asdict(self)}
+        return {"version": 1, "work": "site", **asdict(self)}
 
 
 @dataclass(frozen=True, slots=True)
@@ -104,7 +116,7 @@ class RestoreWork:
 
     def to_json(self) -> dict[str, Any]:
         """As plain data, with its version."""
-        return {"version": VERSION, "work": "restore", **asdict(self)}
+        return {"version": 1, "work": "restore", **asdict(self)}
 
 
 Work: TypeAlias = BackupWork | RestoreWork | SiteWork

@@ -171,6 +171,8 @@ def backup_of(
         pre_command=policy.pre_command,
         post_command=policy.post_command,
         command_timeout_s=policy.command_timeout_s,
+        client_key=policy.sealing_key,
+        sealed_names=policy.has_sealed_names,
     )
     own = None if schedule is None else schedule.priority
     return NewJob(

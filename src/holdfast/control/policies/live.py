@@ -138,6 +138,8 @@ class _Check:
         programs = self._programs()
         for number, selection in enumerate(self._policy.selections):
             order = _order(selection, tuple(programs) if number == 0 else ())
+            if number == 0:
+                order = replace(order, client_key=self._policy.sealing_key)
             try:
                 report = self._probe.look(client, order)
             except HoldfastError as failure:
@@ -146,6 +148,8 @@ class _Check:
                 return
             for one in report.troubles:
                 place = programs.get(one.about or "") or _place(selection, number, one)
+                if one.cause == "no-client-key":
+                    place = "client_key"
                 finding = Finding(_SEVERITIES[one.severity], place, one.message, one.hint)
                 self._note(finding, client)
             if report.is_complete:

@@ -10,7 +10,7 @@ from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
-from holdfast.base.ids import PolicyName, client_name, policy_name
+from holdfast.base.ids import PolicyName, client_key_wanted, client_name, policy_name
 from holdfast.control.policies import policy as policies
 from holdfast.control.policies.plain_schedules import (
     read_name,
@@ -52,6 +52,8 @@ def to_plain(policy: Policy, *, whole: bool = False) -> dict[str, Any]:
         "compression": policy.compression,
         "streams": policy.streams,
         "encryption": policy.encryption,
+        "client_key": policy.client_key,
+        "names": policy.names,
         "pre_command": list(policy.pre_command),
         "post_command": list(policy.post_command),
         "command_timeout": _write_timeout(policy.command_timeout_s),
@@ -109,6 +111,8 @@ def _read_policy(read: Table, nameless: PolicyName) -> Policy:
         ),
         streams=read.number("streams", policies.STREAMS, 1),
         encryption=read.text("encryption", policies.DEFAULT_ENCRYPTION),
+        client_key=read.parsed("client_key", client_key_wanted),
+        names=read.text("names", policies.DEFAULT_NAMES),
     )
     read.end()
     return found
@@ -214,5 +218,6 @@ def _read_timeout(read: Table) -> int:
 _DEFAULTS = to_plain(Policy(PolicyName("")), whole=True) | {
     "type": None,
     "client_query": None,
+    "client_key": None,
     "limits": {},
 }

@@ -25,8 +25,14 @@ DEFAULT_COMPRESSION = 2
 COMPRESSION_LEVELS = range(1, 20)
 STREAMS = range(1, 65)
 DEFAULT_ENCRYPTION = "pool"
-ENCRYPTION_MODES = (DEFAULT_ENCRYPTION,)
-"""``pool``: the storage unit seals, with keys that no client has."""
+CLIENT_ENCRYPTION = "client"
+ENCRYPTION_MODES = (DEFAULT_ENCRYPTION, CLIENT_ENCRYPTION)
+"""``pool``: the storage unit seals, with keys that no client has. ``client``: the client seals as
+well, with a key that the site never has."""
+DEFAULT_NAMES = "open"
+SEALED_NAMES = "sealed"
+NAME_MODES = (DEFAULT_NAMES, SEALED_NAMES)
+"""Whether, where a client seals, the site can read names and attributes of files."""
 DEFAULT_COMMAND_TIMEOUT_S = 3600
 
 
@@ -93,6 +99,8 @@ class Policy:
         compression: zstd level, 1 to 19.
         streams: Into how many streams at most each path of each client is divided, see `streams`.
         encryption: Who seals, one of `ENCRYPTION_MODES`.
+        client_key: The client key of each client's own machine, by name or id, where clients seal.
+        names: How names of files are kept where clients seal, one of `NAME_MODES`.
     """
 
     name: PolicyName
@@ -112,3 +120,15 @@ class Policy:
     compression: int = DEFAULT_COMPRESSION
     streams: int = 1
     encryption: str = DEFAULT_ENCRYPTION
+    client_key: str | None = None
+    names: str = DEFAULT_NAMES
+
+    @property
+    def sealing_key(self) -> str | None:
+        """The client key that clients seal with; None where they don't."""
+        return self.client_key if self.encryption == CLIENT_ENCRYPTION else None
+
+    @property
+    def has_sealed_names(self) -> bool:
+        """Whether the site can't read names and attributes of files."""
+        return self.sealing_key is not None and self.names == SEALED_NAMES

@@ -15,7 +15,12 @@ from typing import TYPE_CHECKING
 from holdfast.base.ids import ADHOC
 from holdfast.control.policies.clients import globs
 from holdfast.control.policies.findings import Finding, error, inside, touch, warning
-from holdfast.control.policies.policy import ENCRYPTION_MODES
+from holdfast.control.policies.policy import (
+    CLIENT_ENCRYPTION,
+    DEFAULT_NAMES,
+    ENCRYPTION_MODES,
+    NAME_MODES,
+)
 from holdfast.control.policies.reading import shown
 from holdfast.control.policies.retained import check_retention
 from holdfast.control.policies.types import TYPES, PolicyTypes
@@ -25,6 +30,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterable, Iterator, Sequence
     from datetime import datetime, tzinfo
 
+    from holdfast.base.ids import ClientName
     from holdfast.control.policies.clients import KnownClients
     from holdfast.control.policies.document import Document
     from holdfast.control.policies.policy import Policy
@@ -47,6 +53,7 @@ class SiteFacts:
         now: By which it is judged what is over, aware.
         zone: Of the site.
         types: Of policies.
+        agents: Clients with a machine of their own; None if that is not known.
     """
 
     clients: KnownClients
@@ -54,6 +61,7 @@ class SiteFacts:
     now: datetime
     zone: tzinfo
     types: PolicyTypes = TYPES
+    agents: frozenset[ClientName] | None = None
 
 
 def validate(policies: Sequence[Policy], site: SiteFacts) -> list[Finding]:
@@ -99,7 +107,7 @@ def _check(policy: Policy, site: SiteFacts) -> Iterator[Finding]:
             "choose another name",
         )
     yield from _unknown("storage_unit", policy.storage_unit, site.storage_units)
-    yield from _unknown("encryption", policy.encryption, ENCRYPTION_MODES)
+    yield from _check_encryption(policy, site)
     yield from _check_clients(policy, site)
     yield from _check_commands(policy)
     yield from _check_limits(policy)
@@ -133,6 +141,31 @@ def _check_ends(policy: Policy, site: SiteFacts) -> Iterator[Finding]:
             yield warning(place, message, "look at UNTIL of its rules, and at its dates")
 
 
+def _check_encryption(policy: Policy, site: SiteFacts) -> Iterator[Finding]:
+    yield from _unknown("encryption", policy.encryption, ENCRYPTION_MODES)
+    yield from _unknown("names", policy.names, NAME_MODES)
+    if policy.encryption != CLIENT_ENCRYPTION:
+        hint = f'write encryption = "{CLIENT_ENCRYPTION}", or leave it out'
+        if policy.client_key is not None:
+            yield error("client_key", "no client seals: the storage unit does", hint)
+        if policy.names != DEFAULT_NAMES:
+            yield error("names", "no client seals: the storage unit does", hint)
+        return
+    if policy.client_key is None:
+        hint = "make one on the client with 'holdfast client-key create NAME', and name it here"
+        yield error("client_key", "it does not say with which key clients seal", hint)
+    if site.agents is None or policy.client_query is not None:
+        return
+    for number, name in enumerate(policy.clients):
+        if name in site.clients and name not in site.agents:
+            message = (
+                f"client '{name}' is backed up by the site itself, which has the pool's key: a "
+                "client key would keep nothing from anybody"
+            )
+            hint = "have it join with an agent of its own: holdfast machine token"
+            yield error(inside("clients", number), message, hint)
+
+
 def _unknown(place: str, name: str, known: Iterable[str]) -> Iterator[Finding]:
     names = sorted(known)
     if name in names:
@@ -145,6 +178,7 @@ def _unknown(place: str, name: str, known: Iterable[str]) -> Iterator[Finding]:
 _NOUNS = {
     "storage_unit": "storage unit",
     "encryption": "mode of encryption",
+    "names": "way to keep names",
     "type": "type of policies",
 }
 

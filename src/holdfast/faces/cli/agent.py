@@ -34,7 +34,8 @@ def run(as_json: bool) -> int:
     machine start it.
     """
     from holdfast.movers import machine_home
-    from holdfast.movers.remote_agent import AGENT_ANSWERS
+    from holdfast.movers.client_keys import ClientKeys
+    from holdfast.movers.remote_agent import agent_answers
     from holdfast.movers.session import MachineSession, run_until
     from holdfast.movers.transfer.machine import FarMovers
     from holdfast.wire.identity import MachineRole
@@ -53,8 +54,9 @@ def run(as_json: bool) -> int:
         screen.flush()
     else:
         screen.say(f"agent '{who.name}' works for {', '.join(known.masters)}")
-    movers = FarMovers(known.home / "cache", master=lambda: session.master_url)
-    session = MachineSession(known, movers, answers={**AGENT_ANSWERS, "rate": movers.limit})
+    keys = ClientKeys(known.home)
+    movers = FarMovers(known.home / "cache", master=lambda: session.master_url, keys=keys)
+    session = MachineSession(known, movers, answers={**agent_answers(keys), "rate": movers.limit})
     run_until(session, until_signalled)
     screen.say("stopped")
     return EXIT_OK

@@ -16,9 +16,11 @@ COMMANDS = (
     *("quickstart", "init", "backup", "images", "ls", "find", "diff", "restore", "mount", "verify"),
     *("serve", "service", "config", "policy", "schedule", "jobs", "activity", "events"),
     *("retention", "hold", "unhold", "lock", "expire", "gc", "pool", "storage", "catalog"),
-    *("recover", "user", "token", "audit", "machine", "enroll", "agent", "media", "bandwidth"),
+    *("recover", "user", "token", "audit", "machine", "enroll", "agent"),
+    *("client-key", "media", "bandwidth"),
 )
-"""In the order of the help. Each is a module of this package, with a command of the same name."""
+"""In the order of the help. Each is a module of this package, with a command of the same name; '-'
+is '_' there."""
 
 
 class Commands(click.Group):
@@ -32,8 +34,9 @@ class Commands(click.Group):
         """Load a command."""
         if cmd_name not in COMMANDS:
             return None
-        module = importlib.import_module(f"holdfast.faces.cli.{cmd_name}")
-        command: click.Command = getattr(module, cmd_name)
+        name = cmd_name.replace("-", "_")
+        module = importlib.import_module(f"holdfast.faces.cli.{name}")
+        command: click.Command = getattr(module, name)
         return command
 
     def resolve_command(

@@ -125,7 +125,7 @@ def facts(detail: Plain, changed_at: str) -> list[tuple[str, str]]:
         ("limits", limits(policy["limits"])),
         ("priority", str(policy["priority"])),
         ("compression", f"zstd level {policy['compression']}"),
-        ("encryption", policy["encryption"]),
+        ("encryption", encryption(policy)),
     ]
     if policy.get("streams", 1) > 1:
         found.append(("streams", f"up to {policy['streams']} of each path"))
@@ -134,6 +134,15 @@ def facts(detail: Plain, changed_at: str) -> list[tuple[str, str]]:
             found.append((word, shlex.join(policy[key])))
     changed = f"{changed_at} by {detail['changed_by']}, revision {detail['revision']}"
     return [*found, ("changed", changed)]
+
+
+def encryption(policy: Plain) -> str:
+    """Who seals: ``client, with client key 'office', names sealed``."""
+    if "client_key" not in policy:
+        return str(policy["encryption"])
+    return (
+        f"{policy['encryption']}, with client key '{policy['client_key']}', names {policy['names']}"
+    )
 
 
 def selection(plain: Plain) -> str:

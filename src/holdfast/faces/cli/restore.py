@@ -19,7 +19,9 @@ from holdfast.faces.cli.words import Command
 from holdfast.movers.restore_run import Overwrite, RestoreOrder, run_restore
 
 if TYPE_CHECKING:
-    from holdfast.engine import Counters, RestoreResult
+    from pathlib import Path
+
+    from holdfast.engine import ClientKey, Counters, RestoreResult
 
 
 @click.command(
@@ -33,6 +35,7 @@ if TYPE_CHECKING:
         "holdfast restore latest /home/ann/thesis --to /tmp/back --strip-components 2",
         "holdfast restore 3f2a:/etc/hosts --to /tmp/back --verify",
         "holdfast restore latest --to /restore --client web2",
+        "holdfast restore latest --to /tmp/back --client-key-file office.txt",
     ],
 )
 @click.argument("image", metavar="IMAGE")
@@ -59,6 +62,12 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="On this machine, which has joined the site; DIR is a directory there.",
 )
+@click.option(
+    "--client-key-file",
+    metavar="FILE",
+    type=options.FILE,
+    help="The client key that the image is sealed with, where this machine has not imported it.",
+)
 @options.url_option
 @options.json_flag
 def restore(
@@ -69,10 +78,14 @@ def restore(
     strip_components: int,
     verify: bool,
     client: str | None,
+    client_key_file: Path | None,
     url: str | None,
     as_json: bool,
 ) -> int:
     """Restore an image, or the paths of it that are named, below DIR.
+
+    An image that is sealed with a client key is restored where that key is: with --client on that
+    machine, else here. Names that are sealed may be given plain.
 
     With --client the site has another of its machines do it, as a job that 'holdfast serve' gives
     out. For a site that is named by its URL, IMAGE is a whole id.
@@ -83,6 +96,11 @@ def restore(
     if wanted.path != b"/":
         chosen.append(wanted.path)
     if client is not None:
+        if client_key_file is not None:
+            raise UsageError(
+                "a client key is not sent to another machine",
+                f"import it on '{client}' with 'holdfast client-key import'",
+            )
         body: dict[str, object] = {
             "client": client,
             "target": to,
@@ -105,12 +123,24 @@ def restore(
             verify=verify,
         )
         pool = site.pools.holding(order.image)
+        key = _client_key(pool.image(order.image).client_key, client_key_file)
         started = time.monotonic()
         with reporting(screen, "restore") as (meter, report):
-            result = run_restore(pool, order, report)
+            result = run_restore(pool, order, report, key)
         elapsed = time.monotonic() - started
     _tell(screen, order, result, meter.last, elapsed)
     return EXIT_FINDINGS if result.findings_total else EXIT_OK
+
+
+def _client_key(wanted: str | None, file: Path | None) -> ClientKey | None:
+    """The client key that an image is sealed with; None for one that is not."""
+    from holdfast.engine import ClientKey
+    from holdfast.faces.cli.client_key import read_key_file
+    from holdfast.movers.client_keys import ClientKeys, read_text
+
+    if file is not None:
+        return ClientKey(read_text(read_key_file(file)))
+    return None if wanted is None else ClientKeys(opening.home()).find(wanted).key
 
 
 def _whole_id(image: str, url: str | None) -> str:

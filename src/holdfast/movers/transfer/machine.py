@@ -18,7 +18,12 @@ from holdfast.base.errors import Invalid, NotAuthenticated
 from holdfast.base.files import mark_as_cache
 from holdfast.engine import RemotePool
 from holdfast.movers.transfer.rate import SLOWEST_BYTES_PER_S, RateLimit
-from holdfast.movers.transfer.remote_runs import TransferTarget, remote_backup, remote_restore
+from holdfast.movers.transfer.remote_runs import (
+    TransferTarget,
+    no_client_key,
+    remote_backup,
+    remote_restore,
+)
 from holdfast.movers.transfer.replicate_run import remote_replicate
 from holdfast.wire.identity import MachineRole, client_context, identity_of
 from holdfast.wire.transfer_tokens import MASTER_ITSELF
@@ -29,9 +34,10 @@ if TYPE_CHECKING:
 
     from holdfast.base.clock import Clock
     from holdfast.base.ids import ImageId
-    from holdfast.engine import Image, Pool, RestoreResult
+    from holdfast.engine import ClientKey, Image, Pool, RestoreResult
     from holdfast.movers.agent import BackUp, Restore
     from holdfast.movers.backup_run import BackupOrder
+    from holdfast.movers.client_keys import ClientKeys
     from holdfast.movers.drive import Reporter
     from holdfast.movers.remote_agent import Transfer
     from holdfast.movers.restore_run import RestoreOrder
@@ -51,6 +57,7 @@ class FarMovers:
         remembered: Path | None = None,
         clock: Clock | None = None,
         master: Callable[[], str] | None = None,
+        keys: ClientKeys | None = None,
     ) -> None:
         """Prepare.
 
@@ -59,10 +66,12 @@ class FarMovers:
                 missing; None to remember nothing.
             clock: By which backups are dated.
             master: The URL at which this machine reaches its master; None where it has none.
+            keys: Its client keys; None where it has none.
         """
         self._remembered = remembered
         self._clock = clock or SystemClock()
         self._master = master
+        self._keys = keys
         self._rate = RateLimit()
 
     def __call__(self, transfer: Transfer, /) -> tuple[BackUp, Restore]:
@@ -112,8 +121,14 @@ class FarMovers:
             token=token,
             remote_pool=remote_pool,
             check_peer=partial(require_media, transfer.identity),
+            client_key=self._client_key,
             rate=self._rate,
         )
+
+    def _client_key(self, wanted: str) -> ClientKey:
+        if self._keys is None:
+            return no_client_key(wanted)
+        return self._keys.find(wanted).key
 
     def limit(self, order: dict[str, Any]) -> dict[str, Any]:
         """Keep to so many bytes a second, over all jobs together: what a master says.

@@ -9,11 +9,12 @@ from __future__ import annotations
 
 from contextlib import contextmanager
 from dataclasses import dataclass, field
-from typing import TYPE_CHECKING, Generic, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Generic, Protocol, TypeVar
 from urllib.parse import urlsplit
 
 from holdfast import __version__
-from holdfast.base.errors import Invalid
+from holdfast.base.errors import ClientKeyNeeded, Invalid
+from holdfast.engine import client_key_of
 from holdfast.movers.backup_run import require_compression
 from holdfast.movers.drive import drive
 from holdfast.movers.restore_run import require_empty
@@ -26,7 +27,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from holdfast.base.clock import Clock
-    from holdfast.engine import Counters, Image, Pool, RestoreResult
+    from holdfast.engine import ClientKey, Counters, Image, Pool, RestoreResult
     from holdfast.movers.backup_run import BackupOrder
     from holdfast.movers.drive import Drivable, Reporter
     from holdfast.movers.restore_run import RestoreOrder
@@ -76,6 +77,11 @@ class RemotePool(Protocol):
         ...
 
 
+def no_client_key(wanted: str) -> ClientKey:
+    """Raise for whoever has no client keys."""
+    raise ClientKeyNeeded(f"this machine has no client key '{wanted}'")
+
+
 @dataclass(frozen=True)
 class TransferTarget:
     """A media server, and how to get there.
@@ -87,6 +93,7 @@ class TransferTarget:
         remote_pool: The engine's `RemotePool`: makes one of terms and a link.
         check_peer: Is given the server's certificate in DER; raises if it is not a media server's.
         sources: This machine's addresses to use; None for all that it has.
+        client_key: Gives a client key of this machine, by name or id; raises if it is not here.
         rate: What may go over all connections together.
         deadline_s: For how long nothing may go well before a run fails.
     """
@@ -94,8 +101,9 @@ class TransferTarget:
     urls: tuple[str, ...]
     context: ssl.SSLContext
     token: Callable[[], str]
-    remote_pool: Callable[[bytes, TransferLink], RemotePool]
+    remote_pool: Callable[..., RemotePool]
     check_peer: Callable[[bytes], None] = lambda _: None
+    client_key: Callable[[str], ClientKey] = no_client_key
     sources: tuple[Interface, ...] | None = None
     rate: RateLimit = field(default_factory=RateLimit)
     deadline_s: float = DEADLINE_S
@@ -132,15 +140,20 @@ def remote_backup(
 
     Raises:
         Cancelled: Interrupted; a second run sends nothing twice.
+        ClientKeyNeeded: It is to be sealed with a key that is not here; nothing is sent.
         HoldfastError: The backup failed; the pool is as sound as before.
     """
     require_compression(order.compression)
+    sealing: dict[str, Any] = {}
+    if order.client_key is not None:
+        sealing["client_key"] = target.client_key(order.client_key)
+        sealing["sealed_names"] = order.sealed_names
     started_ns = clock.now_ns()
     with linked(target) as link:
         opened = link.open_upload(
             read_all=order.read_all, at_work=lambda: None if report is None else report(None)
         )
-        run = target.remote_pool(opened.terms, link).backup(
+        run = target.remote_pool(opened.terms, link, **sealing).backup(
             paths=list(order.paths),
             source=order.source,
             host=order.client,
@@ -165,6 +178,8 @@ def remote_restore(
         TargetNotEmpty: The directory holds something, and nobody said what to do with it.
         Invalid: The target is no directory, or nothing would be left of the paths.
         Cancelled: Interrupted; what was restored so far stays.
+        ClientKeyNeeded: The image is sealed with a key that is not here.
+        IntegrityError: The image is not as its key sealed it.
         HoldfastError: The restore failed.
     """
     if order.strip_components < 0:
@@ -172,8 +187,11 @@ def remote_restore(
     if order.overwrite is None:
         require_empty(order.target)
     with linked(target) as link:
-        run = target.remote_pool(link.terms(), link).restore(
-            link.manifest(order.image),
+        manifest = link.manifest(order.image)
+        wanted = client_key_of(manifest)
+        sealing = {} if wanted is None else {"client_key": _key_of(target, order, wanted)}
+        run = target.remote_pool(link.terms(), link, **sealing).restore(
+            manifest,
             paths=list(order.paths),
             to=order.target,
             overwrite=order.overwrite or "never",
@@ -181,6 +199,17 @@ def remote_restore(
             verify=order.verify,
         )
         return drive(LinkedRun(run, link), report)
+
+
+def _key_of(target: TransferTarget, order: RestoreOrder, wanted: str) -> ClientKey:
+    """The key that an image is sealed with."""
+    try:
+        return target.client_key(wanted)
+    except ClientKeyNeeded as error:
+        raise ClientKeyNeeded(
+            f"image {order.image} is sealed with client key {wanted}, which is not on this machine",
+            "bring it here with 'holdfast client-key import', or restore on a machine that has it",
+        ) from error
 
 
 @dataclass(frozen=True, slots=True)
