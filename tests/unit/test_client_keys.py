@@ -196,3 +196,13 @@ def test_the_site_itself_seals_nothing_with_client_keys(tmp_path: Path) -> None:
         run_backup(pool, order, FakeClock())
     assert isinstance(caught.value, HoldfastError)
     assert pool.images() == []
+
+
+def test_a_look_names_no_file_that_the_policy_does_not_name(tmp_path: Path) -> None:
+    (tmp_path / "a secret").touch()
+    (tmp_path / "way").symlink_to("a secret")
+    asked = [str(tmp_path / "a secre"), str(tmp_path / "way")]
+    for sealed in (False, True):
+        report = look(LookOrder(tuple(asked), sealed_names=sealed))
+        assert {one.cause for one in report.troubles} == {"missing", "symbolic-link"}
+        assert ("a secret" in json.dumps(report.to_json())) is not sealed

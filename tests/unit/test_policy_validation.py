@@ -73,6 +73,15 @@ def test_nothing_is_wrong_with_a_plain_policy() -> None:
             {"encryption": "client", "client_key": "office", "names": "hidden"},
             {"names": "error"},
         ),
+        (
+            {"encryption": "client", "client_key": "k", "names": "sealed", "streams": 2,
+             "limits": Limits(None, 2)},
+            {"streams": "error"},
+        ),
+        (
+            {"encryption": "client", "client_key": "k", "streams": 2, "limits": Limits(None, 2)},
+            {},
+        ),
         ({"client_key": "office"}, {"client_key": "error"}),
         ({"names": "sealed"}, {"names": "error"}),
         ({"type": "machines"}, {"type": "error"}),

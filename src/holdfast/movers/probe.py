@@ -62,7 +62,7 @@ def look(
         )
     good: list[bytes] = []
     for path, about in given:
-        found = _answered(partial(_path, path, about, reader), answer_s)
+        found = _answered(partial(_path, path, about, reader, sealed=order.sealed_names), answer_s)
         troubles += [_silent(path, about, answer_s)] if found is None else found
         if found is not None and not any(one.severity == "error" for one in found):
             good.append(path)
@@ -77,7 +77,7 @@ def look(
     counted = _answered(partial(survey, good, order.exclude, bounds), order.within_s + answer_s)
     counted = counted or Survey()
     if good:
-        troubles += _counted(counted, reader)
+        troubles += _counted(counted, reader, sealed=order.sealed_names)
     return LookReport(
         reader=str(reader),
         troubles=tuple(troubles),
@@ -95,18 +95,19 @@ def _paths(order: LookOrder) -> list[tuple[bytes, str]]:
     return [(os.path.normpath(os.fsencode(path)), path) for path in order.paths]
 
 
-def _path(path: bytes, about: str, reader: Reader) -> list[Trouble]:
-    return list(_troubles(path, about, reader))
+def _path(path: bytes, about: str, reader: Reader, *, sealed: bool) -> list[Trouble]:
+    return list(_troubles(path, about, reader, sealed=sealed))
 
 
-def _troubles(path: bytes, about: str, reader: Reader) -> Iterator[Trouble]:
+def _troubles(path: bytes, about: str, reader: Reader, *, sealed: bool) -> Iterator[Trouble]:
     shown = _shown(path)
     try:
         state = os.lstat(path)
         if stat.S_ISLNK(state.st_mode):
             target = _shown(os.path.realpath(path))
             message = f"'{shown}' is a symbolic link: it is backed up itself, not what it leads to"
-            yield Trouble("warning", "symbolic-link", message, f"name '{target}'", about)
+            hint = "name that" if sealed else f"name '{target}'"
+            yield Trouble("warning", "symbolic-link", message, hint, about)
         elif stat.S_ISDIR(state.st_mode):
             os.scandir(path).close()
             yield from _directory(path, about)
@@ -116,7 +117,7 @@ def _troubles(path: bytes, about: str, reader: Reader) -> Iterator[Trouble]:
         message, hint = why_refused(path, reader)
         yield Trouble("error", "no-permission", message, hint, about)
     except (FileNotFoundError, NotADirectoryError):
-        message, missing_hint = _missing(path)
+        message, missing_hint = _missing(path, sealed=sealed)
         yield Trouble("error", "missing", message, missing_hint, about)
     except OSError as error:
         mount = mount_of(path, mounts())
@@ -138,7 +139,7 @@ def _directory(path: bytes, about: str) -> Iterator[Trouble]:
         yield Trouble("error", "marked", message, hint, about)
 
 
-def _missing(path: bytes) -> tuple[str, str]:
+def _missing(path: bytes, *, sealed: bool) -> tuple[str, str]:
     """Which part of a path is missing, and which name was perhaps meant."""
     above, name = os.path.split(path)
     while not os.path.lexists(above):
@@ -148,7 +149,7 @@ def _missing(path: bytes) -> tuple[str, str]:
         kind = "link that leads nowhere" if os.path.islink(above) else "file"
         return f"there is no '{shown}': '{_shown(above)}' is a {kind}", "check the spelling"
     try:
-        names = [_shown(one) for one in os.listdir(above)]
+        names = [] if sealed else [_shown(one) for one in os.listdir(above)]
     except OSError:
         names = []
     near = get_close_matches(part, names, n=1)
@@ -188,11 +189,13 @@ def _client_key(wanted: str | None, has_key: Callable[[str], object] | None) -> 
         yield Trouble("error", "no-client-key", error.message, error.hint, wanted)
 
 
-def _counted(counted: Survey, reader: Reader) -> Iterator[Trouble]:
+def _counted(counted: Survey, reader: Reader, *, sealed: bool) -> Iterator[Trouble]:
     """What is in the way of all paths together."""
     if counted.unreadable:
         example = counted.such_as[0]
         why, hint = why_refused(example, reader)
+        if sealed:
+            why = f"{reader} may not"
         message = (
             f"{format_count(counted.unreadable)} of {format_count(counted.names)} names looked at "
             f"can't be read: {why}"

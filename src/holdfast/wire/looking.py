@@ -27,6 +27,7 @@ class LookOrder:
         most_names: How many names to look at at most.
         within_s: How long to look at most.
         client_key: A client key that has to be there, by name or id.
+        sealed_names: Name no file in the report that the order does not name.
     """
 
     paths: tuple[str, ...]
@@ -36,6 +37,7 @@ class LookOrder:
     most_names: int = 20_000
     within_s: float = 5.0
     client_key: str | None = None
+    sealed_names: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """As plain data, with its version."""

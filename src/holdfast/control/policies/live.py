@@ -138,6 +138,7 @@ class _Check:
         programs = self._programs()
         for number, selection in enumerate(self._policy.selections):
             order = _order(selection, tuple(programs) if number == 0 else ())
+            order = replace(order, sealed_names=self._policy.has_sealed_names)
             if number == 0:
                 order = replace(order, client_key=self._policy.sealing_key)
             try:
