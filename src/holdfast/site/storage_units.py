@@ -37,11 +37,13 @@ class UnitFacts:
         unit: It.
         images: How many images have a copy there, as far as the catalog knows.
         reachable: Whether its media server serves it now; None if it needs none.
+        problem: What its media server says is wrong with it; None for nothing, or if it is away.
     """
 
     unit: StorageUnit
     images: int
     reachable: bool | None
+    problem: str | None = None
 
 
 def own_unit(master: Master) -> StorageUnit:
@@ -60,12 +62,14 @@ def own_unit(master: Master) -> StorageUnit:
 def overview(master: Master) -> list[UnitFacts]:
     """All units, the site's own pool first."""
     served = frozenset() if master.spoken_to is None else master.spoken_to.served_pools()
+    problems = {} if master.spoken_to is None else master.spoken_to.pool_problems()
     found = [own_unit(master), *master.units.units()]
     return [
         UnitFacts(
             replace(one, place=places.without_secrets(one.place)),
             master.catalog.count_copies(one.pool),
             None if one.server is None else one.pool in served,
+            problems.get(one.pool),
         )
         for one in found
     ]
@@ -128,7 +132,15 @@ def create_owned(
         "key": b64encode(key).decode(),
         "naming": b64encode(master.site.pool.naming).decode(),
     }
-    said = master.spoken_to.sessions.ask(machine.name, order, MAKE_S)
+    try:
+        said = master.spoken_to.sessions.ask(machine.name, order, MAKE_S)
+    except Unreachable as error:
+        # The key is forgotten with this: nobody will ever open what may be there.
+        raise Unreachable(
+            error.message,
+            f"{error.hint}; if '{path}' holds a pool there all the same, it is empty and nobody "
+            "has its key: remove it, and try again",
+        ) from error
     pool = PoolId(Reader(said, f"what '{server}' says").text("pool"))
     made = _take_in(master, name, pool, path, machine.name, slots, key)
     master.spoken_to.pool_made(machine.name, pool)

@@ -45,6 +45,12 @@ class Reader:
         """Texts; none if the field is not there."""
         return tuple(self._text(one, name) for one in self._list(name, MAX_LIST))
 
+    def texts_by_name(self, name: str) -> dict[str, str]:
+        """Texts by name; none if the field is not there."""
+        given = self.maybe_record(name) or {}
+        self._require_few(given, name)
+        return {self._text(key, name): self._text(one, name) for key, one in given.items()}
+
     def flag(self, name: str) -> bool:
         """Yes or no; no if the field is not there."""
         value = self._data.get(name, False)

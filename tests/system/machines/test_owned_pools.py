@@ -120,6 +120,26 @@ def test_jobs_for_a_whole_pool_are_done_where_its_disk_is(
     assert_same_tree(tree, to / str(tree).lstrip("/"))
 
 
+def test_a_disk_that_is_gone_is_shown_and_waited_for(
+    network: MachineSite, branch: Machine, tree: Path, tmp_path: Path
+) -> None:
+    with network.machine("web1"):
+        protect(network, "web1", tree)
+        assert unit(network)["problem"] is None
+        (tmp_path / "branch").rename(tmp_path / "unmounted")
+        until(lambda: unit(network)["problem"], "the disk to be missed", 90)
+        shown = network.site("storage", "list")
+        shown.assert_ok()
+        assert "media1 (disk)" in shown.text
+        assert "is its disk mounted?" in shown.text + shown.err
+        job = network.run("web1")
+        until(lambda: network.job(job)["waits_for"], "the job to say what it waits for")
+        (tmp_path / "unmounted").rename(tmp_path / "branch")
+        done = network.ended(job)
+        assert done["outcome"] == "completed", done
+        assert (unit(network)["problem"], unit(network)["connected"]) == (None, True)
+
+
 def test_jobs_wait_for_the_media_server_that_owns_their_storage(
     network: MachineSite, branch: Machine, tree: Path
 ) -> None:

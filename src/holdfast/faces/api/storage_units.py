@@ -42,6 +42,10 @@ class StorageUnit(Model):
     connected: bool | None = Field(
         description="Whether that media server serves it now; null if it is nobody's own."
     )
+    problem: str | None = Field(
+        default=None,
+        description="What that media server says is wrong with it, such as a disk that is gone.",
+    )
     slots: int = Field(description="How many jobs it takes at once.", examples=[DEFAULT_SLOTS])
     images: int = Field(description="How many images have a copy there.")
     created_at: datetime | None = Field(description="Null for the site's own pool.")
@@ -56,6 +60,7 @@ class StorageUnit(Model):
             place=unit.place,
             server=unit.server,
             connected=found.reachable,
+            problem=found.problem,
             slots=unit.slots,
             images=found.images,
             created_at=unit.created_at,

@@ -45,6 +45,9 @@ def list_(url: str | None, as_json: bool) -> int:
         for row in rows
     ]
     screen.table(columns, cells, gives_way=(2,))
+    for row in rows:
+        if row["problem"] is not None:
+            screen.warn(f"storage unit '{row['name']}': {row['problem']}")
     return EXIT_OK
 
 
@@ -148,4 +151,6 @@ def remove(name: str, url: str | None, as_json: bool) -> int:
 def _on(row: dict[str, Any]) -> str:
     if row["server"] is None:
         return "all"
-    return str(row["server"]) if row["connected"] else f"{row['server']} (away)"
+    if row["connected"]:
+        return str(row["server"])
+    return f"{row['server']} ({'away' if row['problem'] is None else 'disk'})"

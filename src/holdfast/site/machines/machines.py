@@ -44,7 +44,7 @@ from holdfast.wire.messages import (
 from holdfast.wire.sessions import Closed, Offer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection
+    from collections.abc import Callable, Collection, Mapping
 
     from holdfast.base.ids import ClientName
     from holdfast.site.machines.sessions import Session
@@ -82,6 +82,7 @@ class Machines:
         transfer_for: Makes the transfer part of an offer: where the data of a job goes, and the
             token for it. None while there is nobody who takes data.
         served_pools: Ids of pools that media servers serve now.
+        pool_problems: Why others of theirs can't be used, by id.
         pool_made: Is told of a pool that a media server has made.
         drives_version: Rises whenever other machines, or other drives of them, are known.
         committed: What was committed under a job's fence, by who keeps the storage.
@@ -108,6 +109,7 @@ class Machines:
         self.transfer_for: TransferFor | None = None
         self.committed: Committed = _nothing_committed
         self.served_pools: Callable[[], Collection[str]] = frozenset
+        self.pool_problems: Callable[[], Mapping[str, str]] = dict
         self.pool_made: Callable[[ClientName, str], None] = _nothing_made
         self.drives_version = 0
         self.answers: dict[str, Callable[[Session, dict[str, Any]], dict[str, Any]]] = {

@@ -20,7 +20,7 @@ from holdfast.wire.identity import MachineRole
 from holdfast.wire.messages import WorkEnded, WorkError
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Collection, Sequence
+    from collections.abc import Callable, Collection, Mapping, Sequence
 
     from holdfast.base.ids import ClientName
     from holdfast.site.machines.machines import Machines
@@ -48,6 +48,7 @@ class MediaServer:
         session: The one that it holds, or held last.
         urls: Where it takes data.
         pools: Ids of the pools that it has.
+        problems: Why others of its own can't be used, in words, by id.
         jobs: Whose data it takes now.
         gone_since_s: Since when it holds no session; None while it does.
     """
@@ -56,6 +57,7 @@ class MediaServer:
     session: Session
     urls: tuple[str, ...]
     pools: frozenset[str]
+    problems: Mapping[str, str] = field(default_factory=dict)
     jobs: set[Job] = field(default_factory=set)
     gone_since_s: float | None = None
 
@@ -106,6 +108,13 @@ class MediaServers:
         with self._lock:
             there = [one for one in self._there.values() if self._is_there(one)]
             return frozenset().union(*(one.pools for one in there))
+
+    @property
+    def problems(self) -> dict[str, str]:
+        """Why pools can't be used, in words, by id; told by those who are there."""
+        with self._lock:
+            there = [one for one in self._there.values() if self._is_there(one)]
+            return {pool: why for one in there for pool, why in one.problems.items()}
 
     def made(self, server: ClientName, pool: str) -> None:
         """A media server has made a pool, and has it open."""
@@ -222,6 +231,7 @@ class MediaServers:
         given = Reader(order, "what a media server says of itself")
         urls, pool = given.texts("urls"), given.maybe_text("pool")
         keys = self._keys(session.peer.name, given.texts("own"))
+        problems = given.texts_by_name("problems")
         if not 0 < len(urls) <= MOST_URLS or not all(one.startswith("https://") for one in urls):
             raise Invalid(f"a media server has 1 to {MOST_URLS} URLs, https://address:port")
         ours = self._machines.master.site.pool_id
@@ -235,10 +245,15 @@ class MediaServers:
         with self._lock:
             before = self._there.get(name)
             jobs = set() if before is None else before.jobs
+            known = {} if before is None else before.problems
             pools = keys.keys() & set(given.texts("open"))
             if pool is not None:
                 pools.add(pool)
-            self._there[name] = MediaServer(name, session, tuple(urls), frozenset(pools), jobs)
+            self._there[name] = MediaServer(
+                name, session, tuple(urls), frozenset(pools), problems, jobs
+            )
+        for one in sorted(problems.items() - known.items()):
+            _LOG.warning("media server '%s' can't use pool %s: %s", name, *one)
         self._reached(name, urls)
         _LOG.info("media server '%s' takes data at %s", name, ", ".join(urls))
         return {

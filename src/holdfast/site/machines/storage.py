@@ -90,6 +90,7 @@ class Storage:
         machines.transfer_for = self.transfer_for
         machines.committed = self.committed
         machines.served_pools = lambda: self.media.pools
+        machines.pool_problems = lambda: self.media.problems
         machines.pool_made = self.media.made
         machines.chores.append(self.media.look_after)
         machines.chores.append(self._renew)
