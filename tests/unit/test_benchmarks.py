@@ -29,6 +29,8 @@ from benchmarks import (
     rounds,
     run,
     tools,
+    transfer_memory,
+    transfer_peers,
     verify,
 )
 from benchmarks.corpora import disk_images
@@ -556,3 +558,25 @@ def test_the_catalog_is_measured_against_its_goals(
     assert [path.name for path in tmp_path.iterdir()] == ["json"]
     told = capsys.readouterr().out
     assert all(one in told for one in ("median", "goal", "170,000", "load after"))
+
+
+def test_peers_over_the_network_are_told_beside_ours(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    taken = transfer_peers.Taken
+    took = {
+        "holdfast": [taken(2.0, 1.0), taken(4.0, 1.0), taken(2.0, 2.0)],
+        "other": [taken(4.0, 3.0), taken(4.0, 2.0), taken(6.0, 2.0)],
+    }
+    transfer_peers.show(took, 100, tmp_path / "figures.json", 0.0)
+    told = capsys.readouterr().out.splitlines()
+    assert told[1].split()[:5] == ["holdfast", "2.00", "50", "1.00x", "(1.00-1.00)"]
+    assert told[2].split()[1:5] == ["4.00", "25", "2.00x", "(1.00-3.00)"]
+    figures = json.loads((tmp_path / "figures.json").read_text())["figures"]
+    assert (figures["other"]["times_ours"], figures["other"]["cpu_times_ours"]) == (2.0, 2.0)
+
+
+def test_what_a_process_takes_is_what_the_kernel_says() -> None:
+    own = os.times()
+    assert transfer_peers._cpu_s(os.getpid()) >= own.user + own.system
+    assert 10 < transfer_memory.peak_mib(os.getpid()) < 10_000

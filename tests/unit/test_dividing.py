@@ -85,7 +85,7 @@ class Scene:
             raise self.said
         return self.said
 
-    def look(self, after_s: float = 60.0) -> None:
+    def look(self, after_s: float = dividing.JUDGE_S) -> None:
         self.passed_s += after_s
         with ThreadPoolExecutor(1) as pool:
             self.divider.look_around(pool)

@@ -23,6 +23,8 @@ from holdfast.control.policies import (
     Room,
     Selection,
     Severity,
+    Split,
+    SplitKey,
     check_live,
 )
 from holdfast.control.policies.live import MOST_CLIENTS
@@ -47,6 +49,7 @@ class FakeProbe:
 
     reports: Mapping[Any, LookReport | HoldfastError] = field(default_factory=dict)
     free_bytes: int | None = 100 * GIB
+    splits: dict[str, Split] = field(default_factory=dict)
     failure: HoldfastError | None = None
     past: Mapping[str, Sequence[PastBackup]] = field(default_factory=dict)
     asked: list[tuple[ClientName, LookOrder]] = field(default_factory=list)
@@ -65,6 +68,9 @@ class FakeProbe:
 
     def history(self, source: SourceName) -> Sequence[PastBackup]:
         return self.past.get(source, ())
+
+    def divided(self, key: SplitKey) -> Split | None:
+        return self.splits.get(key.path)
 
 
 def found(
@@ -192,6 +198,22 @@ def test_what_does_not_fit_is_told() -> None:
     assert found(FakeProbe(free_bytes=None)) == {}
     forever = policy(retention=Rules())
     assert found(FakeProbe(free_bytes=1, past=past), forever) == {}
+
+
+def test_streams_are_looked_up_by_what_they_are_called() -> None:
+    selection = Selection("data", ("/data",))
+    limits = replace(policy().limits, streams_per_client=2)
+    given = policy(selections=(selection,), streams=2, limits=limits, schedules=(SHORT,))
+    splits = {"/data": Split(1, (("a",),))}
+    past = {"web1:split-1.stream-1:/data": runs(1, 1, 1), "web1:split-1.rest:/data": runs(3, 3, 3)}
+    # Both run at once, and the larger takes longer than the window.
+    told = found(FakeProbe(past=past, splits=splits, free_bytes=100 * GIB), given)
+    assert list(told) == ["schedules[0].windows"]
+    # What is there already is no first backup.
+    assert "storage_unit" not in found(
+        FakeProbe(past=past, splits=splits, free_bytes=GIB - 1), given
+    )
+    assert "storage_unit" in found(FakeProbe(splits=splits, free_bytes=GIB - 1), given)
 
 
 # What really looks.

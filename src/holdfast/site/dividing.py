@@ -45,6 +45,9 @@ PATIENCE_S: Final = 600.0
 AGAIN_S: Final = 6 * 3600.0
 """When a path that could not be divided is looked at again."""
 
+JUDGE_S: Final = 300.0
+"""How often it is looked whether a split has new images to be judged by."""
+
 BY_HAND_S: Final = 20.0
 LOOK_S: Final = 5.0
 AT_ONCE: Final = 4
@@ -180,7 +183,7 @@ class Divider:
 
     def _judge(self, key: SplitKey, known: _Known, split: Split) -> None:
         """Look for another split where the newest images tell that this one is out of balance."""
-        known.next_s = self._now_s() + LOOK_S
+        known.next_s = self._now_s() + JUDGE_S
         names = sources_of(key, split)
         newest = self._master.catalog.newest_of(names)
         if len(newest) < len(names) or known.judged == frozenset(newest.values()):
@@ -217,7 +220,7 @@ class Divider:
             *(key.path, key.client, len(split.taken) + 1, split.number),
         )
         known.split, known.judged = split, frozenset()
-        known.next_s = self._now_s() + LOOK_S
+        known.next_s = self._now_s() + JUDGE_S
         self._changed()
 
     def _put_off(self, known: _Known) -> None:

@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.base.errors import Unreachable, WrongKey, storage_error
 from holdfast.base.ids import ClientName, pool_id
+from holdfast.control.dispatch import SplitBook
 from holdfast.control.policies import DEFAULT_STORAGE_UNIT, PastBackup, Room
 from holdfast.movers.probe import look
 from holdfast.site import places
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from holdfast.base.ids import SourceName
+    from holdfast.control.policies import Split, SplitKey
     from holdfast.site.site import Site
     from holdfast.wire.looking import LookOrder
 
@@ -152,6 +154,10 @@ class SiteProbe:
                 for one in self._site.catalog.images(source)
             ]
         return self._history[source]
+
+    def divided(self, key: SplitKey) -> Split | None:
+        """How a path is divided into streams; None if it never was."""
+        return SplitBook(self._site.database).get(key)
 
 
 def _not_seen(client: ClientName, why: str) -> LookReport:

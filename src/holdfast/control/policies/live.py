@@ -24,6 +24,7 @@ if TYPE_CHECKING:
 
     from holdfast.base.ids import ClientName, SourceName
     from holdfast.control.policies.policy import Policy, Selection
+    from holdfast.control.policies.streams import Split, SplitKey
     from holdfast.wire.looking import LookReport, Trouble
 
 MOST_CLIENTS = 20
@@ -81,6 +82,10 @@ class Probe(Protocol):
 
     def history(self, source: SourceName) -> Sequence[PastBackup]:
         """The backups of a source that are known, oldest first."""
+        ...
+
+    def divided(self, key: SplitKey) -> Split | None:
+        """How a path is divided into streams; None if it never was."""
         ...
 
 
@@ -201,7 +206,7 @@ def _times(policy: Policy, clients: Sequence[ClientName], probe: Probe) -> Itera
     """Whether windows are open for long enough for what backups took so far."""
     slowest: tuple[float, ClientName] | None = None
     for client in clients:
-        took_s = [_usual_s(probe.history(one.source)) for one in _sources(policy, client)]
+        took_s = [_usual_s(probe.history(one.source)) for one in _sources(policy, client, probe)]
         known = [one for one in took_s if one is not None]
         together_s = max(sum(known) / policy.limits.streams_per_client, max(known, default=0))
         if slowest is None or together_s > slowest[0]:
@@ -239,12 +244,15 @@ def _capacity(
     kept = _images_kept(policy)
     first_bytes = more_bytes = 0
     for client in clients:
-        for one in _sources(policy, client):
+        known: set[str] = set()
+        for one in _sources(policy, client, probe):
             past = probe.history(one.source)
-            if not past:
-                first_bytes += sizes.get((client, one.selection), 0)
-            elif kept is not None and len(past) >= LEAST_RUNS:
+            if past:
+                known.add(one.selection)
+            if kept is not None and len(past) >= LEAST_RUNS:
                 more_bytes += _still_to_come(past, kept)
+        lacking = {one.name for one in policy.selections} - known
+        first_bytes += sum(sizes.get((client, one), 0) for one in lacking)
     unit = f"storage unit '{policy.storage_unit}' has {format_size(free_bytes)} free"
     hint = "give it more room, or select or keep less"
     if first_bytes > free_bytes:
@@ -278,6 +286,6 @@ def _still_to_come(past: Sequence[PastBackup], kept: int) -> int:
     return max(0, (kept - len(past)) * each)
 
 
-def _sources(policy: Policy, client: ClientName) -> Iterator[PolicySource]:
+def _sources(policy: Policy, client: ClientName, probe: Probe) -> Iterator[PolicySource]:
     # Which drives there are, the client alone knows: nothing is predicted of them.
-    return sources(policy, [client], lambda _: ())
+    return sources(policy, [client], lambda _: (), probe.divided)
