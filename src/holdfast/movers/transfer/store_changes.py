@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 REMEMBERED = 50_000
 """Keys. No request is on its way for as long as it takes to change so many others."""
 
+_LOOKED_AT = 16
+
 Of: TypeAlias = tuple[str, str, str]
 """A pool, a writer and a key."""
 
@@ -71,8 +73,12 @@ class Changes:
             self._forget()
 
     def _forget(self) -> None:
-        while len(self._turns) > self._remembered:
+        for _ in range(_LOOKED_AT):
+            if len(self._turns) <= self._remembered:
+                return
             of, oldest = next(iter(self._turns.items()))
             if oldest.users:
-                return
-            del self._turns[of]
+                # A disk may stand still for long, and others go on.
+                self._turns.move_to_end(of)
+            else:
+                del self._turns[of]
