@@ -81,6 +81,7 @@ TABLE: Mapping[str, Expected] = {
     "DELETE /api/v1/bandwidth-rules/{name}": Expected({ADM}, bounded=False),
     "GET /api/v1/storage-units": Expected(KNOWN),
     "POST /api/v1/storage-units": Expected({ADM}, bounded=False),
+    "POST /api/v1/replications": Expected({ADM}, bounded=False),
     "PATCH /api/v1/storage-units/{name}": Expected({ADM}, bounded=False),
     "DELETE /api/v1/storage-units/{name}": Expected({ADM}, bounded=False),
     "POST /api/v1/machine-tokens": Expected({ADM}, bounded=False),

@@ -7,6 +7,7 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Self
 
+from holdfast.base.errors import ImageMissing
 from holdfast.base.zones import machine_zone
 from holdfast.control.access import AccessBook, ActBook, AuditLog, ProviderLogins, Registration
 from holdfast.control.bandwidth import BandwidthBook
@@ -28,6 +29,7 @@ if TYPE_CHECKING:
     import httpx
 
     from holdfast.base.clock import Clock
+    from holdfast.base.ids import ImageId, PoolId
     from holdfast.base.settings import Settings
     from holdfast.control.catalog import Catalog
     from holdfast.control.database import Database
@@ -88,6 +90,19 @@ class Master:
         self.logins = ProviderLogins(
             self.database, self.clock, self.access, _registration(self.settings), _http
         )
+
+    def pool_with(self, image: ImageId) -> PoolId:
+        """The pool from which an image is had best: now, if it can be had from any.
+
+        Raises:
+            ImageMissing: No pool of the site has it.
+        """
+        found = self.site.pools.with_copy(image)
+        if not found:
+            raise ImageMissing(f"no pool of this site has image {image}")
+        served = frozenset() if self.spoken_to is None else self.spoken_to.served_pools()
+        now = (one for one in found if one in served or self.site.pools.is_near(one))
+        return next(now, found[0])
 
     def unit_slots(self) -> dict[str, int]:
         """How many jobs each storage unit takes at once, by its name."""

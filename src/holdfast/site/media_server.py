@@ -30,7 +30,10 @@ from holdfast.base.errors import (
     Unsupported,
     storage_error,
 )
+from holdfast.base.ids import ImageId
+from holdfast.movers.remote_agent import Transfer
 from holdfast.movers.session import MachineSession
+from holdfast.movers.transfer.machine import FarMovers
 from holdfast.movers.transfer.paths import local_addresses
 from holdfast.movers.transfer.ports import TransferHost
 from holdfast.movers.transfer.server import RUNNER_OPTIONS, add_routes
@@ -38,14 +41,17 @@ from holdfast.movers.transfer.store_routes import StoreHost, add_store_routes
 from holdfast.site import own_pool_orders
 from holdfast.site.own_pools import OwnPools
 from holdfast.site.pool_work import PoolWork
+from holdfast.site.replication import REPLICATE
 from holdfast.wire.fields import Reader
 from holdfast.wire.identity import MachineRole, server_context, use
+from holdfast.wire.messages import SiteWork, WorkEvent, WorkOffer
 from holdfast.wire.peer import IS_REVOKED, SITE_ID, peer_of
 from holdfast.wire.silent_connections import SilentConnections
 from holdfast.wire.transfer_tokens import signing_key
 
 if TYPE_CHECKING:
     from holdfast.engine import Image, Pool
+    from holdfast.movers.drive import Reporter
     from holdfast.movers.machine_home import MachineHome
     from holdfast.site.site import Site
     from holdfast.wire.identity import Identity
@@ -82,11 +88,15 @@ class MediaServer:
             ConfigInvalid: The list of own pools can't be read.
         """
         self._home = home
+        self._identity = home.identity
         self._site = site
         self._pool: Pool | None = None if site is None else site.pool
         clock = SystemClock()
         self._own = OwnPools(home.home, clock)
-        self._work = PoolWork(lambda pool: self._own.get(pool).pool, clock)
+        self._movers = FarMovers(clock=clock, master=lambda: self.session.master_url)
+        self._work = PoolWork(
+            lambda pool: self._own.get(pool).pool, clock, more={REPLICATE: self._replicate}
+        )
         self._tokens = _TokenKey()
         if site is not None:
             self._tokens.key = signing_key(site.pool_key()).public_key()
@@ -192,6 +202,27 @@ class MediaServer:
         self.session.ask(order)
         _LOG.info("image %s of machine '%s' is in the pool", image.id, grant.client)
 
+    def _replicate(self, pool: Pool, given: Reader, report: Reporter) -> list[WorkEvent]:
+        """Send an image of an own pool to the media server of another one."""
+        job, fence, image = given.count("job"), given.count("fence"), given.text("image")
+        order = {"ask": "replication", "job": job, "fence": fence, "image": image}
+        base = given.maybe_text("base")
+        if base is not None:
+            order["base"] = base
+        first = Reader(given.record("transfer"), "where an image goes")
+        tokens = [first.text("token")]
+
+        def token() -> str:
+            if tokens:
+                return tokens.pop()
+            return Reader(self.session.ask(order), "the master's answer").text("token")
+
+        offer = WorkOffer(job, fence, 0.0, SiteWork(REPLICATE, (image,)))
+        urls, target = first.texts("urls"), first.text("pool")
+        transfer = Transfer(offer, urls, target, token, self._identity)
+        made = self._movers.replicate(transfer, pool, ImageId(image), report)
+        return [WorkEvent("info", "replicated", f"image {made.id} was sent to pool {target}")]
+
     # -- for the master ---------------------------------------------------------------------
 
     def _opened(self) -> None:
@@ -242,6 +273,7 @@ class MediaServer:
         return {"answer": "refuse"}
 
     def _renewed(self, identity: Identity) -> None:
+        self._identity = identity
         use(self._context, identity)
 
 

@@ -2,7 +2,7 @@
 
 Must not decide when. A work has a name that the master makes up: who asks for it again, as the
 answer was lost or is not there yet, waits for that work or hears what came of it, and has nothing
-done twice. Invariants: one pool is worked on by one work at a time; when the media server ends,
+done twice. Invariants: one pool is cared for by one work at a time; when the media server ends,
 what is at work is given up.
 """
 
@@ -27,7 +27,10 @@ if TYPE_CHECKING:
 
     from holdfast.base.clock import Clock
     from holdfast.engine import Counters, Pool
+    from holdfast.movers.drive import Reporter
     from holdfast.wire.messages import WorkEvent
+
+    Act = Callable[[Pool, Reader, Reporter], list[WorkEvent]]
 
 KEPT_S: Final = 600.0
 """For so long a result can be asked for once more."""
@@ -57,6 +60,7 @@ class PoolWork:
         pool: Callable[[str], Pool],
         clock: Clock,
         now_s: Callable[[], float] = time.monotonic,
+        more: Mapping[str, Act] | None = None,
     ) -> None:
         """Nothing is at work.
 
@@ -64,7 +68,9 @@ class PoolWork:
             pool: The pool of an id; raises if there is none, or not now.
             clock: Dates what is changed.
             now_s: A clock that only goes forward.
+            more: What else can be done with a pool, by its word, and beside all other work.
         """
+        self._more = dict(more or {})
         self._pool = pool
         self._clock = clock
         self._now_s = now_s
@@ -75,7 +81,7 @@ class PoolWork:
     @property
     def answers(self) -> Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]]:
         """What a master can ask for, by its word."""
-        return {**dict.fromkeys(_VERBS, self.do), "stop-work": self.stop_one}
+        return {**dict.fromkeys((*_VERBS, *self._more), self.do), "stop-work": self.stop_one}
 
     def do(self, order: dict[str, Any]) -> dict[str, Any]:
         """Do it, or wait for what does it already; say that it goes on where that takes long.
@@ -125,8 +131,8 @@ class PoolWork:
                     raise Invalid("a work that was begun with this name is another one")
                 return known
             others = [one for one in self._works.values() if one.ended_s is None]
-            for one in others:
-                if one.pool == pool:
+            for one in others if verb in _VERBS else ():
+                if one.pool == pool and one.verb in _VERBS:
                     raise Busy(f"pool {pool} is being worked on: {one.verb}")
             work = self._works[name] = _Work(pool, verb)
         threading.Thread(
@@ -172,6 +178,8 @@ class PoolWork:
         def report(_: Counters | None) -> None:
             self._go_on(work)
 
+        if work.verb in self._more:
+            return self._more[work.verb](pool, given, report)
         match work.verb:
             case "collect-garbage":
                 dry_run = given.flag("dry_run")

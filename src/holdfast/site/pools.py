@@ -90,6 +90,14 @@ class Pools:
             return self._own
         return self._units().unit(name).pool
 
+    def is_near(self, pool: str) -> bool:
+        """Whether this process reaches a pool by itself; else a media server owns it.
+
+        Raises:
+            NotAPool: It is none of this site.
+        """
+        return pool == self._own or self._units().of_pool(pool).server is None
+
     def unit_of(self, pool: str) -> str:
         """The name of the storage unit that a pool is.
 

@@ -131,8 +131,7 @@ def restore_job(master: Master, image: ImageRow, work: RestoreWork) -> NewJob:
 
     It takes a slot of the storage unit that has the image, as far as that is known.
     """
-    pools = master.site.pools
-    unit = next((pools.unit_of(one) for one in pools.with_copy(image.id)), STORAGE_UNIT)
+    unit = master.site.pools.unit_of(master.pool_with(image.id))
     return NewJob(
         kind=JobKind.RESTORE,
         work=work.to_json(),

@@ -171,7 +171,10 @@ class Service:
             return
         site = self._master.site
         agent = Agent(
-            partial(self._commit, offer.job_id), site.restore, Steward(self._master), dispatcher
+            partial(self._commit, offer.job_id),
+            site.restore,
+            Steward(self._master, (offer.job_id, offer.fence)),
+            dispatcher,
         )
 
         def work() -> None:

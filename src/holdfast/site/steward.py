@@ -25,6 +25,7 @@ from holdfast.base.zones import zone_named
 from holdfast.site import pool_care, protection, retention
 from holdfast.site.far_care import far_care
 from holdfast.site.master import STORAGE_UNIT
+from holdfast.site.replication import REPLICATE, Replication
 from holdfast.site.retention_rules import from_plain
 from holdfast.wire.messages import WorkEvent
 
@@ -62,8 +63,15 @@ REBUILD_CATALOG = "rebuild-catalog"
 class Steward:
     """Does what `wire.messages.SiteWork` asks for, on this machine."""
 
-    def __init__(self, master: Master) -> None:
+    def __init__(self, master: Master, job: tuple[int, int] = (0, 0)) -> None:
+        """Prepare.
+
+        Args:
+            master: Whose site.
+            job: For which job it is done, and under which fence.
+        """
         self._master = master
+        self._job = job
         self._verbs: dict[str, Callable[[SiteWork, Reporter, Alive], list[WorkEvent]]] = {
             EXPIRE: self._keep_house,
             APPLY_RULES: self._apply_rules,
@@ -76,6 +84,7 @@ class Steward:
             CHECK: lambda work, report, _: self._check(work.unit, report, read_data=False),
             CHECK_DATA: lambda work, report, _: self._check(work.unit, report, read_data=True),
             REBUILD_INDEX: lambda work, report, _: self._rebuild_index(work.unit, report),
+            REPLICATE: self._replicate,
             UPDATE_CATALOG: lambda _, __, alive: self._update_catalog(alive),
             REBUILD_CATALOG: lambda _, __, alive: self._rebuild_catalog(alive),
         }
@@ -247,6 +256,14 @@ class Steward:
         if found is not None:
             return found
         return pool_care.rebuild_index(self._pool(unit), self._master.clock, report)
+
+    def _replicate(self, work: SiteWork, report: Reporter, alive: Alive) -> list[WorkEvent]:
+        bringing = Replication(self._master, *self._job)
+        events = []
+        for image in work.images:
+            alive()
+            events.append(bringing.bring(ImageId(image), work.unit, report, alive))
+        return events
 
     # -- the catalog ----------------------------------------------------------------------
 

@@ -43,6 +43,8 @@ class JobKind(enum.StrEnum):
     """The catalog is fed, or made anew."""
     INDEX = "index"
     """The pool's index is made anew."""
+    REPLICATE = "replicate"
+    """Images are brought into another storage unit."""
 
 
 class JobState(enum.StrEnum):

@@ -10,13 +10,18 @@ from pydantic import Field
 
 from holdfast.base.ids import ClientName
 from holdfast.control.access import Principal, Verb
+from holdfast.control.jobs import JobKind
 from holdfast.control.storage import DEFAULT_SLOTS, MOST_SLOTS
 from holdfast.faces.api import document
-from holdfast.faces.api.door import TheMaster, make_router, may
+from holdfast.faces.api.door import TheMaster, TheNote, make_router, may
+from holdfast.faces.api.image_models import ID
+from holdfast.faces.api.images import seen
 from holdfast.faces.api.models import Model
-from holdfast.faces.api.pool import UNIT
-from holdfast.site import storage_units
+from holdfast.faces.api.pool import UNIT, Queued
+from holdfast.site import running, storage_units
+from holdfast.site.replication import REPLICATE
 from holdfast.site.storage_units import UnitFacts
+from holdfast.wire.messages import SiteWork
 
 router = make_router("Pool")
 
@@ -160,6 +165,31 @@ def remove_storage_unit(
 ) -> None:
     """Forget a storage unit that holds no image and that nothing names. Its pool stays."""
     storage_units.remove(master, name)
+
+
+class NewReplication(Model):
+    """Images that are to be in another storage unit as well."""
+
+    images: list[Annotated[str, Field(pattern=f"^{ID}$", examples=["3f2a" * 8])]] = Field(
+        min_length=1, max_length=10_000, description="Ids."
+    )
+    unit: str = Field(pattern=UNIT, description="Where to.", examples=["branch"])
+
+
+@router.post("/replications", status_code=202, responses={404: document.response(404)})
+def replicate_images(
+    who: Configurer, master: TheMaster, body: NewReplication, note: TheNote
+) -> Queued:
+    """Bring images into another storage unit, as a job. What is there already does not travel.
+
+    An image keeps its id, and is read from whichever unit can be reached.
+    """
+    storage_units.named(master, body.unit)
+    images = tuple(seen(who, master, one) for one in dict.fromkeys(body.images))
+    work = SiteWork(REPLICATE, images, unit=body.unit)
+    job = running.enqueue(master, running.site_job(JobKind.REPLICATE, work))
+    note.details["job"] = job
+    return Queued(job=job)
 
 
 def _shown(master: TheMaster, name: str) -> StorageUnit:

@@ -15,8 +15,8 @@ from holdfast.base import errors
 COMMANDS = (
     *("quickstart", "init", "backup", "images", "ls", "find", "diff", "restore", "mount", "verify"),
     *("serve", "service", "config", "policy", "schedule", "jobs", "activity", "events"),
-    *("retention", "hold", "unhold", "lock", "expire", "gc", "pool", "storage", "catalog"),
-    *("recover", "user", "token", "audit", "machine", "enroll", "agent"),
+    *("retention", "hold", "unhold", "lock", "expire", "gc", "pool", "storage", "replicate"),
+    *("catalog", "recover", "user", "token", "audit", "machine", "enroll", "agent"),
     *("client-key", "media", "bandwidth"),
 )
 """In the order of the help. Each is a module of this package, with a command of the same name; '-'

@@ -56,6 +56,9 @@ if TYPE_CHECKING:
 
     Hear: TypeAlias = Callable[[WorkMessage], Answer]
     TransferFor: TypeAlias = Callable[["ClientName", WorkOffer], "dict[str, Any] | None"]
+    ReplicationFor: TypeAlias = Callable[
+        ["ClientName", int, int, str, str, "str | None"], "dict[str, Any]"
+    ]
     Committed: TypeAlias = Callable[[int, int], "ImageNote | None"]
 
 HEARTBEAT_S: Final = 5.0
@@ -83,6 +86,8 @@ class Machines:
             token for it. None while there is nobody who takes data.
         served_pools: Ids of pools that media servers serve now.
         pool_problems: Why others of theirs can't be used, by id.
+        replication_for: Makes the transfer part of a job that brings an image into another pool:
+            who sends it, job, fence, image, pool, and an image that both pools have.
         pool_made: Is told of a pool that a media server has made.
         drives_version: Rises whenever other machines, or other drives of them, are known.
         committed: What was committed under a job's fence, by who keeps the storage.
@@ -111,6 +116,7 @@ class Machines:
         self.served_pools: Callable[[], Collection[str]] = frozenset
         self.pool_problems: Callable[[], Mapping[str, str]] = dict
         self.pool_made: Callable[[ClientName, str], None] = _nothing_made
+        self.replication_for: ReplicationFor = _no_replication
         self.drives_version = 0
         self.answers: dict[str, Callable[[Session, dict[str, Any]], dict[str, Any]]] = {
             "transfer": self._fresh_transfer
@@ -369,6 +375,10 @@ class Machines:
 
 
 _OF_CLIENTS = frozenset({JobKind.BACKUP, JobKind.RESTORE})
+
+
+def _no_replication(*_: object) -> dict[str, Any]:
+    raise Unsupported("nobody takes data here")
 
 
 def _nothing_made(_server: ClientName, _pool: str) -> None:

@@ -74,6 +74,10 @@ class OwnedPools:
         store = RemoteStore(urls, context, check, unit.pool)
         return open_pool_on(store, key=PoolKey(key), cache_dir=cache)
 
+    def identity(self) -> Identity:
+        """Who this process is, towards media servers."""
+        return self._shown()[1]
+
     def renew(self) -> None:
         """Show another certificate from now on, if that is old."""
         with self._lock:

@@ -14,8 +14,9 @@ from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.base import labels
 from holdfast.base.errors import (
+    Fenced,
+    Forbidden,
     HoldfastError,
-    ImageMissing,
     Invalid,
     JobMissing,
     NotAPool,
@@ -29,11 +30,14 @@ from holdfast.movers.transfer.ports import TransferHost
 from holdfast.movers.transfer.server import add_routes
 from holdfast.site.machines.bandwidth import Bandwidth
 from holdfast.site.machines.media import MediaServers
-from holdfast.wire.messages import BackupWork, RestoreWork
+from holdfast.site.replication import is_brought
+from holdfast.wire.fields import Reader
+from holdfast.wire.messages import BackupWork, RestoreWork, SiteWork, work_from_json
 from holdfast.wire.peer import peer_of
 from holdfast.wire.transfer_tokens import (
     BACKUP,
     MASTER_ITSELF,
+    REPLICATE,
     RESTORE,
     TransferGrant,
     sign,
@@ -48,6 +52,7 @@ if TYPE_CHECKING:
     from holdfast.base.ids import ClientName
     from holdfast.engine import Image, Pool
     from holdfast.site.machines.machines import Machines
+    from holdfast.site.machines.sessions import Session
     from holdfast.wire.messages import ImageNote, WorkOffer
 
 TOKEN_S: Final = 900
@@ -92,6 +97,8 @@ class Storage:
         machines.served_pools = lambda: self.media.pools
         machines.pool_problems = lambda: self.media.problems
         machines.pool_made = self.media.made
+        machines.replication_for = self.replication_for
+        machines.answers["replication"] = self._fresh_replication
         machines.chores.append(self.media.look_after)
         machines.chores.append(self._renew)
         Bandwidth(machines)
@@ -134,7 +141,7 @@ class Storage:
                 parent=self._parent(work, pool),
             )
         elif isinstance(work, RestoreWork):
-            pool = self._pool_with(ImageId(work.image))
+            pool = self._master.pool_with(ImageId(work.image))
             grant = TransferGrant(
                 job=offer.job_id,
                 fence=offer.fence,
@@ -147,15 +154,54 @@ class Storage:
             )
         else:
             return None
-        server = self.media.choose((offer.job_id, offer.fence), pool)
-        if server is None and not self._is_near(pool):
-            unit = self._master.units.of_pool(pool)
+        return self._placed((offer.job_id, offer.fence), grant)
+
+    def replication_for(
+        self, sender: str, job_id: int, fence: int, image: str, pool: str, base: str | None
+    ) -> dict[str, Any]:
+        """The transfer part of a job that brings an image into another pool."""
+        grant = TransferGrant(
+            job=job_id,
+            fence=fence,
+            client=sender,
+            source=str(self._master.catalog.image(ImageId(image)).source),
+            pool=pool,
+            verbs=frozenset({REPLICATE}),
+            expires_s=self._master.clock.now_ns() // 10**9 + TOKEN_S,
+            images=frozenset({image}),
+            parent=base,
+        )
+        return self._placed((job_id, fence), grant)
+
+    def _placed(self, job: tuple[int, int], grant: TransferGrant) -> dict[str, Any]:
+        """Where the data that a grant is for goes, and the grant signed."""
+        server = self.media.choose(job, grant.pool)
+        if server is None and not self._master.site.pools.is_near(grant.pool):
+            unit = self._master.units.of_pool(grant.pool)
             raise Unreachable(
                 f"media server '{unit.server}', which owns storage unit '{unit.name}', is not "
                 "connected, or does not have it open"
             )
         urls = [MASTER_ITSELF] if server is None else list(server.urls)
-        return {"urls": urls, "pool": pool, "token": sign(grant, self._key)}
+        return {"urls": urls, "pool": grant.pool, "token": sign(grant, self._key)}
+
+    def _fresh_replication(self, session: Session, order: dict[str, Any]) -> dict[str, Any]:
+        """Another token for a media server that sends an image."""
+        given = Reader(order, "what a media server asks")
+        job_id, fence, image = given.count("job"), given.count("fence"), given.text("image")
+        if not self.may_commit(job_id, fence):
+            raise Fenced(f"job {job_id} is not at work any more under fence {fence}")
+        theirs = {one.pool for one in self._master.units.units() if one.server == session.peer.name}
+        copies = self._master.site.pools.with_copy(ImageId(image))
+        if not self._brings(job_id, image) or theirs.isdisjoint(copies):
+            raise Forbidden(f"job {job_id} does not have '{session.peer.name}' send that image")
+        pool = self._pool_of(job_id)
+        base = given.maybe_text("base")
+        return self.replication_for(session.peer.name, job_id, fence, image, pool, base)
+
+    def _brings(self, job_id: int, image: str) -> bool:
+        work = work_from_json(self._master.jobs.work(JobId(job_id)))
+        return isinstance(work, SiteWork) and is_brought(work, image)
 
     def committed(self, job_id: int, fence: int) -> ImageNote | None:
         """What was committed under a job's fence; also by who kept the storage before."""
@@ -189,28 +235,14 @@ class Storage:
 
     def _near(self, pool_id: str) -> Pool:
         """A pool that this process reaches by itself."""
-        if not self._is_near(pool_id):
+        if not self._master.site.pools.is_near(pool_id):
             raise NotAPool(f"pool {pool_id} is a media server's own")
         return self._master.site.pools.of(pool_id)
-
-    def _is_near(self, pool_id: str) -> bool:
-        master = self._master
-        return pool_id == master.site.pool_id or master.units.of_pool(pool_id).server is None
 
     def _pool_of(self, job_id: int) -> PoolId:
         """Where a job backs up to."""
         unit = self._master.jobs.job(JobId(job_id)).storage_unit
         return self._master.site.pools.of_unit(unit)
-
-    def _pool_with(self, image: ImageId) -> PoolId:
-        """A pool from which an image can be had now, if there is one."""
-        found = self._master.site.pools.with_copy(image)
-        served = self.media.pools
-        now = (one for one in found if one in served or self._is_near(one))
-        chosen = next(now, next(iter(found), None))
-        if chosen is None:
-            raise ImageMissing(f"no pool of this site has image {image} any more")
-        return chosen
 
     def _committed(self, grant: TransferGrant, image: Image) -> None:
         self._note((grant.job, grant.fence), image, PoolId(grant.pool))
@@ -219,7 +251,8 @@ class Storage:
         """A media server says that an image is there: so the pool has to say, too."""
         pool = self._pool_of(job_id)
         image = self._master.site.pools.of(pool).image(image_id)
-        if image.labels.get(labels.JOB) != self._label(job_id, fence):
+        own = image.labels.get(labels.JOB) == self._label(job_id, fence)
+        if not own and not self._brings(job_id, image_id):
             raise Invalid(f"image {image_id} is not what job {job_id} made")
         self._note((job_id, fence), image, pool)
 
