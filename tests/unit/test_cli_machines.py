@@ -254,16 +254,18 @@ sys.exit(run(sys.argv[1:]))
 """
 
 
-def test_the_bare_install_joins_and_runs(door: Door, home: Path) -> None:
+@pytest.mark.parametrize("role", ["agent", "media"])
+def test_the_bare_install_joins_and_runs(door: Door, home: Path, role: str) -> None:
     def bare(*words: str) -> subprocess.CompletedProcess[str]:
         line = [sys.executable, "-c", BARE, *words]
         return subprocess.run(line, capture_output=True, text=True, timeout=60, check=False)
 
-    joined = bare("enroll", door.url, "--token", door.token().text(), "--name", "web1")
+    token = door.token(role=MachineRole(role)).text()
+    joined = bare("enroll", door.url, "--token", token, "--name", "web1", "--role", role)
     assert joined.returncode == 0, joined.stderr
-    assert bare("service", "install", "--role", "agent", "--print").returncode == 0
+    assert bare("service", "install", "--role", role, "--print").returncode == 0
     door.book.revoke(ClientName("web1"))
-    ran = bare("agent", "run")
+    ran = bare("agent", "run") if role == "agent" else bare("media", "run", "--listen", ":0")
     assert ran.returncode == 2
     assert "was revoked" in ran.stderr
 

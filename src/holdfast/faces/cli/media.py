@@ -16,6 +16,9 @@ from holdfast.faces.cli.screen import Screen
 from holdfast.faces.cli.words import Group
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
+    from holdfast.site.site import Site
     from holdfast.wire.identity import Identity
 
 LISTEN = "0.0.0.0:8445"
@@ -52,11 +55,9 @@ def run(listen: str, addresses: tuple[str, ...], as_json: bool) -> int:
     home needs that as well ('holdfast init --existing --pool URL'). It ends when it is interrupted,
     or when the site lets this machine in no more.
     """
-    from holdfast.base.clock import SystemClock
     from holdfast.movers import machine_home
     from holdfast.movers.session import run_until
     from holdfast.site.media_server import MediaServer
-    from holdfast.site.site import Site
 
     screen = Screen(as_json=as_json)
     home = opening.home()
@@ -66,9 +67,9 @@ def run(listen: str, addresses: tuple[str, ...], as_json: bool) -> int:
     place = _place(listen)
     logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s: %(message)s")
     with contextlib.ExitStack() as opened:
-        site = None
-        with contextlib.suppress(SiteMissing):
-            site = opened.enter_context(Site.open(home, opening.secret_source(), SystemClock()))
+        site = site_of(home)
+        if site is not None:
+            opened.enter_context(site)
         server = MediaServer(known, site, place, addresses)
         if as_json:
             screen.json({"name": who.name, "site": who.site_id, "masters": list(known.masters)})
@@ -78,6 +79,23 @@ def run(listen: str, addresses: tuple[str, ...], as_json: bool) -> int:
         run_until(server, until_signalled)
     screen.say("stopped")
     return EXIT_OK
+
+
+def site_of(home: Path) -> Site | None:
+    """The site in the home of a media server; None for one with pools of its own alone.
+
+    Where there is none, nothing that only a site needs has to be installed.
+    """
+    from holdfast.base import config
+    from holdfast.base.clock import SystemClock
+
+    try:
+        config.load(home)
+    except SiteMissing:
+        return None
+    from holdfast.site.site import Site
+
+    return Site.open(home, opening.secret_source(), SystemClock())
 
 
 def require_media_server(who: Identity) -> None:

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
 import sys
 from pathlib import Path
@@ -14,7 +13,6 @@ from holdfast.base.errors import (
     EXIT_OK,
     Invalid,
     NoPermission,
-    SiteMissing,
     Unsupported,
     storage_error,
 )
@@ -243,7 +241,7 @@ def _of_agent(home: Path, user: bool) -> tuple[str, str]:
 
 
 def _of_media_server(home: Path, user: bool, disks: Sequence[Path]) -> tuple[str, str]:
-    from holdfast.faces.cli.media import require_media_server
+    from holdfast.faces.cli.media import require_media_server, site_of
     from holdfast.movers import machine_home
     from holdfast.site.own_pools import places
     from holdfast.vault.backends import open_store
@@ -252,8 +250,10 @@ def _of_media_server(home: Path, user: bool, disks: Sequence[Path]) -> tuple[str
     # A disk that is not there is no reason not to serve the others.
     own = [f"-{one}" for one in (*(str(one.absolute()) for one in disks), *places(home))]
     writes = [str(home), *dict.fromkeys(own)]
-    with contextlib.suppress(SiteMissing), opening.open_site() as site:
-        store = open_store(site.config.pool_url)
+    site = site_of(home)
+    if site is not None:
+        with site:
+            store = open_store(site.config.pool_url)
         # A pool in object storage is no directory of this machine.
         writes += [store] if isinstance(store, str) else []
     named = " ".join(map(_quoted, writes))
