@@ -11,6 +11,7 @@ import os
 import socket
 import ssl
 import threading
+import time
 from typing import TYPE_CHECKING, Any
 from urllib.parse import quote
 
@@ -211,6 +212,7 @@ def raw(site: StoreSite, head: str) -> ssl.SSLSocket:
     made = site.machines.identity(MachineRole.MASTER, "master")
     context = client_context(made, (MachineRole.MEDIA,))
     plain = socket.create_connection(("127.0.0.1", site.port), 10)
+    plain.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 1 << 16)
     wrapped = context.wrap_socket(plain)
     wrapped.settimeout(20)
     wrapped.sendall(head.replace("\n", "\r\n").encode())
@@ -232,6 +234,23 @@ def test_a_body_that_ends_too_early_is_no_object(site: StoreSite) -> None:
     chunked = f"PUT {target} HTTP/1.1\nHost: x\nTransfer-Encoding: chunked\n\n1\nx\n0\n\n"
     with raw(site, chunked) as other:
         assert b" 400 " in other.recv(1000).split(b"\r\n")[0]
+
+
+def test_who_does_not_read_an_answer_is_cut_off(site: StoreSite, tmp_path: Path) -> None:
+    large = tmp_path / "disk" / "large"
+    large.write_bytes(bytes(READ_BYTES))
+    try:
+        head = f"GET /v1/store/{POOL}/object?key=large HTTP/1.1\nHost: x\n\n"
+        with raw(site, head) as lazy:
+            # For long enough that its buffers are full, and longer than that is waited for.
+            time.sleep(LIMITS.gap_s * 4)
+            got = 0
+            with contextlib.suppress(ssl.SSLError, ConnectionError):
+                while piece := lazy.recv(1 << 20):
+                    got += len(piece)
+        assert got < READ_BYTES
+    finally:
+        large.unlink()
 
 
 def test_a_disk_that_stands_still_keeps_others_from_nothing(
