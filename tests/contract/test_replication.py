@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import asyncio
 import os
 import shutil
 from dataclasses import replace
@@ -17,7 +18,7 @@ from holdfast.engine import Pool, PoolConfig, RemotePool
 from holdfast.movers.backup_run import BackupOrder, run_backup
 from holdfast.movers.remote_agent import Transfer
 from holdfast.movers.transfer.machine import FarMovers
-from holdfast.movers.transfer.remote_runs import TransferTarget
+from holdfast.movers.transfer.remote_runs import TransferTarget, linked
 from holdfast.movers.transfer.replicate_run import remote_replicate
 from holdfast.wire.identity import MachineRole
 from holdfast.wire.messages import BackupWork, WorkOffer
@@ -157,6 +158,20 @@ def test_a_copy_that_is_stopped_leaves_no_image_and_what_was_sent_is_kept(
     assert_restores(site.pool, image, tree, tmp_path / "back")
     stats, mine = site.pool.stats(), source.stats()
     assert (stats.chunks, stats.chunk_bytes) == (mine.chunks, mine.chunk_bytes), "no chunk twice"
+
+
+def test_a_question_about_nothing_is_a_sign_of_life(
+    site: TransferSite, source: Pool, tree: Path
+) -> None:
+    with linked(target(site, back_up(source, tree))) as link:
+        link.open_upload(read_all=False)
+        (upload,) = site.server.uploads._by_id.values()
+        heard_s = upload.heard_s
+        assert link.missing(b"") == b""
+        # The answer may be here before the server has noted that it is out.
+        site.in_loop(asyncio.sleep(0))
+        assert upload.heard_s > heard_s
+        link.abandon()
 
 
 def test_a_job_that_is_anothers_brings_nothing(

@@ -18,6 +18,7 @@ use holdfast_engine_core::counters::Counters;
 use holdfast_engine_core::error::{Error, Result};
 use holdfast_engine_core::far::deliver::deliver;
 use holdfast_engine_core::far::receive::{Commit, Reception};
+use holdfast_engine_core::far::replicate;
 use holdfast_engine_core::far::terms::Terms;
 use holdfast_engine_core::far::{self, Far, Link, body};
 use holdfast_engine_core::finding::Findings;
@@ -360,6 +361,33 @@ fn a_pool_that_is_here_is_restored_from_with_the_key_alone() {
     restore::run_with(&pool, &request, Some(&key), &counters, &findings, &cancel).unwrap();
     let at = folder.path().join(tree.path().strip_prefix("/").unwrap());
     assert_eq!(kit::read_folder(&at), tree.state());
+}
+
+#[test]
+fn what_nobody_can_read_goes_to_another_pool_and_is_restored_from_there() {
+    for names in MODES {
+        let (pool, tree) = (pool(), Tree::new());
+        let config = *pool.config();
+        let (store, naming) = (Arc::new(MemoryStore::new()), Some(pool.keys().naming()));
+        let other = Pool::create_sharing(store, &[9; 32], config, 0, naming, None).unwrap();
+        let other = Arc::new(other);
+        let mut parent: Option<Manifest> = None;
+        for round in 0..3 {
+            let sealing = Some(Sealing { key: key(1), names });
+            let (image, ..) = back_up_with(&pool, &request(&tree), parent.as_ref(), sealing);
+            let (to, counters, cancel) = (Arc::clone(&other), Counters::default(), Cancel::new());
+            let (base, now) = (parent.as_ref().map(|parent| &parent.id), kit::now_ns());
+            let copied =
+                replicate::between(&pool, to, &image.id, base, now, &counters, &cancel).unwrap();
+            assert_eq!(copied, image);
+            let seen = counters.snapshot();
+            assert!(round == 0 || seen.bytes_total < 60_000, "{} bytes", seen.bytes_total);
+            assert_restores(&other, &image, &tree);
+            tree.change(round);
+            parent = Some(image);
+        }
+        assert_eq!(kit::check(&other).unwrap(), []);
+    }
 }
 
 #[test]

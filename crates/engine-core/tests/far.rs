@@ -279,6 +279,50 @@ fn directories_that_are_remembered_do_not_travel_and_change_nothing() {
 }
 
 #[test]
+fn whoever_finds_nothing_new_for_long_gives_signs_of_life_until_they_are_refused() {
+    struct Slow {
+        direct: Direct,
+        signs: AtomicUsize,
+        refuses: bool,
+    }
+    impl Link for Slow {
+        fn missing(&self, names: &[u8]) -> Result<Vec<u8>> {
+            let signs = self.signs.fetch_add(usize::from(names.is_empty()), Ordering::SeqCst);
+            if names.is_empty() && signs >= 2 && self.refuses {
+                return Err(Error::Invalid("given up".into()));
+            }
+            self.direct.missing(names)
+        }
+        fn send(&self, body: Vec<u8>) -> Result<()> {
+            self.direct.send(body)
+        }
+        fn read(&self, wanted: &[u8]) -> Result<Vec<u8>> {
+            while self.signs.load(Ordering::SeqCst) < 3 {
+                std::thread::yield_now();
+            }
+            self.direct.read(wanted)
+        }
+        fn commit(&self, draft: &[u8]) -> Result<Vec<u8>> {
+            self.direct.commit(draft)
+        }
+    }
+    let (pool, tree) = (pool(), Tree::new());
+    let first = back_up(&pool, &tree, None);
+    for refuses in [false, true] {
+        let link = Slow { direct: Direct::to(&pool), signs: AtomicUsize::new(0), refuses };
+        let far = Far::new(link.direct.reception().terms(), Arc::new(link))
+            .signing_every(std::time::Duration::from_millis(5));
+        let (counters, findings) = (Counters::default(), Findings::default());
+        let (request, cancel) = (kit::request(&tree), Cancel::new());
+        let done = far::backup::run(&far, &request, Some(&first), &counters, &findings, &cancel);
+        match done {
+            Ok(_) => assert!(!refuses),
+            Err(error) => assert!(refuses && error.to_string() == "given up", "{error}"),
+        }
+    }
+}
+
+#[test]
 fn what_is_said_twice_is_stored_once() {
     let (pool, tree) = (pool(), Tree::new());
     let link = Direct { twice: true, ..Direct::to(&pool) };

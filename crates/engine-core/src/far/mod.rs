@@ -17,7 +17,7 @@ pub mod terms;
 pub mod trees;
 
 use std::sync::Arc;
-use std::time::Instant;
+use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
 use quick_cache::sync::{Cache, DefaultLifecycle};
@@ -43,6 +43,8 @@ const NEAR_BYTES: u64 = 96 << 20;
 const STRETCH_BYTES: u64 = 2 << 20;
 /// No more chunks are asked for at a time.
 const STRETCH_CHUNKS: usize = 4096;
+/// How often the other side hears that there is still somebody, while nothing else is to be said.
+const SIGN_EVERY: Duration = Duration::from_secs(60);
 
 /// What carries questions and blocks to the media server. Called from many threads at once; may
 /// try again by itself, since everything may be said twice.
@@ -79,6 +81,7 @@ pub struct Far {
     decompressors: Mutex<Vec<Decompressor>>,
     trees: Option<Trees>,
     sealing: Option<Sealing>,
+    sign_every: Duration,
 }
 
 impl Far {
@@ -93,6 +96,7 @@ impl Far {
             decompressors: Mutex::default(),
             trees: None,
             sealing: None,
+            sign_every: SIGN_EVERY,
         }
     }
 
@@ -107,6 +111,12 @@ impl Far {
         })?;
         let chunker = Chunker::new(&self.terms.naming.with_gear(sealing.key.gear()), sizes);
         Ok(Far { chunker, sealing: Some(sealing), ..self })
+    }
+
+    /// With signs of life as often as that.
+    #[must_use]
+    pub fn signing_every(self, sign_every: Duration) -> Self {
+        Far { sign_every, ..self }
     }
 
     /// With directories that were seen in earlier backups.

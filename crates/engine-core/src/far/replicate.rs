@@ -177,12 +177,21 @@ impl Work<'_> {
         excluded: &HashSet<PackId>,
         bad: &Mutex<HashSet<PackId>>,
     ) -> Result<()> {
-        let live = self.wanted(snapshot, excluded)?;
+        let shared = Shared::new(self.far, LEVEL, self.counters);
+        let live = std::thread::scope(|scope| {
+            let (working, ended) = bounded::<()>(0);
+            let shared = &shared;
+            scope.spawn(move || shared.sign(&ended));
+            let live = self.wanted(snapshot, excluded);
+            drop(working);
+            live
+        });
+        shared.fault.check()?;
+        let live = live?;
         let packs = live.shares();
         let bytes = packs.iter().map(|share| share.live_bytes).sum();
         self.counters.bytes_total.store(bytes, Ordering::Relaxed);
         self.counters.bytes_read.store(0, Ordering::Relaxed);
-        let shared = Shared::new(self.far, LEVEL, self.counters);
         let next = AtomicUsize::new(0);
         std::thread::scope(|scope| {
             let (to_send, bodies) = bounded::<Vec<u8>>(1);

@@ -5,7 +5,7 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
-use crossbeam_channel::{Receiver, Sender, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use parking_lot::Mutex;
 
 use crate::cancel::Cancel;
@@ -94,6 +94,8 @@ pub fn run<T>(
     let shared = Shared::new(far, level, counters);
     let outcome = std::thread::scope(|scope| {
         let (shared, (to_ask, asked)) = (&shared, bounded::<Batch>(WAITING_BLOCKS));
+        let (working, ended) = bounded::<()>(0);
+        scope.spawn(move || shared.sign(&ended));
         let (to_send, sent) = bounded::<Vec<u8>>(1);
         for _ in 0..SENDERS {
             let sent = sent.clone();
@@ -109,6 +111,7 @@ pub fn run<T>(
         let claimed = Claimed::default();
         let sending = Sending { shared, cancel, claimed, builders, to_ask };
         let outcome = work(&sending);
+        drop(working);
         let flushed = match &outcome {
             Ok(_) | Err(Error::Cancelled) => sending.flush(),
             Err(error) => Err(error.clone()),
@@ -134,6 +137,16 @@ impl<'a> Shared<'a> {
         let builder = || BlockBuilder::new(far.terms.block_bytes);
         let gathering = Gathering { loose: [builder(), builder()], body: body::Writer::default() };
         Shared { far, level, counters, gathering: Mutex::new(gathering), fault: Fault::default() }
+    }
+
+    /// Gives signs of life until told that it has `ended`: what is found out before anything is
+    /// asked may take longer than the other side would wait.
+    pub fn sign(&self, ended: &Receiver<()>) {
+        while let Err(RecvTimeoutError::Timeout) = ended.recv_timeout(self.far.sign_every) {
+            if let Err(error) = self.far.link.missing(&[]) {
+                return self.fault.note(error);
+            }
+        }
     }
 
     /// An asking thread. After a failure it only empties the channel.

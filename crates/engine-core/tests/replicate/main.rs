@@ -10,6 +10,7 @@ mod wire;
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
 
 use holdfast_engine_core::cancel::Cancel;
 use holdfast_engine_core::counters::Counters;
@@ -18,6 +19,7 @@ use holdfast_engine_core::far::{Far, Link, replicate};
 use holdfast_engine_core::ids::Id;
 use holdfast_engine_core::manifest::Manifest;
 use holdfast_engine_core::pool::{Pool, PoolConfig};
+use holdfast_engine_core::store::faulty::{Fault, FaultyStore, Gate, Operation, Rule};
 use holdfast_engine_core::store::memory::MemoryStore;
 use holdfast_engine_core::store::{Store, list_sorted};
 use holdfast_engine_core::tree::walk::Directory;
@@ -317,6 +319,49 @@ fn a_cancelled_replication_says_so_and_leaves_no_image() {
     let ended = replicate::run(&far, &pools.source, &image.id, None, &counters, &cancel);
     assert_eq!(ended.unwrap_err().code(), "cancelled");
     assert_eq!(pools.target.images().unwrap(), []);
+}
+
+#[test]
+fn whoever_looks_an_image_through_for_long_gives_signs_of_life() {
+    struct Patient {
+        wire: Arc<Wire>,
+        gate: Gate,
+        signs: AtomicUsize,
+    }
+    impl Link for Patient {
+        fn missing(&self, names: &[u8]) -> Result<Vec<u8>> {
+            if names.is_empty() && self.signs.fetch_add(1, Ordering::SeqCst) == 2 {
+                self.gate.open();
+            }
+            self.wire.missing(names)
+        }
+        fn send(&self, body: Vec<u8>) -> Result<()> {
+            self.wire.send(body)
+        }
+        fn read(&self, wanted: &[u8]) -> Result<Vec<u8>> {
+            self.wire.read(wanted)
+        }
+        fn commit(&self, manifest: &[u8]) -> Result<Vec<u8>> {
+            self.wire.commit(manifest)
+        }
+    }
+    let (pools, tree) = (pools(), Tree::new());
+    let image = kit::back_up(&pools.source, &tree).unwrap();
+    let (slow, gate) = (FaultyStore::new(Arc::clone(&pools.source_store)), Gate::new());
+    let slow = Arc::new(slow);
+    let source = kit::open(Arc::clone(&slow) as Arc<dyn Store>).unwrap();
+    // Nothing is read until the other side has heard three times that somebody is there.
+    let rule = Rule::new(Fault::Hold(gate.clone())).on(Operation::GetRange).under("packs/");
+    slow.add(rule);
+    let wire = Arc::new(Wire::to(&pools.target, &image));
+    let terms = wire.reception.terms();
+    let link = Arc::new(Patient { wire, gate, signs: AtomicUsize::new(0) });
+    let far =
+        Far::new(terms, Arc::clone(&link) as Arc<dyn Link>).signing_every(Duration::from_millis(5));
+    let counters = Counters::default();
+    replicate::run(&far, &source, &image.id, None, &counters, &Cancel::new()).unwrap();
+    assert!(link.signs.load(Ordering::SeqCst) >= 3);
+    kit::assert_restored(&pools.target, &image, &tree.state(), "");
 }
 
 #[test]
