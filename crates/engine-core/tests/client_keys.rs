@@ -16,7 +16,7 @@ use holdfast_engine_core::client_key::{ClientKey, Names, Sealing};
 use holdfast_engine_core::codec::{Codec, Decompressor};
 use holdfast_engine_core::counters::Counters;
 use holdfast_engine_core::error::{Error, Result};
-use holdfast_engine_core::far::deliver::deliver;
+use holdfast_engine_core::far::deliver::{Wanted, deliver};
 use holdfast_engine_core::far::receive::{Commit, Reception};
 use holdfast_engine_core::far::replicate;
 use holdfast_engine_core::far::terms::Terms;
@@ -542,8 +542,7 @@ mod hostile {
                         if !asks {
                             return Ok(body);
                         }
-                        let mut question = second.to_bytes().to_vec();
-                        question.push(kind as u8);
+                        let question = Wanted::encode(kind, &[second]);
                         let mut answer = deliver(&pool_, &question, false, &Counters::default())?;
                         answer[24..56].copy_from_slice(&first.name.0);
                         Ok(answer)
@@ -617,8 +616,7 @@ fn sealed_data_travels_as_it_is() {
     let image = back_up(&pool, &tree, Names::Open);
     let (_, reference, bytes) =
         chunks(&pool, &image).into_iter().find(|(kind, ..)| *kind == Kind::Data).unwrap();
-    let mut question = reference.to_bytes().to_vec();
-    question.push(Kind::Data as u8);
+    let question = Wanted::encode(Kind::Data, &[reference]);
     let body = deliver(&pool, &question, true, &Counters::default()).unwrap();
     let blocks = body::parse(&body).unwrap();
     assert_eq!(blocks[0].codec, Codec::Stored);

@@ -307,8 +307,21 @@ impl<'a> Worker<'a> {
                 Err(error) => return Ok(self.missed(node, name, &error, "read it")),
             }
         };
-        codec::encode_entry(&entry, out)?;
+        let encoded = codec::encode_entry(&entry, out);
+        encoded.map_err(|error| self.unnamed(node, name, error))?;
         Ok(Outcome::Entry)
+    }
+
+    /// Where names are sealed, what ends the job names no file either.
+    fn unnamed(&self, node: &DirNode, name: &[u8], error: Error) -> Error {
+        match (self.sealed(node), error) {
+            (Some((key, _)), Error::Invalid(_)) => {
+                let path = key.seal_path(&node.handle.path_of(name));
+                let shown = String::from_utf8_lossy(&path).into_owned();
+                Error::Invalid(format!("what describes '{shown}' cannot be stored"))
+            }
+            (_, error) => error,
+        }
     }
 
     fn report(&self, node: &DirNode, name: &[u8], problems: Vec<Problem>) {
@@ -464,7 +477,8 @@ impl<'a> Worker<'a> {
     /// Gives a finished directory's entry to the one above.
     fn hand_up(&mut self, above: &DirNode, place: usize, entry: &Entry) -> Result<()> {
         let mut raw = Vec::new();
-        codec::encode_entry(entry, &mut raw)?;
+        let encoded = codec::encode_entry(entry, &mut raw);
+        encoded.map_err(|error| self.unnamed(above, &entry.name, error))?;
         if above.previous().and_then(|dir| dir.find(&entry.name)).map(|old| old.raw) != Some(&raw) {
             above.changed.store(true, Ordering::Relaxed);
         }

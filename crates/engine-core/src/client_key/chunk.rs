@@ -73,22 +73,26 @@ impl ChunkOpener {
         };
         let mut bytes = stored.to_vec();
         let plain = key.chunk.open(&[], &mut bytes).ok_or_else(|| damaged("it does not open"))?;
-        let wrong = || damaged("it holds no chunk");
-        let (head, rest) = plain.split_first_chunk::<HEAD_BYTES>().ok_or_else(wrong)?;
-        let codec = Codec::from_u8(head[0]).ok_or_else(wrong)?;
-        let length = u32::from_le_bytes([head[1], head[2], head[3], 0]) as usize;
-        let (body, filling) = rest.split_at_checked(length).ok_or_else(wrong)?;
-        if filling.iter().any(|byte| *byte != 0) {
-            return Err(wrong());
-        }
         let mut decompressor = match self.decompressors.lock().pop() {
             Some(decompressor) => decompressor,
             None => Decompressor::new()?,
         };
-        let data = decompressor.decode(codec, body, reference.plain_length() as usize);
+        let data = unpack(plain, reference.plain_length() as usize, &mut decompressor);
         self.decompressors.lock().push(decompressor);
-        data.ok_or_else(|| damaged("it does not have the length that was asked for"))
+        data.ok_or_else(|| damaged("it is not what its reference says"))
     }
+}
+
+/// The bytes of a chunk of this length, out of what was sealed; `None` where that is none.
+pub(crate) fn unpack(plain: &[u8], length: usize, with: &mut Decompressor) -> Option<Vec<u8>> {
+    let (head, rest) = plain.split_first_chunk::<HEAD_BYTES>()?;
+    let codec = Codec::from_u8(head[0])?;
+    let body_len = u32::from_le_bytes([head[1], head[2], head[3], 0]) as usize;
+    let (body, filling) = rest.split_at_checked(body_len)?;
+    if filling.iter().any(|byte| *byte != 0) {
+        return None;
+    }
+    with.decode(codec, body, length)
 }
 
 #[cfg(test)]

@@ -42,7 +42,8 @@ impl Wanted {
         let mut wanted = Vec::with_capacity(bytes.len() / Self::LEN);
         for item in bytes.chunks_exact(Self::LEN) {
             let (reference, kind) = item.split_at(Ref::SIZE);
-            let reference = Ref::from_bytes(reference).ok_or_else(|| malformed("a reference"))?;
+            let reference = Ref::from_bytes(reference).filter(|one| !one.is_client_sealed());
+            let reference = reference.ok_or_else(|| malformed("a reference"))?;
             let kind = kind.first().and_then(|kind| Kind::from_u8(*kind));
             plain += u64::from(reference.length);
             wanted.push((kind.ok_or_else(|| malformed("one is of no kind"))?, reference));

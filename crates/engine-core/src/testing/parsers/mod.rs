@@ -12,6 +12,8 @@ use std::sync::LazyLock;
 pub use mutate::Mutations;
 
 use crate::cbor::Reader;
+use crate::client_key::ClientKey;
+use crate::client_key::chunk::unpack;
 use crate::codec::{Codec, Decompressor};
 use crate::far::deliver::Wanted;
 use crate::far::terms::Terms;
@@ -26,10 +28,11 @@ use crate::pool::{Header, jobs, marks};
 use crate::sealed::{ObjectType, open_object, seal_object};
 use crate::store::Store;
 use crate::store::memory::MemoryStore;
-use crate::tree::codec::{self, TreeObject};
+use crate::tree::codec::{self, RawContent, TreeObject};
 use crate::tree::{extents, lists};
 
 static KEYS: LazyLock<PoolKeys> = LazyLock::new(|| PoolKeys::derive(&[5; 32]));
+static CLIENT_KEY: LazyLock<ClientKey> = LazyLock::new(|| ClientKey::derive(&[8; 32]));
 const POOL: Id = Id([6; 16]);
 const OBJECT: Id = Id([7; 16]);
 
@@ -43,7 +46,7 @@ pub struct Parser {
 }
 
 /// All of them.
-pub const ALL: [Parser; 15] = [
+pub const ALL: [Parser; 18] = [
     Parser { name: "header", feed: header, seeds: seeds::header },
     Parser { name: "pack", feed: pack, seeds: seeds::pack },
     Parser { name: "footer", feed: footer, seeds: seeds::footer },
@@ -59,6 +62,9 @@ pub const ALL: [Parser; 15] = [
     Parser { name: "body", feed: body, seeds: seeds::bodies },
     Parser { name: "terms", feed: terms, seeds: seeds::terms },
     Parser { name: "wanted", feed: wanted, seeds: seeds::wanted },
+    Parser { name: "hidden", feed: hidden, seeds: seeds::hidden },
+    Parser { name: "client-chunk", feed: client_chunk, seeds: seeds::client_chunk },
+    Parser { name: "sealed-name", feed: sealed_name, seeds: seeds::sealed_name },
 ];
 
 /// The parser of this name.
@@ -101,6 +107,34 @@ fn terms(bytes: &[u8]) {
     if let Ok(terms) = Terms::decode(bytes) {
         assert_eq!(terms.encode(), bytes);
     }
+}
+
+/// Attributes that a client key has opened.
+fn hidden(bytes: &[u8]) {
+    let Ok(entry) = codec::decode_hidden(bytes, b"name", RawContent::Empty, None) else { return };
+    let mut again = Vec::new();
+    codec::encode_hidden(&entry, &mut again).unwrap();
+    let (same, filling) = bytes.split_at(again.len());
+    assert_eq!(same, again);
+    assert!(filling.iter().all(|byte| *byte == 0));
+}
+
+/// A chunk that a client key has opened.
+fn client_chunk(bytes: &[u8]) {
+    let mut decompressor = Decompressor::new().unwrap();
+    for length in [0, 15, 5000] {
+        if let Some(data) = unpack(bytes, length, &mut decompressor) {
+            assert_eq!(data.len(), length);
+        }
+    }
+}
+
+fn sealed_name(bytes: &[u8]) {
+    let dir = CLIENT_KEY.root_dir();
+    if let Some(name) = CLIENT_KEY.open_name(&dir, bytes) {
+        assert_eq!(CLIENT_KEY.seal_name(&dir, &name).unwrap(), bytes);
+    }
+    let _ = CLIENT_KEY.open_path(bytes);
 }
 
 fn wanted(bytes: &[u8]) {

@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 
-use super::{KEYS, OBJECT, POOL};
+use super::{CLIENT_KEY, KEYS, OBJECT, POOL};
 use crate::chunker::ChunkSizes;
 use crate::codec::{Codec, Compressor};
 use crate::far::body;
@@ -205,6 +205,8 @@ fn entries() -> Vec<Entry> {
         Some(vec![Extent { offset: 0, length: 50 }, Extent { offset: 1 << 30, length: 150 }]);
     let name = b"9-sparse".to_vec();
     all.push(Entry { name, size: 1 << 35, content: direct, extents, ..file });
+    let hidden = Some(b"what a client sealed".to_vec());
+    all.push(Entry { hidden, ..Entry::new(b"A-hidden", EntryKind::File) });
     all
 }
 
@@ -276,4 +278,31 @@ pub(super) fn terms() -> Vec<Vec<u8>> {
 pub(super) fn wanted() -> Vec<Vec<u8>> {
     let reference = Ref { name: Name([3; 32]), length: 4096 };
     [Kind::Data, Kind::Tree].map(|kind| Wanted::encode(kind, &[reference; 3])).to_vec()
+}
+
+pub(super) fn hidden() -> Vec<Vec<u8>> {
+    let bare = entries().into_iter().filter(|entry| entry.kind != EntryKind::File);
+    let bare = bare.chain([Entry::new(b"name", EntryKind::File)]);
+    let encoded = |entry: Entry| {
+        let mut bytes = Vec::new();
+        codec::encode_hidden(&entry, &mut bytes).unwrap();
+        bytes.resize(bytes.len().next_multiple_of(32), 0);
+        bytes
+    };
+    bare.map(encoded).collect()
+}
+
+pub(super) fn client_chunk() -> Vec<Vec<u8>> {
+    let stored = [&[0, 15, 0, 0][..], b"hello holdfast\n", &[0; 3]].concat();
+    let mut body = Vec::new();
+    let plain = b"again ".repeat(1000);
+    assert_eq!(Compressor::new(2).unwrap().encode(&plain[..5000], &mut body).unwrap(), Codec::Zstd);
+    let head = (body.len() as u32).to_le_bytes();
+    vec![stored, [&[1][..], &head[..3], &body].concat()]
+}
+
+pub(super) fn sealed_name() -> Vec<Vec<u8>> {
+    let dir = CLIENT_KEY.root_dir();
+    let sealed = |name: &[u8]| CLIENT_KEY.seal_name(&dir, name).unwrap();
+    vec![sealed(b"a"), sealed(&[b'n'; 255]), CLIENT_KEY.seal_path(b"/srv/a/b")]
 }
