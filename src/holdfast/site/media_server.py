@@ -11,9 +11,7 @@ from __future__ import annotations
 
 import asyncio
 import base64
-import contextlib
 import logging
-import os
 import threading
 import time
 from typing import TYPE_CHECKING, Any, Final
@@ -31,6 +29,7 @@ from holdfast.base.errors import (
     storage_error,
 )
 from holdfast.base.ids import ImageId
+from holdfast.movers.machine_load import MachineLoad
 from holdfast.movers.remote_agent import Transfer
 from holdfast.movers.session import MachineSession
 from holdfast.movers.transfer.machine import FarMovers
@@ -73,6 +72,7 @@ class MediaServer:
         site: Site | None,
         listen: tuple[str, int],
         addresses: tuple[str, ...] = (),
+        jobs: int | None = None,
     ) -> None:
         """Prepare; the site's pool is opened.
 
@@ -81,6 +81,7 @@ class MediaServer:
             site: With the site's pool; None where there are own ones alone.
             listen: Address and port; port 0 for any that is free.
             addresses: Where others reach it; none: wherever it listens.
+            jobs: Of how many jobs it takes data at once; None for as many as come.
 
         Raises:
             NotAPool: It is gone.
@@ -104,6 +105,7 @@ class MediaServer:
         self._telling = threading.Lock()
         self._listen = listen
         self._addresses = addresses
+        self._jobs = jobs
         self._refused: frozenset[str] = frozenset()
         self._context = server_context(home.identity, require_client=True)
         self._port = 0
@@ -117,7 +119,7 @@ class MediaServer:
             },
             opened=self._opened,
             renewed=self._renewed,
-            load=_load,
+            load=MachineLoad(),
         )
 
     @property
@@ -239,6 +241,8 @@ class MediaServer:
             pools = own_pool_orders.told(self._own)
             pool = None if self._site is None else self._site.pool_id
             order = {"ask": "serve-data", "pool": pool, "urls": list(self.urls), **pools}
+            if self._jobs is not None:
+                order["jobs"] = self._jobs
             self._told = pools
             try:
                 said = Reader(self.session.ask(order), "the master's answer")
@@ -320,14 +324,3 @@ def _own_addresses() -> tuple[str, ...]:
 
 def _bracketed(host: str) -> str:
     return f"[{host}]" if ":" in host else host
-
-
-def _load() -> dict[str, float]:
-    """How busy this machine is: processors and memory, 1 for all of them."""
-    said = {"cpu": os.getloadavg()[0] / (os.cpu_count() or 1)}
-    with contextlib.suppress(OSError, ValueError, KeyError):
-        with open("/proc/meminfo", encoding="ascii") as file:
-            lines = dict(line.split(":", 1) for line in file)
-        known = {name: int(lines[name].split()[0]) for name in ("MemTotal", "MemAvailable")}
-        said["memory"] = 1 - known["MemAvailable"] / max(known["MemTotal"], 1)
-    return said

@@ -36,6 +36,7 @@ def media() -> None:
     "--listen",
     metavar="ADDRESS:PORT",
     default=LISTEN,
+    envvar="HOLDFAST_MEDIA_LISTEN",
     show_default=True,
     help="Where agents bring data.",
 )
@@ -46,8 +47,15 @@ def media() -> None:
     multiple=True,
     help="Where agents reach this machine; may be repeated. Else at all its addresses.",
 )
+@click.option(
+    "--jobs",
+    metavar="N",
+    type=click.IntRange(min=1, max=10_000),
+    envvar="HOLDFAST_MEDIA_JOBS",
+    help="Of how many jobs it takes data at once; else of as many as come. More go to others.",
+)
 @options.json_flag
-def run(listen: str, addresses: tuple[str, ...], as_json: bool) -> int:
+def run(listen: str, addresses: tuple[str, ...], jobs: int | None, as_json: bool) -> int:
     """Take data of the site's machines into pools, in the foreground.
 
     The home of this machine needs its place in the site ('holdfast enroll URL --role media').
@@ -70,7 +78,7 @@ def run(listen: str, addresses: tuple[str, ...], as_json: bool) -> int:
         site = site_of(home)
         if site is not None:
             opened.enter_context(site)
-        server = MediaServer(known, site, place, addresses)
+        server = MediaServer(known, site, place, addresses, jobs)
         if as_json:
             screen.json({"name": who.name, "site": who.site_id, "masters": list(known.masters)})
             screen.flush()

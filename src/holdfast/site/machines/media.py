@@ -36,6 +36,10 @@ PRUNE_EVERY_S: Final = 60.0
 MOST_URLS: Final = 64
 TELL_S: Final = 10.0
 
+_PARTS: Final = ("cpu", "memory", "disk", "network")
+_USUAL_JOBS: Final = 8
+"""One that does not say how many jobs it takes at once counts as one that takes these."""
+
 _LOG = logging.getLogger("holdfast.machines")
 
 
@@ -49,6 +53,7 @@ class MediaServer:
         urls: Where it takes data.
         pools: Ids of the pools that it has.
         problems: Why others of its own can't be used, in words, by id.
+        most: Of how many jobs it takes data at once; None for as many as come.
         jobs: Whose data it takes now.
         gone_since_s: Since when it holds no session; None while it does.
     """
@@ -58,14 +63,24 @@ class MediaServer:
     urls: tuple[str, ...]
     pools: frozenset[str]
     problems: Mapping[str, str] = field(default_factory=dict)
+    most: int | None = None
     jobs: set[Job] = field(default_factory=set)
     gone_since_s: float | None = None
 
     @property
     def load(self) -> float:
-        """How busy it is: the larger, the busier. What it said last, and what was given since."""
+        """How busy it is: the larger, the busier. What it said last, and what was given since.
+
+        A server that takes few jobs at once is busy with fewer.
+        """
         said = self.session.load
-        return len(self.jobs) + max(said.get("cpu", 0.0), said.get("memory", 0.0))
+        busiest = max((said.get(one, 0.0) for one in _PARTS), default=0.0)
+        return len(self.jobs) * _USUAL_JOBS / (self.most or _USUAL_JOBS) + busiest
+
+    @property
+    def is_full(self) -> bool:
+        """Whether it has as many jobs as it takes."""
+        return self.most is not None and len(self.jobs) >= self.most
 
 
 class MediaServers:
@@ -127,8 +142,10 @@ class MediaServers:
     def choose(self, job: Job, pool: str) -> MediaServer | None:
         """Of those that have a pool the one that is least busy, for a job; None if none is there.
 
+        One that has as many jobs as it takes is passed over, unless no other place has the pool.
         Asked again, it tells the same for as long as that one is there.
         """
+        near = self._machines.master.site.pools.is_near(pool)
         with self._lock:
             # As of now: one that left a moment ago would keep the job waiting for nobody.
             all_ = self._there.values()
@@ -136,7 +153,10 @@ class MediaServers:
             for one in there:
                 if job in one.jobs:
                     return one
-            chosen = min(there, key=lambda one: (one.load, one.name), default=None)
+            free = [one for one in there if not one.is_full]
+            if not free and not near:
+                free = there
+            chosen = min(free, key=lambda one: (one.load, one.name), default=None)
             if chosen is not None:
                 for one in self._there.values():
                     one.jobs.discard(job)
@@ -232,6 +252,7 @@ class MediaServers:
         urls, pool = given.texts("urls"), given.maybe_text("pool")
         keys = self._keys(session.peer.name, given.texts("own"))
         problems = given.texts_by_name("problems")
+        most = max(given.count("jobs"), 1) if given.has("jobs") else None
         if not 0 < len(urls) <= MOST_URLS or not all(one.startswith("https://") for one in urls):
             raise Invalid(f"a media server has 1 to {MOST_URLS} URLs, https://address:port")
         ours = self._machines.master.site.pool_id
@@ -250,7 +271,7 @@ class MediaServers:
             if pool is not None:
                 pools.add(pool)
             self._there[name] = MediaServer(
-                name, session, tuple(urls), frozenset(pools), problems, jobs
+                name, session, tuple(urls), frozenset(pools), problems, most, jobs
             )
         for one in sorted(problems.items() - known.items()):
             _LOG.warning("media server '%s' can't use pool %s: %s", name, *one)
