@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from holdfast.base.clock import SystemClock
 from holdfast.base.errors import (
     Cancelled,
     ChunkMissing,
@@ -20,12 +21,16 @@ from holdfast.base.errors import (
     NotAuthenticated,
     Unreachable,
 )
+from holdfast.base.ids import ClientName
+from holdfast.engine import RemotePool
+from holdfast.movers.backup_run import BackupOrder
 from holdfast.movers.transfer import client as client_module
 from holdfast.movers.transfer import connection
 from holdfast.movers.transfer.client import TransferLink
 from holdfast.movers.transfer.paths import Path
 from holdfast.movers.transfer.ports import TransferLimits
 from holdfast.movers.transfer.rate import SLOWEST_BYTES_PER_S, RateLimit
+from holdfast.movers.transfer.remote_runs import TransferTarget, remote_backup
 from tests.kit.fault_relay import FaultRelay
 from tests.kit.memory_pool import MemoryPool, body_of, name_of, wanted_of
 from tests.kit.transfer_site import TransferSite, transfer_site
@@ -248,6 +253,31 @@ def test_who_is_told_to_stop_while_an_upload_is_opened_stops(
     finally:
         link.close()
         pool.door.set()
+
+
+def test_a_backup_that_waits_to_begin_hears_that_it_is_to_stop(
+    site: TransferSite, pool: MemoryPool
+) -> None:
+    reported: list[object] = []
+
+    def report(counters: object) -> None:
+        reported.append(counters)
+        raise Cancelled("told to stop")
+
+    target = TransferTarget(
+        urls=(f"https://127.0.0.1:{site.port}",),
+        context=site.machines.client("alpha"),
+        token=site.token,
+        remote_pool=RemotePool,
+    )
+    pool.door.clear()
+    try:
+        with pytest.raises(Cancelled, match="told to stop"):
+            remote_backup(target, BackupOrder(ClientName("alpha"), (b"/",)), SystemClock(), report)
+    finally:
+        pool.door.set()
+    # Nothing is counted before there is an upload.
+    assert reported == [None]
 
 
 def test_closing_wakes_whoever_waits(
