@@ -99,3 +99,17 @@ def _bound(path: Path) -> socket.socket:
         end.close()
         raise
     return end
+
+
+def require_unserved(home: Path) -> None:
+    """Make sure that nobody serves the site of a home, whose damaged catalog is to be set aside.
+
+    Raises:
+        Busy: Somebody does, and would go on writing to what is set aside.
+    """
+    place = home / NAME
+    if answers(place):
+        raise Busy(
+            f"the catalog is damaged, and open to whoever serves the site at {place}",
+            "stop that process, rebuild the catalog, then serve the site again",
+        )

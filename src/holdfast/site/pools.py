@@ -9,7 +9,7 @@ from __future__ import annotations
 import threading
 from typing import TYPE_CHECKING
 
-from holdfast.base.errors import HoldfastError, ImageMissing, Unreachable, WrongKey
+from holdfast.base.errors import HoldfastError, ImageMissing, NotAPool, Unreachable, WrongKey
 from holdfast.base.ids import pool_id
 from holdfast.control.policies import DEFAULT_STORAGE_UNIT
 from holdfast.vault import PoolKey, open_pool
@@ -74,6 +74,13 @@ class Pools:
             if found is None:
                 found = self._opened[pool] = self._open(pool)
             return found
+
+    def known(self, pool: str) -> Pool | None:
+        """The pool of an id; None if the site knows none of it."""
+        try:
+            return self.of(pool)
+        except NotAPool:
+            return None
 
     def forget(self, pool: str) -> None:
         """Open a pool anew when it is needed next: it is reached elsewhere now."""

@@ -15,15 +15,10 @@ from typing import TYPE_CHECKING, Self
 
 from holdfast.base import config as site_config
 from holdfast.base import image_names
-from holdfast.base.config import SiteConfig
 from holdfast.base.errors import (
-    Busy,
     CatalogDamaged,
     ImageMissing,
     InputOutput,
-    NoPermission,
-    NotAPool,
-    SiteExists,
     StorageError,
     Unreachable,
     WrongKey,
@@ -34,9 +29,9 @@ from holdfast.base.meanwhile import Meanwhile
 from holdfast.control.inbox import Inbox
 from holdfast.movers.backup_run import run_backup
 from holdfast.movers.restore_run import run_restore
-from holdfast.site import places, secrets
+from holdfast.site import founding, places, secrets
 from holdfast.site.pools import Pools
-from holdfast.vault import PoolKey, add_slot, create_pool, open_pool, unwrap, unwrapping
+from holdfast.vault import PoolKey, open_pool, unwrapping
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -44,6 +39,7 @@ if TYPE_CHECKING:
     from types import TracebackType
 
     from holdfast.base.clock import Clock
+    from holdfast.base.config import SiteConfig
     from holdfast.base.settings import Settings
     from holdfast.control.catalog import Catalog, RebuildResult
     from holdfast.control.database import Database
@@ -56,7 +52,6 @@ if TYPE_CHECKING:
     from holdfast.site.machines.owned_pools import OwnedPools
     from holdfast.site.secrets import SecretSource
     from holdfast.vault import Secret
-    from holdfast.vault.recovery_kit import Kit
 
     RowsReporter = Callable[[int], None]
 
@@ -120,11 +115,7 @@ class Site:
             Invalid: The URL can't be understood, or names a directory with other files in it.
             NoPermission: This user may not make it.
         """
-        url = _prepare(home, pool_url)
-        places.require_room_for_pool(url)
-        chosen = secrets.choose(home, source, new=True)
-        pool = create_pool(url, secret=chosen.secret, clock=clock)
-        config = SiteConfig(url, pool_id(pool.id), chosen.source, chosen.path)
+        config = founding.new(home, pool_url, source, clock)
         return cls._settle(home, config, source, clock)
 
     @classmethod
@@ -151,18 +142,7 @@ class Site:
             NotAPool: There is no pool at the URL.
             WrongKey: The secret does not open it.
         """
-        url = _prepare(home, pool_url)
-        if kit_text is not None:
-            from holdfast.vault import recovery_kit
-
-            key = recovery_kit.read(kit_text)
-            pool = open_pool(url, secret=PoolKey(key), cache_dir=None)
-            chosen = secrets.choose(home, source, new=True)
-            add_slot(url, key, chosen.secret)
-        else:
-            chosen = secrets.choose(home, source, new=False)
-            pool = open_pool(url, secret=chosen.secret, cache_dir=None)
-        config = SiteConfig(url, pool_id(pool.id), chosen.source, chosen.path)
+        config = founding.joined(home, pool_url, source, kit_text)
         return cls._settle(home, config, source, clock)
 
     @classmethod
@@ -326,15 +306,8 @@ class Site:
         from holdfast.control.catalog import Catalog
 
         catalog = Catalog.open(self.home / "catalog", self.clock, self.database)
-        catalog.pool_of = self._pool_there
+        catalog.pool_of = self.pools.known
         return catalog
-
-    def _pool_there(self, pool: str) -> Pool | None:
-        """A pool by its id; None if the site knows none of this id."""
-        try:
-            return self.pools.of(pool)
-        except NotAPool:
-            return None
 
     def resolve(self, text: str) -> ImageId:
         """Find the image that an id, a unique prefix of one, or ``latest`` names.
@@ -463,7 +436,10 @@ class Site:
             result = self._rebuild(rows)
         except CatalogDamaged:
             self.close()
-            self._require_unserved()
+            # Commands that are quick need no sockets.
+            from holdfast.site import local_socket
+
+            local_socket.require_unserved(self.home)
             aside = set_aside(self.home / "catalog", self.clock)
             self._catalog = self._open_catalog()
             result = self._rebuild(rows)
@@ -483,17 +459,6 @@ class Site:
             result = result.without(name, why)
         return result
 
-    def _require_unserved(self) -> None:
-        # Commands that are quick need no sockets.
-        from holdfast.site import local_socket
-
-        place = self.home / local_socket.NAME
-        if local_socket.answers(place):
-            raise Busy(
-                f"the catalog is damaged, and open to whoever serves the site at {place}",
-                "stop that process, rebuild the catalog, then serve the site again",
-            )
-
     def refill_catalog(self, rows: RowsReporter | None = None) -> RebuildResult:
         """The same for a catalog that is open and may be in use: it stays where it is.
 
@@ -504,32 +469,6 @@ class Site:
         result = self._rebuild(rows)
         self._inbox.forget(noted)
         return result
-
-    def recovery_kit(self, unit: str | None = None) -> Kit:
-        """Make the paper with which a pool opens when all else is lost.
-
-        Args:
-            unit: Of which storage unit; None for the site's own pool.
-
-        Raises:
-            NotFound: There is no such unit.
-        """
-        from holdfast.vault import recovery_kit
-
-        if unit is not None and self.pools.of_unit(unit) != self.pool_id:
-            found = self.units.unit(unit)
-            return recovery_kit.make(
-                pool_id=bytes.fromhex(found.pool),
-                pool_url=found.place,
-                pool_key=self.units.key(found.pool, self.pool_key()),
-                created=self.clock.now(),
-            )
-        return recovery_kit.make(
-            pool_id=self.pool.id,
-            pool_url=self.config.pool_url,
-            pool_key=unwrap(self.config.pool_url, self._secret),
-            created=self.clock.now(),
-        )
 
     def close(self) -> None:
         """Close what is open. More than once is fine."""
@@ -555,26 +494,3 @@ class Site:
     def _secret(self) -> Secret:
         # Kept for the life of the command, so that a person is asked once.
         return secrets.unlock(self.config, self._source)
-
-
-def _prepare(home: Path, pool_url: str | None) -> str:
-    if (home / site_config.CONFIG_NAME).exists():
-        raise SiteExists(
-            f"there is a Holdfast site at {home} already",
-            "use it as it is, or set HOLDFAST_HOME to another directory",
-        )
-    try:
-        home.mkdir(mode=0o700, parents=True, exist_ok=True)
-    except PermissionError as error:
-        raise NoPermission(
-            f"may not make the directory {home}", "set HOLDFAST_HOME to a directory of yours"
-        ) from error
-    except FileExistsError as error:
-        raise NoPermission(
-            f"{home} is not a directory", "set HOLDFAST_HOME to a directory of yours"
-        ) from error
-    except OSError as error:
-        raise InputOutput(f"can't make the directory {home}: {error.strerror}") from error
-    if not os.access(home, os.W_OK | os.X_OK):
-        raise NoPermission(f"may not write in {home}", "set HOLDFAST_HOME to a directory of yours")
-    return places.pool_place(pool_url) if pool_url is not None else str(home / "pool")

@@ -172,7 +172,9 @@ def remove(master: Master, name: str) -> None:
         WrongState: Images are there, or somebody names it.
     """
     if name == DEFAULT_STORAGE_UNIT:
-        raise WrongState("the site's own pool can't be removed")
+        raise WrongState(
+            "the site's own pool can't be removed", "policies may name other storage units instead"
+        )
     unit = master.units.unit(name)
     images = master.catalog.count_copies(unit.pool)
     if images:

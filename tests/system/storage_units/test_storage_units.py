@@ -156,6 +156,8 @@ def test_wrong_words_are_told(second: Command, tmp_path: Path) -> None:
     second("storage", "create", "third", "--on", "nobody", "--pool", "/x").assert_failed(
         2, "nobody"
     )
+    second("storage", "create", "third", "--on", "m", "--pool", "x").assert_failed(64, "absolute")
+    second("storage", "remove", "default").assert_failed(2, "own pool")
     second("storage", "set", "second", "--slots", "0").assert_failed(64, "--slots")
     second("gc", "--unit", "nowhere").assert_failed(2, "nowhere")
     assert set(pools(second)) == {"default", "second"}

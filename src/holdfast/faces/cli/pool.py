@@ -85,11 +85,13 @@ def recovery_kit(html: Path | None, text: Path | None, unit: str | None, as_json
 
     Whoever has it can read every backup: print it, lock it away, delete the file.
     """
+    from holdfast.site.kits import kit_of
+
     screen = Screen(as_json=as_json)
     if html is not None and html == text:
         raise UsageError("--html and --text name the same file")
     with opening.open_site() as site:
-        kit = site.recovery_kit(unit)
+        kit = kit_of(site, unit)
     written = []
     for path, content in ((html, kit.html), (text, kit.text)):
         if path is not None:

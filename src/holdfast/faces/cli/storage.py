@@ -7,7 +7,7 @@ from typing import Any
 
 import click
 
-from holdfast.base.errors import EXIT_OK
+from holdfast.base.errors import EXIT_OK, UsageError
 from holdfast.base.units import format_count
 from holdfast.faces.cli import options
 from holdfast.faces.cli.screen import Column, Screen
@@ -87,6 +87,10 @@ def create(
     if server is None and url is None and "://" not in place:
         # Said of this machine's working directory, and carried out in another process.
         place = os.path.abspath(place)
+    elif server is not None and not place.startswith("/"):
+        raise UsageError(
+            f"'{place}' is no absolute directory", f"say where on '{server}' it is to be: /srv/pool"
+        )
     body: dict[str, Any] = {"name": name, "place": place, "server": server}
     if slots is not None:
         body["slots"] = slots
