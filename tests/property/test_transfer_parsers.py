@@ -123,9 +123,11 @@ def test_an_answer_is_read_or_the_connection_is_broken(said: bytes, body: bytes 
 
 def test_an_answer_is_read_whole() -> None:
     said = b"HTTP/1.1 102 Processing\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 3\r\n\r\nabc"
-    assert answered(said, b"small") == Response(200, b"abc")
+    assert answered(said, b"small") == Response(200, b"abc", {"content-length": "3"})
     refused = b"HTTP/1.1 409 Conflict\r\nContent-Length: 2\r\n\r\n{}"
-    assert answered(refused, bytes(connection.EXPECT_BYTES)) == Response(409, b"{}")
+    assert answered(refused, bytes(connection.EXPECT_BYTES)) == Response(
+        409, b"{}", {"content-length": "2"}
+    )
 
 
 @pytest.mark.parametrize(
