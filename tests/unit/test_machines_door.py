@@ -549,7 +549,8 @@ def test_a_machine_works_and_its_word_of_an_image_is_not_taken(
         assert work.begun.wait(10)
         assert len(work.transfers) == 1
         assert work.transfers[0].identity.name == "web1"
-        assert work.tokens == ["t0", "t2"]
+        # The second offer, which is not taken, was made with one before or after it asked anew.
+        assert work.tokens in (["t0", "t1"], ["t0", "t2"])
         assert machine.session._hands.working == ((7, 1),)
         work.go_on.set()
         message = ended(door)
