@@ -1,7 +1,8 @@
 """The pools of a site: its own, and those of its other storage units.
 
-Must not decide which one data goes to. Invariant: each is opened once in a process, when it is
-first needed, and is the one that the site knows by this id.
+Must not decide which one data goes to. Invariants: each is opened once in a process, when it is
+first needed, and is the one that the site knows by this id; nobody waits for a pool that another
+one is being opened.
 """
 
 from __future__ import annotations
@@ -30,6 +31,7 @@ class Pools:
     Attributes:
         open_owned: Opens the pool of a unit that a media server owns: unit, key, directory for the
             index.
+        is_away: Whether it is known that the media server of a unit can't be reached now.
     """
 
     def __init__(
@@ -59,6 +61,8 @@ class Pools:
         self._cache = cache
         self._lock = threading.Lock()
         self._opened: dict[str, Pool] = {}
+        self._opening: dict[str, threading.Lock] = {}
+        self.is_away: Callable[[StorageUnit], bool] = lambda _: False
         self.open_owned: Callable[[StorageUnit, bytes, Path], Pool] = _nobody
 
     def of(self, pool: str) -> Pool:
@@ -69,11 +73,25 @@ class Pools:
             WrongKey: It does not open, or another pool is in its place.
             StorageError: It can't be reached now.
         """
+        if pool != self._own:
+            self._require_there(pool)
         with self._lock:
+            opening = self._opening.setdefault(pool, threading.Lock())
+        with opening:
             found = self._opened.get(pool)
             if found is None:
                 found = self._opened[pool] = self._open(pool)
             return found
+
+    def _require_there(self, pool: str) -> None:
+        """Say at once what it would take long to find out."""
+        unit = self._units().of_pool(pool)
+        if unit.server is not None and self.is_away(unit):
+            raise Unreachable(
+                f"media server '{unit.server}', which owns storage unit '{unit.name}', is not "
+                "connected, or can't use its disk",
+                "'holdfast storage list' says how it is",
+            )
 
     def known(self, pool: str) -> Pool | None:
         """The pool of an id; None if the site knows none of it."""
@@ -84,8 +102,7 @@ class Pools:
 
     def forget(self, pool: str) -> None:
         """Open a pool anew when it is needed next: it is reached elsewhere now."""
-        with self._lock:
-            self._opened.pop(pool, None)
+        self._opened.pop(pool, None)
 
     def of_unit(self, name: str | None) -> PoolId:
         """The id of a storage unit's pool; None is the site's own.

@@ -97,6 +97,7 @@ class Storage:
         machines.served_pools = lambda: self.media.pools
         machines.pool_problems = lambda: self.media.problems
         machines.pool_made = self.media.made
+        self._master.site.pools.is_away = lambda unit: unit.pool not in self.media.pools
         machines.replication_for = self.replication_for
         machines.answers["replication"] = self._fresh_replication
         machines.chores.append(self.media.look_after)
