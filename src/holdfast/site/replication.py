@@ -2,11 +2,15 @@
 
 Must not decide which images, nor when. Invariants: an image that is brought is the same there,
 under its id; it is in the other pool before the catalog hears of it; the data goes from where the
-image lies to where it is to be, by way of the master only where that has either pool itself.
+image lies to where it is to be, by way of the master only where that has either pool itself; no
+image is brought into a pool by two jobs at once.
 """
 
 from __future__ import annotations
 
+import contextlib
+import threading
+import time
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.base.errors import InternalError, Unreachable
@@ -17,7 +21,7 @@ from holdfast.site.far_care import far_care
 from holdfast.wire.messages import SiteWork, WorkEvent, WorkOffer
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Iterator
 
     from holdfast.base.ids import ImageId, PoolId
     from holdfast.movers.drive import Reporter
@@ -26,6 +30,8 @@ if TYPE_CHECKING:
 
 REPLICATE: Final = "replicate"
 """The verb, of a job and of what a media server is asked."""
+
+_PAUSE_S: Final = 0.2
 
 
 class Replication:
@@ -62,11 +68,16 @@ class Replication:
             Unreachable: No pool that has it can be reached, or the one that it is for.
             HoldfastError: It failed; the other pool is as sound as before.
         """
+        target = self._master.site.pools.of_unit(unit)
+        with _alone(image, target, alive):
+            return self._bring(image, target, report, alive)
+
+    def _bring(
+        self, image: ImageId, target: PoolId, report: Reporter, alive: Callable[[], None]
+    ) -> WorkEvent:
         pools = self._master.site.pools
-        target = pools.of_unit(unit)
-        copies = pools.with_copy(image)
         name = pools.unit_of(target)
-        if target in copies:
+        if target in pools.with_copy(image):
             return WorkEvent("info", "there", f"image {image} is in storage unit '{name}' already")
         source = self._master.pool_with(image)
         base = self._base(image, source, target)
@@ -153,6 +164,28 @@ class Replication:
         if self._machines is None:
             raise Unreachable("this site speaks to no machines now", "serve it: holdfast serve")
         return self._machines
+
+
+_lock = threading.Lock()
+_on_their_way: set[tuple[str, str]] = set()
+
+
+@contextlib.contextmanager
+def _alone(image: ImageId, target: PoolId, alive: Callable[[], None]) -> Iterator[None]:
+    """Wait until no other job brings an image into a pool, and keep others waiting meanwhile."""
+    key = image, target
+    while True:
+        with _lock:
+            if key not in _on_their_way:
+                _on_their_way.add(key)
+                break
+        alive()
+        time.sleep(_PAUSE_S)
+    try:
+        yield
+    finally:
+        with _lock:
+            _on_their_way.discard(key)
 
 
 def is_brought(work: SiteWork, image: str) -> bool:
