@@ -36,6 +36,9 @@ PolicyName = NewType("PolicyName", str)
 ADHOC = PolicyName("adhoc")
 """The policy of commands that are given by hand; no policy of a site may be called so."""
 
+DEFAULT_STORAGE_UNIT = "default"
+"""The storage unit that every site has: the pool that it began with."""
+
 JobId = NewType("JobId", int)
 """One job of the site; later ones have higher numbers, and none is given twice."""
 

@@ -11,8 +11,7 @@ import threading
 from typing import TYPE_CHECKING
 
 from holdfast.base.errors import HoldfastError, ImageMissing, NotAPool, Unreachable, WrongKey
-from holdfast.base.ids import pool_id
-from holdfast.control.policies import DEFAULT_STORAGE_UNIT
+from holdfast.base.ids import DEFAULT_STORAGE_UNIT, pool_id
 from holdfast.vault import PoolKey, open_pool
 
 if TYPE_CHECKING:

@@ -10,6 +10,7 @@ import enum
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
+from holdfast.base import ids
 from holdfast.control.retention import Rules
 
 if TYPE_CHECKING:
@@ -17,7 +18,7 @@ if TYPE_CHECKING:
     from holdfast.control.schedule import Schedule
 
 DEFAULT_TYPE = "files"
-DEFAULT_STORAGE_UNIT = "default"
+DEFAULT_STORAGE_UNIT = ids.DEFAULT_STORAGE_UNIT
 DEFAULT_PRIORITY = 50
 PRIORITIES = range(101)
 """Higher goes first."""

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from holdfast.base.errors import Invalid
-from holdfast.base.ids import PLAIN_NAME_HINT, is_plain_name
-from holdfast.control.policies import DEFAULT_STORAGE_UNIT
+from holdfast.base.ids import DEFAULT_STORAGE_UNIT, PLAIN_NAME_HINT, is_plain_name
 
 if TYPE_CHECKING:
     from datetime import datetime
