@@ -20,6 +20,7 @@ class Site:
 
     def __init__(self) -> None:
         self.open: dict[str, Any] = {}
+        self.reached: list[Any] = []
         self.answers: dict[str, Any] = {}
         self.sessions = SimpleNamespace(get=self.open.get, all=lambda: list(self.open.values()))
         owned = SimpleNamespace(name="branch", pool=OWNED, server=ClientName("m3"))
@@ -33,7 +34,7 @@ class Site:
             units=SimpleNamespace(
                 units=lambda: [owned],
                 urls=lambda _: (),
-                reached=lambda *_: None,
+                reached=lambda *said: self.reached.append(said),
                 key=lambda *_: b"K" * 32,
             ),
         )
@@ -99,6 +100,14 @@ def test_what_one_alone_has_goes_there_even_so(site: Site) -> None:
     assert site.servers.pools == {POOL, OWNED}
     assert [site.chosen(job, OWNED) for job in (1, 2)] == ["m3", "m3"]
     assert site.chosen(3) == "m1"
+
+
+def test_where_a_new_pool_is_reached_is_noted_at_once(site: Site) -> None:
+    site.come("m3", pool=None)
+    site.reached.clear()
+    site.servers.made(ClientName("m3"), OWNED)
+    assert site.reached == [("m3", ("https://m3:1",))]
+    assert site.chosen(1, OWNED) == "m3"
 
 
 def test_a_pool_is_its_owners_alone(site: Site) -> None:

@@ -137,6 +137,9 @@ class MediaServers:
             found = self._there.get(server)
             if found is not None:
                 found.pools |= {pool}
+        if found is not None:
+            # What was noted of where it is, was noted of the units that there were then.
+            self._machines.master.units.reached(server, found.urls)
         self._machines.master.news()
 
     def choose(self, job: Job, pool: str) -> MediaServer | None:
