@@ -40,6 +40,13 @@ def assert_restored(network: MachineSite, image: str, tree: Path, to: Path) -> N
     assert_same_tree(tree, os.fsencode(to) + os.fsencode(tree))
 
 
+def a_slow_network(network: MachineSite, tree: Path) -> None:
+    """A job that is surely still on its way when a test comes between, on any machine."""
+    for number in range(20):
+        (tree / f"large {number}").write_bytes(os.urandom(4_000_000))
+    network.site("bandwidth", "set", "slow", "--limit", "4M").assert_ok()
+
+
 def test_data_goes_by_a_media_server_and_comes_back_by_it(
     network: MachineSite, tree: Path, tmp_path: Path
 ) -> None:
@@ -61,10 +68,7 @@ def test_data_goes_by_a_media_server_and_comes_back_by_it(
 def test_a_master_that_is_killed_meanwhile_costs_a_job_nothing(
     network: MachineSite, tree: Path, tmp_path: Path
 ) -> None:
-    for number in range(20):
-        (tree / f"large {number}").write_bytes(os.urandom(4_000_000))
-    words = ("bandwidth", "set", "slow", "--limit", "4M")
-    network.site(*words).assert_ok()
+    a_slow_network(network, tree)
     with network.media_server("media1") as media, network.machine("web1"):
         protect(network, "web1", tree)
         job = network.run("web1")
@@ -100,8 +104,7 @@ def test_a_job_that_a_frozen_media_server_never_answers_is_taken_from_it(
 def test_a_media_server_that_dies_or_freezes_loses_no_job(
     network: MachineSite, tree: Path, tmp_path: Path, way: signal.Signals
 ) -> None:
-    for number in range(40):
-        (tree / f"large {number}").write_bytes(os.urandom(8_000_000))
+    a_slow_network(network, tree)
     with network.media_server("media1") as first, network.machine("web1"):
         protect(network, "web1", tree)
         job = network.run("web1")
@@ -111,6 +114,7 @@ def test_a_media_server_that_dies_or_freezes_loses_no_job(
         if way is signal.SIGKILL:
             first.process.wait()
         with network.media_server("media2") as second:
+            network.site("bandwidth", "remove", "slow").assert_ok()
             done = network.ended(job)
             assert done["outcome"] == "completed", done
             assert (took(first), took(second)) == (0, 1)
