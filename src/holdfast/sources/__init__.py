@@ -1,4 +1,4 @@
 """What gets backed up: sources beyond plain files, which the engine itself walks.
 
-Must not know where backups live (the vault). Empty until the first source that needs Python.
+Must not know where backups live (the vault).
 """

@@ -1,0 +1,256 @@
+"""What every kind of hypervisor is to a backup: one interface, kept by one suite of tests.
+
+Must not know of pools: what reads and writes disks is handed in by, or to, whoever has one.
+Invariants: whatever becomes of a backup, nothing of it stays on the hypervisor but the checkpoint
+of the last image that was committed; a disk's changes are told only since a checkpoint that is
+whole.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Protocol
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Sequence
+    from contextlib import AbstractContextManager
+    from pathlib import Path
+
+    from holdfast.sources.machines.machine import Disk, Machine
+
+
+class Kind(enum.IntEnum):
+    """What a range of a disk is to a backup; the numbers are the engine's."""
+
+    HOLE = 0
+    """Nothing is allocated, or all of it is zero: costs nothing."""
+    DATA = 1
+    """To be read."""
+    SAME = 2
+    """As in the image that the backup follows."""
+
+
+@dataclass(frozen=True, slots=True)
+class Range:
+    """A range of a disk, in bytes.
+
+    Invariant of a list of them: ascending, without gaps, from 0 to the size of the disk.
+    """
+
+    offset: int
+    length: int
+    kind: Kind
+
+
+@dataclass(frozen=True, slots=True)
+class Remark:
+    """Something that whoever ordered the backup has to know.
+
+    Attributes:
+        severity: ``info``, ``warning`` or ``error``.
+        code: Stable word for it: ``bitmap-lost``, ``not-quiesced``, ``disk-left-out``.
+        message: The same in a sentence.
+        about: The disk that it is about; None for the machine.
+    """
+
+    severity: str
+    code: str
+    message: str
+    about: str | None = None
+
+
+class ReadsDisk(Protocol):
+    """What the engine reads a disk by: its `DiskSource`."""
+
+
+class FrozenDisk(Protocol):
+    """A disk as it was at one moment."""
+
+    @property
+    def name(self) -> str:
+        """As `Disk.name`."""
+        ...
+
+    @property
+    def size(self) -> int:
+        """In bytes."""
+        ...
+
+    def ranges(self) -> Sequence[Range]:
+        """What is to be read: with `SAME` in it only where the changes are known for sure."""
+        ...
+
+    def source(self) -> ReadsDisk:
+        """What the engine reads it by; of use until the snapshot is released."""
+        ...
+
+
+class Snapshot(Protocol):
+    """A machine as it was at one moment. Thread-safe after it was made."""
+
+    @property
+    def machine(self) -> Machine:
+        """What was known of it at that moment."""
+        ...
+
+    @property
+    def definitions(self) -> dict[str, bytes]:
+        """What makes the machine again, files by name: ``domain.xml``, ``nvram``, ``web.vmx``."""
+        ...
+
+    @property
+    def disks(self) -> Sequence[FrozenDisk]:
+        """Those that the image is to hold."""
+        ...
+
+    @property
+    def checkpoint(self) -> str | None:
+        """What the next backup names to be told the changes since this one; None for never."""
+        ...
+
+    @property
+    def remarks(self) -> Sequence[Remark]:
+        """What happened on the way."""
+        ...
+
+    @property
+    def frozen_s(self) -> float:
+        """How long the guest stood still, in seconds."""
+        ...
+
+    def check(self) -> None:
+        """Make sure that what is read is still that moment.
+
+        Raises:
+            HoldfastError: It no longer is; the backup is to fail.
+        """
+        ...
+
+    def keep_checkpoint(self) -> None:
+        """The image stands: the next backup follows this one. Without it the last one is followed.
+
+        Called once, before the snapshot is released.
+        """
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class SnapshotOrder:
+    """How a machine is to be frozen.
+
+    Attributes:
+        uuid: Which.
+        since: Checkpoint of the image that this backup follows; None: everything is read.
+        quiesce: Ask the guest's agent to bring its file systems to rest.
+        require_quiesce: Fail where that can't be; else it is a remark.
+        scratch: A directory for what the guest overwrites while its disks are read.
+        scratch_bytes: How much of that there may be; 0 for as much as the directory holds.
+        label: Who orders it, in a word that leftovers are known by: ``<site>-<job>``.
+        leave_out: Names of disks that are not wanted.
+    """
+
+    uuid: str
+    since: str | None
+    quiesce: bool
+    require_quiesce: bool
+    scratch: Path
+    label: str
+    scratch_bytes: int = 0
+    leave_out: tuple[str, ...] = ()
+
+
+@dataclass(frozen=True, slots=True)
+class NewMachine:
+    """A machine that is to be made of a backup.
+
+    Attributes:
+        machine: As it was.
+        definitions: `Snapshot.definitions` as they were.
+        name: What it is to be called.
+        keep_identity: With its uuid and MAC addresses; else it gets new ones.
+        networks: What its cards are connected to, for all of them; None: as they were; empty: to
+            nothing.
+        storage: Where its disks go: a pool or datastore of the host, or a directory; None for the
+            host's usual place.
+        format: Of its disks: ``qcow2``, ``raw``.
+    """
+
+    machine: Machine
+    definitions: dict[str, bytes]
+    name: str
+    keep_identity: bool
+    networks: tuple[str, ...] | None
+    storage: str | None
+    format: str
+
+
+class DiskWriter(Protocol):
+    """Writes one disk of a new machine."""
+
+    def __call__(self, disk: Disk, socket: str, /) -> None:
+        """Write all of it.
+
+        Args:
+            disk: As it was.
+            socket: Path of a UNIX socket where an NBD server has the new disk, all zero, as its
+                only export (of the empty name).
+
+        Raises:
+            HoldfastError: It can't be written; what was made of the machine is taken away.
+        """
+        ...
+
+
+class Provider(Protocol):
+    """One hypervisor, or one manager of many. Thread-safe."""
+
+    def machines(self) -> Sequence[Machine]:
+        """All of them.
+
+        Raises:
+            HoldfastError: Nobody answers, or the credentials are wrong; the true cause.
+        """
+        ...
+
+    def machine(self, uuid: str) -> Machine:
+        """One of them, looked at anew.
+
+        Raises:
+            NotFound: There is none of that uuid.
+        """
+        ...
+
+    def try_out(self, uuid: str, scratch: Path) -> Iterable[Remark]:
+        """Look whether a backup of the machine would come to pass; changes nothing for good."""
+        ...
+
+    def snapshot(
+        self, order: SnapshotOrder, alive: Callable[[], None] = lambda: None
+    ) -> AbstractContextManager[Snapshot]:
+        """Freeze a machine, and let it go on at once; its disks can be read until the end.
+
+        Leftovers of an earlier backup of it that died are taken away first.
+
+        Args:
+            order: How.
+            alive: Called while that takes time; what it raises ends it.
+        """
+        ...
+
+    def restore(self, order: NewMachine, write: DiskWriter) -> Machine:
+        """Make a machine, off, and have its disks written.
+
+        Raises:
+            AlreadyExists: There is one of its name, or of the uuid that is to be kept.
+            HoldfastError: It can't be made; nothing of it stays.
+        """
+        ...
+
+    def start(self, uuid: str) -> None:
+        """Start a machine."""
+        ...
+
+    def clean_up(self) -> Sequence[Remark]:
+        """Take away what dead backups left: checkpoints, scratch files, jobs; what that was."""
+        ...
