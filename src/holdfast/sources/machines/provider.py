@@ -165,7 +165,7 @@ class NewMachine:
     """A machine that is to be made of a backup.
 
     Attributes:
-        machine: As it was.
+        machine: As it was. Its disks that are left out are not in the image, and not to be made.
         definitions: `Snapshot.definitions` as they were.
         name: What it is to be called.
         keep_identity: With its uuid and MAC addresses; else it gets new ones.
