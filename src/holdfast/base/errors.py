@@ -27,6 +27,7 @@
     │   ├── PathMissing                 path-missing           2  never
     │   ├── JobMissing                  job-missing            2  never
     │   ├── PolicyMissing               policy-missing         2  never
+    │   ├── MachineMissing              machine-missing        2  never
     │   ├── UploadMissing               upload-missing         2  same target
     │   └── ObjectMissing               object-missing         2  other target
     ├── CatalogError                    catalog                2  never
@@ -53,7 +54,11 @@
     ├── WorkerLost                      worker-lost            2  same target
     ├── Fenced                          fenced                 2  same target
     ├── Busy                            busy                   2  same target
+    ├── HypervisorError                 hypervisor             2  same target
+    │   ├── NotQuiesced                 not-quiesced           2  same target
+    │   └── SnapshotBroken              snapshot-broken        2  same target
     ├── Unsupported                     unsupported            2  never
+    │   └── LibraryMissing              library-missing        2  never
     ├── Cancelled                       cancelled            130  same target
     └── InternalError                   internal               2  never
 
@@ -279,6 +284,13 @@ class PolicyMissing(NotFound):
     advice = "list them with: holdfast policy list"
 
 
+class MachineMissing(NotFound):
+    """The hypervisor has no such virtual machine."""
+
+    code = "machine-missing"
+    advice = "see whether it was deleted, or runs on another host"
+
+
 class UploadMissing(NotFound):
     """The media server has no such upload for who asks, or gave it up."""
 
@@ -480,11 +492,40 @@ class Busy(HoldfastError):
     advice = "wait until that is done, then run the same command again"
 
 
+class HypervisorError(HoldfastError):
+    """What runs the virtual machines refused, or failed."""
+
+    code = "hypervisor"
+    retry = Retry.SAME_TARGET
+    advice = "look at the log of the hypervisor, then run the same command again"
+
+
+class NotQuiesced(HypervisorError):
+    """A guest's file systems could not be brought to rest, and that was asked for."""
+
+    code = "not-quiesced"
+    advice = "see that the guest agent runs in the machine, or let the policy do without it"
+
+
+class SnapshotBroken(HypervisorError):
+    """What is read of a machine is no longer the moment at which it was frozen."""
+
+    code = "snapshot-broken"
+    advice = "give the scratch directory more room, or run it when the machine writes less"
+
+
 class Unsupported(HoldfastError):
     """This machine, store or build can't do that."""
 
     code = "unsupported"
     advice = "use another machine, store or build"
+
+
+class LibraryMissing(Unsupported):
+    """A library that this takes is not installed on this machine."""
+
+    code = "library-missing"
+    advice = "install it, then run the same command again"
 
 
 class Cancelled(HoldfastError):
