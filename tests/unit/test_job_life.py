@@ -93,7 +93,7 @@ def test_what_may_pass_is_tried_again_later_and_later_and_then_fails() -> None:
         life.grant(step.job, NOW + LEASE, LEASE)
     second = ended(life.grant(step.job, step.job.not_before, LEASE).job, Outcome.FAILED, IO).job
     assert second.not_before is not None
-    assert second.not_before == NOW + LEASE + RETRYING.wait(7, 2)
+    assert second.not_before == NOW + LEASE + RETRYING.wait(7, 2, IO)
     last = ended(life.grant(second, second.not_before, LEASE).job, Outcome.FAILED, IO)
     assert last.job.outcome is Outcome.FAILED
     assert last.job.error == IO
@@ -120,15 +120,15 @@ def test_the_class_of_an_error_says_whether_to_try_again(
 
 
 def test_waits_double_to_an_hour_and_are_spread_over_jobs_without_chance() -> None:
-    waits = [RETRYING.wait(7, attempt) for attempt in range(1, 20)]
-    assert waits == [RETRYING.wait(7, attempt) for attempt in range(1, 20)]
+    waits = [RETRYING.wait(7, attempt, IO) for attempt in range(1, 20)]
+    assert waits == [RETRYING.wait(7, attempt, IO) for attempt in range(1, 20)]
     assert waits == sorted(waits)
     assert timedelta(hours=1) <= waits[-1] <= timedelta(hours=1.25)
-    many = {RETRYING.wait(job, 1) for job in range(1000)}
+    many = {RETRYING.wait(job, 1, IO) for job in range(1000)}
     assert len(many) == 1000
     tenths = {int((wait - timedelta(minutes=1)) / timedelta(seconds=1.5)) for wait in many}
     assert tenths == set(range(10))
-    assert RETRYING.wait(1, 10**6) <= timedelta(hours=1.25)
+    assert RETRYING.wait(1, 10**6, IO) <= timedelta(hours=1.25)
 
 
 def test_a_worker_that_is_lost_is_shut_out_and_the_job_goes_on_without_it() -> None:
@@ -151,6 +151,15 @@ def test_a_worker_that_is_lost_is_shut_out_and_the_job_goes_on_without_it() -> N
 def test_lost_with_the_master_it_waits_for_nothing() -> None:
     lost = life.lose(begun(), NOW + LEASE, "the master ended", RETRYING, at_once=True).job
     assert life.grant(lost, NOW + LEASE, LEASE).job.attempt == 2
+
+
+def test_what_lost_its_worker_goes_on_at_once_but_not_twice() -> None:
+    lost = JobError("worker-lost", "machine 'web1' was started anew while job 7 was at work")
+    first = ended(begun(), Outcome.FAILED, lost).job
+    assert first.not_before == NOW + LEASE
+    again = ended(life.grant(first, NOW + LEASE, LEASE).job, Outcome.FAILED, lost).job
+    assert again.not_before == NOW + LEASE + RETRYING.wait(7, 2, lost)
+    assert RETRYING.wait(7, 2, lost) >= timedelta(minutes=2)
 
 
 def test_a_worker_that_is_lost_too_often_fails_the_job() -> None:

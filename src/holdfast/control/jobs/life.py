@@ -78,8 +78,14 @@ class Retrying:
         """No job waits longer."""
         return self.most * (1 + self.spread)
 
-    def wait(self, job: int, attempt: int) -> timedelta:
-        """How long a job waits after an attempt; the same for the same job and attempt."""
+    def wait(self, job: int, attempt: int, error: JobError) -> timedelta:
+        """How long a job waits after an attempt that failed of something; always as long.
+
+        Whose worker was lost, not its work, goes on at once: that its machine is back is waited
+        for anyhow. Not a second time, as the work may be what the machine died of.
+        """
+        if error.code == WorkerLost.code and attempt <= 1:
+            return timedelta()
         doublings = min(max(attempt - 1, 0), 30)
         wait = min(self.first * (1 << doublings), self.most)
         return wait * (1 + self.spread * (job * _GOLDEN % 2**32) / 2**32)
@@ -369,7 +375,7 @@ def _failed(job: Job, now: datetime, error: JobError, retrying: Retrying) -> Ste
         remark = Remark(Severity.ERROR, "failed", error.message, matters=True)
         return Step(_ended(told, now, Outcome.FAILED), remark)
     which = f"attempt {job.attempt} of {retrying.attempts}"
-    again = now + retrying.wait(job.id, job.attempt)
+    again = now + retrying.wait(job.id, job.attempt, error)
     words = f"the next attempt, not before {again:%Y-%m-%d %H:%M:%S} UTC: {error.message}"
     suspended = job.asked is Asked.SUSPEND
     back = replace(_back(told, suspended=suspended), not_before=again)
