@@ -37,6 +37,7 @@
     │   ├── InputOutput                 io                     2  same target
     │   ├── NoSpace                     no-space               2  other target
     │   ├── NoPermission                no-permission          2  never
+    │   ├── DiskUnreadable              disk-unreadable        2  never
     │   ├── ObjectExists                object-exists          2  never
     │   ├── Unreachable                 unreachable            2  same target
     │   └── TooSlow                     too-slow               2  same target
@@ -357,6 +358,14 @@ class NoPermission(StorageError):
     code = "no-permission"
     retry = Retry.NEVER
     advice = "run as a user who may, or choose another place"
+
+
+class DiskUnreadable(StorageError):
+    """A virtual disk is not what its format says: damaged, truncated, or of another format."""
+
+    code = "disk-unreadable"
+    retry = Retry.NEVER
+    advice = "look at its file with: qemu-img check"
 
 
 class ObjectExists(StorageError):
