@@ -12,6 +12,7 @@ pub mod chunker;
 pub mod client_key;
 pub mod codec;
 pub mod counters;
+pub mod disk;
 pub mod error;
 pub mod far;
 pub mod finding;

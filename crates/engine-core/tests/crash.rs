@@ -7,6 +7,7 @@ mod kit;
 use std::ops::ControlFlow;
 use std::sync::Arc;
 
+use holdfast_engine_core::backup::machine::What;
 use holdfast_engine_core::cancel::Cancel;
 use holdfast_engine_core::counters::Counters;
 use holdfast_engine_core::error::Result;
@@ -21,6 +22,7 @@ use holdfast_engine_core::store::posix::PosixStore;
 use holdfast_engine_core::store::simdisk::{Loss, SimDisk};
 use holdfast_engine_core::upkeep::merge::merge_all;
 use holdfast_engine_core::upkeep::rebuild::rebuild;
+use kit::disk::MemoryDisk;
 use kit::{State, Tree, assert_restored, back_up, collect, read_image};
 
 /// Random losses tried for each operation, beside the worst.
@@ -133,6 +135,42 @@ fn a_power_cut_at_any_operation_of_a_backup_loses_nothing_committed_and_the_next
             let again = back_up(&pool, &tree).unwrap_or_else(|error| panic!("{error} {when}"));
             let all = [&committed[..], &[(again, now.clone())]].concat();
             assert_intact(&pool, &all, when);
+            assert_eq!(kit::stored_twice(&pool), [], "sent twice {when}");
+            assert_nothing_left(disk, when);
+        },
+    );
+}
+
+#[test]
+fn a_power_cut_at_any_operation_of_a_machines_backup_leaves_the_last_one_to_follow() {
+    let simulated = SimDisk::new();
+    let mut bytes = kit::noise(30_000, 1);
+    let (first, before) = {
+        let pool = Arc::new(kit::create(Arc::new(PosixStore::on(simulated.clone()))));
+        let source = MemoryDisk::new(bytes.clone());
+        let request = kit::disk::machine(vec![kit::disk::unknown(&source)], None);
+        (kit::disk::back_up(&pool, &request).unwrap(), bytes.clone())
+    };
+    bytes[..9000].copy_from_slice(&kit::noise(9000, 2));
+    let source = MemoryDisk::new(bytes.clone());
+    let known =
+        vec![kit::disk::range(0, 9000, What::Data), kit::disk::range(9000, 21_000, What::Same)];
+    let request = kit::disk::machine(vec![kit::disk::disk(&source, known)], Some(&first));
+    for_every_operation(
+        &simulated,
+        |pool| kit::disk::back_up(pool, &request),
+        |disk, done, when| {
+            let pool = Arc::new(open(disk).unwrap_or_else(|error| panic!("{error} {when}")));
+            assert!(kit::disk::contents(&pool, &first, "/disks/vda") == before, "{when}");
+            let images = pool.images().unwrap_or_else(|error| panic!("{error} {when}"));
+            if let Some(image) = &done {
+                assert_eq!(images.last(), Some(image), "{when}");
+            }
+            let again = kit::disk::back_up(&pool, &request);
+            let again = again.unwrap_or_else(|error| panic!("{error} {when}"));
+            for image in images.iter().skip(1).chain([&again]) {
+                assert!(kit::disk::contents(&pool, image, "/disks/vda") == bytes, "{when}");
+            }
             assert_eq!(kit::stored_twice(&pool), [], "sent twice {when}");
             assert_nothing_left(disk, when);
         },

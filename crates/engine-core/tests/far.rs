@@ -11,6 +11,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
 
 use holdfast_engine_core::backup::Request;
+use holdfast_engine_core::backup::machine::{DiskInput, What};
 use holdfast_engine_core::cancel::Cancel;
 use holdfast_engine_core::codec::{Codec, Compressor};
 use holdfast_engine_core::counters::Counters;
@@ -30,6 +31,7 @@ use holdfast_engine_core::restore::{self, target::Overwrite};
 use holdfast_engine_core::store::Store;
 use holdfast_engine_core::store::memory::MemoryStore;
 use kit::Tree;
+use kit::disk::MemoryDisk;
 
 fn pool() -> Arc<Pool> {
     Arc::new(kit::create(Arc::new(MemoryStore::new())))
@@ -581,4 +583,40 @@ fn terms_come_back_and_newer_ones_are_refused() {
     for upto in 0..whole.len() {
         assert!(Terms::decode(&whole[..upto]).is_err());
     }
+}
+
+#[test]
+fn a_machine_comes_back_from_a_pool_far_away_and_what_did_not_change_is_not_sent_again() {
+    let pool = pool();
+    let mut bytes = kit::noise(9_000_000, 1);
+    bytes[1_000_000..5_000_000].fill(0);
+    let back_up = |disks: Vec<DiskInput>, parent: Option<&Manifest>| {
+        let direct = Arc::new(Direct::to(&pool));
+        let far = Far::new(direct.reception().terms(), Arc::clone(&direct) as Arc<dyn Link>);
+        let request = kit::disk::machine(disks, None);
+        let (counters, findings) = (Counters::default(), Findings::default());
+        let cancel = Cancel::new();
+        let image = far::backup::run_machine(&far, &request, parent, &counters, &findings, &cancel);
+        assert_eq!(findings.kept(), []);
+        image.map(|image| (image, direct.sent_bytes.load(Ordering::SeqCst)))
+    };
+    let source = MemoryDisk::new(bytes.clone());
+    let (first, sent) = back_up(vec![kit::disk::unknown(&source)], None).unwrap();
+    assert!(sent > 4_000_000, "{sent}");
+    assert!(kit::disk::contents(&pool, &first, "/disks/vda") == bytes);
+    bytes[200_000..200_100].fill(7);
+    let source = MemoryDisk::new(bytes.clone());
+    let known = vec![
+        kit::disk::range(0, 131_072, What::Same),
+        kit::disk::range(131_072, 131_072, What::Data),
+        kit::disk::range(262_144, 9_000_000 - 262_144, What::Same),
+    ];
+    let changed = || kit::disk::disk(&source, known.clone());
+    let (second, sent) = back_up(vec![changed()], Some(&first)).unwrap();
+    assert!(sent < 400_000, "{sent}");
+    assert_eq!(second.parent, Some(first.id));
+    assert!(kit::disk::contents(&pool, &second, "/disks/vda") == bytes);
+    assert!(source.read.load(Ordering::SeqCst) < 200_000);
+    let refused = back_up(vec![changed()], None).unwrap_err();
+    assert_eq!(refused.code(), "invalid");
 }

@@ -13,6 +13,7 @@ use holdfast_engine_core::chunker::{ChunkSizes, Chunker};
 use holdfast_engine_core::client_key::chunk::{ChunkOpener, ChunkSealer};
 use holdfast_engine_core::client_key::{ClientKey, Names};
 use holdfast_engine_core::codec::{Codec, Decompressor};
+use holdfast_engine_core::disk;
 use holdfast_engine_core::ids::{Id, Kind, Name, PackId, Ref, hex};
 use holdfast_engine_core::index::{PackEntry, Record, Segment, filter, segment, write_segment_as};
 use holdfast_engine_core::keys::{PoolKeys, SealKey};
@@ -406,6 +407,8 @@ fn constants_of_trees_are_those_of_the_page() {
         ("leaf_cut_always_bytes", build::CUT_ALWAYS_BYTES as u64),
         ("leaf_cut_one_in", u64::from(build::CUT_ONE_IN)),
         ("ref_bytes", Ref::SIZE as u64),
+        ("cell_bytes", disk::CELL_BYTES),
+        ("grain_bytes", disk::GRAIN_BYTES),
     ]);
 }
 

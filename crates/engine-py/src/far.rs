@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::PathBuf;
 use std::sync::Arc;
 
-use holdfast_engine_core::backup;
+use holdfast_engine_core::backup::{self, machine};
 use holdfast_engine_core::counters::Stage;
 use holdfast_engine_core::error::{Error, Result};
 use holdfast_engine_core::far::receive::{Commit, Reception as CoreReception};
@@ -19,9 +19,10 @@ use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::client_key::ClientKey;
+use crate::disks::DiskInput;
 use crate::errors::{OrRaise, to_python};
 use crate::pool::{Pool, image_id, outcome};
-use crate::run::Run;
+use crate::run::{Context, Run};
 use crate::types::{Counters, Finding, Image, RestoreResult};
 
 /// A link whose work a Python object does. Its methods are called from the engine's threads,
@@ -143,6 +144,45 @@ impl RemotePool {
         Run::start(&Stage::FAR_BACKUP, move |context| {
             let (counters, findings) = (&context.counters, &context.findings);
             far::backup::run(&far, &request, parent.as_ref(), counters, findings, &context.cancel)
+                .map(|manifest| outcome(manifest, |manifest| Image(manifest.clone())))
+        })
+    }
+
+    /// As `Pool.backup_machine`.
+    #[pyo3(signature = (*, files, disks, source, host, started_ns, compression=2, workers=0,
+                        parent=None, labels=BTreeMap::new(), software=String::from("holdfast")))]
+    #[allow(clippy::too_many_arguments)]
+    fn backup_machine(
+        &self,
+        files: BTreeMap<String, Vec<u8>>,
+        disks: Vec<PyRef<'_, DiskInput>>,
+        source: String,
+        host: String,
+        started_ns: i64,
+        compression: i32,
+        workers: usize,
+        parent: Option<Vec<u8>>,
+        labels: BTreeMap<String, String>,
+        software: String,
+    ) -> PyResult<Run> {
+        let parent = parent.as_deref().map(Manifest::decode).transpose().or_raise()?;
+        let request = machine::Request {
+            files,
+            disks: disks.iter().map(|disk| disk.0.clone()).collect(),
+            source,
+            host,
+            started_ns,
+            level: compression,
+            workers,
+            parent: None,
+            labels,
+            software,
+        };
+        let far = Arc::clone(&self.0);
+        Run::start(&Stage::FAR_BACKUP, move |context| {
+            let Context { counters, findings, cancel } = context;
+            let parent = parent.as_ref();
+            far::backup::run_machine(&far, &request, parent, counters, findings, cancel)
                 .map(|manifest| outcome(manifest, |manifest| Image(manifest.clone())))
         })
     }

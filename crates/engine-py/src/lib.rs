@@ -3,6 +3,7 @@
 
 mod changes;
 mod client_key;
+mod disks;
 mod errors;
 mod far;
 mod files;
@@ -32,6 +33,8 @@ mod _engine {
     use super::changes::{ChangeBatch, Changes};
     #[pymodule_export]
     use super::client_key::{ClientKey, client_key_of};
+    #[pymodule_export]
+    use super::disks::{DiskInput, DiskSource};
     #[pymodule_export]
     use super::far::{Receiver, RemotePool};
     #[pymodule_export]

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
-use holdfast_engine_core::backup;
+use holdfast_engine_core::backup::{self, machine};
 use holdfast_engine_core::check::{self, Checked};
 use holdfast_engine_core::counters::{Counters, Stage};
 use holdfast_engine_core::error::Error;
@@ -31,6 +31,7 @@ use pyo3::types::PyBytes;
 
 use crate::changes::Changes;
 use crate::client_key::ClientKey;
+use crate::disks::DiskInput;
 use crate::errors::{OrRaise, to_python};
 use crate::far::{Receiver, overwrite_of, restored};
 use crate::files::{FileReader, Mount};
@@ -190,6 +191,43 @@ labels=BTreeMap::new(),
         let pool = Arc::clone(&self.0);
         Run::start(&Stage::BACKUP, move |context| {
             backup::run(&pool, &request, &context.counters, &context.findings, &context.cancel)
+                .map(|manifest| outcome(manifest, |manifest| Image(manifest.clone())))
+        })
+    }
+
+    /// Backs up a virtual machine.
+    #[pyo3(signature = (*, files, disks, source, host, started_ns, compression=2, workers=0,
+                        parent=None, labels=BTreeMap::new(), software=String::from("holdfast")))]
+    #[allow(clippy::too_many_arguments)]
+    fn backup_machine(
+        &self,
+        files: BTreeMap<String, Vec<u8>>,
+        disks: Vec<PyRef<'_, DiskInput>>,
+        source: String,
+        host: String,
+        started_ns: i64,
+        compression: i32,
+        workers: usize,
+        parent: Option<String>,
+        labels: BTreeMap<String, String>,
+        software: String,
+    ) -> PyResult<Run> {
+        let request = machine::Request {
+            files,
+            disks: disks.iter().map(|disk| disk.0.clone()).collect(),
+            source,
+            host,
+            started_ns,
+            level: compression,
+            workers,
+            parent: parent.as_deref().map(image_id).transpose()?,
+            labels,
+            software,
+        };
+        let pool = Arc::clone(&self.0);
+        Run::start(&Stage::BACKUP, move |context| {
+            let Context { counters, findings, cancel } = context;
+            machine::run(&pool, &request, counters, findings, cancel)
                 .map(|manifest| outcome(manifest, |manifest| Image(manifest.clone())))
         })
     }

@@ -16,6 +16,8 @@ __all__ = [
     "Changes",
     "ClientKey",
     "Counters",
+    "DiskInput",
+    "DiskSource",
     "Entry",
     "FileReader",
     "Finding",
@@ -362,6 +364,41 @@ class FileReader:
         """The bytes from `offset` on; fewer than `length` only at the end."""
 
 @final
+class DiskSource:
+    """What a virtual disk is read by. Thread-safe."""
+
+    @staticmethod
+    def file(path: str) -> DiskSource:
+        """Open a raw file or a block device. Its size is what it is now."""
+    @property
+    def size(self) -> int: ...
+    def read_at(self, offset: int, length: int) -> bytes:
+        """The bytes from `offset` on; fewer than `length` only at the end."""
+
+@final
+class DiskInput:
+    """A virtual disk that is to be backed up, and what of it is to be read."""
+
+    def __new__(
+        cls,
+        name: str,
+        size: int,
+        ranges: list[tuple[int, int, int]],
+        source: DiskSource,
+        mtime_ns: int,
+    ) -> DiskInput:
+        """Describe a disk, whose file in the image is called `name`.
+
+        `ranges` are (offset, length, kind), ascending, without gaps, from 0 to `size`. Kinds: 0
+        nothing but zeroes; 1 to be read; 2 as in the parent. `source` has to have the whole disk:
+        where a range of kind 2 ends inside a chunk of the parent, the rest of that is read.
+        """
+    @property
+    def name(self) -> str: ...
+    @property
+    def size(self) -> int: ...
+
+@final
 class Mount:
     """A mounted image. It is unmounted when this goes."""
 
@@ -420,6 +457,31 @@ class Pool:
         """Back up absolute paths; the image is committed when the run ends well.
 
         With `read_all` nothing is taken from an older image: every file is read.
+        """
+    def backup_machine(
+        self,
+        *,
+        files: dict[str, bytes],
+        disks: list[DiskInput],
+        source: str,
+        host: str,
+        started_ns: int,
+        compression: int = 2,
+        workers: int = 0,
+        parent: str | None = None,
+        labels: dict[str, str] = ...,
+        software: str = ...,
+    ) -> Run[Image]:
+        """Back up a virtual machine; the image is committed when the run ends well.
+
+        In the image are `files`, by paths of one or two parts (``machine.json``,
+        ``definitions/domain.xml``), and each disk as ``/disks/<name>``, a sparse file. A disk that
+        can't be read ends the run with an error that names the disk and the place.
+
+        `parent` is the image that ranges of kind 2 are as in. Raises `Invalid` for such a range
+        where there is no such image, or no such disk in it, or beyond what that had; and for names
+        and ranges that no image can have. Counters: `Counters.bytes_total` is what is to be read,
+        `Counters.bytes_found` the sizes of the disks (at the end).
         """
     def restore(
         self,
@@ -539,6 +601,21 @@ class RemotePool:
         Whose image it becomes, its times and its labels, the media server says: see
         `Receiver.commit`.
         """
+    def backup_machine(
+        self,
+        *,
+        files: dict[str, bytes],
+        disks: list[DiskInput],
+        source: str,
+        host: str,
+        started_ns: int,
+        compression: int = 2,
+        workers: int = 0,
+        parent: bytes | None = None,
+        labels: dict[str, str] = ...,
+        software: str = ...,
+    ) -> Run[Image]:
+        """As `Pool.backup_machine`; `parent` is the manifest of that image."""
     def restore(
         self,
         manifest: bytes,

@@ -2,14 +2,12 @@
 
 use std::fs::File;
 use std::io;
-use std::ops::Range;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
 use std::time::Instant;
 
 use crate::counters::Stage;
 use crate::error::Error;
-use crate::ids::{Kind, Ref};
 use crate::scan::{open, problem, sparse};
 use crate::tree::entry::{Entry, Extent};
 use crate::tree::lists::StreamingRefs;
@@ -111,51 +109,10 @@ impl Worker<'_> {
         filled: usize,
         last: bool,
     ) -> Result<usize, Error> {
-        let (chunker, naming) = (self.sink.chunker(), self.sink.repository().naming());
-        let mut from = 0;
-        while from < filled && (last || filled - from >= chunker.max()) {
-            let started = Instant::now();
-            let upto = filled.min(from + chunker.max());
-            let length = chunker.cut(&self.buffer[from..upto]);
-            let cut = self.tally.busy(Stage::Chunk, length as u64, started);
-            let chunk = from..from + length;
-            from += length;
-            if let Some(reference) = self.seal(chunk.clone(), cut)? {
-                refs.push(reference)?;
-                continue;
-            }
-            let name = naming.name(Kind::Data, &self.buffer[chunk.clone()]);
-            self.tally.busy(Stage::Hash, length as u64, cut);
-            self.tally.chunks_looked_up += 1;
-            if self.sink.claim(&name) {
-                self.keep(name, chunk)?;
-            } else {
-                self.tally.chunks_hit += 1;
-            }
-            refs.push(Ref { name, length: length as u32 })?;
-        }
-        self.buffer.copy_within(from..filled, 0);
-        Ok(filled - from)
-    }
-
-    /// Where the client seals data itself: does so with a chunk of the buffer, which was cut just
-    /// now, and keeps it as any other; its reference.
-    fn seal(&mut self, chunk: Range<usize>, since: Instant) -> Result<Option<Ref>, Error> {
-        let (Some(sealing), Some(sealer)) = (self.sink.sealing(), &mut self.sealer) else {
-            return Ok(None);
-        };
-        let plain = &self.buffer[chunk];
-        let length = sealer.seal(&sealing.key, plain)?;
-        let sealed = self.tally.busy(Stage::Compress, plain.len() as u64, since);
-        let name = self.sink.repository().naming().name(Kind::Data, sealer.sealed());
-        self.tally.busy(Stage::Hash, sealer.sealed().len() as u64, sealed);
-        self.tally.chunks_looked_up += 1;
-        if self.sink.claim(&name) {
-            self.keep_sealed(name)?;
-        } else {
-            self.tally.chunks_hit += 1;
-        }
-        Ok(Some(Ref { name, length }))
+        let data = self.buffer.get(..filled).unwrap_or_default();
+        let cut = self.cutter.cut(&mut self.tally, data, last, |reference| refs.push(reference))?;
+        self.buffer.copy_within(cut..filled, 0);
+        Ok(filled - cut)
     }
 }
 

@@ -5,9 +5,12 @@
 //! image is visible before its manifest is, and the manifest comes after everything it names is
 //! durable.
 
+mod cutter;
 mod directory;
 mod file;
+pub(crate) mod frame;
 mod job;
+pub mod machine;
 pub mod previous;
 mod queue;
 mod roots;
@@ -17,8 +20,6 @@ mod worker;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
-use std::sync::atomic::Ordering;
-use std::time::Instant;
 
 use crate::cancel::Cancel;
 use crate::client_key::Sealing;
@@ -26,15 +27,15 @@ use crate::counters::Counters;
 use crate::error::{Error, Result};
 use crate::finding::Findings;
 use crate::ids::Id;
-use crate::ingest::{self, Sink};
-use crate::manifest::{LABEL, Manifest, Source, Status};
-use crate::pool::{Pool, jobs, marks};
+use crate::ingest::Sink;
+use crate::manifest::Manifest;
+use crate::pool::Pool;
 use crate::scan::handle::DirHandle;
 use crate::tasks::{in_threads, thread_count};
 use crate::tree::entry::{Entry, Time};
-use crate::upkeep::{merge, orphans};
 
 use directory::DirNode;
+use frame::Order;
 use job::Job;
 use queue::Work;
 use selection::Selection;
@@ -79,68 +80,12 @@ pub fn run(
     findings: &Findings,
     cancel: &Cancel,
 ) -> Result<Manifest> {
-    let clock = Instant::now();
     let prepared = Prepared::new(request)?;
-    // The record comes first, marks and index after it: a collector that does not see the record
-    // has a mark that is seen here.
-    let record = jobs::Job::begin(
-        pool.shared_store(),
-        pool.keys(),
-        jobs::JobKind::Backup,
-        request.started_ns,
-    )?;
-    let marked = marks::read(pool.store(), pool.keys())?;
-    pool.index().refresh()?;
-    let (started_ns, lease_s) = (request.started_ns, jobs::DEFAULT_LEASE_S);
-    orphans::recover_from_dead_jobs(pool, &record, &marked, started_ns, lease_s, cancel)?;
-    let now = || {
-        let elapsed = i64::try_from(clock.elapsed().as_nanos()).unwrap_or(i64::MAX);
-        request.started_ns.saturating_add(elapsed)
+    let parent = || if request.read_all { Ok(None) } else { parent_of(pool, request) };
+    let fill = |sink: &dyn Sink, parent: Option<&Manifest>| {
+        walk_into(sink, request, prepared, parent, counters, findings)
     };
-    let packs = marked.packs.clone();
-    let work = || {
-        let parent = if request.read_all { None } else { parent_of(pool, request)? };
-        let level = request.level;
-        let (marked, job, claims) = (packs, Some(&record), Arc::default());
-        let options = ingest::Options { counters, cancel, level, marked, job, claims };
-        let root = ingest::run(pool, options, |ingest| {
-            walk_into(ingest, request, prepared, parent.as_ref(), counters, findings)
-        })?;
-        Ok((root, parent))
-    };
-    let (root, parent) = match record.keep_alive(now, work) {
-        Ok(done) => done,
-        Err(error) => {
-            leave_record(record, &error, counters.bytes_new.load(Ordering::Relaxed) > 0);
-            return Err(error);
-        }
-    };
-    cancel.check()?;
-    let number = pool.claim_number(parent.as_ref().map_or(0, |image| image.number))?;
-    let parent = parent.map(|image| image.id);
-    let manifest = Manifest {
-        id: Id::random()?,
-        number,
-        finished_ns: now(),
-        ..draft(request, root, parent, counters, findings)
-    };
-    pool.commit_image(&manifest, &record)?;
-    // The image stands whatever becomes of the merge.
-    if let Err(error) = merge::tidy(pool, &record, &marked, cancel) {
-        findings.warning(b"", "index-not-merged", format!("the index was not merged: {error}"));
-    }
-    // The image stands; a record that stays behind is found dead.
-    let _ = record.end();
-    Ok(manifest)
-}
-
-/// Ends the record of a backup that failed: what a cancelled one stored is listed; what another
-/// stored may not be, and whoever is next has to look for it.
-pub(crate) fn leave_record(record: jobs::Job, error: &Error, has_stored: bool) {
-    let listed = matches!(error, Error::Cancelled | Error::Fenced { .. });
-    if !listed && has_stored {
-        record.leave();
-    }
+    frame::make_image(pool, &order(request), counters, findings, cancel, parent, fill)
 }
 
 /// What is to be walked, looked at before anything is announced.
@@ -181,32 +126,24 @@ pub(crate) fn walk_into(
     job.take_root().ok_or(Error::Cancelled)
 }
 
-/// What whoever read the files says of an image; its id and number are given to it later.
-pub(crate) fn draft(
-    request: &Request,
-    root: Entry,
-    parent: Option<Id>,
-    counters: &Counters,
-    findings: &Findings,
-) -> Manifest {
-    Manifest {
-        id: Id([0; 16]),
-        number: 0,
-        source: Source {
-            host: request.host.clone(),
-            name: request.source.clone(),
-            paths: request.paths.clone(),
-        },
+/// What the manifest says of a backup of files.
+pub(crate) fn order(request: &Request) -> Order<'_> {
+    let mut options = vec![
+        ("one_file_system", request.one_file_system.to_string()),
+        ("read_all", request.read_all.to_string()),
+    ];
+    if !request.exclude.is_empty() {
+        options.push(("exclude", request.exclude.join("\n")));
+    }
+    Order {
+        paths: &request.paths,
+        source: &request.source,
+        host: &request.host,
         started_ns: request.started_ns,
-        finished_ns: request.started_ns,
-        root,
-        parent,
-        status: if findings.errors() > 0 { Status::CompletedWithErrors } else { Status::Completed },
-        stats: stats(counters, findings),
-        findings: findings.kept(),
-        findings_total: findings.total(),
-        options: options(request),
-        software: request.software.clone(),
+        level: request.level,
+        labels: &request.labels,
+        software: &request.software,
+        options,
     }
 }
 
@@ -227,31 +164,4 @@ fn parent_of(pool: &Pool, request: &Request) -> Result<Option<Manifest>> {
     let may_be =
         |image: &Manifest| image.source.name == request.source && image.client_key().is_none();
     Ok(images.into_iter().rfind(may_be))
-}
-
-fn stats(counters: &Counters, findings: &Findings) -> BTreeMap<String, u64> {
-    let mut stats: BTreeMap<String, u64> = counters
-        .snapshot()
-        .totals()
-        .into_iter()
-        .map(|(name, value)| (name.to_owned(), value))
-        .collect();
-    stats.insert("findings".into(), findings.total());
-    stats.insert("errors".into(), findings.errors());
-    stats
-}
-
-fn options(request: &Request) -> BTreeMap<String, String> {
-    let mut options = BTreeMap::from([
-        ("compression".to_owned(), request.level.to_string()),
-        ("one_file_system".to_owned(), request.one_file_system.to_string()),
-        ("read_all".to_owned(), request.read_all.to_string()),
-    ]);
-    for (name, value) in &request.labels {
-        options.insert(format!("{LABEL}{name}"), value.clone());
-    }
-    if !request.exclude.is_empty() {
-        options.insert("exclude".to_owned(), request.exclude.join("\n"));
-    }
-    options
 }

@@ -15,7 +15,7 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver as Inlet, Sender, bounded};
 use parking_lot::Mutex;
 
-use crate::backup::leave_record;
+use crate::backup::frame::leave_record;
 use crate::cancel::Cancel;
 use crate::codec::Decompressor;
 use crate::counters::{Counters, Stage, add};

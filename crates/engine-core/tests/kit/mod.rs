@@ -1,6 +1,8 @@
 //! A small pool, a small tree, and what an image of it must hold. For the crash and fault tests.
 #![allow(clippy::unwrap_used, clippy::panic, dead_code)]
 
+pub mod disk;
+
 use std::collections::{BTreeMap, BTreeSet};
 use std::ffi::OsStr;
 use std::fs;

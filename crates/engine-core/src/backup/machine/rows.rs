@@ -1,0 +1,225 @@
+//! What became of the cells, put together in order: each disk's references and data extents.
+
+use std::collections::BTreeMap;
+
+use parking_lot::{Condvar, Mutex, MutexGuard};
+
+use crate::backup::cutter::Cutter;
+use crate::counters::Tally;
+use crate::disk::GRAIN_BYTES;
+use crate::error::{Error, Result};
+use crate::ids::Ref;
+use crate::ingest::Sink;
+use crate::tree::entry::{Content, Extent};
+use crate::tree::extents::MAX_EXTENTS;
+use crate::tree::lists::StreamingRefs;
+
+use super::DiskInput;
+
+/// Steps that may be begun before the first of them is done.
+const AHEAD: u64 = 64;
+/// Zeroes that are cut at a time where a hole is given up.
+static ZEROES: [u8; 1 << 16] = [0; 1 << 16];
+
+/// A stretch of a disk: where it has data, and the chunks of that, end to end.
+#[derive(Default)]
+pub struct Row {
+    pub refs: Vec<Ref>,
+    pub extents: Vec<Extent>,
+}
+
+impl Row {
+    /// Adds a chunk that lies behind all others.
+    pub fn push(&mut self, offset: u64, reference: Ref) {
+        let length = u64::from(reference.plain_length());
+        self.refs.push(reference);
+        match self.extents.last_mut() {
+            Some(last) if last.offset + last.length == offset => last.length += length,
+            _ => self.extents.push(Extent { offset, length }),
+        }
+    }
+}
+
+/// What a file of a disk is made of.
+pub struct Made {
+    pub content: Content,
+    /// None for a disk without holes.
+    pub extents: Option<Vec<Extent>>,
+}
+
+struct State<'a> {
+    /// Of the steps, how many were put.
+    done: u64,
+    early: BTreeMap<u64, Option<Row>>,
+    refs: StreamingRefs<'a>,
+    extents: Vec<Extent>,
+    made: Vec<Made>,
+    abandoned: bool,
+}
+
+/// Shared by the workers.
+pub struct Rows<'a> {
+    sink: &'a dyn Sink,
+    disks: &'a [DiskInput],
+    state: Mutex<State<'a>>,
+    room: Condvar,
+}
+
+impl<'a> Rows<'a> {
+    pub fn new(sink: &'a dyn Sink, disks: &'a [DiskInput]) -> Self {
+        let state = State {
+            done: 0,
+            early: BTreeMap::new(),
+            refs: StreamingRefs::new(sink),
+            extents: Vec::new(),
+            made: Vec::new(),
+            abandoned: false,
+        };
+        Rows { sink, disks, state: Mutex::new(state), room: Condvar::new() }
+    }
+
+    /// Waits until the step of this number may be begun; false when there is no more to do.
+    pub fn wait_for(&self, number: u64) -> bool {
+        let mut state = self.state.lock();
+        while !state.abandoned && number >= state.done + AHEAD {
+            self.room.wait(&mut state);
+        }
+        !state.abandoned
+    }
+
+    /// Puts what became of a step; none ends the disk. Holes that are one too many are filled, with
+    /// zeroes that `cutter` cuts.
+    pub fn put(
+        &self,
+        number: u64,
+        row: Option<Row>,
+        cutter: &mut Cutter<'a>,
+        tally: &mut Tally,
+    ) -> Result<()> {
+        let mut state = self.state.lock();
+        state.early.insert(number, row);
+        while let Some(row) = {
+            let next = state.done;
+            state.early.remove(&next)
+        } {
+            match row {
+                Some(row) => self.add(&mut state, &row, cutter, tally)?,
+                None => self.end(&mut state)?,
+            }
+            state.done += 1;
+        }
+        drop(state);
+        self.room.notify_all();
+        Ok(())
+    }
+
+    fn add(
+        &self,
+        state: &mut MutexGuard<'_, State<'a>>,
+        row: &Row,
+        cutter: &mut Cutter<'a>,
+        tally: &mut Tally,
+    ) -> Result<()> {
+        let State { refs, extents, .. } = &mut **state;
+        let mut chunks = row.refs.iter();
+        for extent in &row.extents {
+            let before = extents.last().map(|last| last.offset + last.length);
+            let count = extents.len();
+            match (before, extents.last_mut()) {
+                (Some(end), Some(last)) if !is_worth(extent.offset - end, count) => {
+                    let mut hole = extent.offset - end;
+                    while hole > 0 {
+                        let part = usize::try_from(hole).unwrap_or(ZEROES.len());
+                        let part = ZEROES.get(..part).unwrap_or(&ZEROES);
+                        cutter.cut(tally, part, true, |reference| refs.push(reference))?;
+                        hole -= part.len() as u64;
+                    }
+                    last.length = extent.offset + extent.length - last.offset;
+                }
+                _ => extents.push(*extent),
+            }
+            let mut left = extent.length;
+            while left > 0 {
+                let Some(reference) = chunks.next() else {
+                    return Err(Error::Invalid("chunks of a disk do not fill it".into()));
+                };
+                refs.push(*reference)?;
+                left = left.saturating_sub(u64::from(reference.plain_length()));
+            }
+        }
+        Ok(())
+    }
+
+    fn end(&self, state: &mut MutexGuard<'_, State<'a>>) -> Result<()> {
+        let size = self.disks.get(state.made.len()).map_or(0, |disk| disk.size);
+        let refs = std::mem::replace(&mut state.refs, StreamingRefs::new(self.sink));
+        let extents = std::mem::take(&mut state.extents);
+        let is_whole = match extents.as_slice() {
+            [] => size == 0,
+            [one] => one.length == size,
+            _ => false,
+        };
+        let content = refs.finish()?;
+        state.made.push(Made { content, extents: (!is_whole).then_some(extents) });
+        Ok(())
+    }
+
+    /// Has everybody end.
+    pub fn abandon(&self) {
+        self.state.lock().abandoned = true;
+        self.room.notify_all();
+    }
+
+    /// What was made of each disk.
+    pub fn finish(self) -> Result<Vec<Made>> {
+        let state = self.state.into_inner();
+        if state.made.len() == self.disks.len() { Ok(state.made) } else { Err(Error::Cancelled) }
+    }
+}
+
+/// Whether a hole is worth an extent more, beside so many. Half of those that a file may have go
+/// to whoever comes, half of the rest to holes four times as long, and so on: however a disk is
+/// torn, there is room for its longest holes.
+fn is_worth(hole: u64, extents: usize) -> bool {
+    if hole == 0 {
+        return false;
+    }
+    let mut left = MAX_EXTENTS - extents.min(MAX_EXTENTS);
+    let mut least = 1;
+    while left > 0 && left <= MAX_EXTENTS / 2 {
+        least = if least == 1 { 4 * GRAIN_BYTES } else { least * 4 };
+        left *= 2;
+    }
+    left > 0 && hole >= least
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn there_is_always_room_for_a_longer_hole() {
+        assert!(is_worth(1, 1));
+        assert!(!is_worth(0, 1));
+        assert!(is_worth(1, MAX_EXTENTS / 2 - 1));
+        assert!(!is_worth(GRAIN_BYTES, MAX_EXTENTS / 2));
+        assert!(is_worth(4 * GRAIN_BYTES, MAX_EXTENTS / 2));
+        assert!(is_worth(1 << 52, MAX_EXTENTS - 1));
+        assert!(!is_worth(u64::MAX, MAX_EXTENTS));
+        // Holes as short as is allowed each time, on the largest disk there can be.
+        let (mut extents, mut at) = (1, 0_u64);
+        while extents < MAX_EXTENTS {
+            let Some(hole) =
+                (0..47).map(|twice| GRAIN_BYTES << twice).find(|hole| is_worth(*hole, extents))
+            else {
+                break;
+            };
+            match at.checked_add(hole) {
+                Some(next) => at = next,
+                None => break,
+            }
+            extents += 1;
+        }
+        assert!(extents <= MAX_EXTENTS);
+    }
+}
