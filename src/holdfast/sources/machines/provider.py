@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from holdfast.engine import DiskSource
     from holdfast.sources.machines.machine import Disk, Machine
 
 
@@ -60,10 +61,6 @@ class Remark:
     about: str | None = None
 
 
-class ReadsDisk(Protocol):
-    """What the engine reads a disk by: its `DiskSource`."""
-
-
 class FrozenDisk(Protocol):
     """A disk as it was at one moment."""
 
@@ -81,7 +78,7 @@ class FrozenDisk(Protocol):
         """What is to be read: with `SAME` in it only where the changes are known for sure."""
         ...
 
-    def source(self) -> ReadsDisk:
+    def source(self) -> DiskSource:
         """What the engine reads it by; of use until the snapshot is released."""
         ...
 
