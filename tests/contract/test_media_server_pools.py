@@ -175,7 +175,7 @@ def test_a_pool_is_made_used_and_opened_again_by_a_key_that_lies_nowhere(
         pool = master.make(disk, naming=text(first.naming), config={"pack_bytes": 1 << 20})
         assert open_pool(str(disk), secret=PoolKey(KEY), cache_dir=None).naming == first.naming
         master.await_open(pool)
-        image = FarMovers()(master.transfer(agent, pool))[0](order, lambda _: None)
+        image = FarMovers()(master.transfer(agent, pool)).back_up(order, lambda _: None)
         assert master.committed == [image.id]
         assert list(tmp_path.glob("disks/*/keys")) == []
     lines = (home.home / "pools.toml").read_text().splitlines()
@@ -190,7 +190,7 @@ def test_a_pool_is_made_used_and_opened_again_by_a_key_that_lies_nowhere(
             agent, pool, verbs=frozenset({"restore"}), images=frozenset({image.id})
         )
         back = tmp_path / "back"
-        FarMovers()(reading)[1](
+        FarMovers()(reading).restore(
             RestoreOrder(ImageId(image.id), (), os.fsencode(back)), lambda _: None
         )
         assert_same_tree(tree, os.fsencode(back) + os.fsencode(tree))

@@ -84,7 +84,7 @@ def test_what_is_no_media_server_is_given_nothing(
     monkeypatch.setattr(remote_runs.TransferTarget, "link", impatient)
     pool = Pool.create(str(tmp_path / "pool"), bytes(range(32)), PoolConfig(), 0)
     with transfer_site(tmp_path, pool, machines=machines, pool_id=pool.id.hex()) as site:
-        back_up, _ = FarMovers()(transfer(site, machines))
+        back_up = FarMovers()(transfer(site, machines)).back_up
         order = BackupOrder(ClientName("alpha"), (os.fsencode(tmp_path),))
         with pytest.raises(NotAuthenticated, match="the agent 'server' of site 5e"):
             back_up(order, lambda _: None)

@@ -32,7 +32,7 @@ from holdfast.base.ids import ClientName, SourceName
 from holdfast.control.database import Database
 from holdfast.control.jobs import JobKind, NewJob, Outcome, Result
 from holdfast.movers import dialling, joining, machine_home, session
-from holdfast.movers.agent import BackUp, Restore
+from holdfast.movers.agent import Ways
 from holdfast.movers.remote_agent import Transfer
 from holdfast.site.machines.sessions import Session
 from holdfast.site.master import Master
@@ -46,7 +46,7 @@ from holdfast.wire.identity import (
     machine_name,
 )
 from holdfast.wire.looking import LookOrder, LookReport
-from holdfast.wire.messages import Answer, BackupWork, WorkEnded, WorkOffer
+from holdfast.wire.messages import Answer, BackupWork, MachineWork, WorkEnded, WorkOffer
 from tests.kit.clock import FakeClock
 from tests.kit.machines import Door, names, open_door, running, stand_in
 from tests.kit.served import until
@@ -347,6 +347,33 @@ def test_an_older_machine_works_and_unknown_fields_are_passed_over(
         assert [(one["say"], one["protocol"]) for one in heard] == [("welcome", 2)]
 
 
+def test_an_older_machine_is_not_given_work_that_it_does_not_know(
+    door: Door, tmp_path: Path
+) -> None:
+    home = door.joined(tmp_path / "web1")
+    work = MachineWork("vm1", "machine:ab", machine="ab", name="vm1", hypervisor="esx")
+    refused: list[str] = []
+    offered = sessions.Offer(WorkOffer(7, 1, 60, work))
+
+    def refuse() -> None:
+        door.await_machine("web1")
+        with pytest.raises(Unsupported, match="does not know such work") as told:
+            door.machines.sessions.offer(WEB1, offered)
+        refused.append(str(told.value.hint))
+        known = sessions.Offer(offer())
+        door.machines.sessions.offer(WEB1, known)
+        door.machines.sessions.close_all(sessions.Closed.STOPPING, "enough")
+
+    greeting = json.loads(sessions.to_text(hello()))
+    del greeting["work"]
+    other = threading.Thread(target=refuse)
+    other.start()
+    heard, _ = asyncio.run(said(door, home, json.dumps(greeting)))
+    other.join()
+    assert refused == ["update Holdfast on 'web1'"]
+    assert [one["say"] for one in heard] == ["welcome", "offer"]
+
+
 def test_a_newer_machine_works(master: Master, tmp_path: Path) -> None:
     with open_door(master, protocols=(1, 1)) as door:
         home = door.joined(tmp_path / "web1")
@@ -491,7 +518,7 @@ class Work:
         self.transfers: list[Transfer] = []
         self.tokens: list[str] = []
 
-    def __call__(self, transfer: Transfer, /) -> tuple[BackUp, Restore]:
+    def __call__(self, transfer: Transfer, /) -> Ways:
         self.transfers.append(transfer)
 
         def back_up(order: Any, report: Any, /) -> Any:
@@ -501,7 +528,7 @@ class Work:
                 report(Counters())
             return Made()
 
-        return back_up, back_up
+        return Ways(back_up, back_up)
 
 
 class Counters:
@@ -589,7 +616,7 @@ def test_without_a_way_for_data_a_job_ends_with_a_clear_error(door: Door, tmp_pa
 
 
 def test_a_defect_in_the_way_for_data_ends_the_job(door: Door, tmp_path: Path) -> None:
-    def broken(_transfer: Transfer, /) -> tuple[BackUp, Restore]:
+    def broken(_transfer: Transfer, /) -> Ways:
         raise ValueError("a defect")
 
     home = door.joined(tmp_path / "web1")

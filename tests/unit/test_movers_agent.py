@@ -4,17 +4,23 @@ from __future__ import annotations
 
 import os
 import sys
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
 import pytest
 
-from holdfast.base.errors import DatabaseLost, InputOutput, NoSpace
-from holdfast.movers.agent import COUNTERS, Agent, ForSite, Restore
+from holdfast.base.errors import DatabaseLost, InputOutput, Invalid, NoSpace
+from holdfast.base.ids import ClientName, SourceName
+from holdfast.movers.agent import COUNTERS, Agent, ForSite, Restore, Ways
+from holdfast.movers.backup_run import BackupOrder
 from holdfast.wire.messages import (
+    HYPERVISOR_VERSION,
     Answer,
     BackupWork,
+    MachineRestoreWork,
+    MachineWork,
+    Reached,
     RestoreWork,
     SiteWork,
     WorkEnded,
@@ -29,7 +35,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from holdfast.engine import Counters, Image, RestoreResult
-    from holdfast.movers.backup_run import BackupOrder
+    from holdfast.movers.agent import Alive, Note
     from holdfast.movers.drive import Reporter
     from holdfast.movers.restore_run import RestoreOrder
     from holdfast.wire.messages import WorkMessage
@@ -68,7 +74,7 @@ def agent(
     restore: Restore = no_restore,
     for_site: ForSite = nothing,
 ) -> Agent:
-    return Agent(backup, restore, for_site, master, time)
+    return Agent(Ways(backup, restore), for_site, master, time)
 
 
 class Time:
@@ -224,9 +230,8 @@ def test_no_attempt_of_a_restore_touches_what_somebody_else_put_there(
 
 def test_an_error_is_told_with_its_code(tmp_path: Path) -> None:
     time, master = Time(), FakeMaster()
-    Agent(
-        Backup(time, error=NoSpace("disk full", "free some")), no_restore, nothing, master, time
-    ).work(offer(tmp_path))
+    full = Backup(time, error=NoSpace("disk full", "free some"))
+    agent(full, master, time).work(offer(tmp_path))
     (ended,) = master.ended
     assert ended.error is not None
     assert (ended.error.code, ended.error.hint) == ("no-space", "free some")
@@ -341,7 +346,7 @@ def test_the_command_after_ends_in_peace_when_the_work_is_stopped(
         time.now_s += 0.5
         return time.now_s
 
-    Agent(Backup(time), no_restore, nothing, master, passing).work(work)
+    Agent(Ways(Backup(time), no_restore), nothing, master, passing).work(work)
     assert thawed.exists()
     assert [one.error and one.error.code for one in master.ended] == [
         "cancelled" if answer is Answer.STOP else "fenced"
@@ -373,16 +378,103 @@ def test_a_failed_command_after_is_the_jobs_failure_and_keeps_the_image_known(
     assert ended.image is not None
 
 
-def test_messages_pass_json_and_newer_ones_are_refused(tmp_path: Path) -> None:
+REACHED = Reached("esx", "libvirt", "qemu+ssh://esx/system", {"password": "s3cret"})
+MACHINE = MachineWork(
+    client="web1", source="machine:ab", machine="ab", name="web 1", hypervisor="esx",
+    reached=REACHED, leave_out=("vdb",), labels={"policy": "vms", "machine": "ab"},
+)  # fmt: skip
+
+
+def test_a_virtual_machine_is_backed_up_between_its_commands(tmp_path: Path) -> None:
+    time, master, told = Time(), FakeMaster(), tmp_path / "told"
+    works: list[MachineWork] = []
+
+    def back_up(work: MachineWork, report: Reporter, alive: Alive, note: Note) -> Image:
+        works.append(work)
+        alive()
+        report(counters(1))
+        note(WorkEvent("warning", "not-quiesced", "no guest agent answers"))
+        return image(BackupOrder(ClientName(work.client), (), name=SourceName(work.source)))
+
+    write = "import os; open({!r}, 'a').write(os.environ['HOLDFAST_MACHINE_NAME'] + {!r})"
+    work = replace(
+        MACHINE,
+        pre_command=say(write.format(str(told), " begins; ")),
+        post_command=say(write.format(str(told), " ends")),
+    )
+    ways = Ways(Backup(time), no_restore, back_up)
+    Agent(ways, nothing, master, time).work(WorkOffer(7, 1, LEASE_S, work))
+    (ended,) = master.ended
+    assert told.read_text() == "web 1 begins; web 1 ends"
+    assert works == [work]
+    assert ended.image is not None
+    assert ended.image.source == "machine:ab"
+    assert [one.cause for one in ended.events] == ["not-quiesced", "no-permission"]
+
+
+def test_what_is_noted_of_a_virtual_machine_is_told_though_its_backup_fails() -> None:
+    time, master = Time(), FakeMaster()
+
+    def back_up(_work: MachineWork, _report: Reporter, _alive: Alive, note: Note) -> Image:
+        note(WorkEvent("warning", "bitmap-lost", "it was lost"))
+        raise NoSpace("the scratch directory is full")
+
+    ways = Ways(Backup(time), no_restore, back_up)
+    Agent(ways, nothing, master, time).work(WorkOffer(7, 1, LEASE_S, MACHINE))
+    (ended,) = master.ended
+    assert [one.cause for one in ended.events] == ["bitmap-lost"]
+    assert ended.error is not None
+    assert ended.error.code == "no-space"
+
+
+def test_a_virtual_machine_is_made_of_an_image() -> None:
+    time, master = Time(), FakeMaster()
+    works: list[MachineRestoreWork] = []
+
+    def restore(work: MachineRestoreWork, _: Reporter, _alive: Alive, note: Note) -> None:
+        works.append(work)
+        note(WorkEvent("info", "restored", "machine 'web2' was made"))
+
+    work = MachineRestoreWork("ab" * 16, "esx", reached=REACHED, name="web2", networks=())
+    ways = Ways(Backup(time), no_restore, restore_machine=restore)
+    Agent(ways, nothing, master, time).work(WorkOffer(7, 1, LEASE_S, work))
+    assert works == [work]
+    assert master.ended[0].error is None
+    assert [one.cause for one in master.ended[0].events] == ["restored"]
+
+
+def test_a_worker_that_reaches_no_hypervisor_says_so() -> None:
+    for work in (MACHINE, MachineRestoreWork("ab" * 16, to_dir="/srv/back")):
+        time, master = Time(), FakeMaster()
+        agent(Backup(time), master, time).work(WorkOffer(7, 1, LEASE_S, work))
+        assert [one.error and one.error.code for one in master.ended] == ["unsupported"]
+
+
+def test_work_with_virtual_machines_passes_json_and_shows_no_credentials() -> None:
     import json
 
-    from holdfast.base.errors import Invalid
+    for work in (
+        MACHINE,
+        replace(MACHINE, reached=None, parent="cd" * 16, since="checkpoint-7"),
+        MachineRestoreWork("ab" * 16, "esx", reached=REACHED, networks=("br0",)),
+        MachineRestoreWork("ab" * 16, to_dir="/srv/back", networks=None, disks=("vda",)),
+    ):
+        assert work_from_json(json.loads(json.dumps(work.to_json()))) == work
+        assert work.to_json()["version"] == HYPERVISOR_VERSION
+        assert "s3cret" not in repr(WorkOffer(7, 1, LEASE_S, work))
+    for wrong in ({"reached": {"url": "x"}}, {"reached": "x"}):
+        with pytest.raises(Invalid, match="not complete"):
+            work_from_json({**MACHINE.to_json(), **wrong})
+
+
+def test_messages_pass_json_and_newer_ones_are_refused(tmp_path: Path) -> None:
+    import json
 
     work = offer(tmp_path, exclude=("*.tmp",), post_command=("a", "b\udcff")).work
     data = json.loads(json.dumps(work.to_json()))
     assert work_from_json(data) == work
     assert work_from_json(SiteWork("expire").to_json()) == SiteWork("expire")
-    for wrong in ({"version": 3}, {"work": "dance"}, {"version": None}):
+    for wrong in ({"version": 4}, {"work": "dance"}, {"version": None}):
         with pytest.raises(Invalid):
             work_from_json({**data, **wrong})
     with pytest.raises(Invalid, match="not complete"):

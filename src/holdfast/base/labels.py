@@ -22,6 +22,15 @@ SITE = "site"
 CATALOG = "catalog"
 """The kind of an image that holds a site's own control database, and nobody's files."""
 
+MACHINE = "machine"
+"""The uuid of the virtual machine that the image is of."""
+
+HYPERVISOR = "hypervisor"
+"""The name that the site had for what ran it."""
+
+CHECKPOINT = "checkpoint"
+"""What that is told, to say what changed since; not there where it can't say."""
+
 
 def of_job(site_id: str, job: int, fence: int) -> str:
     """The value of `JOB`: which job of which site made an image, and under which fence."""

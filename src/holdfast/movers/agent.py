@@ -12,9 +12,16 @@ import contextlib
 import os
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, NamedTuple, Protocol
 
-from holdfast.base.errors import Cancelled, CommandFailed, Fenced, HoldfastError, InternalError
+from holdfast.base.errors import (
+    Cancelled,
+    CommandFailed,
+    Fenced,
+    HoldfastError,
+    InternalError,
+    Unsupported,
+)
 from holdfast.base.ids import ClientName, ImageId, SourceName
 from holdfast.movers.backup_run import BackupOrder, absolute_paths
 from holdfast.movers.commands import run_command
@@ -23,6 +30,8 @@ from holdfast.movers.restore_run import RestoreOrder
 from holdfast.wire.messages import (
     Answer,
     ImageNote,
+    MachineRestoreWork,
+    MachineWork,
     RestoreWork,
     SiteWork,
     WorkEnded,
@@ -37,6 +46,10 @@ if TYPE_CHECKING:
     from holdfast.engine import Counters, Finding, Image, RestoreResult
     from holdfast.movers.drive import Reporter
     from holdfast.wire.messages import BackupWork, Master, WorkOffer
+
+    Alive = Callable[[], None]
+    Note = Callable[[WorkEvent], None]
+    WithCommands = BackupWork | MachineWork
 
 REPORTS_S = 1.0
 """How often the master hears of a job at work; ten times a lease at most."""
@@ -87,20 +100,74 @@ class ForSite(Protocol):
         ...
 
 
+class BackUpMachine(Protocol):
+    """Takes a backup of a virtual machine."""
+
+    def __call__(self, work: MachineWork, report: Reporter, alive: Alive, note: Note, /) -> Image:
+        """Back it up; raises `HoldfastError`.
+
+        Args:
+            work: Which, and how.
+            report: Takes the counters of a verb of the engine.
+            alive: To be called again and again where there are none; raises if the work is to
+                stop.
+            note: Takes what a person may want to know, also of a backup that then fails.
+        """
+        ...
+
+
+class RestoreMachine(Protocol):
+    """Makes a virtual machine of an image."""
+
+    def __call__(
+        self, work: MachineRestoreWork, report: Reporter, alive: Alive, note: Note, /
+    ) -> None:
+        """Make it; raises `HoldfastError`. See `BackUpMachine`."""
+        ...
+
+
+def no_backup_of_machines(
+    work: MachineWork, _report: Reporter, _alive: Alive, _note: Note, /
+) -> Image:
+    """For a worker that reaches no hypervisor."""
+    raise Unsupported(f"virtual machine '{work.name}' can't be backed up from here")
+
+
+def no_restore_of_machines(
+    work: MachineRestoreWork, _report: Reporter, _alive: Alive, _note: Note, /
+) -> None:
+    """For a worker that reaches no hypervisor."""
+    raise Unsupported(f"no virtual machine can be made of image {work.image} from here")
+
+
+class Ways(NamedTuple):
+    """How a worker moves data.
+
+    Attributes:
+        back_up: How it takes a backup of files.
+        restore: How it restores files.
+        back_up_machine: How it takes a backup of a virtual machine.
+        restore_machine: How it makes one of an image.
+    """
+
+    back_up: BackUp
+    restore: Restore
+    back_up_machine: BackUpMachine = no_backup_of_machines
+    restore_machine: RestoreMachine = no_restore_of_machines
+
+
 @dataclass
 class Agent:
     """One machine's worker. Each offer may be worked on in a thread of its own.
 
     Attributes:
-        back_up: How it takes a backup.
-        restore: How it restores.
+        ways: How it moves data.
         for_site: How it does what is for the site as a whole.
         master: Whom it tells.
         now_s: A clock that only goes forward, in seconds.
     """
 
-    back_up: BackUp
-    restore: Restore
+    ways: Ways
     for_site: ForSite
     master: Master
     now_s: Callable[[], float] = time.monotonic
@@ -129,6 +196,7 @@ class _Task:
         self._events: list[WorkEvent] = []
         self._counters: dict[str, int] = {}
         self._image: Image | None = None
+        self._named: dict[str, str] = {}
         self._findings: Sequence[Finding] = ()
         self._findings_total = 0
         self._heard_s = agent.now_s()
@@ -142,8 +210,21 @@ class _Task:
             self._events += self._agent.for_site(work, self._report, self._alive)
         elif isinstance(work, RestoreWork):
             self._restore(work)
+        elif isinstance(work, MachineRestoreWork):
+            self._agent.ways.restore_machine(work, self._report, self._alive, self._events.append)
+        elif isinstance(work, MachineWork):
+            machine = {"HOLDFAST_MACHINE_NAME": work.name}
+            self._back_up(work, machine, lambda: self._machine(work))
         else:
-            self._back_up(work)
+            self._back_up(work, {}, lambda: self._files(work))
+
+    def _files(self, work: BackupWork) -> Image:
+        return self._agent.ways.back_up(_order(work), self._report)
+
+    def _machine(self, work: MachineWork) -> Image:
+        return self._agent.ways.back_up_machine(
+            work, self._report, self._alive, self._events.append
+        )
 
     def _restore(self, work: RestoreWork) -> None:
         target = os.fsencode(work.target)
@@ -156,17 +237,27 @@ class _Task:
             strip_components=work.strip_components,
             verify=work.verify,
         )
-        result = self._agent.restore(order, self._report)
+        result = self._agent.ways.restore(order, self._report)
         if mark is not None:
             mark.remove()
         self._findings, self._findings_total = result.findings, result.findings_total
 
-    def _back_up(self, work: BackupWork) -> None:
+    def _back_up(
+        self, work: WithCommands, named: dict[str, str], back_up: Callable[[], Image]
+    ) -> None:
+        """Back up between two commands.
+
+        Args:
+            work: Has the commands.
+            named: What they are told beside the labels.
+            back_up: Does it.
+        """
+        self._named = named
         if work.pre_command:
             self._pre(work)
         failed = True
         try:
-            self._image = self._agent.back_up(_order(work), self._report)
+            self._image = back_up()
             self._findings = self._image.findings
             self._findings_total = self._image.findings_total
             failed = False
@@ -203,7 +294,7 @@ class _Task:
             else:
                 return
 
-    def _pre(self, work: BackupWork) -> None:
+    def _pre(self, work: WithCommands) -> None:
         try:
             self._command(work, work.pre_command, "pre-command", {}, self._alive)
         except (Cancelled, Fenced):
@@ -219,7 +310,7 @@ class _Task:
             if cut_off and work.post_command:
                 self._post(work, failed=True)
 
-    def _post(self, work: BackupWork, *, failed: bool) -> None:
+    def _post(self, work: WithCommands, *, failed: bool) -> None:
         failed_is = {"HOLDFAST_FAILED": "1" if failed else "0"}
         try:
             self._command(work, work.post_command, "post-command", failed_is, self._renew)
@@ -230,7 +321,7 @@ class _Task:
 
     def _command(
         self,
-        work: BackupWork,
+        work: WithCommands,
         command: tuple[str, ...],
         which: str,
         environ: dict[str, str],
@@ -238,7 +329,9 @@ class _Task:
     ) -> None:
         labels = {f"HOLDFAST_{name.upper()}": value for name, value in work.labels.items()}
         try:
-            said = run_command(command, {**labels, **environ}, work.command_timeout_s, alive)
+            said = run_command(
+                command, {**labels, **self._named, **environ}, work.command_timeout_s, alive
+            )
         except CommandFailed as error:
             message = f"{which}: {error.message}"
             self._events.append(WorkEvent("error", error.code, message))

@@ -10,10 +10,10 @@ import os
 import threading
 import time
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from holdfast.base.errors import HoldfastError, InternalError, Invalid, Unsupported
-from holdfast.movers.agent import Agent
+from holdfast.movers.agent import Agent, Ways
 from holdfast.movers.drives import local_drives
 from holdfast.movers.probe import look
 from holdfast.movers.streams import divide_path
@@ -24,12 +24,8 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
     from typing import TypeAlias
 
-    from holdfast.engine import Image, RestoreResult
-    from holdfast.movers.agent import BackUp, Restore
-    from holdfast.movers.backup_run import BackupOrder
     from holdfast.movers.client_keys import ClientKeys
     from holdfast.movers.drive import Reporter
-    from holdfast.movers.restore_run import RestoreOrder
     from holdfast.wire.identity import Identity
     from holdfast.wire.messages import Master, SiteWork, WorkEvent, WorkOffer
     from holdfast.wire.sessions import Offer
@@ -60,12 +56,12 @@ class Transfer:
 class Movers(Protocol):
     """Makes what takes and brings back the data of one job."""
 
-    def __call__(self, transfer: Transfer, /) -> tuple[BackUp, Restore]:
+    def __call__(self, transfer: Transfer, /) -> Ways:
         """Make it; nothing is sent yet. Raises `HoldfastError`."""
         ...
 
 
-def no_movers(transfer: Transfer, /) -> tuple[BackUp, Restore]:
+def no_movers(transfer: Transfer, /) -> Ways:
     """For a Holdfast without a way to move data between machines."""
     raise Unsupported(
         f"job {transfer.offer.job_id} can't be done: this Holdfast moves no data between machines",
@@ -127,21 +123,19 @@ class Hands:
     def _work(self, offered: Offer) -> None:
         offer = offered.offer
         try:
-            back_up, restore = self._ways(offered)
-            Agent(back_up, restore, _for_site, self._master).work(offer)
+            Agent(self._ways(offered), _for_site, self._master).work(offer)
         finally:
             with self._lock:
                 del self._threads[offer.job_id, offer.fence]
 
-    def _ways(self, offered: Offer) -> tuple[BackUp, Restore]:
+    def _ways(self, offered: Offer) -> Ways:
         """How this job's data travels. What is in the way is told when the job begins."""
         try:
             return self._movers(self._transfer(offered))
         except HoldfastError as error:
-            return _Failing(error).back_up, _Failing(error).restore
+            return _failing(error)
         except Exception as defect:  # noqa: BLE001 - it is told as the job's end
-            failing = _Failing(InternalError(f"{type(defect).__name__}: {defect}"))
-            return failing.back_up, failing.restore
+            return _failing(InternalError(f"{type(defect).__name__}: {defect}"))
 
     def _transfer(self, offered: Offer) -> Transfer:
         offer, given = offered.offer, offered.transfer
@@ -161,17 +155,13 @@ class Hands:
         return Transfer(offer, tuple(map(str, urls)), pool, token, self._identity())
 
 
-class _Failing:
-    """What takes the place of a way that there is not."""
+def _failing(error: HoldfastError) -> Ways:
+    """What takes the place of ways that there are not."""
 
-    def __init__(self, error: HoldfastError) -> None:
-        self._error = error
+    def fail(*_: object) -> NoReturn:
+        raise error
 
-    def back_up(self, _order: BackupOrder, _report: Reporter, /) -> Image:
-        raise self._error
-
-    def restore(self, _order: RestoreOrder, _report: Reporter, /) -> RestoreResult:
-        raise self._error
+    return Ways(fail, fail, fail, fail)
 
 
 def find_out(order: dict[str, Any], answers: Mapping[str, Finder]) -> dict[str, Any]:

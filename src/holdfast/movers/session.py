@@ -39,6 +39,7 @@ from holdfast.movers.drives import local_drives
 from holdfast.movers.remote_agent import Hands, agent_answers, find_out, no_movers
 from holdfast.wire import sessions
 from holdfast.wire.identity import client_context, first_context, use
+from holdfast.wire.messages import VERSION as WORK_VERSION
 from holdfast.wire.messages import Answer, WorkEnded, WorkError, WorkProgress
 from holdfast.wire.problem import error_of
 from holdfast.wire.sessions import Closed
@@ -353,6 +354,7 @@ class MachineSession:
             working=self._hands.working[: sessions.MAX_WORKING],
             addresses=(str(here[0]),) if here else (),
             drives=_drives(),
+            work=WORK_VERSION,
         )
         await _say(socket, hello)
         answer = await self._next(socket, url, dialling.ANSWER_S)

@@ -18,7 +18,7 @@ from holdfast.base.ids import JobId
 from holdfast.control.database import Leadership, facts
 from holdfast.control.dispatch import Agenda, Dispatcher, HistoryBook, Queue
 from holdfast.control.jobs import LEASE
-from holdfast.movers.agent import Agent
+from holdfast.movers.agent import Agent, Ways
 from holdfast.site.chores import Chores
 from holdfast.site.dividing import Divider
 from holdfast.site.remote_work import RemoteWork
@@ -171,8 +171,7 @@ class Service:
             return
         site = self._master.site
         agent = Agent(
-            partial(self._commit, offer.job_id),
-            site.restore,
+            Ways(partial(self._commit, offer.job_id), site.restore),
             Steward(self._master, (offer.job_id, offer.fence)),
             dispatcher,
         )

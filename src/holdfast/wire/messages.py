@@ -13,11 +13,14 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from holdfast.base.errors import Invalid
 
-VERSION = 2
+VERSION = 3
 """Of all messages together; a receiver refuses a newer one."""
 
 SEALING_VERSION = 2
 """From here on a worker knows of client keys; one that does not must not take such work."""
+
+HYPERVISOR_VERSION = 3
+"""From here on a worker knows of virtual machines."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,7 +122,121 @@ class RestoreWork:
         return {"version": 1, "work": "restore", **asdict(self)}
 
 
-Work: TypeAlias = BackupWork | RestoreWork | SiteWork
+@dataclass(frozen=True, slots=True)
+class Reached:
+    """How a hypervisor is reached, by whoever does the work.
+
+    Attributes:
+        hypervisor: Its name in the site.
+        provider: Its kind: what `sources.machines` opens it with.
+        url: Where it is.
+        credentials: What it lets in with, such as ``user`` and ``password``. Never written down
+            with a job, nor logged: they are added when the job is given out.
+    """
+
+    hypervisor: str
+    provider: str
+    url: str
+    credentials: dict[str, str] = field(default_factory=dict, repr=False)
+
+
+@dataclass(frozen=True, slots=True)
+class MachineWork:
+    """A backup of a virtual machine, done by whoever reaches its hypervisor.
+
+    Attributes:
+        client: What its images are listed under.
+        source: The name under which they follow each other.
+        machine: Its uuid.
+        name: What people call it.
+        hypervisor: Its hypervisor's name in the site.
+        reached: How that is reached; None as long as the job is not given out.
+        proxy: Whose agent does the work; None for the one that serves the site.
+        parent: The image that it follows; None to read everything.
+        since: The checkpoint of that image; None to read everything.
+        quiesce: Ask the guest's agent to bring its file systems to rest.
+        require_quiesce: Fail where that can't be done.
+        leave_out: Names of disks that are not wanted.
+        read_all: Read everything, whatever an older image says.
+        compression: zstd level.
+        labels: For the manifest; see `base.labels`.
+        scratch: A directory of the worker's machine for what the guest overwrites meanwhile; None
+            for the worker's own.
+        scratch_bytes: How much of that there may be; 0 for as much as the directory holds.
+        pre_command: As in `BackupWork`, on the worker's machine; and so the next two.
+        post_command: See there.
+        command_timeout_s: See there.
+    """
+
+    client: str
+    source: str
+    machine: str
+    name: str
+    hypervisor: str
+    reached: Reached | None = None
+    proxy: str | None = None
+    parent: str | None = None
+    since: str | None = None
+    quiesce: bool = True
+    require_quiesce: bool = False
+    leave_out: tuple[str, ...] = ()
+    read_all: bool = False
+    compression: int = 2
+    labels: dict[str, str] = field(default_factory=dict)
+    scratch: str | None = None
+    scratch_bytes: int = 0
+    pre_command: tuple[str, ...] = ()
+    post_command: tuple[str, ...] = ()
+    command_timeout_s: float = 3600.0
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data, with the version from which on it is understood."""
+        return {"version": HYPERVISOR_VERSION, "work": "machine", **asdict(self)}
+
+
+@dataclass(frozen=True, slots=True)
+class MachineRestoreWork:
+    """A virtual machine made of an image, on a hypervisor or as files in a directory.
+
+    Attributes:
+        image: Its id.
+        hypervisor: The name of the hypervisor that is to have it; None where it goes to a
+            directory.
+        to_dir: An absolute directory of the worker's machine, made if it is missing; None where it
+            goes to a hypervisor.
+        reached: As in `MachineWork`, and so the next.
+        proxy: See there.
+        name: What it is to be called; None for what it was called.
+        keep_identity: With its uuid and MAC addresses; else it gets new ones.
+        networks: What its cards are connected to, for all of them; None: as they were; empty: to
+            nothing.
+        storage: Where the hypervisor puts its disks; None for its usual place.
+        format: Of its disks: ``qcow2``, ``raw``, …
+        start: Start it when it is whole.
+        disks: Names of those that are wanted; none: all.
+        verify: Read everything back and compare it with the image.
+    """
+
+    image: str
+    hypervisor: str | None = None
+    to_dir: str | None = None
+    reached: Reached | None = None
+    proxy: str | None = None
+    name: str | None = None
+    keep_identity: bool = True
+    networks: tuple[str, ...] | None = None
+    storage: str | None = None
+    format: str = "qcow2"
+    start: bool = False
+    disks: tuple[str, ...] = ()
+    verify: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data, with the version from which on it is understood."""
+        return {"version": HYPERVISOR_VERSION, "work": "machine-restore", **asdict(self)}
+
+
+Work: TypeAlias = BackupWork | RestoreWork | SiteWork | MachineWork | MachineRestoreWork
 
 
 def work_from_json(data: dict[str, Any]) -> Work:
@@ -134,6 +251,8 @@ def work_from_json(data: dict[str, Any]) -> Work:
         "backup": BackupWork,
         "restore": RestoreWork,
         "site": SiteWork,
+        "machine": MachineWork,
+        "machine-restore": MachineRestoreWork,
     }
     if not isinstance(version, int) or version > VERSION or kind not in known:
         raise Invalid(
@@ -149,6 +268,8 @@ def work_from_json(data: dict[str, Any]) -> Work:
         if name in names
     }
     try:
+        if plain.get("reached") is not None:
+            plain["reached"] = Reached(**plain["reached"])
         work: Work = made(**plain)
     except TypeError as error:
         raise Invalid(f"work of the kind '{kind}' is not complete: {error}") from error

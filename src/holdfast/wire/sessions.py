@@ -46,6 +46,9 @@ MAX_MESSAGE_BYTES: Final = 4 << 20
 MAX_WORKING: Final = 1000
 MAX_EVENTS: Final = 1000
 
+WORK_UNSAID: Final = 2
+"""What a machine understands that does not say."""
+
 HEARTBEATS_LOST: Final = 3
 """After so many, the other end is given up."""
 
@@ -74,6 +77,7 @@ class Hello:
         working: Jobs that it is at work on, with their fences.
         addresses: Where it is.
         drives: Where its own file systems are mounted.
+        work: The newest version of work that it understands.
     """
 
     protocols: tuple[int, int]
@@ -84,6 +88,7 @@ class Hello:
     working: tuple[tuple[int, int], ...] = ()
     addresses: tuple[str, ...] = ()
     drives: tuple[str, ...] = ()
+    work: int = WORK_UNSAID
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +244,7 @@ def _hello(given: Reader) -> Hello:
         tuple(given.pairs("working", MAX_WORKING)),
         given.texts("addresses"),
         given.texts("drives"),
+        given.count("work") if given.has("work") else WORK_UNSAID,
     )
 
 

@@ -17,6 +17,7 @@ from holdfast.base.clock import SystemClock
 from holdfast.base.errors import Invalid, NotAuthenticated
 from holdfast.base.files import mark_as_cache
 from holdfast.engine import RemotePool
+from holdfast.movers.agent import Ways
 from holdfast.movers.transfer.rate import SLOWEST_BYTES_PER_S, RateLimit
 from holdfast.movers.transfer.remote_runs import (
     TransferTarget,
@@ -35,7 +36,6 @@ if TYPE_CHECKING:
     from holdfast.base.clock import Clock
     from holdfast.base.ids import ImageId
     from holdfast.engine import ClientKey, Image, Pool, RestoreResult
-    from holdfast.movers.agent import BackUp, Restore
     from holdfast.movers.backup_run import BackupOrder
     from holdfast.movers.client_keys import ClientKeys
     from holdfast.movers.drive import Reporter
@@ -74,7 +74,7 @@ class FarMovers:
         self._keys = keys
         self._rate = RateLimit()
 
-    def __call__(self, transfer: Transfer, /) -> tuple[BackUp, Restore]:
+    def __call__(self, transfer: Transfer, /) -> Ways:
         """Make it; nothing is sent yet."""
         token = TokenKeeper(transfer.token)
 
@@ -86,7 +86,7 @@ class FarMovers:
         def restore(order: RestoreOrder, report: Reporter, /) -> RestoreResult:
             return remote_restore(self._target(transfer, token, RemotePool), order, report)
 
-        return back_up, restore
+        return Ways(back_up, restore)
 
     def replicate(
         self, transfer: Transfer, pool: Pool, image: ImageId, report: Reporter | None = None

@@ -14,7 +14,7 @@ from concurrent.futures import Future
 from concurrent.futures import TimeoutError as NoAnswer
 from typing import TYPE_CHECKING, Any
 
-from holdfast.base.errors import HoldfastError, Unreachable, from_code
+from holdfast.base.errors import HoldfastError, Unreachable, Unsupported, from_code
 from holdfast.wire import sessions
 from holdfast.wire.messages import WorkError
 from holdfast.wire.sessions import Closed
@@ -199,8 +199,16 @@ class Sessions:
 
         Raises:
             Unreachable: It is not there, or takes nothing.
+            Unsupported: It does not know work of that kind.
         """
-        self._there(name).send(offer)
+        session = self._there(name)
+        if offer.offer.work.to_json()["version"] > session.hello.work:
+            raise Unsupported(
+                f"job {offer.offer.job_id} can't be done by '{name}': what runs there, "
+                f"{session.hello.software}, does not know such work",
+                f"update Holdfast on '{name}'",
+            )
+        session.send(offer)
 
     def ask(self, name: ClientName, order: dict[str, Any], within_s: float) -> dict[str, Any]:
         """Have a machine find something out.
