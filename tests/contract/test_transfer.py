@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -15,6 +16,7 @@ from holdfast.base.ids import ClientName, ImageId
 from holdfast.engine import Pool, PoolConfig, RemotePool
 from holdfast.movers.backup_run import BackupOrder
 from holdfast.movers.restore_run import RestoreOrder
+from holdfast.movers.transfer.client import Opened, TransferLink
 from holdfast.movers.transfer.remote_runs import TransferTarget, remote_backup, remote_restore
 from holdfast.wire.transfer_tokens import sign
 from tests.kit.clock import FakeClock
@@ -75,6 +77,48 @@ def test_what_was_backed_up_comes_back(site: TransferSite, tmp_path: Path) -> No
     assert site.pool.check(read_data=True).result().problems_total == 0
     assert site.refusals == []
     assert len(site.server.uploads) == 1
+
+
+def text_tree(directory: Path) -> None:
+    directory.mkdir()
+    for number in range(8):
+        lines = (f"{number * at % 9973} and again {at}\n" for at in range(120_000))
+        (directory / f"{number}").write_text("".join(lines))
+
+
+@pytest.mark.parametrize("way", ["here", "there", "measured"])
+def test_the_pool_is_as_small_whoever_compresses(
+    site: TransferSite, tmp_path: Path, way: str
+) -> None:
+    tree = tmp_path / "tree"
+    text_tree(tree)
+    order = BackupOrder(ClientName("alpha"), (os.fsencode(tree),))
+    image = remote_backup(replace(target(site), compress=way), order, SystemClock())
+    new, left, sent = (image.stats[f"bytes_{name}"] for name in ("new", "left", "transmitted"))
+    if way == "there":
+        assert (left > new * 0.99, sent > new * 0.99) == (True, True)
+    else:
+        # So short a backup measures nothing.
+        assert (left, sent < new / 2) == (0, True)
+    assert image.stats["bytes_stored"] < new / 2
+    restore(site, image, tmp_path / "back")
+    assert_same_tree(tree, os.fsencode(tmp_path / "back") + os.fsencode(tree))
+
+
+def test_to_a_media_server_that_compresses_nothing_nothing_is_left(
+    site: TransferSite, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    tree = tmp_path / "tree"
+    text_tree(tree)
+    opened = TransferLink.open_upload
+
+    def older(link: TransferLink, **given: Any) -> Opened:
+        return replace(opened(link, **given), compresses=False)
+
+    monkeypatch.setattr(TransferLink, "open_upload", older)
+    order = BackupOrder(ClientName("alpha"), (os.fsencode(tree),))
+    image = remote_backup(replace(target(site), compress="there"), order, SystemClock())
+    assert image.stats["bytes_left"] == 0
 
 
 def test_a_second_backup_compares_with_the_parent_of_its_token(

@@ -22,6 +22,8 @@ impl Codec {
 
 /// The levels that a policy may choose.
 pub const LEVELS: std::ops::RangeInclusive<i32> = -7..=19;
+/// Those at which a media server compresses what was left to it: the others would cost it too much.
+pub const LEFT_LEVELS: std::ops::RangeInclusive<i32> = -7..=4;
 /// 0 in the interfaces means "store, do not compress".
 pub const STORE_LEVEL: i32 = 0;
 

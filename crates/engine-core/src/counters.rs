@@ -47,7 +47,7 @@ impl Stage {
         Stage::Compress,
         Stage::Send,
     ];
-    pub const RECEIVE: [Stage; 3] = [Stage::Hash, Stage::Seal, Stage::Store];
+    pub const RECEIVE: [Stage; 4] = [Stage::Hash, Stage::Compress, Stage::Seal, Stage::Store];
     pub const REPLICATE: [Stage; 6] =
         [Stage::Find, Stage::Fetch, Stage::Unseal, Stage::Decompress, Stage::Compress, Stage::Send];
     pub const RESTORE: [Stage; 5] =
@@ -173,6 +173,9 @@ totals! {
     bytes_new,
     /// The same after compression ("transmitted").
     bytes_transmitted,
+    /// Those of `bytes_new` that went as they are, as that was faster; the media server compresses
+    /// them before it stores them.
+    bytes_left,
     /// Bytes written to the store, seals, footers and index included.
     bytes_stored,
     findings,

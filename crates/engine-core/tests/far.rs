@@ -20,7 +20,7 @@ use holdfast_engine_core::far::deliver::{Wanted, deliver};
 use holdfast_engine_core::far::receive::{Commit, Reception};
 use holdfast_engine_core::far::terms::Terms;
 use holdfast_engine_core::far::trees::Trees;
-use holdfast_engine_core::far::{self, Far, Link, body};
+use holdfast_engine_core::far::{self, Compress, Far, Link, body};
 use holdfast_engine_core::finding::Findings;
 use holdfast_engine_core::gc;
 use holdfast_engine_core::ids::{Kind, Name, Ref};
@@ -177,6 +177,67 @@ fn what_was_backed_up_from_afar_is_restored_from_here_and_from_afar() {
     }
     assert_eq!(kit::check(&pool).unwrap(), []);
     assert_eq!(kit::stored_twice(&pool), []);
+}
+
+/// Text that shrinks, noise that does not, and many small files.
+fn mixed() -> Tree {
+    let tree = Tree::new();
+    for number in 0..6_u64 {
+        let words: String = (0..60_000)
+            .map(|at| format!("{} and ", (at * 7919 + number * 104_729) % 99_991))
+            .collect();
+        tree.write(&format!("text {number}"), words.as_bytes());
+        tree.write(&format!("noise {number}"), &kit::noise(300_000, number));
+        tree.write(&format!("small {number}"), format!("small {number}").repeat(50).as_bytes());
+    }
+    tree
+}
+
+#[test]
+fn what_is_left_to_the_media_server_lies_in_the_pool_as_small_as_else() {
+    let tree = mixed();
+    let mut stored = Vec::new();
+    for way in [Compress::Here, Compress::There, Compress::Measured] {
+        let pool = pool();
+        let link = Arc::new(Direct { twice: true, ..Direct::to(&pool) });
+        let far =
+            Far::new(link.reception().terms(), Arc::clone(&link) as Arc<dyn Link>).compressing(way);
+        let (counters, findings) = (Counters::default(), Findings::default());
+        let request = kit::request(&tree);
+        let image =
+            far::backup::run(&far, &request, None, &counters, &findings, &Cancel::new()).unwrap();
+        let (sent, received) = (counters.snapshot(), link.reception().counters().snapshot());
+        let is_left = way == Compress::There;
+        assert_eq!(sent.bytes_left > sent.bytes_new / 2, is_left);
+        assert_eq!(image.stats.get("bytes_left"), Some(&sent.bytes_left));
+        if is_left {
+            assert!(sent.bytes_transmitted > sent.bytes_new * 95 / 100);
+            assert_eq!(received.bytes_left, sent.bytes_left);
+        } else {
+            assert!(sent.bytes_transmitted < sent.bytes_new * 9 / 10, "{sent:?}");
+            assert_eq!(received.bytes_left, 0);
+        }
+        kit::assert_restored(&pool, &image, &tree.state(), "");
+        assert_eq!(kit::check(&pool).unwrap(), []);
+        stored.push(image.stats["bytes_stored"]);
+    }
+    let (least, most) = (stored.iter().min().unwrap(), stored.iter().max().unwrap());
+    assert!(most - least < least / 50, "{stored:?}");
+}
+
+#[test]
+fn what_is_not_to_be_compressed_or_would_cost_too_much_is_not_left() {
+    let tree = mixed();
+    for level in [0, 5, 19] {
+        let pool = pool();
+        let link = Direct::to(&pool);
+        let far = Far::new(link.reception().terms(), Arc::new(link)).compressing(Compress::There);
+        let (counters, findings) = (Counters::default(), Findings::default());
+        let request = Request { level, ..kit::request(&tree) };
+        let image =
+            far::backup::run(&far, &request, None, &counters, &findings, &Cancel::new()).unwrap();
+        assert_eq!(image.stats["bytes_left"], 0);
+    }
 }
 
 #[test]

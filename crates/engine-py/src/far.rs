@@ -10,7 +10,7 @@ use holdfast_engine_core::error::{Error, Result};
 use holdfast_engine_core::far::receive::{Commit, Reception as CoreReception};
 use holdfast_engine_core::far::terms::Terms;
 use holdfast_engine_core::far::trees::Trees;
-use holdfast_engine_core::far::{self, Far, Link};
+use holdfast_engine_core::far::{self, Compress, Far, Link};
 use holdfast_engine_core::finding::Finding as CoreFinding;
 use holdfast_engine_core::manifest::Manifest;
 use holdfast_engine_core::restore;
@@ -75,17 +75,25 @@ pub struct RemotePool(Arc<Far>);
 #[pymethods]
 impl RemotePool {
     #[new]
-    #[pyo3(signature = (terms, link, trees=None, client_key=None, sealed_names=false))]
+    #[pyo3(signature = (terms, link, trees=None, client_key=None, sealed_names=false,
+                        compress="here"))]
     fn new(
         terms: &[u8],
         link: &Bound<'_, PyAny>,
         trees: Option<PathBuf>,
         client_key: Option<&ClientKey>,
         sealed_names: bool,
+        compress: &str,
     ) -> PyResult<Self> {
+        let compress = Compress::parse(compress).ok_or_else(|| {
+            to_python(&Error::Invalid(format!(
+                "where to compress is '{compress}': want here, measured or there"
+            )))
+        })?;
         let terms = Terms::decode(terms).or_raise()?;
         let pool = terms.pool;
-        let far = Far::new(terms, Arc::new(PythonLink(link.clone().unbind())));
+        let link = Arc::new(PythonLink(link.clone().unbind()));
+        let far = Far::new(terms, link).compressing(compress);
         // Without them everything works, and takes longer.
         let trees = trees.and_then(|path| Trees::open(&path, pool).ok());
         let far = match trees {

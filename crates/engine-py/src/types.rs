@@ -130,6 +130,7 @@ counters! {
     chunks_hit,
     bytes_new,
     bytes_transmitted,
+    bytes_left,
     bytes_stored,
     findings,
     bytes_total,

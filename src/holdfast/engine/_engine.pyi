@@ -113,7 +113,10 @@ class Counters:
         """Plain bytes of chunks that the pool did not have."""
     @property
     def bytes_transmitted(self) -> int:
-        """The same after compression."""
+        """The same as they went: compressed, but for `bytes_left`."""
+    @property
+    def bytes_left(self) -> int:
+        """Those of `bytes_new` that the client sent as they are, for the media server to compress."""
     @property
     def bytes_stored(self) -> int: ...
     @property
@@ -564,6 +567,7 @@ class RemotePool:
         trees: str | None = None,
         client_key: ClientKey | None = None,
         sealed_names: bool = False,
+        compress: str = "here",
     ) -> RemotePool:
         """Make one of what the media server said of the pool, and the way to it.
 
@@ -574,6 +578,10 @@ class RemotePool:
         `trees` is a file, made where it is missing, that keeps the directories of one source: what
         the next backup of it compares with need not come from afar. Where it can't be had, or
         another process has it, everything works without.
+
+        `compress` says where new data is compressed: ``here``; ``there``, by the media server before
+        it stores it; or ``measured``, which is either, as more gets through. Say another than ``here``
+        only to a media server that told that it does. The pool ends up the same.
 
         What `link` raises ends a verb, which raises the same.
         """

@@ -23,6 +23,7 @@ from holdfast.base.errors import (
     Unsupported,
 )
 from holdfast.base.ids import ClientName, ImageId, SourceName
+from holdfast.base.units import format_size
 from holdfast.movers.backup_run import BackupOrder, absolute_paths
 from holdfast.movers.commands import run_command
 from holdfast.movers.restore_mark import RestoreMark
@@ -41,7 +42,7 @@ from holdfast.wire.messages import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from holdfast.engine import Counters, Finding, Image, RestoreResult
     from holdfast.movers.drive import Reporter
@@ -59,8 +60,8 @@ EVENTS_KEPT = 1000
 
 COUNTERS = (
     *("files", "dirs", "others", "bytes_found", "bytes_read", "bytes_online", "files_changed"),
-    *("files_unchanged", "bytes_new", "bytes_transmitted", "bytes_stored", "findings"),
-    *("bytes_total", "files_total"),
+    *("files_unchanged", "bytes_new", "bytes_transmitted", "bytes_left", "bytes_stored"),
+    *("findings", "bytes_total", "files_total"),
 )
 
 
@@ -260,11 +261,21 @@ class _Task:
             self._image = back_up()
             self._findings = self._image.findings
             self._findings_total = self._image.findings_total
+            self._tell_left(self._image.stats)
             failed = False
         finally:
             # What the first command made ready is put back whatever became of the backup.
             if work.post_command:
                 self._post(work, failed=failed)
+
+    def _tell_left(self, stats: Mapping[str, int]) -> None:
+        left_bytes = stats.get("bytes_left", 0)
+        if left_bytes:
+            message = (
+                f"{format_size(left_bytes)} of {format_size(stats['bytes_new'])} went uncompressed, "
+                "as that was faster; the media server compressed it"
+            )
+            self._events.append(WorkEvent("info", "left-uncompressed", message))
 
     def tell_end(self, error: WorkError | None) -> None:
         """Tell the master of the end, until it has heard or the job is no longer ours."""

@@ -3,7 +3,7 @@
 //! Whoever reads one trusts nothing in it: lengths are checked against each other before memory is
 //! taken, and every chunk has to have its name.
 
-use crate::codec::{Codec, Decompressor};
+use crate::codec::{Codec, Decompressor, LEFT_LEVELS, STORE_LEVEL};
 use crate::error::{Error, Result};
 use crate::ids::{Kind, Name};
 use crate::keys::NameKeys;
@@ -14,6 +14,8 @@ pub const MAGIC: [u8; 4] = *b"HFB1";
 const HEAD_LEN: usize = 8;
 const BLOCK_LEN: usize = 16;
 const CHUNK_LEN: usize = 40;
+/// In place of a codec: as it is, to be compressed by whoever stores it.
+const LEFT: u8 = 2;
 /// Room that is made for a body.
 const ROOM_BYTES: usize = 9 << 20;
 /// What all blocks of a body hold when decompressed, at most.
@@ -49,13 +51,22 @@ impl Writer {
     }
 
     pub fn push(&mut self, kind: PackKind, codec: Codec, chunks: &[ChunkInfo], body: &[u8]) {
+        self.lay([kind as u8, codec as u8, 0, 0], chunks, body);
+    }
+
+    /// Lays a block that whoever stores it is to compress, at a level of those that may be left.
+    pub fn push_left(&mut self, kind: PackKind, level: i8, chunks: &[ChunkInfo], plain: &[u8]) {
+        self.lay([kind as u8, LEFT, level.cast_unsigned(), 0], chunks, plain);
+    }
+
+    fn lay(&mut self, head: [u8; 4], chunks: &[ChunkInfo], body: &[u8]) {
         let plain: u32 = chunks.iter().map(|chunk| chunk.length).sum();
         if self.is_empty() {
             // Grown by doubling it would be copied several times.
             self.bytes.reserve(ROOM_BYTES.max(body.len()));
         }
         self.bytes.reserve(BLOCK_LEN + chunks.len() * CHUNK_LEN + body.len());
-        self.bytes.extend_from_slice(&[kind as u8, codec as u8, 0, 0]);
+        self.bytes.extend_from_slice(&head);
         for number in [chunks.len() as u32, plain, body.len() as u32] {
             self.bytes.extend_from_slice(&number.to_le_bytes());
         }
@@ -82,6 +93,8 @@ impl Writer {
 pub struct BlockView<'a> {
     pub kind: PackKind,
     pub codec: Codec,
+    /// At which level whoever stores it is to compress it; `None`: it stays as it is.
+    pub left: Option<i8>,
     pub plain_len: u32,
     pub chunks: Vec<ChunkInfo>,
     pub body: &'a [u8],
@@ -151,8 +164,13 @@ fn parse_block(bytes: &[u8]) -> Result<(BlockView<'_>, &[u8])> {
     let short = || malformed("a block is cut short");
     let (head, rest) = bytes.split_at_checked(BLOCK_LEN).ok_or_else(short)?;
     let kind = PackKind::from_u8(head[0]).ok_or_else(|| malformed("a block is of no kind"))?;
-    let codec = Codec::from_u8(head[1]).ok_or_else(|| malformed("a block has no codec"))?;
-    if head[2..4] != [0, 0] {
+    let level = head[2].cast_signed();
+    let (codec, left) = if head[1] == LEFT {
+        (Codec::Stored, Some(level).filter(|_| may_be_left(i32::from(level))))
+    } else {
+        (Codec::from_u8(head[1]).ok_or_else(|| malformed("a block has no codec"))?, None)
+    };
+    if head[3] != 0 || (left.is_none() && head[1..3] != [codec as u8, 0]) {
         return Err(malformed("a block's head has something where nothing is"));
     }
     let (count, plain_len, body_len) =
@@ -187,7 +205,12 @@ fn parse_block(bytes: &[u8]) -> Result<(BlockView<'_>, &[u8])> {
     if plain != u64::from(plain_len) {
         return Err(malformed("a block is not as long as its chunks"));
     }
-    Ok((BlockView { kind, codec, plain_len, chunks, body }, after))
+    Ok((BlockView { kind, codec, left, plain_len, chunks, body }, after))
+}
+
+/// Whether blocks may be left to be compressed at this level.
+pub fn may_be_left(level: i32) -> bool {
+    level != STORE_LEVEL && LEFT_LEVELS.contains(&level)
 }
 
 fn malformed(reason: &str) -> Error {
@@ -234,6 +257,33 @@ mod tests {
             let mut decompressor = Decompressor::new().unwrap();
             assert_eq!(blocks[0].decode(&naming, &mut decompressor).unwrap(), plain);
         }
+    }
+
+    fn left_body(level: i8) -> Vec<u8> {
+        let naming = PoolKeys::derive(&[1; 32]).naming().clone();
+        let plain = b"left as it is, and left as it is";
+        let name = naming.name(Kind::Data, plain);
+        let chunk = ChunkInfo { name, length: plain.len() as u32, kind: Kind::Data };
+        let mut writer = Writer::default();
+        writer.push_left(PackKind::Data, level, &[chunk], plain);
+        writer.take()
+    }
+
+    #[test]
+    fn a_block_that_is_left_says_at_which_level_it_is_to_be_compressed() {
+        for level in i8::MIN..=i8::MAX {
+            let bytes = left_body(level);
+            let read = parse(&bytes);
+            if may_be_left(i32::from(level)) {
+                let blocks = read.unwrap();
+                assert_eq!((blocks[0].codec, blocks[0].left), (Codec::Stored, Some(level)));
+            } else {
+                assert_eq!(read.unwrap_err().code(), "invalid", "{level}");
+            }
+        }
+        let mut bytes = left_body(2);
+        bytes[HEAD_LEN + 3] = 1;
+        assert_eq!(parse(&bytes).unwrap_err().code(), "invalid");
     }
 
     #[test]

@@ -8,6 +8,7 @@ mod adopt;
 pub mod backup;
 pub mod body;
 mod claimed;
+mod compressing;
 pub mod deliver;
 pub mod receive;
 pub mod replicate;
@@ -34,6 +35,7 @@ use crate::pool::ChunkBytes;
 use crate::repository::{Repository, StoredAt};
 use crate::tree::ChunkSource;
 
+pub use compressing::Compress;
 use terms::Terms;
 use trees::Trees;
 
@@ -81,6 +83,7 @@ pub struct Far {
     decompressors: Mutex<Vec<Decompressor>>,
     trees: Option<Trees>,
     sealing: Option<Sealing>,
+    compress: Compress,
     sign_every: Duration,
 }
 
@@ -96,6 +99,7 @@ impl Far {
             decompressors: Mutex::default(),
             trees: None,
             sealing: None,
+            compress: Compress::Here,
             sign_every: SIGN_EVERY,
         }
     }
@@ -117,6 +121,12 @@ impl Far {
     #[must_use]
     pub fn signing_every(self, sign_every: Duration) -> Self {
         Far { sign_every, ..self }
+    }
+
+    /// Where new data is compressed; elsewhere than here only if the media server said that it does.
+    #[must_use]
+    pub fn compressing(self, compress: Compress) -> Self {
+        Far { compress, ..self }
     }
 
     /// With directories that were seen in earlier backups.

@@ -17,7 +17,7 @@ use parking_lot::Mutex;
 
 use crate::backup::frame::leave_record;
 use crate::cancel::Cancel;
-use crate::codec::Decompressor;
+use crate::codec::{Codec, Compressor, Decompressor};
 use crate::counters::{Counters, Stage, add};
 use crate::error::{Error, Result};
 use crate::finding::Findings;
@@ -77,6 +77,8 @@ struct Shared {
     counters: Counters,
     cancel: Cancel,
     decompressors: Mutex<Vec<Decompressor>>,
+    /// With the levels that they have.
+    compressors: Mutex<Vec<(i8, Compressor)>>,
     /// An image that was here when it was asked for: until this ends all of it stays.
     base: Mutex<Option<Manifest>>,
 }
@@ -101,6 +103,7 @@ impl Reception {
             counters: Counters::default(),
             cancel,
             decompressors: Mutex::default(),
+            compressors: Mutex::default(),
             base: Mutex::default(),
         });
         let (to, commands) = bounded(WAITING_BLOCKS);
@@ -285,14 +288,33 @@ impl Shared {
         for chunk in &view.chunks {
             self.claims.claim(chunk.name.prefix());
         }
-        let mut body = Vec::with_capacity(view.body.len() + SEAL_ROOM);
-        body.extend_from_slice(view.body);
-        Ok(Some(Block {
-            body,
-            codec: view.codec,
-            plain_len: view.plain_len,
-            chunks: view.chunks.clone(),
-        }))
+        let mut body = Vec::new();
+        let mut codec = view.codec;
+        if let Some(level) = view.left {
+            codec = self.compress(level, view.body, &mut body)?;
+        }
+        if codec == Codec::Stored || view.left.is_none() {
+            body = Vec::with_capacity(view.body.len() + SEAL_ROOM);
+            body.extend_from_slice(view.body);
+        }
+        body.shrink_to(body.len() + SEAL_ROOM);
+        let (plain_len, chunks) = (view.plain_len, view.chunks.clone());
+        Ok(Some(Block { body, codec, plain_len, chunks }))
+    }
+
+    /// Compresses what the client left to be compressed here.
+    fn compress(&self, level: i8, plain: &[u8], body: &mut Vec<u8>) -> Result<Codec> {
+        let started = Instant::now();
+        let kept = self.compressors.lock().pop().filter(|(of, _)| *of == level);
+        let mut compressor = match kept {
+            Some((_, compressor)) => compressor,
+            None => Compressor::new(i32::from(level))?,
+        };
+        let shrunk = compressor.shrink(plain, body)?;
+        self.compressors.lock().push((level, compressor));
+        add(&self.counters.bytes_left, plain.len() as u64);
+        self.counters.busy(Stage::Compress, plain.len() as u64, started);
+        Ok(if shrunk { Codec::Zstd } else { Codec::Stored })
     }
 
     fn now_ns(&self) -> i64 {

@@ -21,6 +21,7 @@ use crate::repository::Repository;
 use crate::tree::ChunkSink;
 
 use super::claimed::Claimed;
+use super::compressing::{Compress, Compressing};
 use super::{Far, body};
 
 /// Questions that are under way at a time.
@@ -76,6 +77,7 @@ pub(super) struct Shared<'a> {
     level: i32,
     counters: &'a Counters,
     gathering: Mutex<Gathering>,
+    compressing: Compressing,
     pub fault: Fault,
 }
 
@@ -136,7 +138,16 @@ impl<'a> Shared<'a> {
     pub fn new(far: &'a Far, level: i32, counters: &'a Counters) -> Self {
         let builder = || BlockBuilder::new(far.terms.block_bytes);
         let gathering = Gathering { loose: [builder(), builder()], body: body::Writer::default() };
-        Shared { far, level, counters, gathering: Mutex::new(gathering), fault: Fault::default() }
+        let sealed = far.sealing.is_some();
+        let way = if !sealed && body::may_be_left(level) { far.compress } else { Compress::Here };
+        Shared {
+            far,
+            level,
+            counters,
+            gathering: Mutex::new(gathering),
+            compressing: Compressing::new(way, SENDERS),
+            fault: Fault::default(),
+        }
     }
 
     /// Gives signs of life until told that it has `ended`: what is found out before anything is
@@ -250,16 +261,30 @@ impl<'a> Shared<'a> {
         compressor: &mut Compressor,
         to_send: &Sender<Vec<u8>>,
     ) -> Result<()> {
+        let plain_len = batch.plain.len();
+        let is_data = batch.kind == PackKind::Data;
+        if is_data && self.compressing.leaves() {
+            self.compressing.note(plain_len, None);
+            add(&self.counters.bytes_left, plain_len as u64);
+            let laid = |body: &mut body::Writer| {
+                // Only levels that fit are left.
+                let level = i8::try_from(self.level).unwrap_or(1);
+                body.push_left(batch.kind, level, &batch.chunks, &batch.plain);
+            };
+            return self.lay_with(plain_len, plain_len, laid, to_send);
+        }
         let started = Instant::now();
         let mut shrunk = Vec::new();
         // What does not shrink goes as it is, without another copy.
-        let is_sealed = batch.kind == PackKind::Data && self.far.sealing.is_some();
+        let is_sealed = is_data && self.far.sealing.is_some();
         let (codec, encoded) = match !is_sealed && compressor.shrink(&batch.plain, &mut shrunk)? {
             true => (Codec::Zstd, shrunk.as_slice()),
             false => (Codec::Stored, batch.plain.as_slice()),
         };
-        let plain_len = batch.plain.len();
-        self.counters.busy(Stage::Compress, plain_len as u64, started);
+        let now = self.counters.busy(Stage::Compress, plain_len as u64, started);
+        if is_data {
+            self.compressing.note(plain_len, Some((encoded.len(), now - started)));
+        }
         self.lay(batch.kind, codec, &batch.chunks, plain_len, encoded, to_send)
     }
 
@@ -273,13 +298,24 @@ impl<'a> Shared<'a> {
         encoded: &[u8],
         to_send: &Sender<Vec<u8>>,
     ) -> Result<()> {
+        let laid = |body: &mut body::Writer| body.push(kind, codec, chunks, encoded);
+        self.lay_with(plain_len, encoded.len(), laid, to_send)
+    }
+
+    fn lay_with(
+        &self,
+        plain_len: usize,
+        length: usize,
+        lay: impl FnOnce(&mut body::Writer),
+        to_send: &Sender<Vec<u8>>,
+    ) -> Result<()> {
         add(&self.counters.bytes_new, plain_len as u64);
-        add(&self.counters.bytes_transmitted, encoded.len() as u64);
+        add(&self.counters.bytes_transmitted, length as u64);
         let full = {
             let mut gathering = self.gathering.lock();
             let body = &mut gathering.body;
             let full = (!body.fits(plain_len)).then(|| body.take());
-            body.push(kind, codec, chunks, encoded);
+            lay(body);
             full.or_else(|| (body.len() >= BODY_BYTES).then(|| body.take()))
         };
         let Some(body) = full else { return Ok(()) };
@@ -316,10 +352,12 @@ impl<'a> Shared<'a> {
 
     /// A sending thread. After a failure it only empties the channel.
     pub fn hand_over(&self, bodies: &Receiver<Vec<u8>>) {
+        let mut waiting = Instant::now();
         for body in bodies {
             if self.fault.check().is_err() {
                 continue;
             }
+            self.compressing.waited(waiting);
             let (started, length) = (Instant::now(), body.len() as u64);
             match self.far.link.send(body) {
                 Ok(()) => {
@@ -328,6 +366,7 @@ impl<'a> Shared<'a> {
                 }
                 Err(error) => self.fault.note(error),
             }
+            waiting = Instant::now();
         }
     }
 }

@@ -24,7 +24,7 @@ SHORT_ID = 8
 COUNTER_NAMES = (
     "files", "dirs", "others", "bytes_found", "bytes_read", "bytes_online", "files_changed",
     "files_unchanged", "chunks_looked_up", "chunks_hit", "bytes_new", "bytes_transmitted",
-    "bytes_stored", "findings",
+    "bytes_left", "bytes_stored", "findings",
 )  # fmt: skip
 
 _TYPE_BITS = {

@@ -72,10 +72,12 @@ class Opened:
     Attributes:
         terms: For the engine.
         parent: The manifest of the image to compare with, if there is one.
+        compresses: Whether it compresses what comes as it is before it stores it.
     """
 
     terms: bytes
     parent: bytes | None
+    compresses: bool = False
 
 
 @dataclass(eq=False)
@@ -136,7 +138,9 @@ class TransferLink:
         try:
             told = json.loads(answer)
             parent = None if told["parent"] is None else _base64(told["parent"])
-            opened, upload = Opened(_base64(told["terms"]), parent), str(told["upload"])
+            compresses = told.get("compresses") is True
+            opened = Opened(_base64(told["terms"]), parent, compresses)
+            upload = str(told["upload"])
         except (ValueError, KeyError, TypeError) as error:
             raise InternalError("the media server's answer is not understood") from error
         self._upload = upload

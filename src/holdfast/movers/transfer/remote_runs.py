@@ -95,6 +95,8 @@ class TransferTarget:
         sources: This machine's addresses to use; None for all that it has.
         client_key: Gives a client key of this machine, by name or id; raises if it is not here.
         rate: What may go over all connections together.
+        compress: Where new data is compressed: ``here``, ``there`` or ``measured``, as is faster. A
+            media server that does not compress is sent all of it compressed.
         deadline_s: For how long nothing may go well before a run fails.
     """
 
@@ -106,6 +108,7 @@ class TransferTarget:
     client_key: Callable[[str], ClientKey] = no_client_key
     sources: tuple[Interface, ...] | None = None
     rate: RateLimit = field(default_factory=RateLimit)
+    compress: str = "measured"
     deadline_s: float = DEADLINE_S
 
     def link(self) -> TransferLink:
@@ -153,7 +156,8 @@ def remote_backup(
         opened = link.open_upload(
             read_all=order.read_all, at_work=lambda: None if report is None else report(None)
         )
-        run = target.remote_pool(opened.terms, link, **sealing).backup(
+        compress = target.compress if opened.compresses else "here"
+        run = target.remote_pool(opened.terms, link, compress=compress, **sealing).backup(
             paths=list(order.paths),
             source=order.source,
             host=order.client,

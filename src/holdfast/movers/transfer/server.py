@@ -172,6 +172,7 @@ class TransferServer:
             "upload": upload.id,
             "terms": _base64(upload.receiver.terms),
             "parent": None if parent is None else _base64(parent),
+            "compresses": True,
         }
         return web.json_response(said)
 
