@@ -1,10 +1,10 @@
 """Measure who compresses: ``python benchmarks/transfer_compression.py [--mib 384] [--rounds 3]``.
 
-``[--json FILE] [--only NAME]``. One agent backs up data that shrinks to about a half and is not known,
-over loopback and over links that have a rate, with and without a limit on the processor of either end.
-In each round all is compressed by the agent, then by the media server, then as the backup itself
-measures that it is faster. Prints seconds, what travelled, and what the pool takes. As root, with control
-groups that can be written and network namespaces.
+``[--json FILE] [--only NAME]``. One agent backs up data that shrinks to about a half and is not
+known, over loopback and over links that have a rate, with and without a limit on the processor of
+either end. In each round all is compressed by the agent, then by the media server, then as the
+backup itself measures that it is faster. Prints seconds, what travelled, and what the pool takes.
+As root, with control groups that can be written and network namespaces.
 """
 
 from __future__ import annotations
@@ -141,7 +141,9 @@ def show(setting: Setting, found: dict[str, list[Taken]]) -> None:
     """Medians, and how they compare with compressing here in the same round."""
     print(f"\n{setting.name}")
     for way, rounds in found.items():
-        ratios = [one.seconds / here.seconds for one, here in zip(rounds, found["here"], strict=True)]
+        ratios = [
+            one.seconds / here.seconds for one, here in zip(rounds, found["here"], strict=True)
+        ]
         pools = [one.pool / here.pool for one, here in zip(rounds, found["here"], strict=True)]
         seconds = statistics.median(one.seconds for one in rounds)
         travelled = statistics.median(one.travelled for one in rounds) / (1 << 20)

@@ -164,6 +164,20 @@ def test_a_token_does_only_what_its_verbs_say(site: TransferSite, mallory: RawPe
     del site.pool.manifests[image]
 
 
+def test_a_refusal_says_who_from_where_and_for_which_job(
+    site: TransferSite, mallory: RawPeer
+) -> None:
+    stolen = site.token("alpha", job=12)
+    assert mallory.code("GET", "/terms", token=stolen) == "forbidden"
+    assert mallory.code("GET", "/terms", token="rubbish") == "not-authenticated"
+    told = [(one.peer, one.address, one.code, one.job) for one in site.refusals]
+    assert told == [
+        ("mallory", "127.0.0.1", "forbidden", 12),
+        ("mallory", "127.0.0.1", "not-authenticated", None),
+    ]
+    site.refusals.clear()
+
+
 def test_another_clients_image_is_refused(site: TransferSite, mallory: RawPeer) -> None:
     token = site.token("mallory", verbs=frozenset({"restore"}), images=frozenset({"11" * 16}))
     for image in ("22" * 16, "11" * 15, "11" * 16 + "%00", "..%2Fterms", "%ff%fe"):

@@ -27,7 +27,7 @@ def main(directory: Path, address: str) -> None:
         for _ in sys.stdin:
             images = frozenset(pool.image_ids())
             token = site.token(job=2, verbs=frozenset({"restore"}), images=images)
-            print(json.dumps({"token": token, "refused": site.refusals}), flush=True)
+            print(json.dumps({"token": token, "refused": site.codes()}), flush=True)
 
 
 if __name__ == "__main__":

@@ -27,6 +27,7 @@ from tests.kit.transfer_site import end_connections
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from holdfast.movers.transfer.refusals import Refusal
     from holdfast.movers.transfer.store_routes import ServedStore
 
 POOL = "ab" * 16
@@ -95,8 +96,8 @@ class StoreSite:
                 raise NotAPool(f"there is no pool {pool}")
             return self.stores[pool]
 
-        def refused(peer: str, code: str, _: str) -> None:
-            self.refusals.append((peer, code))
+        def refused(refusal: Refusal) -> None:
+            self.refusals.append((refusal.peer, refusal.code))
 
         return StoreHost(master, store, refused, self.limits)
 

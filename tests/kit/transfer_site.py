@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from holdfast.base.clock import Clock
+    from holdfast.movers.transfer.refusals import Refusal
     from holdfast.movers.transfer.server import TransferServer
 
 POOL = "ab" * 16
@@ -51,7 +52,7 @@ class TransferSite:
         self.clock = clock
         self.fences: dict[int, int] = {}
         self.images: list[tuple[TransferGrant, Any]] = []
-        self.refusals: list[tuple[str, str, str]] = []
+        self.refusals: list[Refusal] = []
         self.passed_s = 0.0
         self.silent_s = 20.0
         self.committed_failures: list[Exception] = []
@@ -81,7 +82,7 @@ class TransferSite:
 
     def codes(self) -> list[tuple[str, str]]:
         """Who was refused, and with which code."""
-        return [(peer, code) for peer, code, _ in self.refusals]
+        return [(one.peer, one.code) for one in self.refusals]
 
     def in_loop(self, work: Any) -> Any:
         """Run something in the server's own thread."""
@@ -94,7 +95,7 @@ class TransferSite:
             pool=self._pool,
             may_commit=lambda job, fence: self.fences.get(job, fence) == fence,
             committed=self._committed,
-            refused=lambda *said: self.refusals.append(said),
+            refused=self.refusals.append,
             clock=self.clock,
             now_s=lambda: time.monotonic() + self.passed_s,
             limits=self.limits,

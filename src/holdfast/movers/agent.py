@@ -272,8 +272,8 @@ class _Task:
         left_bytes = stats.get("bytes_left", 0)
         if left_bytes:
             message = (
-                f"{format_size(left_bytes)} of {format_size(stats['bytes_new'])} went uncompressed, "
-                "as that was faster; the media server compressed it"
+                f"{format_size(left_bytes)} of {format_size(stats['bytes_new'])} went "
+                "uncompressed, as that was faster; the media server compressed it"
             )
             self._events.append(WorkEvent("info", "left-uncompressed", message))
 

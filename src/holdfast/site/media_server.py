@@ -35,6 +35,7 @@ from holdfast.movers.session import MachineSession
 from holdfast.movers.transfer.machine import FarMovers
 from holdfast.movers.transfer.paths import local_addresses
 from holdfast.movers.transfer.ports import TransferHost
+from holdfast.movers.transfer.refusals import Refusals
 from holdfast.movers.transfer.server import RUNNER_OPTIONS, add_routes
 from holdfast.movers.transfer.store_routes import StoreHost, add_store_routes
 from holdfast.site import own_pool_orders
@@ -52,6 +53,7 @@ if TYPE_CHECKING:
     from holdfast.engine import Image, Pool
     from holdfast.movers.drive import Reporter
     from holdfast.movers.machine_home import MachineHome
+    from holdfast.movers.transfer.refusals import Refusal
     from holdfast.site.site import Site
     from holdfast.wire.identity import Identity
     from holdfast.wire.transfer_tokens import TransferGrant
@@ -59,6 +61,7 @@ if TYPE_CHECKING:
 _BACKLOG: Final = 512
 _SHUTDOWN_S: Final = 2.0
 LOOK_EVERY_S: Final = 15.0
+REFUSALS_EVERY_S: Final = 2.0
 
 _LOG = logging.getLogger("holdfast.media")
 
@@ -107,6 +110,7 @@ class MediaServer:
         self._addresses = addresses
         self._jobs = jobs
         self._refused: frozenset[str] = frozenset()
+        self._refusals = Refusals(time.monotonic)
         self._context = server_context(home.identity, require_client=True)
         self._port = 0
         self.listening = threading.Event()
@@ -158,6 +162,7 @@ class MediaServer:
             self.listening.set()
             watching = asyncio.create_task(silent.watch(runner))
             looking = asyncio.create_task(self._look_after())
+            telling = asyncio.create_task(self._tell_refusals())
             _LOG.info("taking data at %s", ", ".join(self.urls))
             try:
                 await self.session.run(stop)
@@ -165,6 +170,7 @@ class MediaServer:
                 self._work.stop()
                 watching.cancel()
                 looking.cancel()
+                telling.cancel()
         finally:
             await runner.cleanup()
 
@@ -175,7 +181,7 @@ class MediaServer:
             pool=self._pool_of,
             may_commit=self._may_commit,
             committed=self._committed,
-            refused=_refused,
+            refused=self._note_refusal,
             clock=SystemClock(),
             now_s=time.monotonic,
         )
@@ -185,7 +191,7 @@ class MediaServer:
         return StoreHost(
             master=lambda request: peer_of(request, masters).name,
             store=lambda pool: self._own.get(pool).store,
-            refused=_refused,
+            refused=self._note_refusal,
         )
 
     # -- for the data path ------------------------------------------------------------------
@@ -272,6 +278,30 @@ class MediaServer:
             if self.session.connected and own_pool_orders.told(self._own) != self._told:
                 await asyncio.to_thread(self._tell_news)
 
+    def _note_refusal(self, refusal: Refusal) -> None:
+        who = refusal.peer or "?"
+        _LOG.warning("a request of machine '%s' was refused: %s", who, refusal.message)
+        self._refusals.note(refusal)
+
+    async def _tell_refusals(self) -> None:
+        """Tell the master what was refused, for its audit log."""
+        while True:
+            await asyncio.sleep(REFUSALS_EVERY_S)
+            if self.session.connected:
+                await asyncio.to_thread(self._tell_refusals_now)
+
+    def _tell_refusals_now(self) -> None:
+        told, more = self._refusals.take()
+        if not told and not more:
+            return
+        order: dict[str, Any] = {"ask": "refused", "refused": [one.to_json() for one in told]}
+        try:
+            self.session.ask({**order, "more": more})
+        except Unreachable:
+            self._refusals.put_back(told, more)
+        except HoldfastError as error:
+            _LOG.warning("the master does not take what was refused: %s", error.message)
+
     def _refuse(self, order: dict[str, Any]) -> dict[str, Any]:
         self._refused = frozenset(Reader(order, "whom to refuse").texts("serials"))
         return {"answer": "refuse"}
@@ -279,10 +309,6 @@ class MediaServer:
     def _renewed(self, identity: Identity) -> None:
         self._identity = identity
         use(self._context, identity)
-
-
-def _refused(peer: str, _: str, message: str) -> None:
-    _LOG.warning("a request of machine '%s' was refused: %s", peer or "?", message)
 
 
 class _TokenKey:

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
+import http.client
 import os
+import re
 import signal
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from holdfast.movers.machine_home import load
+from holdfast.wire.identity import MachineRole, client_context
 from tests.kit.agents import Machine, MachineSite, machine_site
 from tests.kit.served import served, until
 from tests.kit.trees import assert_same_tree
@@ -63,6 +67,44 @@ def test_data_goes_by_a_media_server_and_comes_back_by_it(
         assert again["outcome"] == "completed", again
         assert took(media) == 1
         network.site("pool", "check", "--read-data").assert_ok()
+
+
+def asked_in_vain(machine: Machine, url: str) -> int:
+    """What a media server answers a machine that shows a token which is none."""
+    context = client_context(load(machine.command.home).identity, (MachineRole.MEDIA,))
+    headers = {"Authorization": "Bearer rubbish"}
+    host, _, port = url.removeprefix("https://").partition(":")
+    connection = http.client.HTTPSConnection(host, int(port), timeout=30, context=context)
+    try:
+        connection.request("GET", "/v1/transfer/terms", headers=headers)
+        return connection.getresponse().status
+    finally:
+        connection.close()
+
+
+def test_what_a_media_server_refuses_is_in_the_masters_audit_log(network: MachineSite) -> None:
+    with network.media_server("media1") as media:
+        web1 = network.join("web1")
+        found = re.search(r"taking data at (https://[0-9.:]+)", media.log.read_text())
+        assert found is not None
+        for _ in range(5):
+            assert asked_in_vain(web1, found[1]) == 401
+
+        def told() -> list[dict[str, Any]]:
+            return [
+                one
+                for one in network.listed("audit", "list", "--outcome", "refused")
+                if one["what"] == "transfer"
+            ]
+
+        until(lambda: bool(told()), "the audit log to say so")
+        row = told()[0]
+        assert (row["who"], row["object"]) == ("machine:web1", "machines/web1")
+        details = row["details"]
+        known = ("code", "from", "media_server")
+        assert [details[name] for name in known] == ["not-authenticated", "127.0.0.1", "media1"]
+        # What came within one look is one row; the rest is told a minute later.
+        assert len(told()) == 1
 
 
 def test_a_master_that_is_killed_meanwhile_costs_a_job_nothing(

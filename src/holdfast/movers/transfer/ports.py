@@ -17,6 +17,7 @@ if TYPE_CHECKING:
 
     from holdfast.base.clock import Clock
     from holdfast.engine import Image
+    from holdfast.movers.transfer.refusals import Refusal
     from holdfast.wire.identity import Peer
     from holdfast.wire.transfer_tokens import TokenKey, TransferGrant
 
@@ -129,7 +130,7 @@ class TransferHost:
         may_commit: Whether this fence still has this job; asked at the beginning and right before
             the commit.
         committed: Is told of each image before the client is; told again if it raised.
-        refused: Is told of each request that was refused: by whom, code, in words.
+        refused: Is told of each request that was refused.
         clock: Tells the date.
         now_s: A clock that only goes forward.
         limits: See there.
@@ -140,7 +141,7 @@ class TransferHost:
     pool: Callable[[str], MediaPool]
     may_commit: Callable[[int, int], bool]
     committed: Callable[[TransferGrant, Image], None]
-    refused: Callable[[str, str, str], None]
+    refused: Callable[[Refusal], None]
     clock: Clock
     now_s: Callable[[], float]
     limits: TransferLimits = TransferLimits()

@@ -36,6 +36,7 @@ from holdfast.base.errors import (
 from holdfast.movers.transfer.answers import status_of, to_body
 from holdfast.movers.transfer.bodies import expected, length, read_body, while_alive
 from holdfast.movers.transfer.budget import ByteBudget
+from holdfast.movers.transfer.refusals import Refusal
 from holdfast.movers.transfer.uploads import Upload, Uploads
 from holdfast.wire.identity import MachineRole
 from holdfast.wire.transfer_tokens import (
@@ -140,18 +141,22 @@ class TransferServer:
         """A handler behind the check of certificate and token, with errors as answers."""
 
         async def guard(request: web.Request) -> web.StreamResponse:
-            name = ""
+            name, job = "", None
             try:
                 peer = self._host.peer(request)
                 name = peer.name
-                return await handler(request, self._grant(request, peer, verbs))
+                grant = self._grant(request)
+                job = grant.job
+                _require(grant, peer, verbs)
+                return await handler(request, grant)
             except HoldfastError as error:
-                return await self._refusal(name, error)
+                refusal = Refusal(name, request.remote or "", error.code, error.message, job)
+                return await self._refusal(refusal, error)
             except (ConnectionError, web.RequestPayloadError) as error:
                 raise ConnectionResetError("the client is gone") from error
             except Exception:  # noqa: BLE001 - it is told, as every other error is
                 _LOG.exception("%s %s of %s failed", request.method, request.path, name)
-                return await self._refusal(name, InternalError("the media server failed"))
+                return _answer(InternalError("the media server failed"))
 
         return guard
 
@@ -285,41 +290,20 @@ class TransferServer:
         await answer.write_eof()
         return answer
 
-    def _grant(
-        self, request: web.Request, peer: Peer, verbs: frozenset[str] | None
-    ) -> TransferGrant:
+    def _grant(self, request: web.Request) -> TransferGrant:
+        """What the token of a request says, whoever shows it."""
         scheme, _, text = request.headers.get("Authorization", "").partition(" ")
         if scheme != "Bearer" or not text:
             raise NotAuthenticated("the request has no transfer token")
-        grant = self._tokens.check(text, self._host.clock.now_ns() / 1e9)
-        if grant.client != peer.name:
-            raise Forbidden(
-                f"the transfer token is client '{grant.client}''s, and '{peer.name}' came with it"
-            )
-        allowed = ", ".join(sorted(grant.verbs))
-        if not all(peer.role in ROLES[verb] for verb in grant.verbs):
-            raise Forbidden(
-                f"the transfer token of job {grant.job} is for {allowed}, which is not what "
-                f"the {peer.role} '{peer.name}' does"
-            )
-        if verbs is not None and not verbs & grant.verbs:
-            raise Forbidden(
-                f"the transfer token of job {grant.job} is for {allowed}, "
-                f"and not for {' or '.join(sorted(verbs))}"
-            )
-        return grant
+        return self._tokens.check(text, self._host.clock.now_ns() / 1e9)
 
-    async def _refusal(self, peer: str, error: HoldfastError) -> web.Response:
-        status = status_of(error)
-        if status < 500:
+    async def _refusal(self, refusal: Refusal, error: HoldfastError) -> web.Response:
+        if status_of(error) < 500:
             try:
-                await self._ask(self._host.refused, peer, error.code, error.message)
+                await self._ask(self._host.refused, refusal)
             except Exception:  # noqa: BLE001 - the client is answered all the same
                 _LOG.exception("a refusal was not recorded")
-        answer = web.Response(status=status, body=to_body(error), content_type="application/json")
-        # What of the body did not come yet is not waited for.
-        answer.force_close()
-        return answer
+        return _answer(error)
 
     def _room(self, grant: TransferGrant, size_bytes: int) -> Any:
         return self._budget.room(grant.client, size_bytes, self._limits.room_s)
@@ -358,6 +342,34 @@ class _AtWork:
     async def __aexit__(self, *_: object) -> None:
         self._upload.busy -= 1
         self._upload.heard_s = self._now_s()
+
+
+def _require(grant: TransferGrant, peer: Peer, verbs: frozenset[str] | None) -> None:
+    """Refuse whoever shows a token that is not theirs, or not for this."""
+    if grant.client != peer.name:
+        raise Forbidden(
+            f"the transfer token is client '{grant.client}''s, and '{peer.name}' came with it"
+        )
+    allowed = ", ".join(sorted(grant.verbs))
+    if not all(peer.role in ROLES[verb] for verb in grant.verbs):
+        raise Forbidden(
+            f"the transfer token of job {grant.job} is for {allowed}, which is not what "
+            f"the {peer.role} '{peer.name}' does"
+        )
+    if verbs is not None and not verbs & grant.verbs:
+        raise Forbidden(
+            f"the transfer token of job {grant.job} is for {allowed}, "
+            f"and not for {' or '.join(sorted(verbs))}"
+        )
+
+
+def _answer(error: HoldfastError) -> web.Response:
+    answer = web.Response(
+        status=status_of(error), body=to_body(error), content_type="application/json"
+    )
+    # What of the body did not come yet is not waited for.
+    answer.force_close()
+    return answer
 
 
 def _opening(body: bytes) -> tuple[bool, str]:

@@ -34,6 +34,7 @@ from holdfast.base.units import GIB, MIB
 from holdfast.movers.transfer.answers import status_of, to_body
 from holdfast.movers.transfer.bodies import expected, length, pieces, while_alive
 from holdfast.movers.transfer.ports import TransferLimits
+from holdfast.movers.transfer.refusals import Refusal
 from holdfast.movers.transfer.store_changes import Changes
 from holdfast.vault.backends.names import MAX_KEY_BYTES, is_key
 
@@ -143,13 +144,13 @@ class StoreHost:
         master: The name of the master that sent a request; raises if it was anybody else. Must not
             block.
         store: The store of a pool; raises if this media server has none, or not now.
-        refused: Is told of each request that was refused: by whom, code, in words. Must not block.
+        refused: Is told of each request that was refused. Must not block.
         limits: How long bodies are waited for.
     """
 
     master: Callable[[web.Request], str]
     store: Callable[[str], ServedStore]
-    refused: Callable[[str, str, str], None]
+    refused: Callable[[Refusal], None]
     limits: TransferLimits = field(default_factory=TransferLimits)
 
 
@@ -194,12 +195,12 @@ class StoreServer:
                 peer = self._host.master(request)
                 return await handler(self._asked(request))
             except HoldfastError as error:
-                return self._refusal(peer, error)
+                return self._refusal(peer, request.remote or "", error)
             except (ConnectionError, web.RequestPayloadError) as error:
                 raise ConnectionResetError("the master is gone") from error
             except Exception:  # noqa: BLE001 - it is told, as every other error is
                 _LOG.exception("%s %s of %s failed", request.method, request.path, peer)
-                return self._refusal(peer, InternalError("the media server failed"))
+                return self._refusal(peer, "", InternalError("the media server failed"))
 
         return guard
 
@@ -317,10 +318,10 @@ class StoreServer:
             self._threads[pool] = threads
         return _Asked(request, pool, store, threads, self._host.limits)
 
-    def _refusal(self, peer: str, error: HoldfastError) -> web.Response:
+    def _refusal(self, peer: str, address: str, error: HoldfastError) -> web.Response:
         status = status_of(error)
         if status < 500 and not isinstance(error, ObjectMissing):
-            self._host.refused(peer, error.code, error.message)
+            self._host.refused(Refusal(peer, address, error.code, error.message))
         answer = web.Response(status=status, body=to_body(error), content_type="application/json")
         if not isinstance(error, ObjectMissing):
             # What of the body did not come yet is not waited for.

@@ -250,7 +250,7 @@ class MediaServers:
     # -- what they say ----------------------------------------------------------------------
 
     def _serve_data(self, session: Session, order: dict[str, Any]) -> dict[str, Any]:
-        _require_media(session)
+        require_media(session)
         given = Reader(order, "what a media server says of itself")
         urls, pool = given.texts("urls"), given.maybe_text("pool")
         keys = self._keys(session.peer.name, given.texts("own"))
@@ -305,19 +305,20 @@ class MediaServers:
         return {one: master.units.key(one, key) for one in sorted(theirs.intersection(said))}
 
     def _ask_may_commit(self, session: Session, order: dict[str, Any]) -> dict[str, Any]:
-        _require_media(session)
+        require_media(session)
         given = Reader(order, "a question of a media server")
         job = given.count("job"), given.count("fence")
         # Which media server it is does not matter: of one fence there is one upload at a time.
         return {"may": self._may_commit(*job)}
 
     def _take_committed(self, session: Session, order: dict[str, Any]) -> dict[str, Any]:
-        _require_media(session)
+        require_media(session)
         given = Reader(order, "what a media server says of an image")
         self._committed(given.count("job"), given.count("fence"), given.text("image"))
         return {"taken": True}
 
 
-def _require_media(session: Session) -> None:
+def require_media(session: Session) -> None:
+    """Raise `Forbidden` for whoever is no media server."""
     if session.peer.role is not MachineRole.MEDIA:
         raise Forbidden(f"'{session.peer.name}' is no media server")

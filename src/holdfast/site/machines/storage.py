@@ -23,13 +23,13 @@ from holdfast.base.errors import (
     Unreachable,
 )
 from holdfast.base.ids import ImageId, JobId, PoolId, SourceName
-from holdfast.control.access import Entry, Outcome, Strangers
 from holdfast.control.jobs import JobState
 from holdfast.movers.agent import note_of
 from holdfast.movers.transfer.ports import TransferHost
 from holdfast.movers.transfer.server import add_routes
 from holdfast.site.machines.bandwidth import Bandwidth
 from holdfast.site.machines.media import MediaServers
+from holdfast.site.machines.refusals import RefusedTransfers
 from holdfast.site.replication import is_brought
 from holdfast.wire.fields import Reader
 from holdfast.wire.messages import BackupWork, RestoreWork, SiteWork, work_from_json
@@ -82,7 +82,7 @@ class Storage:
         self._now_s = now_s
         self._told = committed
         self._key = signing_key(self._master.site.pool_key())
-        self._strangers = Strangers()
+        self._refusals = RefusedTransfers(machines)
         self._lock = threading.Lock()
         self._notes: OrderedDict[tuple[int, int], ImageNote] = OrderedDict()
         self.media = MediaServers(
@@ -116,7 +116,7 @@ class Storage:
                 pool=self._near,
                 may_commit=self.may_commit,
                 committed=self._committed,
-                refused=self._refused,
+                refused=self._refusals.note,
                 clock=self._master.clock,
                 now_s=self._now_s,
             ),
@@ -267,19 +267,6 @@ class Storage:
 
     def _label(self, job_id: int, fence: int) -> str:
         return labels.of_job(self._machines.authority.site_id, job_id, fence)
-
-    def _refused(self, peer: str, code: str, message: str) -> None:
-        _LOG.warning("data of machine '%s' was refused: %s", peer or "?", message)
-        more = self._strangers.row(self._master.clock.now_ns())
-        if more is None:
-            return
-        who = f"machine:{peer}" if peer else "(unknown)"
-        details = {**more, "code": code, "message": message}
-        try:
-            entry = Entry.of(who, "transfer", f"machines/{peer}", Outcome.REFUSED, details)
-            self._master.audit.append(entry)
-        except HoldfastError as error:
-            _LOG.error("a refusal could not be noted: %s", error.message)
 
     def _parent(self, work: BackupWork, pool: PoolId) -> str | None:
         """The image to compare with, of those that are where this one goes."""
