@@ -145,6 +145,8 @@ class SnapshotOrder:
         scratch_bytes: How much of that there may be; 0 for as much as the directory holds.
         label: Who orders it, in a word that leftovers are known by: ``<site>-<job>``.
         leave_out: Names of disks that are not wanted.
+        keep: Checkpoints that other images of this site are still followed by, as where two
+            policies have the same machine; all others of the site go.
     """
 
     uuid: str
@@ -155,6 +157,7 @@ class SnapshotOrder:
     label: str
     scratch_bytes: int = 0
     leave_out: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)

@@ -1,0 +1,259 @@
+"""A host's QEMU machines by their monitors: ``NAME.qmp`` in a directory, ``NAME.qga`` beside it.
+
+Must not remember what a machine was: each question is asked anew. A machine that is off has no
+monitor, so it is not among these; its disk files can be backed up all the same, as disk files.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import socket
+import threading
+import uuid
+from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from holdfast.base.errors import (
+    Busy,
+    HoldfastError,
+    Invalid,
+    MachineMissing,
+    NoPermission,
+    Unreachable,
+    storage_error,
+)
+from holdfast.sources.machines import places
+from holdfast.sources.machines.guest_agent import GuestAgent
+from holdfast.sources.machines.machine import Machine, State
+from holdfast.sources.machines.provider import Remark
+from holdfast.sources.machines.qmp import fleece, rebuild
+from holdfast.sources.machines.qmp.devices import (
+    command_line,
+    devices,
+    firmware_variables,
+    networks,
+)
+from holdfast.sources.machines.qmp.monitor import MONITORS
+from holdfast.sources.machines.qmp.snapshot import PREFIX, QmpSnapshot, remove_stale
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+
+    from holdfast.sources.machines.provider import DiskWriter, NewMachine, SnapshotOrder
+    from holdfast.sources.machines.qmp.monitor import Monitor
+
+_AT_ONCE = 8
+_PATIENCE_S = 2.0
+_STATES = {
+    "running": State.RUNNING,
+    "paused": State.PAUSED,
+    "suspended": State.SUSPENDED,
+    "shutdown": State.OFF,
+    "prelaunch": State.PAUSED,
+    "io-error": State.PAUSED,
+}
+
+_under_way: set[str] = set()
+_turn = threading.Lock()
+
+
+class QmpProvider:
+    """See `Provider`. Thread-safe."""
+
+    def __init__(self, place: str) -> None:
+        """Name the directory, or one socket in it; nobody is asked."""
+        self._place = Path(place)
+        if not self._place.is_absolute():
+            raise Invalid(
+                f"'{place}' is not where monitors of QEMU lie",
+                "name a directory of sockets NAME.qmp, or one such socket: /run/machines",
+            )
+
+    def machines(self) -> Sequence[Machine]:
+        """See `Provider.machines`: those that run."""
+
+        def look(path: Path) -> Machine | None:
+            try:
+                return self._look(path)
+            except (Unreachable, NoPermission, Busy):
+                if self._place == path:
+                    raise
+                return None  # off, or not for us: told when it is asked for
+
+        sockets = self._sockets()
+        with ThreadPoolExecutor(_AT_ONCE) as pool:
+            return [one for one in pool.map(look, sockets) if one is not None]
+
+    def machine(self, uuid: str) -> Machine:
+        """See `Provider.machine`."""
+        return self._look(self._find(uuid))
+
+    def try_out(self, uuid: str, scratch: Path) -> Sequence[Remark]:
+        """See `Provider.try_out`."""
+        path = self._find(uuid)
+        found = []
+        with MONITORS.use(str(path)) as monitor:
+            for device in devices(monitor):
+                if device.disk.left_out:
+                    text = f"disk '{device.disk.name}' is left out: {device.disk.left_out}"
+                    found.append(Remark("warning", "disk-left-out", text, device.disk.name))
+                elif device.driver != "qcow2":
+                    text = (
+                        f"disk '{device.disk.name}' is '{device.driver}': which of it changed is "
+                        "forgotten when the machine is shut down, and then all of it is read"
+                    )
+                    found.append(Remark("info", "bitmap-in-memory", text, device.disk.name))
+                os.close(fleece.scratch_file(scratch, device.disk.size))
+            if monitor.version < (7, 1):
+                text = f"QEMU {monitor.version[0]}.{monitor.version[1]} is too old: 7.1 is needed"
+                found.append(Remark("error", "too-old", text))
+        agent = _agent_socket(path)
+        try:
+            if agent is None:
+                raise Unreachable("the machine has no socket of a guest agent beside its monitor")
+            GuestAgent(agent).close()
+        except HoldfastError as error:
+            found.append(Remark("warning", "not-quiesced", error.message))
+        return found
+
+    @contextlib.contextmanager
+    def snapshot(
+        self, order: SnapshotOrder, alive: Callable[[], None] = lambda: None
+    ) -> Iterator[QmpSnapshot]:
+        """See `Provider.snapshot`."""
+        path = self._find(order.uuid)
+        with _alone(path), MONITORS.use(str(path)) as monitor:
+            remarks = self._leftovers(path, monitor, order)
+            made = QmpSnapshot(monitor, order, self._describe(path, monitor), {})
+            made.definitions = rebuild.definitions(
+                made.machine, command_line(monitor), firmware_variables(monitor)
+            )
+            made.remarks += remarks
+            try:
+                made.take(devices(monitor), _agent_socket(path), alive)
+                yield made
+            except BaseException:
+                with contextlib.suppress(HoldfastError):  # what failed first is what is told
+                    made.release()
+                raise
+            made.release()
+
+    def restore(self, order: NewMachine, write: DiskWriter) -> Machine:
+        """See `Provider.restore`: disks, and a file that says how QEMU is started with them."""
+        directory = self._place if self._place.is_dir() else self._place.parent
+        for known in self.machines():
+            if order.keep_identity and known.uuid == order.machine.uuid:
+                rebuild.refuse(known)
+        return rebuild.restore(order, write, directory)
+
+    def start(self, uuid: str) -> None:
+        """See `Provider.start`: of machines that `restore` made."""
+        directory = self._place if self._place.is_dir() else self._place.parent
+        rebuild.start(directory, uuid)
+
+    def clean_up(self) -> Sequence[Remark]:
+        """See `Provider.clean_up`: that a monitor lets us in shows that nobody else is at work."""
+        found = [Remark("info", "leftover", f"directory '{one}'") for one in places.clear(PREFIX)]
+        for path in self._sockets():
+            with (
+                contextlib.suppress(Unreachable, NoPermission, Busy),
+                _alone(path),
+                MONITORS.use(str(path)) as monitor,
+            ):
+                found += [
+                    Remark("info", "leftover", f"{what} in the QEMU at '{path}'")
+                    for what in fleece.remove_all(monitor)
+                ]
+        return found
+
+    def _leftovers(self, path: Path, monitor: Monitor, order: SnapshotOrder) -> list[Remark]:
+        places.clear(PREFIX)
+        found = fleece.remove_all(monitor)
+        keep = {*order.keep, str(order.since)}
+        found += [f"bitmap {one}" for one in remove_stale(monitor, order.label, keep)]
+        if not found:
+            return []
+        text = f"of an earlier backup that died was taken away: {', '.join(found)}"
+        return [Remark("info", "leftover", f"'{path}': {text}")]
+
+    def _sockets(self) -> list[Path]:
+        if not self._place.is_dir():
+            return [self._place]
+        try:
+            return sorted(one for one in self._place.iterdir() if one.suffix == ".qmp")
+        except OSError as error:
+            raise storage_error(error)(
+                f"the directory '{self._place}' can't be read: {error.strerror}"
+            ) from error
+
+    def _find(self, uuid: str) -> Path:
+        refused: HoldfastError | None = None
+        for path in self._sockets():
+            try:
+                with MONITORS.use(str(path)) as monitor:
+                    if _uuid(path, monitor) == uuid:
+                        return path
+            except (Unreachable, NoPermission, Busy) as error:
+                refused = error
+        if refused is not None and len(self._sockets()) == 1:
+            raise refused
+        raise MachineMissing(
+            f"no machine of uuid {uuid} runs under '{self._place}'"
+            + ("" if refused is None else f"; one does not answer: {refused.message}")
+        )
+
+    def _look(self, path: Path) -> Machine:
+        with MONITORS.use(str(path)) as monitor:
+            return self._describe(path, monitor)
+
+    def _describe(self, path: Path, monitor: Monitor) -> Machine:
+        guest = ""
+        if (agent := _agent_socket(path)) is not None:
+            with contextlib.suppress(HoldfastError):
+                asked = GuestAgent(agent, timeout_s=_PATIENCE_S)
+                guest = asked.system()
+                asked.close()
+        disks = tuple(one.disk for one in devices(monitor))
+        status = str(monitor.execute("query-status")["status"])
+        return Machine(
+            uuid=_uuid(path, monitor),
+            name=str(monitor.execute("query-name").get("name") or path.stem),
+            host=socket.gethostname(),
+            state=_STATES.get(status, State.UNKNOWN),
+            guest=guest,
+            disks=disks,
+            networks=networks(command_line(monitor)),
+            memory=int(monitor.execute("query-memory-size-summary")["base-memory"]),
+            cpus=len(monitor.execute("query-cpus-fast")),
+            datastores=tuple(sorted({str(Path(one.place).parent) for one in disks})),
+        )
+
+
+def _uuid(path: Path, monitor: Monitor) -> str:
+    """QEMU's own, or one made of the socket's place where it was given none."""
+    found = str(monitor.execute("query-uuid")["UUID"])
+    if uuid.UUID(found).int:
+        return found
+    return str(uuid.uuid5(uuid.NAMESPACE_URL, f"qmp://{socket.gethostname()}{path.resolve()}"))
+
+
+def _agent_socket(path: Path) -> str | None:
+    beside = path.with_suffix(".qga")
+    return str(beside) if beside.exists() else None
+
+
+@contextlib.contextmanager
+def _alone(path: Path) -> Iterator[None]:
+    """One backup of a machine at a time in this process; the monitor keeps other processes out."""
+    key = str(path.resolve())
+    with _turn:
+        if key in _under_way:
+            raise Busy(f"the machine at '{path}' is being backed up")
+        _under_way.add(key)
+    try:
+        yield
+    finally:
+        with _turn:
+            _under_way.discard(key)

@@ -1,0 +1,228 @@
+"""Make a QEMU machine again: its command line with other disks, and a file that says how it starts.
+
+Must not start anything by itself. Invariant: what can't be carried over is refused; a machine that
+can't be made whole leaves nothing.
+"""
+
+from __future__ import annotations
+
+import json
+import os
+import re
+import shutil
+import subprocess
+import uuid
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from holdfast.base.errors import (
+    AlreadyExists,
+    HypervisorError,
+    Invalid,
+    MachineMissing,
+    Unsupported,
+    storage_error,
+)
+from holdfast.sources.machines.machine import State
+from holdfast.sources.machines.new_disks import NewDisk, new_mac, write_disk
+from holdfast.sources.nbd.qemu_nbd import program
+
+if TYPE_CHECKING:
+    from holdfast.sources.machines.machine import Machine
+    from holdfast.sources.machines.provider import DiskWriter, NewMachine
+
+COMMAND = "qemu.json"
+VARIABLES = "nvram"
+_ENDING = ".machine"
+_MAC = re.compile(r"(?<=mac=)[0-9A-Fa-f:]{17}|(?<=\"mac\":\")[0-9A-Fa-f:]{17}")
+_DROPPED = {"-qmp": 1, "-monitor": 1, "-pidfile": 1, "-incoming": 1, "-daemonize": 0, "-S": 0}
+_START_S = 60
+
+
+def definitions(machine: Machine, words: list[str], variables: bytes | None) -> dict[str, bytes]:
+    """What makes a machine again: its command line, and what its firmware keeps."""
+    found = {}
+    if words:
+        places = {one.name: {"place": one.place, "format": one.format} for one in machine.disks}
+        found[COMMAND] = json.dumps({"words": words, "disks": places}, indent=1).encode()
+    if variables is not None:
+        found[VARIABLES] = variables
+    return found
+
+
+def refuse(known: Machine) -> None:
+    """Say that a machine is in the way."""
+    raise AlreadyExists(
+        f"machine '{known.name}' runs with the uuid {known.uuid}",
+        "shut it down first, or restore with a new identity",
+    )
+
+
+def restore(order: NewMachine, write: DiskWriter, monitors: Path) -> Machine:
+    """Write the disks, and the file by which `start` starts the machine.
+
+    Args:
+        order: What is wanted.
+        write: Writes a disk.
+        monitors: Where the new machine's monitor will be.
+
+    Raises:
+        AlreadyExists: A machine of that name was made here before.
+        Unsupported: Its command line can't be carried over.
+    """
+    if order.storage is None or not Path(order.storage).is_absolute():
+        raise Invalid("a QEMU without libvirt has no usual place for disks", "name a directory")
+    if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", order.name):
+        raise Invalid(f"'{order.name}' can't be the name of a machine", "use letters and digits")
+    directory = Path(order.storage) / order.name
+    startable = monitors / f"{order.name}{_ENDING}"
+    if startable.exists() or (monitors / f"{order.name}.qmp").exists():
+        raise AlreadyExists(f"there is a machine '{order.name}' under '{monitors}'")
+    disks = [
+        NewDisk(one, directory / f"{one.name}.{order.format}", order.format)
+        for one in order.machine.disks
+        if one.left_out is None
+    ]
+    new_uuid = order.machine.uuid if order.keep_identity else str(uuid.uuid4())
+    words = _command(order, disks, new_uuid, monitors, directory)
+    try:
+        directory.mkdir(parents=True)
+    except FileExistsError as error:
+        raise AlreadyExists(f"'{directory}' is there already") from error
+    except OSError as error:
+        raise storage_error(error)(f"'{directory}' can't be made: {error.strerror}") from error
+    try:
+        for one in disks:
+            write_disk(one, write)
+        if VARIABLES in order.definitions:
+            (directory / VARIABLES).write_bytes(order.definitions[VARIABLES])
+        kept = {"uuid": new_uuid, "directory": str(directory), "words": words}
+        text = json.dumps(kept, indent=1)
+        unfinished = startable.with_suffix(".unfinished")
+        unfinished.write_text(text)
+        unfinished.replace(startable)
+    except BaseException:
+        shutil.rmtree(directory, ignore_errors=True)
+        raise
+    return replace(
+        order.machine,
+        uuid=new_uuid,
+        name=order.name,
+        state=State.OFF,
+        disks=tuple(replace(one.disk, place=str(one.path), format=one.format) for one in disks),
+    )
+
+
+def start(monitors: Path, wanted: str) -> None:
+    """Start a machine that `restore` made.
+
+    Raises:
+        MachineMissing: There is none of that uuid.
+        HypervisorError: QEMU does not start it, and what it says.
+    """
+    for path in monitors.glob(f"*{_ENDING}"):
+        kept = json.loads(path.read_text())
+        if kept["uuid"] != wanted:
+            continue
+        words = [
+            program("qemu-system-x86_64") if at == 0 and not os.path.exists(one) else one
+            for at, one in enumerate(kept["words"])
+        ]
+        done = subprocess.run(
+            words, capture_output=True, text=True, timeout=_START_S, check=False, cwd="/"
+        )
+        if done.returncode:
+            raise HypervisorError(
+                f"QEMU does not start '{path.stem}': {done.stderr.strip()[-500:]}"
+            )
+        return
+    raise MachineMissing(f"no machine of uuid {wanted} was restored to '{monitors}'")
+
+
+def _command(
+    order: NewMachine, disks: list[NewDisk], new_uuid: str, monitors: Path, directory: Path
+) -> list[str]:
+    try:
+        known = json.loads(order.definitions[COMMAND])
+        words = [str(one) for one in known["words"]]
+        places = known["disks"]
+    except (KeyError, ValueError, TypeError) as error:
+        raise Unsupported(
+            f"the image of '{order.machine.name}' has no command line of QEMU",
+            "restore its disks to a directory",
+        ) from error
+    words = _without(words)
+    for one in disks:
+        old = places[one.disk.name]
+        words = _with_disk(words, one, str(old["place"]), str(old["format"]))
+    words = [re.sub(r"(?<=path=)[^,]*\.qga", f"{monitors}/{order.name}.qga", one) for one in words]
+    if not order.keep_identity:
+        words = [_MAC.sub(lambda _: new_mac(), one) for one in words]
+    if order.networks is not None:
+        words = _connected(words, order.networks)
+    words = _option(words, "-uuid", new_uuid)
+    words = _option(words, "-name", order.name)
+    words += ["-qmp", f"unix:{monitors}/{order.name}.qmp,server=on,wait=off"]
+    return [*words, "-pidfile", f"{directory}/pid", "-daemonize"]
+
+
+def _without(words: list[str]) -> list[str]:
+    kept, skip = [], 0
+    for word in words:
+        if skip:
+            skip -= 1
+        elif word in _DROPPED:
+            skip = _DROPPED[word]
+        else:
+            kept.append(word)
+    return kept
+
+
+def _with_disk(words: list[str], disk: NewDisk, place: str, old_format: str) -> list[str]:
+    pattern = re.compile(r"(?<=[=:\"])" + re.escape(place) + r"(?=[,\"]|$)")
+    if not any(pattern.search(one) for one in words):
+        raise Unsupported(
+            f"the command line of QEMU does not name the file of disk '{disk.disk.name}'",
+            "restore the disks to a directory",
+        )
+    found = []
+    for word in words:
+        new = pattern.sub(lambda _: str(disk.path), word)
+        if new != word and old_format != disk.format:
+            other = new.replace(f"format={old_format}", f"format={disk.format}")
+            if other == new:
+                raise Unsupported(
+                    f"disk '{disk.disk.name}' can't be changed from {old_format} to {disk.format}"
+                    " on this command line",
+                    f"restore with the format {old_format}",
+                )
+            new = other
+        found.append(new)
+    return found
+
+
+def _connected(words: list[str], wanted: tuple[str, ...]) -> list[str]:
+    found: list[str] = []
+    at = 0
+    for number, word in enumerate(words):
+        if number and words[number - 1] == "-netdev":
+            name = re.search(r"id=([^,]*)", word)
+            identity = name.group(1) if name else f"net{at}"
+            network = wanted[min(at, len(wanted) - 1)] if wanted else None
+            found.append(
+                f"bridge,id={identity},br={network}"
+                if network
+                else f"hubport,id={identity},hubid={at + 100}"
+            )
+            at += 1
+        else:
+            found.append(word)
+    return found
+
+
+def _option(words: list[str], option: str, value: str) -> list[str]:
+    if option in words:
+        at = words.index(option)
+        return [*words[: at + 1], value, *words[at + 2 :]]
+    return [*words, option, value]
