@@ -46,6 +46,7 @@ grants = st.builds(
     images=st.frozensets(words),
     labels=st.dictionaries(st.text(max_size=9), st.text(max_size=9)),
     parent=st.none() | words,
+    host=st.none() | words,
 )
 
 

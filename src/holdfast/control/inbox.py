@@ -92,7 +92,8 @@ class Inbox:
             findings: Problems with single files, for the job that the image is told as.
 
         Raises:
-            StorageError: It can't be written: there is no room, no permission, or an error.
+            StorageError: It can't be written: there is no room, no permission, or an error. The
+                image is safe in the pool.
         """
         others = {"pool", "findings"}
         facts = {name: getattr(image, name) for name in Note.__slots__ if name not in others}
@@ -106,7 +107,11 @@ class Inbox:
             write_whole(self._directory / (note.id + _SUFFIX), json.dumps(asdict(note)).encode())
         except OSError as error:
             kind = storage_error(error)
-            raise kind(f"can't write in {self._directory}: {error.strerror}") from error
+            raise kind(
+                f"image {note.id} is safe in the pool, but the catalog could not be told: "
+                f"can't write in {self._directory}: {error.strerror}",
+                "once that is put right: holdfast catalog rebuild",
+            ) from error
 
     def hand_over(
         self, catalog: Recorder, then: Callable[[Note], None] = lambda _note: None

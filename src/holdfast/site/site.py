@@ -19,7 +19,6 @@ from holdfast.base.errors import (
     CatalogDamaged,
     ImageMissing,
     InputOutput,
-    StorageError,
     Unreachable,
     WrongKey,
 )
@@ -78,7 +77,7 @@ class Site:
         self.clock = clock
         self._environ = environ
         self._source = source
-        self._inbox = Inbox(home / "catalog" / "inbox")
+        self.inbox = Inbox(home / "catalog" / "inbox")
         self._pool_key: Meanwhile[bytes] | None = None
         self._database: Database | None = None
         self._catalog: Catalog | None = None
@@ -275,7 +274,7 @@ class Site:
         if self._catalog is None:
             catalog = self._open_catalog()
             try:
-                self._inbox.hand_over(catalog, self._record_job)
+                self.inbox.hand_over(catalog, self._record_job)
             except BaseException:
                 catalog.close()
                 raise
@@ -284,7 +283,7 @@ class Site:
 
     def hear_notes(self) -> None:
         """Have the catalog hear of images that were committed since it was opened."""
-        self._inbox.hand_over(self.catalog, self._record_job)
+        self.inbox.hand_over(self.catalog, self._record_job)
 
     def _record_job(self, note: Note) -> None:
         """Have the activity log know a backup that was given by hand."""
@@ -357,13 +356,7 @@ class Site:
             order = replace(order, exclude=order.exclude + own)
         into = self.pool_id if pool is None else pool
         image = run_backup(self.pools.of(into), order, self.clock, report)
-        try:
-            self._inbox.leave(image, into, image.findings)
-        except StorageError as error:
-            raise type(error)(
-                f"image {image.id} is safe in the pool, but the catalog could not be told: {error}",
-                "once that is put right: holdfast catalog rebuild",
-            ) from error
+        self.inbox.leave(image, into, image.findings)
         return image
 
     def restore(self, order: RestoreOrder, report: Reporter | None = None) -> RestoreResult:
@@ -428,7 +421,7 @@ class Site:
         _ = self.pool
         # What a note tells now is in the pool, which is read after this. A damaged note must
         # not stand in the way; nor may any go before the catalog has its image.
-        noted = self._inbox.notes()
+        noted = self.inbox.notes()
         aside = None
         self.close()
         try:
@@ -443,7 +436,7 @@ class Site:
             aside = set_aside(self.home / "catalog", self.clock)
             self._catalog = self._open_catalog()
             result = self._rebuild(rows)
-        self._inbox.forget(noted)
+        self.inbox.forget(noted)
         return result, aside
 
     def _rebuild(self, rows: RowsReporter | None) -> RebuildResult:
@@ -465,9 +458,9 @@ class Site:
         Raises:
             CatalogDamaged: It can't be put right so; see `rebuild_catalog`.
         """
-        noted = self._inbox.notes()
+        noted = self.inbox.notes()
         result = self._rebuild(rows)
-        self._inbox.forget(noted)
+        self.inbox.forget(noted)
         return result
 
     def close(self) -> None:

@@ -78,6 +78,8 @@ class TransferGrant:
         labels: What a manifest is to say of who ordered it.
         parent: The image to compare a backup with, which may be read, too; to replicate, one that
             both pools have.
+        host: Whose the image of a backup is, where that is not the client: the virtual machine that
+            it reads for its site.
         expires_s: When it ends, in seconds since 1970.
         nonce: Makes each token another one.
     """
@@ -92,6 +94,7 @@ class TransferGrant:
     images: frozenset[str] = frozenset()
     labels: Mapping[str, str] = field(default_factory=dict)
     parent: str | None = None
+    host: str | None = None
     nonce: str = field(default_factory=lambda: secrets.token_hex(NONCE_BYTES))
 
     @property
@@ -221,6 +224,8 @@ def _payload(grant: TransferGrant) -> bytes:
         "images": sorted(grant.images),
         "labels": dict(grant.labels),
     }
+    if grant.host is None:
+        del plain["host"]
     return json.dumps(plain, sort_keys=True, separators=(",", ":"), ensure_ascii=True).encode()
 
 
@@ -228,7 +233,7 @@ def _grant(data: Any) -> TransferGrant:
     if not isinstance(data, dict) or data.get("v") != VERSION:
         raise Invalid("its version is not 1")
     names = {"v", "expires"} | {one.name for one in fields(TransferGrant)} - {"expires_s"}
-    if set(data) != names:
+    if set(data) | {"host"} != names:
         raise Invalid("its fields are not those of version 1")
     verbs, images = _verbs(_words(data, "verbs")), _words(data, "images")
     if REPLICATE in verbs and (len(verbs), len(images)) != (1, 1):
@@ -244,6 +249,7 @@ def _grant(data: Any) -> TransferGrant:
         images=images,
         labels=_labels(data["labels"]),
         parent=None if data["parent"] is None else _word(data, "parent"),
+        host=_word(data, "host") if "host" in data else None,
         nonce=_word(data, "nonce"),
     )
 

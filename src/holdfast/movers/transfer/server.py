@@ -233,7 +233,7 @@ class TransferServer:
                     receiver.commit,
                     draft,
                     source=source,
-                    host=grant.client,
+                    host=grant.host or grant.client,
                     labels=dict(grant.labels),
                     finished_ns=self._host.clock.now_ns(),
                 )

@@ -32,7 +32,14 @@ from holdfast.site.machines.media import MediaServers
 from holdfast.site.machines.refusals import RefusedTransfers
 from holdfast.site.replication import is_brought
 from holdfast.wire.fields import Reader
-from holdfast.wire.messages import BackupWork, RestoreWork, SiteWork, work_from_json
+from holdfast.wire.messages import (
+    BackupWork,
+    MachineRestoreWork,
+    MachineWork,
+    RestoreWork,
+    SiteWork,
+    work_from_json,
+)
 from holdfast.wire.peer import peer_of
 from holdfast.wire.transfer_tokens import (
     BACKUP,
@@ -126,7 +133,7 @@ class Storage:
         """The transfer part of an offer; None for work that moves no data of a client."""
         work = offer.work
         expires_s = self._master.clock.now_ns() // 10**9 + TOKEN_S
-        if isinstance(work, BackupWork):
+        if isinstance(work, BackupWork | MachineWork):
             pool = self._pool_of(offer.job_id)
             if self._master.units.units():
                 self._master.site.pools.prepare(pool, SourceName(work.source))
@@ -140,8 +147,9 @@ class Storage:
                 expires_s=expires_s,
                 labels=work.labels,
                 parent=self._parent(work, pool),
+                host=work.client if isinstance(work, MachineWork) else None,
             )
-        elif isinstance(work, RestoreWork):
+        elif isinstance(work, RestoreWork | MachineRestoreWork):
             pool = self._master.pool_with(ImageId(work.image))
             grant = TransferGrant(
                 job=offer.job_id,
@@ -268,7 +276,7 @@ class Storage:
     def _label(self, job_id: int, fence: int) -> str:
         return labels.of_job(self._machines.authority.site_id, job_id, fence)
 
-    def _parent(self, work: BackupWork, pool: PoolId) -> str | None:
+    def _parent(self, work: BackupWork | MachineWork, pool: PoolId) -> str | None:
         """The image to compare with, of those that are where this one goes."""
         if work.read_all:
             return None
