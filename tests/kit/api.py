@@ -104,6 +104,7 @@ def make_api(database: Database, home: Path) -> Iterator[Api]:
             database=database,
             catalog=catalog,
             hear_notes=lambda: None,
+            pool_key=lambda: b"k" * 32,
             close=lambda: None,
         )
         site.units = StorageBook(database)

@@ -12,9 +12,17 @@ from holdfast.control.catalog import Catalog
 from holdfast.control.database import facts
 from holdfast.control.dispatch import Agenda, Dispatcher, HistoryBook, Presence, Queue
 from holdfast.control.dispatch.presence import NOBODY
+from holdfast.control.hypervisors import Estate
 from holdfast.control.jobs import LEASE, JobBook, Retrying, Sort, Wanted
 from holdfast.control.policies import PolicyBook, undivided
-from holdfast.wire.messages import BackupWork, ImageNote, WorkEnded, WorkError, WorkProgress
+from holdfast.wire.messages import (
+    BackupWork,
+    ImageNote,
+    MachineWork,
+    WorkEnded,
+    WorkError,
+    WorkProgress,
+)
 from tests.kit.clock import FakeClock
 
 if TYPE_CHECKING:
@@ -25,7 +33,7 @@ if TYPE_CHECKING:
     from holdfast.control.database import Database
     from holdfast.control.jobs import Job
     from holdfast.control.policies import Policy, Split, SplitKey
-    from holdfast.wire.messages import Answer, WorkOffer
+    from holdfast.wire.messages import Answer, Work, WorkOffer
 
 POOL = "0" * 32
 
@@ -42,6 +50,8 @@ class Stage:
     presence: Presence = NOBODY
     splits: Callable[[SplitKey], Split | None] = undivided
     splits_version: Callable[[], object] = lambda: None
+    estate: Estate = field(default_factory=Estate)
+    complete: Callable[[Job, Work], Work] = lambda _job, work: work
 
     def __post_init__(self) -> None:
         self.policies = PolicyBook(self.database, self.clock)
@@ -61,6 +71,7 @@ class Stage:
             lambda _client: ["/", "/srv"],
             self.splits_version,
             self.splits,
+            lambda: self.estate,
         )
         self.dispatcher = Dispatcher(
             site_id=facts.site_id(self.database),
@@ -69,10 +80,20 @@ class Stage:
             jobs=self.jobs,
             catalog=self.catalog,
             agenda=agenda,
-            queue=Queue(self.jobs, UTC, lambda: {"default": self.slots}, lambda: self.presence),
+            queue=Queue(
+                self.jobs,
+                UTC,
+                lambda: {"default": self.slots},
+                lambda: self.presence,
+                lambda: self.estate,
+            ),
             lease_s=LEASE.total_seconds(),
+            complete=self._complete,
         )
         return self.dispatcher.start(self.find)
+
+    def _complete(self, job: Job, work: Work) -> Work:
+        return self.complete(job, work)
 
     def put(self, *policies: Policy) -> None:
         """Have these policies and no others."""
@@ -87,7 +108,7 @@ class Stage:
 
     def image(self, offer: WorkOffer, status: str = "completed") -> ImageNote:
         """What a pool has when a backup of an offer was committed."""
-        assert isinstance(offer.work, BackupWork)
+        assert isinstance(offer.work, BackupWork | MachineWork)
         self.images += 1
         now_ns = to_ns(self.clock.now())
         note = ImageNote(
@@ -115,7 +136,8 @@ class Stage:
         return self.catalog.of_jobs(wanted)
 
     def finish(self, offer: WorkOffer, error: WorkError | None = None) -> Answer:
-        note = self.image(offer) if error is None and isinstance(offer.work, BackupWork) else None
+        made = error is None and isinstance(offer.work, BackupWork | MachineWork)
+        note = self.image(offer) if made else None
         counters = {"files": 3, "bytes_found": 10, "bytes_online": 4}
         ended = WorkEnded(offer.job_id, offer.fence, note, (), 0, counters, error)
         return self.dispatcher.hear(ended)

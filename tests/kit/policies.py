@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 
 from holdfast.base.errors import Invalid
 from holdfast.base.ids import ClientName, PolicyName
-from holdfast.control.policies import ALL_LOCAL_DRIVES, Limits, Policy, Selection
+from holdfast.control.policies import ALL_LOCAL_DRIVES, Limits, MachineSelection, Policy, Selection
 from holdfast.control.retention import Rules
 from holdfast.control.schedule import BackupKind, Calendar, Schedule, Window
 
@@ -108,6 +108,15 @@ SELECTIONS = st.builds(
     one_file_system=st.booleans(),
 )
 COMMANDS = st.just(()) | st.lists(TEXTS, min_size=1, max_size=3).map(tuple)
+MACHINES = st.builds(
+    MachineSelection,
+    query=TEXTS,
+    hypervisors=st.lists(TEXTS, max_size=2).map(tuple),
+    leave_out=st.lists(TEXTS, max_size=2).map(tuple),
+    quiesce=TEXTS,
+    scratch=st.none() | TEXTS,
+    scratch_bytes=st.integers(0, 1 << 60) | st.integers(0, 1 << 20).map(lambda mib: mib << 20),
+)
 POLICIES = st.builds(
     Policy,
     name=NAMES.map(PolicyName),
@@ -131,5 +140,6 @@ POLICIES = st.builds(
     encryption=TEXTS,
     client_key=st.none() | NAMES,
     names=TEXTS,
+    machines=st.none() | MACHINES,
 )
 """Any policy that can be written down, whether or not it would be taken."""

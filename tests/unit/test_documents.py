@@ -11,6 +11,7 @@ import pytest
 
 from holdfast.base import errors
 from holdfast.faces.cli.commands import holdfast
+from holdfast.faces.cli.words import Group
 
 ROOT = Path(__file__).parents[2]
 PAGES = [ROOT / "README.md", *sorted((ROOT / "docs" / "guides").glob("*.md"))]
@@ -27,6 +28,8 @@ def commands() -> dict[tuple[str, ...], set[str]]:
                 child = command.get_command(context, name)
                 assert child is not None, name
                 visit(child, (*words, name))
+            if isinstance(command, Group) and command.default is not None:
+                found[words] = found[*words, command.default]
             return
         found[words] = {
             spelling for one in command.params for spelling in one.opts if spelling.startswith("-")

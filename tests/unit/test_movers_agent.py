@@ -455,7 +455,7 @@ def test_work_with_virtual_machines_passes_json_and_shows_no_credentials() -> No
 
     for work in (
         MACHINE,
-        replace(MACHINE, reached=None, parent="cd" * 16, since="checkpoint-7"),
+        replace(MACHINE, reached=None, parent="cd" * 16),
         MachineRestoreWork("ab" * 16, "esx", reached=REACHED, networks=("br0",)),
         MachineRestoreWork("ab" * 16, to_dir="/srv/back", networks=None, disks=("vda",)),
     ):

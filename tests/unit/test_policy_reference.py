@@ -10,6 +10,7 @@ from typing import Any
 import pytest
 
 from holdfast.base.ids import ClientName
+from holdfast.control.hypervisors.query import FIELDS
 from holdfast.control.policies import (
     Format,
     KnownClients,
@@ -18,7 +19,9 @@ from holdfast.control.policies import (
     parse,
     review,
 )
+from holdfast.control.policies.machine_selection import QUIESCE_MODES
 from holdfast.control.schedule import BackupKind
+from tests.kit.virtual_machines import estate, machine
 
 ROOT = Path(__file__).parents[2]
 PAGE = (ROOT / "docs" / "reference" / "policy-file.md").read_text()
@@ -27,6 +30,7 @@ SITE = SiteFacts(
     frozenset({"default"}),
     datetime(2026, 1, 1, tzinfo=UTC),
     UTC,
+    estate=estate(machine("web1")),
 )
 
 
@@ -57,6 +61,7 @@ def known_keys(*path: str) -> set[str]:
         ("### `limits`", ("limits",)),
         ("### `retention`", ("retention",)),
         ("## `policy.selections`", ("selections",)),
+        ("## `machines`", ("machines",)),
         ("## `policy.schedules`", ("schedules",)),
         ("### `calendar`", ("schedules", "calendar")),
     ],
@@ -71,3 +76,11 @@ def test_every_key_is_in_its_table(heading: str, path: tuple[str, ...]) -> None:
 def test_every_kind_of_backup_is_named() -> None:
     for kind in BackupKind:
         assert f"`{kind}`" in PAGE
+
+
+def test_every_field_of_a_machine_query_is_named() -> None:
+    section = PAGE.split("### Machine queries")[1].split("## `policy.schedules`")[0]
+    rows = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
+    assert {field for row in rows for field in re.findall(r"`([a-z]+)`", row)} == set(FIELDS)
+    for mode in QUIESCE_MODES:
+        assert f'`"{mode}"`' in PAGE

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from datetime import UTC, datetime
 
 import pytest
@@ -9,6 +10,7 @@ import pytest
 from holdfast.base.errors import NotFound
 from holdfast.base.ids import ClientName, PolicyName
 from holdfast.control.policies import (
+    MACHINES,
     Format,
     KnownClients,
     SiteFacts,
@@ -18,6 +20,7 @@ from holdfast.control.policies import (
     templates,
 )
 from holdfast.control.schedule import BackupKind
+from tests.kit.virtual_machines import estate, machine
 
 SITE = SiteFacts(
     KnownClients([ClientName("web1")]),
@@ -26,10 +29,11 @@ SITE = SiteFacts(
     UTC,
 )
 NAMES = ["continuous-documents", "database-dump", "server", "workstation"]
+FOR_MACHINES = "machines"
 
 
 def test_there_are_templates_for_what_most_sites_have() -> None:
-    assert [one.name for one in templates()] == NAMES
+    assert [one.name for one in templates()] == sorted([*NAMES, FOR_MACHINES])
     assert all(len(one.summary) < 90 and one.summary.endswith(".") for one in templates())
 
 
@@ -48,6 +52,18 @@ def test_a_template_can_be_for_a_query(name: str) -> None:
     text = template(name).filled(client_query="web*")
     (policy,) = parse(text, Format.TOML).policies
     assert (policy.name, policy.clients, policy.client_query) == (name, (), "web*")
+
+
+def test_nothing_is_wrong_with_the_template_for_virtual_machines() -> None:
+    given = [ClientName("web1")]
+    text = template(FOR_MACHINES).filled(name=PolicyName("mine"), clients=given)
+    site = replace(SITE, estate=estate(machine("web1")))
+    document = parse(text, Format.TOML)
+    assert review(document, site) == []
+    (policy,) = document.policies
+    assert (policy.name, policy.type, policy.clients) == ("mine", MACHINES, ())
+    (told,) = review(document, SITE)
+    assert (told.place, told.hint) == ("machines", "make one known: holdfast hypervisor add")
 
 
 def test_templates_are_what_their_names_say() -> None:

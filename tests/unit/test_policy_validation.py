@@ -84,7 +84,7 @@ def test_nothing_is_wrong_with_a_plain_policy() -> None:
         ),
         ({"client_key": "office"}, {"client_key": "error"}),
         ({"names": "sealed"}, {"names": "error"}),
-        ({"type": "machines"}, {"type": "error"}),
+        ({"type": "tapes"}, {"type": "error"}),
         ({"clients": ()}, {"clients": "error"}),
         ({"clients": (ClientName("web3"),)}, {"clients[0]": "error"}),
         ({"clients": (ClientName("web3"),), "active": False}, {"clients[0]": "warning"}),
@@ -230,14 +230,14 @@ daily = 7
 
 
 @dataclass(frozen=True)
-class Machines:
+class Tapes:
     """A type as a later package may bring it."""
 
-    name: str = "machines"
-    summary: str = "virtual machines"
+    name: str = "tapes"
+    summary: str = "tapes"
     kinds: frozenset[BackupKind] = frozenset({BackupKind.FULL})
 
-    def check(self, policy: Policy) -> Iterator[Finding]:
+    def check(self, policy: Policy, site: SiteFacts) -> Iterator[Finding]:
         if policy.selections[0].paths != ("vm1",):
             yield error("selections[0].paths[0]", "no such machine")
 
@@ -245,9 +245,9 @@ class Machines:
 def test_another_type_of_policies_is_known_once_it_is_registered() -> None:
     types = PolicyTypes()
     types.register(FilesType())
-    types.register(Machines())
+    types.register(Tapes())
     site = replace(SITE, types=types)
-    machine = policy(type="machines", schedules=(WEEKLY,), **selected("vm1"))
+    machine = policy(type="tapes", schedules=(WEEKLY,), **selected("vm1"))
     assert found(machine, site=site) == {}
     assert found(replace(machine, schedules=(NIGHTLY,)), site=site) == {
         "schedules[0].kind": "error"
@@ -255,9 +255,9 @@ def test_another_type_of_policies_is_known_once_it_is_registered() -> None:
     assert found(replace(machine, **selected("vm2")), site=site) == {
         "selections[0].paths[0]": "error"
     }
-    assert [one.name for one in types] == ["files", "machines"]
-    with pytest.raises(InternalError, match="machines"):
-        types.register(Machines("machines", "others"))
+    assert [one.name for one in types] == ["files", "tapes"]
+    with pytest.raises(InternalError, match="tapes"):
+        types.register(Tapes("tapes", "others"))
 
 
 def test_places_touch_where_one_lies_in_the_other() -> None:

@@ -28,9 +28,6 @@ MACHINE = "machine"
 HYPERVISOR = "hypervisor"
 """The name that the site had for what ran it."""
 
-CHECKPOINT = "checkpoint"
-"""What that is told, to say what changed since; not there where it can't say."""
-
 
 def of_job(site_id: str, job: int, fence: int) -> str:
     """The value of `JOB`: which job of which site made an image, and under which fence."""

@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 from holdfast.base.errors import HoldfastError, InternalError, Invalid, Unsupported
 from holdfast.movers.agent import Agent, Ways
 from holdfast.movers.drives import local_drives
+from holdfast.movers.machines.asking import hypervisor_answers
 from holdfast.movers.probe import look
 from holdfast.movers.streams import divide_path
 from holdfast.wire.dividing import DivideOrder
@@ -189,6 +190,7 @@ def agent_answers(keys: ClientKeys) -> dict[str, Finder]:
     return {
         "look": lambda order: look(LookOrder.from_json(order), has_key=keys.find).to_json(),
         "divide": lambda order: divide_path(DivideOrder.from_json(order)).to_json(),
+        **hypervisor_answers(),
         "drives": lambda _: {
             "answer": "drives",
             "drives": [os.fsdecode(one) for one in local_drives()],

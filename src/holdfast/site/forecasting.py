@@ -11,7 +11,7 @@ from itertools import islice
 from typing import TYPE_CHECKING
 
 from holdfast.control.broker import Kind, Resource
-from holdfast.control.dispatch import HistoryBook, Roster
+from holdfast.control.dispatch import HistoryBook, Roster, hosts
 from holdfast.control.dispatch.roster import slots_of
 from holdfast.control.jobs import JobKind, JobState, Outcome, Sort, Wanted
 from holdfast.control.schedule import Demand, Timetable, forecast
@@ -59,7 +59,8 @@ def upcoming(
         master.policies.get(only)
     policies = [one.policy for one in master.policies.snapshot().policies.values()]
     drives = drives_of(master.machines.standing)
-    roster = Roster(policies, master.policies.known_clients().names, drives)
+    estate = master.hypervisors.estate()
+    roster = Roster(policies, master.policies.known_clients().names, drives, estate=estate)
     entries = [
         entry for name in roster.policies if (entry := roster.entry(name, since)) is not None
     ]
@@ -81,7 +82,7 @@ def upcoming(
     def demanded(due: Due) -> Demand:
         member = roster.member(due.policy, due.source)
         schedule = roster.schedule(due.policy, due.schedule)
-        needs = () if member is None else slots_of(member)
+        needs = () if member is None else slots_of(member, due.kind)
         own = None if schedule is None else schedule.priority
         return Demand(
             duration=lengths.get((due.policy, due.source), UNKNOWN),
@@ -89,7 +90,8 @@ def upcoming(
             priority=roster.policies[due.policy].priority if own is None else own,
         )
 
-    slots = {str(one): limit for one, limit in roster.limits().items() if limit is not None}
+    known = roster.limits() | hosts.limits(estate)
+    slots = {str(one): limit for one, limit in known.items() if limit is not None}
     for unit, count in master.unit_slots().items():
         slots[str(Resource(Kind.STORAGE_UNIT_SLOTS, unit))] = count
     for one in forecast(timetable, since, until, demand, slots, only=only, keeps=False):

@@ -13,6 +13,7 @@ from holdfast.control.access import AccessBook, ActBook, AuditLog, ProviderLogin
 from holdfast.control.bandwidth import BandwidthBook
 from holdfast.control.catalog import ImageLists
 from holdfast.control.dispatch import SplitBook
+from holdfast.control.hypervisors import HypervisorBook
 from holdfast.control.jobs import JobBook, Retrying
 from holdfast.control.machines import MachineBook
 from holdfast.control.policies import DEFAULT_STORAGE_UNIT, PolicyBook
@@ -59,6 +60,7 @@ class Master:
         machines: Hosts that have joined the site.
         bandwidth: How much they may move.
         units: Storage units beside the site's own pool.
+        hypervisors: What runs virtual machines, and those that were found there.
         policies: What is protected, and everything they ever said.
         jobs: What is to be done, and what came of it.
         zone: Of schedules that name none, and of the calendar of retention.
@@ -80,6 +82,7 @@ class Master:
         self.machines = MachineBook(self.database, self.clock, self.audit, [this_client()])
         self.bandwidth = BandwidthBook(self.database)
         self.units = StorageBook(self.database)
+        self.hypervisors = HypervisorBook(self.database, self.clock)
         self.policies = PolicyBook(self.database, self.clock, [this_client()])
         retrying = Retrying(attempts=self.settings.count("jobs.attempts"))
         self.jobs = JobBook(self.database, self.clock, retrying)

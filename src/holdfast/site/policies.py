@@ -14,6 +14,7 @@ from dateutil.tz import tzlocal
 from holdfast.base.errors import EditConflict, PolicyInvalid
 from holdfast.control.policies import (
     DEFAULT_STORAGE_UNIT,
+    MACHINES,
     Finding,
     KnownClients,
     Plan,
@@ -21,6 +22,7 @@ from holdfast.control.policies import (
     SiteFacts,
     check_live,
     errors_of,
+    machines_of,
     review,
 )
 from holdfast.site.probing import Remote, SiteProbe
@@ -28,6 +30,7 @@ from holdfast.site.probing import Remote, SiteProbe
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
+    from holdfast.base.ids import ClientName
     from holdfast.control.access import Principal
     from holdfast.control.policies import Applied, Document, Policy
     from holdfast.site.master import Master
@@ -64,7 +67,16 @@ def facts(master: Master, who: Principal) -> SiteFacts:
         now=master.clock.now(),
         zone=master.settings.zone("site.zone") or tzlocal(),
         agents=frozenset(master.machines.standing().agents),
+        estate=master.hypervisors.estate(),
     )
+
+
+def clients_of(master: Master, policy: Policy) -> Sequence[ClientName]:
+    """Whom a policy is for now: clients, or virtual machines by what their images are listed as."""
+    if policy.type == MACHINES:
+        found = (one.client for one in machines_of(policy, master.hypervisors.estate()))
+        return tuple(dict.fromkeys(found))
+    return master.policies.known_clients().of(policy)
 
 
 def prepare(
@@ -185,6 +197,8 @@ def require_own(who: Principal, policy: Policy) -> None:
     who.require_clients(policy.clients)
     if policy.client_query is not None:
         who.require_all_clients(f"policy '{policy.name}', which has a query for clients")
+    if policy.machines is not None:
+        who.require_all_clients(f"policy '{policy.name}', which has a query for virtual machines")
 
 
 def _require_expected(plan: Plan, expected: Mapping[str, int]) -> None:

@@ -14,7 +14,14 @@ from typing import TYPE_CHECKING
 from holdfast.base.errors import Cancelled, HoldfastError, InternalError, Unreachable, WrongState
 from holdfast.base.ids import ClientName, JobId
 from holdfast.control.dispatch import Presence
-from holdfast.wire.messages import BackupWork, RestoreWork, WorkEnded, WorkError
+from holdfast.wire.messages import (
+    BackupWork,
+    MachineRestoreWork,
+    MachineWork,
+    RestoreWork,
+    WorkEnded,
+    WorkError,
+)
 
 if TYPE_CHECKING:
     from holdfast.control.dispatch import Dispatcher
@@ -127,8 +134,10 @@ class RemoteWork:
 
 
 def _client_of(offer: WorkOffer) -> ClientName | None:
-    """Whose files a job reads or writes; None for those of this machine, and for other work."""
+    """Whose machine does a job; None for this one."""
     work = offer.work
+    if isinstance(work, MachineWork | MachineRestoreWork):
+        return None if work.proxy is None else ClientName(work.proxy)
     if not isinstance(work, BackupWork | RestoreWork) or work.client is None:
         return None
     return ClientName(work.client)

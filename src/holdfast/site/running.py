@@ -46,7 +46,8 @@ def job_of(
     stored = master.policies.get(policy)
     drives = drives_of(master.machines.standing)
     clients_known = master.policies.known_clients().names
-    roster = Roster([stored.policy], clients_known, drives, master.how_divided)
+    estate = master.hypervisors.estate()
+    roster = Roster([stored.policy], clients_known, drives, master.how_divided, estate)
     return by_hand(
         roster,
         policy,

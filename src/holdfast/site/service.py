@@ -20,7 +20,9 @@ from holdfast.control.dispatch import Agenda, Dispatcher, HistoryBook, Queue
 from holdfast.control.jobs import LEASE
 from holdfast.movers.agent import Agent, Ways
 from holdfast.site.chores import Chores
+from holdfast.site.discovering import Discoverer
 from holdfast.site.dividing import Divider
+from holdfast.site.machine_work import complete
 from holdfast.site.remote_work import RemoteWork
 from holdfast.site.steward import Steward
 from holdfast.site.whose_drives import drives_of
@@ -58,6 +60,7 @@ class Service:
         self._workers: dict[int, threading.Thread] = {}
         self._chores = Chores(master)
         self._divider = Divider(master, machines)
+        self._discoverer = Discoverer(master)
         self._dispatcher: Dispatcher | None = None
         master.news = self.wake
 
@@ -110,6 +113,7 @@ class Service:
         self._dispatcher = dispatcher
         self._remote.begin(dispatcher)
         self._divider.start()
+        self._discoverer.start()
         self._master.how_divided = self._divider.settled
         _LOG.info("this master is the active one")
         try:
@@ -120,6 +124,7 @@ class Service:
             self._dispatcher = None
             self._remote.end()
             self._divider.close()
+            self._discoverer.close()
             self._wind_up()
             self._leadership.release()
 
@@ -151,6 +156,7 @@ class Service:
             drives_of(lambda: self._remote.standing),
             lambda: (self._remote.drives_version, self._divider.version),
             self._divider.of,
+            master.hypervisors.estate,
         )
         return Dispatcher(
             site_id=facts.site_id(master.database),
@@ -159,8 +165,15 @@ class Service:
             jobs=master.jobs,
             catalog=master.catalog,
             agenda=agenda,
-            queue=Queue(master.jobs, zone, master.unit_slots, self._remote.presence),
+            queue=Queue(
+                master.jobs,
+                zone,
+                master.unit_slots,
+                self._remote.presence,
+                master.hypervisors.estate,
+            ),
             lease_s=LEASE.total_seconds(),
+            complete=partial(complete, master),
         )
 
     # -- workers --------------------------------------------------------------------------

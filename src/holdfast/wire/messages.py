@@ -152,8 +152,8 @@ class MachineWork:
         hypervisor: Its hypervisor's name in the site.
         reached: How that is reached; None as long as the job is not given out.
         proxy: Whose agent does the work; None for the one that serves the site.
-        parent: The image that it follows; None to read everything.
-        since: The checkpoint of that image; None to read everything.
+        parent: The image that it follows, which says itself since when changes are asked for; None
+            to read everything.
         quiesce: Ask the guest's agent to bring its file systems to rest.
         require_quiesce: Fail where that can't be done.
         leave_out: Names of disks that are not wanted.
@@ -176,7 +176,6 @@ class MachineWork:
     reached: Reached | None = None
     proxy: str | None = None
     parent: str | None = None
-    since: str | None = None
     quiesce: bool = True
     require_quiesce: bool = False
     leave_out: tuple[str, ...] = ()

@@ -33,6 +33,9 @@ class Kind(enum.StrEnum):
     """There, or not: what is there takes any number of jobs, as far as that goes."""
     POLICY_JOBS = "policy-jobs"
     CLIENT_STREAMS = "client-streams"
+    HOST_FULLS = "host-fulls"
+    HOST_BACKUPS = "host-backups"
+    DATASTORE_BACKUPS = "datastore-backups"
     MEDIA_SERVER_SLOTS = "media-server-slots"
     STORAGE_UNIT_SLOTS = "storage-unit-slots"
 
@@ -56,6 +59,9 @@ _WORDS = {
     Kind.MACHINE_SESSION: ("machine", "sessions", "held"),
     Kind.POLICY_JOBS: ("policy", "jobs", "running"),
     Kind.CLIENT_STREAMS: ("client", "streams", "in use"),
+    Kind.HOST_FULLS: ("host", "full backups", "running"),
+    Kind.HOST_BACKUPS: ("host", "backups", "running"),
+    Kind.DATASTORE_BACKUPS: ("datastore", "backups", "running"),
     Kind.MEDIA_SERVER_SLOTS: ("media server", "slots", "in use"),
     Kind.STORAGE_UNIT_SLOTS: ("storage unit", "slots", "in use"),
 }

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.base import long_lived
 from holdfast.control.dispatch.roster import WHOLE, Roster, backup_of, family
+from holdfast.control.hypervisors import Estate, uuid_of
 from holdfast.control.jobs import JobState, Wanted
 from holdfast.control.policies import undivided
 from holdfast.control.schedule import Timetable
@@ -64,6 +65,7 @@ class Agenda:
         drives: Callable[[ClientName], Sequence[str]],
         drives_version: Callable[[], object] = _always_the_same,
         splits: Callable[[SplitKey], Split | None] = undivided,
+        estate: Callable[[], Estate] = Estate,
     ) -> None:
         """Know nothing yet.
 
@@ -76,7 +78,9 @@ class Agenda:
             drives: Where a client's local file systems are mounted.
             drives_version: Something else whenever that, or a split, may have changed.
             splits: How a path is divided into streams; None if that is not known yet.
+            estate: The virtual machines that are known.
         """
+        self._estate = estate
         self._splits = splits
         self._drives_version = drives_version
         self._policies = policies
@@ -100,11 +104,12 @@ class Agenda:
         """Take over what changed in policies and clients; little is done where nothing did."""
         snapshot = self._policies.snapshot()
         clients = self._policies.known_clients()
-        version = snapshot.generation, clients.names, self._drives_version()
+        estate = self._estate()
+        version = snapshot.generation, clients.names, self._drives_version(), estate.version
         if version == self._version:
             return
         policies = (one.policy for one in snapshot.policies.values())
-        self.roster = Roster(policies, clients.names, self._drives, self._splits)
+        self.roster = Roster(policies, clients.names, self._drives, self._splits, estate)
         entries = {name: self.roster.entry(name, now) for name in self.roster.policies}
         found = {name: entry for name, entry in entries.items() if entry is not None}
         if self._version is None:
@@ -143,8 +148,9 @@ class Agenda:
             job = self._job(one, newest.get(one.source))
             if job is None:
                 continue
-            # What begins together on one client is one job in parts.
-            key = one.policy, (one.schedule, one.due_at, one.missed, job.client)
+            # What begins together on one client is one job in parts; so are virtual machines.
+            together = None if uuid_of(one.source) else job.client
+            key = one.policy, (one.schedule, one.due_at, one.missed, together)
             families.setdefault(key, []).append(job)
             if not one.missed:
                 begun.append(one)

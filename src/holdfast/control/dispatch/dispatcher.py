@@ -24,7 +24,14 @@ from holdfast.base.ids import JobId
 from holdfast.base.units import format_duration
 from holdfast.control.dispatch import hearing
 from holdfast.control.jobs import JobError, JobKind, JobState, Outcome, Result
-from holdfast.wire.messages import Answer, BackupWork, WorkOffer, WorkProgress, work_from_json
+from holdfast.wire.messages import (
+    Answer,
+    BackupWork,
+    MachineWork,
+    WorkOffer,
+    WorkProgress,
+    work_from_json,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -36,7 +43,7 @@ if TYPE_CHECKING:
     from holdfast.control.dispatch.agenda import Agenda
     from holdfast.control.dispatch.queue import Queue
     from holdfast.control.jobs import Granted, Job, JobBook
-    from holdfast.wire.messages import WorkMessage
+    from holdfast.wire.messages import Work, WorkMessage
 
 SET = timedelta(seconds=5)
 """A clock that went off by less between two steps was not set, or not so that it matters."""
@@ -45,6 +52,10 @@ LOOK_S = 1.0
 """What no other thread of this process told of is looked for so often."""
 
 _LOG = logging.getLogger("holdfast.dispatch")
+
+
+def _as_it_is(_job: Job, work: Work) -> Work:
+    return work
 
 
 @dataclass
@@ -60,6 +71,8 @@ class Dispatcher:
         agenda: What becomes due.
         queue: What may begin.
         lease_s: How long a worker may be silent, in seconds.
+        complete: Adds to work what is known only when it is given out, such as credentials that
+            are not written down with a job; raises `HoldfastError` if nobody can do it.
         wake: Is set when there may be something to do at once.
     """
 
@@ -71,6 +84,7 @@ class Dispatcher:
     agenda: Agenda
     queue: Queue
     lease_s: float
+    complete: Callable[[Job, Work], Work] = _as_it_is
     wake: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -206,15 +220,15 @@ class Dispatcher:
     def _offer(self, granted: Granted) -> WorkOffer | None:
         job = granted.job
         try:
-            work = work_from_json(granted.work)
+            work = self.complete(job, work_from_json(granted.work))
         except HoldfastError as error:
-            # Of a newer Holdfast, or of a job that was only written down: nobody can do it.
+            # Of a newer Holdfast, of a machine that is gone, or only written down: nobody can.
             result = Result(Outcome.FAILED, error=JobError.of(error))
             after = self.jobs.end(job.id, job.fence, result)
             with self._lock:
                 self._let_go(after)
             return None
-        if isinstance(work, BackupWork):
+        if isinstance(work, BackupWork | MachineWork):
             named = {**work.labels, labels.JOB: self._label(job.id, job.fence)}
             work = replace(work, labels=named)
         return WorkOffer(job.id, job.fence, self.lease_s, work)

@@ -38,12 +38,12 @@ class Presence:
         return self.agents.union(server for _, server in self.owners)
 
     def is_remote(self, job: Ready | Job) -> bool:
-        """Whether a job is done by a machine of its client."""
-        return job.kind in _OF_CLIENTS and job.client in self.agents
+        """Whether a job is done by a machine that has joined."""
+        return job.kind in _OF_CLIENTS and job.done_by in self.agents
 
     def needs(self, job: Ready) -> tuple[Need, ...]:
         """What a job needs of machines."""
-        client = job.client if self.is_remote(job) else None
+        client = job.done_by if self.is_remote(job) else None
         owners = (server for unit, server in self.owners if unit == job.storage_unit)
         wanted = dict.fromkeys(one for one in (client, *owners) if one is not None)
         return tuple(Need(session_of(one)) for one in wanted)

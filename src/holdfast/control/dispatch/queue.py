@@ -9,14 +9,17 @@ from __future__ import annotations
 
 import contextlib
 import logging
+from dataclasses import replace
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from holdfast.base.errors import HoldfastError, WrongState
 from holdfast.control.broker import Broker, Kind, Request, Resource
+from holdfast.control.dispatch import hosts
 from holdfast.control.dispatch.presence import NOBODY, Presence, session_of
 from holdfast.control.dispatch.roster import needs_of
 from holdfast.control.dispatch.windows import Windows
+from holdfast.control.hypervisors import Estate
 from holdfast.control.jobs import Ready
 
 if TYPE_CHECKING:
@@ -45,6 +48,7 @@ class Queue:
         site_zone: tzinfo,
         slots: Callable[[], Mapping[str, int]],
         presence: Callable[[], Presence] = Presence,
+        estate: Callable[[], Estate] = Estate,
     ) -> None:
         """Begin with nobody.
 
@@ -53,7 +57,11 @@ class Queue:
             site_zone: The zone of schedules that name none.
             slots: How many jobs each storage unit takes at once now, by its name.
             presence: Which machines there are now, and which are connected.
+            estate: The virtual machines that are known now.
         """
+        self._look_up_estate = estate
+        self._estate = Estate()
+        self._shared: dict[Resource, int | None] = {}
         self._look_who_is_there = presence
         self._presence = NOBODY
         self._jobs = jobs
@@ -76,6 +84,7 @@ class Queue:
         self._take_limits(roster)
         self._take_slots()
         self._take_presence()
+        self._take_estate()
         self._line_up()
         self._good_until = self._look_at_windows(now, roster)
         self._looked_at = now
@@ -85,6 +94,7 @@ class Queue:
         """Count in a job that a machine is at work on, since before there was this queue."""
         self._take_slots()
         self._take_presence()
+        self._take_estate()
         known = Ready(
             job.id,
             job.kind,
@@ -96,6 +106,8 @@ class Queue:
             job.priority,
             job.queued_at,
             job.due_at,
+            job.worker,
+            job.backup_kind,
         )
         self._broker.adopt(job.id, self._needs(known))
         self._at_work[job.id] = known
@@ -200,8 +212,36 @@ class Queue:
             if now.differs_for(one, before) and one.id not in self._waiting_for_window:
                 self._submit(one)
 
+    def _take_estate(self) -> None:
+        """Count backups of virtual machines by the hosts where they are now."""
+        before, now = self._estate, self._look_up_estate()
+        if before is now:
+            return
+        self._estate = now
+        shared = hosts.limits(now)
+        for resource in self._shared.keys() - shared.keys():
+            self._broker.set_limit(resource, None)
+        for resource, limit in shared.items():
+            self._broker.set_limit(resource, limit)
+        self._shared = shared
+        for waiting in list(self._ready.values()):
+            one = self._assigned(waiting)
+            moved = hosts.needs_of_machine(one, now) != hosts.needs_of_machine(one, before)
+            if (moved or one is not waiting) and one.id not in self._waiting_for_window:
+                self._submit(one)
+
+    def _assigned(self, job: Ready) -> Ready:
+        """A job given to whoever reaches its virtual machine now."""
+        worker = hosts.worker_of(job, self._estate)
+        if worker is None or worker == job.worker:
+            return job
+        self._jobs.assign(job.id, worker)
+        self._ready[job.id] = found = replace(job, worker=worker)
+        return found
+
     def _needs(self, job: Ready) -> tuple[Need, ...]:
-        return (*self._presence.needs(job), *needs_of(job))
+        machine = hosts.needs_of_machine(job, self._estate)
+        return (*self._presence.needs(job), *needs_of(job), *machine)
 
     def _line_up(self) -> None:
         """Have the same jobs in line as the book has."""
@@ -216,7 +256,7 @@ class Queue:
         new = there - self._ready.keys()
         for one in self._jobs.ready(new) if new else []:
             self._ready[one.id] = one
-            self._submit(one)
+            self._submit(self._assigned(one))
 
     def _submit(self, job: Ready) -> None:
         self._waiting_for_window.pop(job.id, None)

@@ -10,10 +10,22 @@ from typing import TYPE_CHECKING
 
 from holdfast.base import labels
 from holdfast.control.broker import Kind, Need, Resource
-from holdfast.control.jobs import JobKind, NewJob
-from holdfast.control.policies import KnownClients, Policy, PolicySource, sources, undivided
+from holdfast.control.dispatch import hosts
+from holdfast.control.hypervisors import Estate
+from holdfast.control.jobs import BY_SITE, JobKind, NewJob
+from holdfast.control.policies import (
+    NO_QUIESCE,
+    REQUIRE_QUIESCE,
+    KnownClients,
+    MachineSource,
+    Policy,
+    PolicySource,
+    machine_sources,
+    sources,
+    undivided,
+)
 from holdfast.control.schedule import BackupKind, Entry
-from holdfast.wire.messages import BackupWork
+from holdfast.wire.messages import BackupWork, MachineWork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -33,7 +45,7 @@ class Member:
     """One source of one policy."""
 
     policy: Policy
-    of: PolicySource
+    of: PolicySource | MachineSource
 
 
 class Roster:
@@ -45,6 +57,7 @@ class Roster:
         clients: Iterable[ClientName],
         drives: Callable[[ClientName], Sequence[str]],
         splits: Callable[[SplitKey], Split | None] = undivided,
+        estate: Estate | None = None,
     ) -> None:
         """Take policies apart.
 
@@ -53,16 +66,19 @@ class Roster:
             clients: All that are known; queries range over them.
             drives: Where a client's local file systems are mounted.
             splits: How a path is divided into streams; None if that is not known yet.
+            estate: The virtual machines that are known; None for none.
         """
+        self.estate = Estate() if estate is None else estate
         self.policies: Mapping[PolicyName, Policy] = {one.name: one for one in policies}
         known = KnownClients(clients)
-        self._members: dict[PolicyName, dict[SourceName, Member]] = {
-            one.name: {
-                each.source: Member(one, each)
-                for each in sources(one, known.of(one), drives, splits)
-            }
-            for one in self.policies.values()
-        }
+        self._members: dict[PolicyName, dict[SourceName, Member]] = {}
+        for one in self.policies.values():
+            of: dict[SourceName, Member] = {}
+            for each in sources(one, known.of(one), drives, splits):
+                of[each.source] = Member(one, each)
+            for machine in machine_sources(one, self.estate):
+                of[machine.source] = Member(one, machine)
+            self._members[one.name] = of
 
     def entry(self, policy: PolicyName, since: datetime) -> Entry | None:
         """What is due of a policy; None if it starts nothing by itself.
@@ -112,10 +128,12 @@ def needs_of(job: Ready) -> tuple[Need, ...]:
     return tuple(Need(one) for one in _resources(job.policy, job.client, job.storage_unit))
 
 
-def slots_of(member: Member) -> tuple[Resource, ...]:
-    """What a backup of a source takes one of each of."""
-    policy = member.policy
-    return tuple(_resources(policy.name, member.of.client, policy.storage_unit))
+def slots_of(member: Member, kind: BackupKind) -> tuple[Resource, ...]:
+    """What a backup of a source, of a kind, takes one of each of."""
+    policy, of = member.policy, member.of
+    own = _resources(policy.name, of.client, policy.storage_unit)
+    machine = hosts.shared(of.found, kind) if isinstance(of, MachineSource) else ()
+    return (*own, *machine)
 
 
 def _resources(
@@ -154,27 +172,13 @@ def backup_of(
             many images the pool has.
     """
     policy, of = member.policy, member.of
-    parent = newest_whole(of.source) if kind is BackupKind.CUMULATIVE else newest
-    read_all = kind is BackupKind.FULL or (kind is BackupKind.CUMULATIVE and parent is None)
-    named = {} if schedule is None else {labels.SCHEDULE: schedule.name}
-    work = BackupWork(
-        client=of.client,
-        source=of.source,
-        paths=of.paths,
-        exclude=of.exclude,
-        one_file_system=of.one_file_system,
-        compression=policy.compression,
-        # Without a full to compare with, everything since the last full is everything.
-        read_all=read_all,
-        parent=None if read_all else parent,
-        labels={labels.POLICY: policy.name, labels.KIND: kind, **named},
-        pre_command=policy.pre_command,
-        post_command=policy.post_command,
-        command_timeout_s=policy.command_timeout_s,
-        client_key=policy.sealing_key,
-        sealed_names=policy.has_sealed_names,
-    )
     own = None if schedule is None else schedule.priority
+    if isinstance(of, MachineSource):
+        work: BackupWork | MachineWork = _machine_work(policy, of, kind, schedule)
+        worker: ClientName | None = of.proxy or BY_SITE
+    else:
+        work = _files_work(policy, of, kind, schedule, newest_whole, newest)
+        worker = None
     return NewJob(
         kind=JobKind.BACKUP,
         work=work.to_json(),
@@ -186,6 +190,76 @@ def backup_of(
         storage_unit=policy.storage_unit,
         priority=policy.priority if own is None else own,
         due_at=due_at,
+        worker=worker,
+    )
+
+
+def _machine_work(
+    policy: Policy, of: MachineSource, kind: BackupKind, schedule: Schedule | None
+) -> MachineWork:
+    """What is to be done; how the hypervisor is reached is said when it is given out.
+
+    Every image is complete by itself, and a hypervisor tells changes since its last backup alone:
+    so all that is not a full reads what changed since the newest image.
+    """
+    machine, wanted = of.found.machine, policy.machines
+    assert wanted is not None  # noqa: S101 - a policy without is for no machine
+    return MachineWork(
+        client=of.client,
+        source=of.source,
+        machine=machine.uuid,
+        name=machine.name,
+        hypervisor=of.found.hypervisor,
+        proxy=of.proxy,
+        quiesce=wanted.quiesce != NO_QUIESCE,
+        require_quiesce=wanted.quiesce == REQUIRE_QUIESCE,
+        leave_out=wanted.left_out(machine),
+        read_all=kind is BackupKind.FULL,
+        compression=policy.compression,
+        labels={
+            **_labels(policy, kind, schedule),
+            labels.MACHINE: machine.uuid,
+            labels.HYPERVISOR: of.found.hypervisor,
+        },
+        scratch=wanted.scratch,
+        scratch_bytes=wanted.scratch_bytes,
+        pre_command=policy.pre_command,
+        post_command=policy.post_command,
+        command_timeout_s=policy.command_timeout_s,
+    )
+
+
+def _labels(policy: Policy, kind: BackupKind, schedule: Schedule | None) -> dict[str, str]:
+    named = {} if schedule is None else {labels.SCHEDULE: schedule.name}
+    return {labels.POLICY: policy.name, labels.KIND: kind, **named}
+
+
+def _files_work(
+    policy: Policy,
+    of: PolicySource,
+    kind: BackupKind,
+    schedule: Schedule | None,
+    newest_whole: Callable[[SourceName], ImageId | None],
+    newest: ImageId | None,
+) -> BackupWork:
+    parent = newest_whole(of.source) if kind is BackupKind.CUMULATIVE else newest
+    read_all = kind is BackupKind.FULL or (kind is BackupKind.CUMULATIVE and parent is None)
+    return BackupWork(
+        client=of.client,
+        source=of.source,
+        paths=of.paths,
+        exclude=of.exclude,
+        one_file_system=of.one_file_system,
+        compression=policy.compression,
+        # Without a full to compare with, everything since the last full is everything.
+        read_all=read_all,
+        parent=None if read_all else parent,
+        labels=_labels(policy, kind, schedule),
+        pre_command=policy.pre_command,
+        post_command=policy.post_command,
+        command_timeout_s=policy.command_timeout_s,
+        client_key=policy.sealing_key,
+        sealed_names=policy.has_sealed_names,
     )
 
 

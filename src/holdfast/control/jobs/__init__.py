@@ -9,6 +9,7 @@ from holdfast.control.jobs.causes import remark
 from holdfast.control.jobs.enqueue import Enqueued, NewJob
 from holdfast.control.jobs.events import WantedEvents
 from holdfast.control.jobs.job import (
+    BY_SITE,
     COUNTER_NAMES,
     Asked,
     Event,
@@ -27,6 +28,7 @@ from holdfast.control.jobs.paging import Sort
 from holdfast.control.jobs.queue import Ready
 
 __all__ = [
+    "BY_SITE",
     "COUNTER_NAMES",
     "LEASE",
     "Asked",

@@ -120,6 +120,12 @@ class JobBook(JobQuestions):
         if reasons:
             self._commits.write(lambda connection: queue.note_waits(connection, reasons))
 
+    def assign(self, job: JobId, worker: ClientName) -> None:
+        """Have another do a queued job; one that has begun is left to who has it."""
+        queued = jobs.c.id == job, jobs.c.state == str(JobState.QUEUED)
+        change = sa.update(jobs).where(*queued).values(worker=worker)
+        self._commits.write(lambda connection: connection.execute(change))
+
     # -- a worker's turn ------------------------------------------------------------------
 
     def grant(self, some: Sequence[JobId]) -> list[Granted]:
@@ -277,7 +283,8 @@ class JobBook(JobQuestions):
         """
         why = "the master server ended while it was at work"
         backup = str(JobKind.BACKUP)
-        here = sa.not_(sa.and_(jobs.c.kind == backup, jobs.c.client.in_(sorted(elsewhere))))
+        worker = sa.case((jobs.c.worker != "", jobs.c.worker), else_=jobs.c.client)
+        here = sa.not_(sa.and_(jobs.c.kind == backup, worker.in_(sorted(elsewhere))))
         return self._lose(self._clock.now(), why, here, at_once=True)
 
     def clock_was_set(self) -> None:

@@ -59,6 +59,7 @@ class NewJob:
     restart_of: JobId | None = None
     parts: tuple[NewJob, ...] = ()
     missed: str | None = None
+    worker: ClientName | None = None
 
     def __post_init__(self) -> None:
         if self.priority not in PRIORITIES:
@@ -206,6 +207,7 @@ def _row(one: NewJob, now: datetime, children: int, parent: JobId | None = None)
             storage_unit=one.storage_unit,
             due_at=one.due_at,
             not_before=one.not_before,
+            worker=one.worker,
             waits_for=family.waits_for(children, children),
         )
     )

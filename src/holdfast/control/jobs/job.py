@@ -9,15 +9,20 @@ from __future__ import annotations
 import enum
 from dataclasses import dataclass, field
 from datetime import timedelta
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Final
 
 from holdfast.base import errors
+from holdfast.base.ids import ClientName
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
     from datetime import datetime
 
-    from holdfast.base.ids import ClientName, ImageId, JobId, PolicyName, SourceName
+    from holdfast.base.ids import ImageId, JobId, PolicyName, SourceName
+
+BY_SITE: Final = ClientName("-")
+"""The worker of a job that who serves the site does itself, whoever its client is. No machine that
+has joined is called so."""
 
 COUNTER_NAMES = (
     "files", "size_bytes", "online_bytes", "new_bytes", "transmitted_bytes", "findings",
@@ -133,6 +138,7 @@ class Job:
         error: Why it failed, or why its last attempt did.
         events: How many events it has; see `events_left_out`.
         events_left_out: How many more there were than are kept.
+        worker: Whose machine does the work, or `BY_SITE`; None for that of the client.
     """
 
     id: JobId
@@ -166,6 +172,12 @@ class Job:
     error: JobError | None = None
     events: int = 0
     events_left_out: int = 0
+    worker: ClientName | None = None
+
+    @property
+    def done_by(self) -> ClientName | None:
+        """Whose machine does the work, if it is one's that has joined."""
+        return self.worker or self.client
 
     @property
     def is_at_work(self) -> bool:

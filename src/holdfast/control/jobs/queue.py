@@ -56,6 +56,13 @@ class Ready:
     priority: int
     queued_at: datetime
     due_at: datetime | None = None
+    worker: ClientName | None = None
+    backup_kind: str | None = None
+
+    @property
+    def done_by(self) -> ClientName | None:
+        """As `Job.done_by`."""
+        return self.worker or self.client
 
 
 def ready_ids(connection: sa.Connection, now: datetime) -> set[JobId]:
@@ -90,6 +97,8 @@ def ready(connection: sa.Connection, now: datetime, some: Iterable[JobId] | None
         jobs.c.priority,
         jobs.c.queued_ns,
         jobs.c.due_ns,
+        jobs.c.worker,
+        jobs.c.backup_kind,
     ).where(*_may_begin(now))
     if some is None:
         found: Iterable[Any] = connection.execute(query)
@@ -112,6 +121,8 @@ def ready(connection: sa.Connection, now: datetime, some: Iterable[JobId] | None
                 priority=row.priority,
                 queued_at=from_ns(row.queued_ns),
                 due_at=from_ns(row.due_ns) if row.due_ns else None,
+                worker=ClientName(row.worker) if row.worker else None,
+                backup_kind=row.backup_kind or None,
             )
             for row in found
         ),
@@ -198,4 +209,5 @@ def _anew(old: Job, work: Mapping[JobId, dict[str, Any]]) -> NewJob:
         backup_kind=old.backup_kind,
         storage_unit=old.storage_unit,
         priority=old.priority,
+        worker=old.worker,
     )

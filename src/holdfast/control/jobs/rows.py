@@ -71,6 +71,7 @@ def values_of(job: Job) -> Values:
         "error_hint": "" if error is None else error.hint or "",
         "events": job.events,
         "events_left_out": job.events_left_out,
+        "worker": job.worker or "",
     }
 
 
@@ -114,6 +115,7 @@ def job_of(row: sa.Row[Any]) -> Job:
         error=error,
         events=row.events,
         events_left_out=row.events_left_out,
+        worker=ClientName(row.worker) if row.worker else None,
     )
 
 

@@ -82,6 +82,8 @@ jobs = Table(
     _text("error_hint"),
     _number("events"),
     _number("events_left_out"),
+    # who does the work, where that is not the client; see `job.BY_SITE`
+    _text("worker"),
     sqlite_autoincrement=True,
 )
 Index("ix_jobs_parent_id", jobs.c.parent_id)

@@ -16,6 +16,16 @@ from holdfast.control.policies.document import Document, Format, from_data, pars
 from holdfast.control.policies.files_type import FilesType
 from holdfast.control.policies.findings import Finding, Severity, errors_of
 from holdfast.control.policies.live import PastBackup, Probe, Room, check_live
+from holdfast.control.policies.machine_selection import (
+    MACHINES,
+    NO_QUIESCE,
+    REQUIRE_QUIESCE,
+    MachineSelection,
+    MachineSource,
+    machine_sources,
+    machines_of,
+)
+from holdfast.control.policies.machines_type import MachinesType
 from holdfast.control.policies.plain import from_plain, to_plain
 from holdfast.control.policies.plan import (
     Change,
@@ -51,6 +61,9 @@ from holdfast.control.policies.validation import SiteFacts, review, validate
 __all__ = [
     "ALL_LOCAL_DRIVES",
     "DEFAULT_STORAGE_UNIT",
+    "MACHINES",
+    "NO_QUIESCE",
+    "REQUIRE_QUIESCE",
     "TYPES",
     "UNDIVIDED",
     "Act",
@@ -65,6 +78,9 @@ __all__ = [
     "Format",
     "KnownClients",
     "Limits",
+    "MachineSelection",
+    "MachineSource",
+    "MachinesType",
     "PastBackup",
     "Plan",
     "Policy",
@@ -89,6 +105,8 @@ __all__ = [
     "field_changes",
     "from_data",
     "from_plain",
+    "machine_sources",
+    "machines_of",
     "make_plan",
     "parse",
     "read_span",

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.base import exclusion
 from holdfast.base.errors import Invalid
+from holdfast.control.policies.client_checks import check_clients
 from holdfast.control.policies.clients import outermost, parents
 from holdfast.control.policies.findings import Finding, error, inside, warning
 from holdfast.control.policies.policy import ALL_LOCAL_DRIVES, Drives
@@ -23,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from holdfast.control.policies.policy import Policy, Selection
+    from holdfast.control.policies.validation import SiteFacts
 
 _EVERYTHING = {"*", "**", "/*", "/**", "**/*"}
 
@@ -35,8 +37,15 @@ class FilesType:
     summary: str = "directories and files of a client"
     kinds: frozenset[BackupKind] = frozenset(BackupKind)
 
-    def check(self, policy: Policy) -> Iterator[Finding]:
-        """Look at each selection, and at how they lie to each other."""
+    def check(self, policy: Policy, site: SiteFacts) -> Iterator[Finding]:
+        """Look at the clients, at each selection, and at how they lie to each other."""
+        if policy.machines is not None:
+            hint = 'write type = "machines" as well, or leave it out'
+            yield error("machines", f"a policy of the type '{self.name}' has none", hint)
+        yield from check_clients(policy, site)
+        if not policy.selections:
+            hint = 'write for example selections = [{ name = "home", paths = ["/home"] }]'
+            yield error("selections", "nothing is selected", hint)
         for number, selection in enumerate(policy.selections):
             place = inside("selections", number)
             yield from _paths(selection, inside(place, "paths"))

@@ -12,6 +12,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.base.ids import PolicyName, client_key_wanted, client_name, policy_name
 from holdfast.control.policies import policy as policies
+from holdfast.control.policies.plain_machines import read_machines, write_machines
 from holdfast.control.policies.plain_schedules import (
     read_name,
     read_rules,
@@ -59,6 +60,7 @@ def to_plain(policy: Policy, *, whole: bool = False) -> dict[str, Any]:
         "command_timeout": _write_timeout(policy.command_timeout_s),
         "retention": write_rules(policy.retention),
         "limits": _write_limits(policy.limits, whole=whole),
+        "machines": write_machines(policy.machines, whole=whole),
         "selections": [_write_selection(one, whole=whole) for one in policy.selections],
         "schedules": [write_schedule(one, whole=whole) for one in policy.schedules],
     }
@@ -113,6 +115,7 @@ def _read_policy(read: Table, nameless: PolicyName) -> Policy:
         encryption=read.text("encryption", policies.DEFAULT_ENCRYPTION),
         client_key=read.parsed("client_key", client_key_wanted),
         names=read.text("names", policies.DEFAULT_NAMES),
+        machines=read_machines(read.table("machines")),
     )
     read.end()
     return found
@@ -219,5 +222,6 @@ _DEFAULTS = to_plain(Policy(PolicyName("")), whole=True) | {
     "type": None,
     "client_query": None,
     "client_key": None,
+    "machines": None,
     "limits": {},
 }

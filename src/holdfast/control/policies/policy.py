@@ -15,6 +15,7 @@ from holdfast.control.retention import Rules
 
 if TYPE_CHECKING:
     from holdfast.base.ids import ClientName, PolicyName
+    from holdfast.control.policies.machine_selection import MachineSelection
     from holdfast.control.schedule import Schedule
 
 DEFAULT_TYPE = "files"
@@ -102,6 +103,8 @@ class Policy:
         encryption: Who seals, one of `ENCRYPTION_MODES`.
         client_key: The client key of each client's own machine, by name or id, where clients seal.
         names: How names of files are kept where clients seal, one of `NAME_MODES`.
+        machines: Which virtual machines it is for, in a policy that is for such; then it has
+            neither clients nor selections.
     """
 
     name: PolicyName
@@ -123,6 +126,7 @@ class Policy:
     encryption: str = DEFAULT_ENCRYPTION
     client_key: str | None = None
     names: str = DEFAULT_NAMES
+    machines: MachineSelection | None = None
 
     @property
     def sealing_key(self) -> str | None:

@@ -46,7 +46,7 @@ class Template:
 
         Args:
             name: Of the policy.
-            clients: Whom it is for, or
+            clients: Whom it is for, unless it is for virtual machines, or
             client_query: a query for them.
         """
         import tomlkit
@@ -55,6 +55,9 @@ class Template:
         policies: Any = document["policy"]
         if name is not None:
             policies[0]["name"] = name
+        if "machines" in policies[0]:
+            # It is for virtual machines, by a query of its own.
+            return tomlkit.dumps(document)
         if client_query is not None:
             del policies[0]["clients"]
             policies[0]["client_query"] = client_query

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
 
     from holdfast.control.policies.findings import Finding
     from holdfast.control.policies.policy import Policy
+    from holdfast.control.policies.validation import SiteFacts
     from holdfast.control.schedule import BackupKind
 
 
@@ -36,7 +37,7 @@ class PolicyType(Protocol):
         """The kinds of backup that its schedules may ask for."""
         ...
 
-    def check(self, policy: Policy) -> Iterable[Finding]:
+    def check(self, policy: Policy, site: SiteFacts) -> Iterable[Finding]:
         """What is wrong with a policy of this type, and with no other; see `validation`."""
         ...
 

@@ -7,13 +7,13 @@ the world to say.
 
 from __future__ import annotations
 
-from dataclasses import dataclass, replace
+from dataclasses import dataclass, field, replace
 from datetime import timedelta
 from difflib import get_close_matches
 from typing import TYPE_CHECKING
 
 from holdfast.base.ids import ADHOC
-from holdfast.control.policies.clients import globs
+from holdfast.control.hypervisors import Estate
 from holdfast.control.policies.findings import Finding, error, inside, touch, warning
 from holdfast.control.policies.policy import (
     CLIENT_ENCRYPTION,
@@ -55,6 +55,7 @@ class SiteFacts:
         zone: Of the site.
         types: Of policies.
         agents: Clients with a machine of their own; None if that is not known.
+        estate: Hypervisors, and the virtual machines that were found on them.
     """
 
     clients: KnownClients
@@ -63,6 +64,7 @@ class SiteFacts:
     zone: tzinfo
     types: PolicyTypes = TYPES
     agents: frozenset[ClientName] | None = None
+    estate: Estate = field(default_factory=Estate)
 
 
 def validate(policies: Sequence[Policy], site: SiteFacts) -> list[Finding]:
@@ -109,7 +111,6 @@ def _check(policy: Policy, site: SiteFacts) -> Iterator[Finding]:
         )
     yield from _unknown("storage_unit", policy.storage_unit, site.storage_units)
     yield from _check_encryption(policy, site)
-    yield from _check_clients(policy, site)
     yield from _check_commands(policy)
     yield from _check_limits(policy)
     yield from _check_names(policy)
@@ -128,7 +129,7 @@ def _check_type(policy: Policy, site: SiteFacts) -> Iterator[Finding]:
             place = inside(inside("schedules", number), "kind")
             message = f"a policy of the type '{kind.name}' has no backups of kind '{schedule.kind}'"
             yield error(place, message, f"it may be {', '.join(sorted(kind.kinds))}")
-    yield from kind.check(policy)
+    yield from kind.check(policy, site)
 
 
 def _check_ends(policy: Policy, site: SiteFacts) -> Iterator[Finding]:
@@ -187,44 +188,6 @@ _NOUNS = {
 }
 
 
-def _check_clients(policy: Policy, site: SiteFacts) -> Iterator[Finding]:
-    if policy.client_query is None:
-        if not policy.clients:
-            hint = 'write clients = ["web1"], or client_query = "web*"'
-            yield error("clients", "it is for no client", hint)
-        yield from _check_client_names(policy, site)
-        return
-    if policy.clients:
-        message = "there are clients and a client_query, and a policy has one of them"
-        yield error("client_query", message, "a name without '*' is a query as well")
-    parts = globs(policy.client_query)
-    if not all(part.removeprefix("!") for part in parts) or all(one[:1] == "!" for one in parts):
-        hint = "write for example 'web*' or 'web*,db*,!web-test'"
-        yield error("client_query", f"'{shown(policy.client_query)}' names no client", hint)
-    elif not site.clients.matching(policy.client_query):
-        message = f"it names none of the known clients ({len(site.clients):,})"
-        yield warning("client_query", message, "it will be for those that join later")
-
-
-def _check_client_names(policy: Policy, site: SiteFacts) -> Iterator[Finding]:
-    seen = set()
-    for number, name in enumerate(policy.clients):
-        place = inside("clients", number)
-        if name in seen:
-            yield warning(place, f"client '{name}' is named twice", "leave one of them out")
-        elif name not in site.clients:
-            near = get_close_matches(name, site.clients.names, n=1)
-            message = f"no client '{shown(name)}' is known"
-            hint = (
-                f"did you mean '{near[0]}'?"
-                if near
-                else "join it first, or make the policy inactive until then"
-            )
-            # What is written down for machines that are yet to come is not in anybody's way.
-            yield error(place, message, hint) if policy.active else warning(place, message, hint)
-        seen.add(name)
-
-
 def _check_commands(policy: Policy) -> Iterator[Finding]:
     for key, words in (("pre_command", policy.pre_command), ("post_command", policy.post_command)):
         for number, word in enumerate(words):
@@ -260,9 +223,6 @@ def _check_limits(policy: Policy) -> Iterator[Finding]:
 
 
 def _check_names(policy: Policy) -> Iterator[Finding]:
-    if not policy.selections:
-        hint = 'write for example selections = [{ name = "home", paths = ["/home"] }]'
-        yield error("selections", "nothing is selected", hint)
     if not policy.schedules:
         hint = "it runs by 'holdfast policy run' alone"
         yield warning("schedules", "it has no schedule", hint)

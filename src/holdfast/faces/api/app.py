@@ -25,6 +25,7 @@ from holdfast.faces.api import (
     document,
     files,
     health,
+    hypervisors,
     images,
     jobs,
     machines,
@@ -43,6 +44,7 @@ from holdfast.faces.api import (
     tokens,
     upcoming,
     users,
+    virtual_machines,
 )
 from holdfast.faces.api.limits import BodyLimit
 
@@ -71,6 +73,8 @@ ROUTERS: tuple[APIRouter, ...] = (
     differences.router,
     sources.router,
     machines.router,
+    hypervisors.router,
+    virtual_machines.router,
     bandwidth.router,
     pool.router,
     storage_units.router,
@@ -95,6 +99,10 @@ TAGS = [
     {"name": "Files", "description": "What is in images: names, versions, content, differences."},
     {"name": "Sources", "description": "Clients, and what of them there are images of."},
     {"name": "Machines", "description": "Hosts that have joined, and letting them in and out."},
+    {
+        "name": "Virtual machines",
+        "description": "Hypervisors, the machines on them, and what protects each.",
+    },
     {"name": "Pool", "description": "What the pool holds, and what is done for it as a whole."},
     {"name": "Settings", "description": "What is set for the site, and who set it."},
     {"name": "Users", "description": "Who may log in, as what, and for which clients."},

@@ -9,7 +9,7 @@ from fastapi import Query
 from holdfast.base.errors import PolicyMissing
 from holdfast.base.ids import ClientName, PolicyName
 from holdfast.control.access import Principal, Verb
-from holdfast.control.policies import Filter, KnownClients, Policy, StoredPolicy
+from holdfast.control.policies import Filter, Policy, StoredPolicy
 from holdfast.faces.api.door import TheMaster, make_router, may
 from holdfast.faces.api.models import Page
 from holdfast.faces.api.paging import Pages
@@ -55,11 +55,10 @@ def list_policies(
     only = Filter(text, active, type_, storage_unit, None if client is None else ClientName(client))
     after = pages.after(str)
     last = None if after is None else PolicyName(str(after[0]))
-    known = master.policies.known_clients()
     found: list[StoredPolicy] = []
     while len(found) < pages.fetch:
         rows = master.policies.page(limit=pages.fetch, after=last, only=only)
-        found += [row for row in rows if _sees(who, known, row.policy)]
+        found += [row for row in rows if _sees(who, master, row.policy)]
         if len(rows) < pages.fetch:
             break
         last = rows[-1].policy.name
@@ -135,17 +134,18 @@ def _set_active(
 
 
 def _detail(who: Principal, master: Master, stored: StoredPolicy) -> PolicyDetail:
-    clients = master.policies.known_clients().of(stored.policy)
-    return PolicyDetail.of(stored, clients, who)
+    return PolicyDetail.of(stored, site_policies.clients_of(master, stored.policy), who)
 
 
 def _seen(who: Principal, master: Master, name: str) -> StoredPolicy:
     stored = master.policies.get(PolicyName(name))
-    if not _sees(who, master.policies.known_clients(), stored.policy):
+    if not _sees(who, master, stored.policy):
         # That it is there is nobody's business who may not see it.
         raise PolicyMissing(f"there is no policy '{name}'")
     return stored
 
 
-def _sees(who: Principal, known: KnownClients, policy: Policy) -> bool:
-    return who.sees_all_clients or any(who.sees(client) for client in known.of(policy))
+def _sees(who: Principal, master: Master, policy: Policy) -> bool:
+    if who.sees_all_clients:
+        return True
+    return any(who.sees(client) for client in site_policies.clients_of(master, policy))

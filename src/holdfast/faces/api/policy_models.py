@@ -83,6 +83,9 @@ class PolicyRow(Model):
     storage_unit: str = Field(examples=["default"])
     clients: list[str] = Field(description="Named clients, of those that you see.")
     client_query: str | None = Field(description="A query for clients.", examples=["web*"])
+    machine_query: str | None = Field(
+        description="A query for virtual machines.", examples=["tag=prod"]
+    )
     selections: list[str] = Field(description="Names.", examples=[["system"]])
     schedules: list[ScheduleRow]
     revision: int = Field(description="Counts the changes, from 1.")
@@ -104,6 +107,7 @@ class PolicyRow(Model):
             storage_unit=policy.storage_unit,
             clients=[one for one in policy.clients if who.sees(one)],
             client_query=policy.client_query,
+            machine_query=None if policy.machines is None else policy.machines.query,
             selections=[one.name for one in policy.selections],
             schedules=[ScheduleRow(name=one.name, kind=one.kind) for one in policy.schedules],
             revision=stored.revision,

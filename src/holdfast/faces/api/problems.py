@@ -59,6 +59,7 @@ STATUS: dict[type[errors.HoldfastError], int] = {
     errors.TargetNotEmpty: 409,
     errors.WrongState: 409,
     errors.WorkerLost: 503,
+    errors.HypervisorError: 503,
     errors.Fenced: 409,
     errors.Busy: 409,
     errors.Unsupported: 501,

@@ -17,7 +17,7 @@ COMMANDS = (
     *("serve", "service", "config", "policy", "schedule", "jobs", "activity", "events"),
     *("retention", "hold", "unhold", "lock", "expire", "gc", "pool", "storage", "replicate"),
     *("catalog", "recover", "user", "token", "audit", "machine", "enroll", "agent"),
-    *("client-key", "media", "bandwidth"),
+    *("client-key", "media", "bandwidth", "hypervisor", "machines"),
 )
 """In the order of the help. Each is a module of this package, with a command of the same name; '-'
 is '_' there."""

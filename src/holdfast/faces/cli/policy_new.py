@@ -21,6 +21,7 @@ if TYPE_CHECKING:
     Plain = dict[str, Any]
 
 DEFAULT_TEMPLATE = "server"
+MACHINES_TEMPLATE = "machines"
 
 
 @click.command(
@@ -30,6 +31,7 @@ DEFAULT_TEMPLATE = "server"
         "holdfast policy new",
         "holdfast policy new homes --template workstation --path /home",
         "holdfast policy new web --client 'web*' --path /srv --keep 'daily 14'",
+        "holdfast policy new prod --machines 'tag=prod and not name=*-test'",
     ],
 )
 @click.argument("name", required=False)
@@ -41,6 +43,11 @@ DEFAULT_TEMPLATE = "server"
     metavar="NAME",
     multiple=True,
     help="Whom it is for; a glob such as 'web*' is a query. May be repeated.",
+)
+@click.option(
+    "--machines",
+    metavar="QUERY",
+    help="Which virtual machines it is for, such as 'tag=prod'; see 'holdfast machines --where'.",
 )
 @click.option(
     "--path",
@@ -129,7 +136,8 @@ class Dialogue:
             )
         policy = self._template()
         policy.pop("clients", None)
-        policy["clients"] = [this_machine()]
+        if "machines" not in policy:
+            policy["clients"] = [this_machine()]
         if self._given["inactive"]:
             policy["active"] = False
         for question in QUESTIONS:
@@ -169,15 +177,20 @@ class Dialogue:
         name = self._given["template"]
         if name is None:
             self._require_path()
-            name = self._choose_template() if self.asks else DEFAULT_TEMPLATE
+            name = self._usual_template()
         text = self._api.get(at("policy-templates", name))["text"]
         return to_plain(parse(text, Format.TOML).policies[0])
 
+    def _usual_template(self) -> str:
+        if self._given["machines"] is not None:
+            return MACHINES_TEMPLATE
+        return self._choose_template() if self.asks else DEFAULT_TEMPLATE
+
     def _require_path(self) -> None:
-        if not self.asks and not self._given["path"]:
+        if not self.asks and not self._given["path"] and self._given["machines"] is None:
             raise UsageError(
                 "nothing says what to back up, and nobody is here to ask",
-                "add --template NAME, or --path PATH",
+                "add --template NAME, --path PATH or --machines QUERY",
             )
 
     def _choose_template(self) -> str:

@@ -13,8 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.base.errors import Invalid
 from holdfast.base.ids import client_name, policy_name
+from holdfast.control.hypervisors import parse
 from holdfast.control.policies import (
     ALL_LOCAL_DRIVES,
+    MACHINES,
     read_span,
     read_window,
     write_span,
@@ -189,6 +191,24 @@ def split(answer: str) -> list[str]:
         raise Invalid(f"'{answer}' can't be taken apart: {error}", "quote as in a shell") from error
 
 
+def write_machines(policy: Plain, answer: str) -> None:
+    """A query for virtual machines.
+
+    Raises:
+        Invalid: It is none.
+    """
+    parse(answer)
+    policy["machines"] = {**policy.get("machines", {}), "query": answer.strip()}
+
+
+def _is_for_machines(policy: Plain) -> bool:
+    return policy.get("type") == MACHINES
+
+
+def _is_for_clients(policy: Plain) -> bool:
+    return not _is_for_machines(policy)
+
+
 def _write_name(policy: Plain, answer: str) -> None:
     policy["name"] = policy_name(answer.strip())
 
@@ -205,6 +225,15 @@ QUESTIONS = (
         ("clients", "client_query"),
         read_clients,
         write_clients,
+        _is_for_clients,
+    ),
+    Question(
+        "machines",
+        "which virtual machines: a query such as tag=prod, or * for all",
+        ("machines",),
+        lambda one: str(one["machines"]["query"]),
+        write_machines,
+        _is_for_machines,
     ),
     Question(
         "path",
@@ -212,6 +241,7 @@ QUESTIONS = (
         ("selections[0].paths",),
         read_paths,
         write_paths,
+        _is_for_clients,
         exactly=("selections[0]",),
     ),
     Question(
@@ -220,6 +250,7 @@ QUESTIONS = (
         ("selections[0].exclude",),
         read_exclude,
         write_exclude,
+        _is_for_clients,
     ),
     Question(
         "pre-command",

@@ -90,6 +90,9 @@ def summary(policy: Plain) -> str:
 
 def clients_of(policy: Plain) -> str:
     """Whom a policy is for."""
+    machine_query = policy.get("machine_query") or policy.get("machines", {}).get("query")
+    if machine_query:
+        return f"virtual machines with {machine_query}"
     query = policy.get("client_query")
     return f"clients like {query}" if query else names(policy.get("clients", ()))
 
@@ -115,8 +118,9 @@ def facts(detail: Plain, changed_at: str) -> list[tuple[str, str]]:
         ("type", policy["type"]),
         ("clients", clients_of(policy)),
     ]
-    if "client_query" in policy:
+    if "client_query" in policy or "machines" in policy:
         found.append(("clients now", names(detail["clients"])))
+    found += machines(policy.get("machines", {}))
     found += [("selection", selection(one)) for one in policy["selections"]]
     found += [("schedule", schedule(one)) for one in policy["schedules"]]
     found += [
@@ -134,6 +138,20 @@ def facts(detail: Plain, changed_at: str) -> list[tuple[str, str]]:
             found.append((word, shlex.join(policy[key])))
     changed = f"{changed_at} by {detail['changed_by']}, revision {detail['revision']}"
     return [*found, ("changed", changed)]
+
+
+def machines(plain: Plain) -> list[tuple[str, str]]:
+    """How virtual machines are taken, one fact a line; nothing for a policy that is for none."""
+    found = []
+    if plain.get("hypervisors"):
+        found.append(("hypervisors", ", ".join(plain["hypervisors"])))
+    if plain.get("leave_out"):
+        found.append(("without disks", ", ".join(plain["leave_out"])))
+    if plain:
+        found.append(("quiesce", plain.get("quiesce", "try")))
+    if plain.get("scratch"):
+        found.append(("scratch", plain["scratch"]))
+    return found
 
 
 def encryption(policy: Plain) -> str:

@@ -27,6 +27,7 @@ from holdfast.base.errors import (
 from holdfast.base.ids import JobId
 from holdfast.control.jobs import LEASE, JobKind, JobState
 from holdfast.control.machines import Said, Standing
+from holdfast.site.machine_work import complete
 from holdfast.site.machines.sessions import Sessions
 from holdfast.wire.dividing import DivideReport
 from holdfast.wire.fields import Reader
@@ -36,6 +37,7 @@ from holdfast.wire.messages import (
     Answer,
     BackupWork,
     ImageNote,
+    MachineWork,
     WorkEnded,
     WorkError,
     WorkOffer,
@@ -240,7 +242,7 @@ class Machines:
         """Take jobs back that a machine was given and does not know of: it was started anew."""
         hear, name, working = self.hear, session.peer.name, set(session.hello.working)
         for job in self.master.jobs.at_work() if hear is not None else ():
-            if job.client != name or job.kind not in _OF_CLIENTS:
+            if job.done_by != name or job.kind not in _OF_CLIENTS:
                 continue
             if hear is None or (job.id, job.fence) in working:
                 continue
@@ -300,8 +302,8 @@ class Machines:
         job = self.master.jobs.job(JobId(job_id))
         if job.fence != fence or job.state not in {JobState.ACTIVE, JobState.ENDING}:
             raise Fenced(f"job {job_id} is not at work any more under fence {fence}")
-        work = work_from_json(self.master.jobs.work(JobId(job_id)))
-        if isinstance(work, BackupWork):
+        work = complete(self.master, job, work_from_json(self.master.jobs.work(JobId(job_id))))
+        if isinstance(work, BackupWork | MachineWork):
             label = labels.of_job(self.authority.site_id, job_id, fence)
             work = replace(work, labels={**work.labels, labels.JOB: label})
         return WorkOffer(job_id, fence, LEASE.total_seconds(), work)
@@ -353,7 +355,7 @@ class Machines:
             job = self.master.jobs.job(JobId(job_id))
         except (JobMissing, OverflowError):
             return False
-        if job.client != name or job.fence != fence or job.kind not in _OF_CLIENTS:
+        if job.done_by != name or job.fence != fence or job.kind not in _OF_CLIENTS:
             return False
         self._remember(key, name, None)
         return True

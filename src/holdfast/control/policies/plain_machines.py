@@ -1,0 +1,79 @@
+"""Which virtual machines a policy is for, as plain data; see `plain`."""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING, Any
+
+from holdfast.base.units import parse_size
+from holdfast.control.policies.machine_selection import (
+    NO_QUIESCE,
+    TRY_QUIESCE,
+    MachineSelection,
+)
+
+if TYPE_CHECKING:
+    from holdfast.control.policies.reading import Table
+
+_LARGEST = 1 << 60
+
+
+def write_machines(machines: MachineSelection | None, *, whole: bool) -> dict[str, Any] | None:
+    """Write it; None for a policy that is for none."""
+    if machines is None:
+        return None
+    found: dict[str, Any] = {"query": machines.query}
+    if whole or machines.hypervisors:
+        found["hypervisors"] = list(machines.hypervisors)
+    if whole or machines.leave_out:
+        found["leave_out"] = list(machines.leave_out)
+    if whole or machines.quiesce != TRY_QUIESCE:
+        found["quiesce"] = machines.quiesce
+    if machines.scratch is not None:
+        found["scratch"] = machines.scratch
+    if machines.scratch_bytes:
+        found["scratch_limit"] = _size(machines.scratch_bytes)
+    return found
+
+
+def read_machines(read: Table | None) -> MachineSelection | None:
+    """Read it."""
+    if read is None:
+        return None
+    if "query" not in read:
+        read.lacks("query", 'write for example query = "tag=prod", or "*" for all')
+    found = MachineSelection(
+        query=read.text("query", "*"),
+        hypervisors=read.texts("hypervisors", '["esx1"]'),
+        leave_out=read.texts("leave_out", '["vdb"]'),
+        quiesce=_read_quiesce(read),
+        scratch=read.text("scratch"),
+        scratch_bytes=_read_size(read, "scratch_limit"),
+    )
+    read.end()
+    return found
+
+
+def _read_quiesce(read: Table) -> str:
+    # 'no' without quotes is false in some YAML, and so is what people mean.
+    if read.peek("quiesce") is False:
+        read.flag("quiesce", default=False)
+        return NO_QUIESCE
+    return read.text("quiesce", TRY_QUIESCE)
+
+
+def _read_size(read: Table, key: str) -> int:
+    size = read.parsed(key, parse_size)
+    if size is None:
+        return 0
+    if not 0 < size <= _LARGEST:
+        read.fault(key, "it is no size of anything", 'write for example "20GiB", or leave it out')
+        return 0
+    return size
+
+
+def _size(size_bytes: int) -> str:
+    """As it is read back, to the byte."""
+    for letter, factor in (("TiB", 1 << 40), ("GiB", 1 << 30), ("MiB", 1 << 20), ("KiB", 1 << 10)):
+        if size_bytes % factor == 0:
+            return f"{size_bytes // factor}{letter}"
+    return str(size_bytes)

@@ -1,0 +1,84 @@
+"""Tell a master which virtual machines a hypervisor has, and what is in the way of a backup.
+
+Must not back anything up. Invariant: nothing that was asked stays on the hypervisor.
+"""
+
+from __future__ import annotations
+
+import json
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from holdfast.sources.machines.providers import Credentials, open_provider
+from holdfast.wire.hypervisors import (
+    LIST,
+    MAX_REPORT_BYTES,
+    MOST_AT_ONCE,
+    TRY,
+    ListOrder,
+    ListReport,
+    TryOrder,
+    TryReport,
+)
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Mapping
+
+    from holdfast.sources.machines.machine import Machine
+    from holdfast.sources.machines.provider import Provider
+    from holdfast.wire.messages import Reached
+
+
+def open_reached(reached: Reached) -> Provider:
+    """Open a hypervisor that a master says how to reach.
+
+    Raises:
+        Invalid: Its kind or address is none.
+        LibraryMissing: What it takes is not installed here.
+        Unsupported: This Holdfast can't do that kind.
+    """
+    given = reached.credentials
+    credentials = Credentials(
+        given.get("user", ""), given.get("password", ""), given.get("certificate", "")
+    )
+    return open_provider(reached.provider, reached.url, credentials)
+
+
+def list_machines(order: ListOrder) -> ListReport:
+    """Tell the machines of a hypervisor, as many as a report may have.
+
+    Raises:
+        HoldfastError: Nobody answers there, or the credentials are wrong; the true cause.
+    """
+    found = sorted(open_reached(order.reached).machines(), key=lambda one: one.uuid)
+    left = [one for one in found if one.uuid > order.after]
+    told: list[Machine] = []
+    size = 0
+    for one in left[:MOST_AT_ONCE]:
+        size += len(json.dumps(one.to_json()))
+        if told and size > MAX_REPORT_BYTES:
+            break
+        told.append(one)
+    return ListReport(tuple(told), len(told) == len(left))
+
+
+def try_machine(order: TryOrder) -> TryReport:
+    """Look whether a backup of a machine would come to pass.
+
+    Raises:
+        HoldfastError: Nobody answers there, or there is no such machine; the true cause.
+    """
+    provider = open_reached(order.reached)
+    if order.scratch is not None:
+        return TryReport(tuple(provider.try_out(order.machine, Path(order.scratch))))
+    with tempfile.TemporaryDirectory(prefix="holdfast-try-") as scratch:
+        return TryReport(tuple(provider.try_out(order.machine, Path(scratch))))
+
+
+def hypervisor_answers() -> Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]]:
+    """What an agent can be asked of hypervisors."""
+    return {
+        LIST: lambda order: list_machines(ListOrder.from_json(order)).to_json(),
+        TRY: lambda order: try_machine(TryOrder.from_json(order)).to_json(),
+    }

@@ -1,0 +1,72 @@
+"""What work with virtual machines is told only when it is given out.
+
+Must not give it out. Invariants: credentials are added here and written down nowhere; a backup
+follows the newest image of its machine or none, as a hypervisor tells changes since that alone.
+"""
+
+from __future__ import annotations
+
+from dataclasses import replace
+from typing import TYPE_CHECKING
+
+from holdfast.base.errors import MachineMissing
+from holdfast.base.ids import ClientName, ImageId, SourceName
+from holdfast.control.jobs import BY_SITE
+from holdfast.site.hypervisors import reached
+from holdfast.wire.messages import MachineRestoreWork, MachineWork
+
+if TYPE_CHECKING:
+    from holdfast.control.jobs import Job
+    from holdfast.site.master import Master
+    from holdfast.wire.messages import Work
+
+
+def complete(master: Master, job: Job, work: Work) -> Work:
+    """Work as a worker is to have it; what is not about virtual machines, as it is.
+
+    Raises:
+        MachineMissing: The machine is nowhere any more.
+        NotFound: The hypervisor is not known any more.
+        WrongKey: The site's key does not open its credentials.
+    """
+    if isinstance(work, MachineWork):
+        return _backup(master, job, work)
+    if isinstance(work, MachineRestoreWork) and work.hypervisor is not None:
+        hypervisor = master.hypervisors.hypervisor(work.hypervisor)
+        return replace(work, reached=reached(master, hypervisor), proxy=_proxy(job))
+    return work
+
+
+def _backup(master: Master, job: Job, work: MachineWork) -> MachineWork:
+    one = master.hypervisors.estate().machines.get(work.machine)
+    if one is None or not one.is_there:
+        raise MachineMissing(
+            f"virtual machine '{work.name}' ({work.machine}) is on no hypervisor any more",
+            "'holdfast hypervisor discover' looks again; its images are kept as its policy says",
+        )
+    hypervisor = master.hypervisors.hypervisor(one.hypervisor)
+    return replace(
+        work,
+        name=one.machine.name,
+        hypervisor=one.hypervisor,
+        reached=reached(master, hypervisor),
+        proxy=_proxy(job),
+        parent=None if work.read_all else _parent(master, job, SourceName(work.source)),
+    )
+
+
+def _proxy(job: Job) -> str | None:
+    return None if job.worker is None or job.worker == BY_SITE else job.worker
+
+
+def _parent(master: Master, job: Job, source: SourceName) -> ImageId | None:
+    newest = master.catalog.newest_of([source]).get(source)
+    if newest is None:
+        return None
+    pool = master.site.pools.of_unit(job.storage_unit)
+    return newest if pool in {one.pool for one in master.catalog.copies(newest)} else None
+
+
+def worker_of(proxy: ClientName | None) -> ClientName:
+    """Who does work on a hypervisor that a proxy reaches."""
+    return BY_SITE if proxy is None else proxy
