@@ -10,6 +10,7 @@ import sqlalchemy as sa
 
 from holdfast.base.errors import AlreadyExists, Invalid, NotAPool, NotFound, WrongKey
 from holdfast.base.ids import ClientName, PoolId
+from holdfast.control.database.schema import facts
 from holdfast.control.storage import MOST_SLOTS, StorageBook, StorageUnit
 from holdfast.control.storage.schema import storage_units
 from tests.kit.clock import FakeClock
@@ -59,6 +60,24 @@ def test_a_key_opens_for_its_own_unit_and_site_alone(book: StorageBook, database
         )
     with pytest.raises(WrongKey, match="storage unit 'b'"):
         book.key(f"{2:032x}", SITE_KEY)
+
+
+def test_the_key_of_what_was_begun_is_the_same_until_its_unit_is_there(
+    book: StorageBook, database: Database
+) -> None:
+    assert book.begin("media1", "/disk", b"1" * 32, SITE_KEY) == b"1" * 32
+    assert book.begin("media1", "/disk", b"2" * 32, SITE_KEY) == b"1" * 32
+    assert book.begin("media2", "/disk", b"3" * 32, SITE_KEY) == b"3" * 32
+    assert book.begin("media1", "/other", b"4" * 32, SITE_KEY) == b"4" * 32
+    with pytest.raises(WrongKey, match="'/disk' on 'media1'"):
+        book.begin("media1", "/disk", b"5" * 32, b"x" * 32)
+    with database.read() as connection:
+        kept = connection.scalars(sa.select(facts.c.value)).all()
+    assert not any((number * 32).encode().hex() in one for number in "134" for one in kept)
+    book.add(unit("b", 1, server=ClientName("media1"), place="/disk"), b"1" * 32, SITE_KEY)
+    # What is made there next is another pool; what was begun elsewhere still stands.
+    assert book.begin("media1", "/disk", b"6" * 32, SITE_KEY) == b"6" * 32
+    assert book.begin("media2", "/disk", b"7" * 32, SITE_KEY) == b"3" * 32
 
 
 @pytest.mark.parametrize("other", [unit("branch", 2), unit("other", 1)])

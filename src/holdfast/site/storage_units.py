@@ -113,7 +113,8 @@ def create_owned(
     Raises:
         AlreadyExists: There is a unit of this name.
         NotFound: There is no such media server.
-        Unreachable: It is not connected, or the site is not served.
+        Unreachable: It is not connected, or the site is not served, or its answer was lost: the
+            same again completes it.
         HoldfastError: It can't make the pool.
     """
     _require_new(master, name)
@@ -125,7 +126,8 @@ def create_owned(
         )
     if master.spoken_to is None:
         raise Unreachable("this site speaks to no machines now", "serve it: holdfast serve")
-    key = new_pool_key()
+    # Kept before anybody has it: a pool whose making was not heard of opens with it all the same.
+    key = master.units.begin(machine.name, path, new_pool_key(), master.site.pool_key())
     order = {
         "ask": "make-pool",
         "path": path,
@@ -135,11 +137,10 @@ def create_owned(
     try:
         said = master.spoken_to.sessions.ask(machine.name, order, MAKE_S)
     except Unreachable as error:
-        # The key is forgotten with this: nobody will ever open what may be there.
         raise Unreachable(
             error.message,
-            f"{error.hint}; if '{path}' holds a pool there all the same, it is empty and nobody "
-            "has its key: remove it, and try again",
+            f"{error.hint}; then say the same again: a pool that was made at '{path}' all the "
+            "same is taken as it is",
         ) from error
     pool = PoolId(Reader(said, f"what '{server}' says").text("pool"))
     made = _take_in(master, name, pool, path, machine.name, slots, key)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from base64 import b64encode
 from typing import TYPE_CHECKING, Any
 
@@ -82,11 +83,23 @@ def test_an_agent_backs_up_to_the_disk_of_a_media_server(
         assert back["outcome"] == "completed", back
         assert_same_tree(tree, os.fsencode(tmp_path / "there") + os.fsencode(tree))
         network.site("verify", image, "--read-data").assert_ok()
-        network.site("pool", "check", "--unit", "branch", "--read-data").assert_ok()
+        # Work on the whole pool is done where its disk is, and told here.
+        checked = network.site("pool", "check", "--unit", "branch", "--read-data").assert_ok()
+        assert "1 images" in checked.text
+        network.site("pool", "rebuild-index", "--unit", "branch").assert_ok()
+        packs = tmp_path / "branch" / "packs"
+        packs.rename(packs.with_name("packs-gone"))
+        found = network.site("pool", "check", "--unit", "branch")
+        assert (found.status, "0 packs" in found.err) == (2, True), found
+        assert "missing" in found.err
+        packs.with_name("packs-gone").rename(packs)
         # What goes, goes there.
         network.site("expire", image).assert_ok()
-        network.site("gc", "--unit", "branch").assert_ok()
+        said = network.site("gc", "--unit", "branch", "--json").assert_ok().json()
+        assert (said["outcome"], said["events"][0]["cause"]) == ("completed", "collected")
         assert unit(network)["images"] == 0
+        for verb in ("verify", "check", "rebuild-index", "collect-garbage"):
+            assert f"{verb} of pool" in branch.log.read_text()
 
 
 def test_jobs_for_a_whole_pool_are_done_where_its_disk_is(
@@ -152,8 +165,16 @@ def test_jobs_wait_for_the_media_server_that_owns_their_storage(
         job = network.run("web1")
         waits = until(lambda: network.job(job)["waits_for"], "the job to say what it waits for")
         assert "media1" in str(waits)
-        away = network.site("ls", f"{first['image_id']}:{tree}")
-        away.assert_failed(2, "media")
+        # What needs it says so soon, whichever way it would go about it.
+        began_s = time.monotonic()
+        for words in (
+            ("ls", f"{first['image_id']}:{tree}"),
+            ("gc", "--unit", "branch"),
+            ("verify", first["image_id"]),
+            ("pool", "check", "--unit", "branch"),
+        ):
+            network.site(*words).assert_failed(2, "media server 'media1', which owns storage unit")
+        assert time.monotonic() - began_s < 40
         # It is known by no port: the next one is another.
         branch.start()
         done = network.ended(job)

@@ -36,6 +36,11 @@ def put(connection: sa.Connection, name: str, value: str) -> None:
     )
 
 
+def forget(connection: sa.Connection, name: str) -> None:
+    """Know a fact no more; fine if it is not known."""
+    connection.execute(sa.delete(facts).where(facts.c.name == name))
+
+
 def site_id(database: Database) -> str:
     """The name of this site, 32 hexadecimal digits, the same for as long as it lives."""
     with database.read() as connection:

@@ -15,6 +15,7 @@ from holdfast.base.clock import from_ns, to_ns
 from holdfast.base.errors import AlreadyExists, Invalid, NotAPool, NotFound
 from holdfast.base.ids import ClientName, PoolId
 from holdfast.control import sealed
+from holdfast.control.database import facts
 from holdfast.control.storage.schema import storage_units
 from holdfast.control.storage.unit import MOST_SLOTS, StorageUnit, unit_name
 
@@ -24,6 +25,8 @@ if TYPE_CHECKING:
     from holdfast.control.database import Database
 
 USE = b"holdfast storage unit v1"
+BEGUN_USE = b"holdfast storage unit begun v1"
+_BEGUN = "storage-unit-begun"
 
 
 class StorageBook:
@@ -62,6 +65,31 @@ class StorageBook:
             f"pool {pool} is not one of this site", "'holdfast storage list' shows which are"
         )
 
+    def begin(self, server: str, place: str, key: bytes, site_key: bytes) -> bytes:
+        """The key for a pool that a media server is about to make; kept until its unit is added.
+
+        Args:
+            server: The media server.
+            place: Where on it.
+            key: A new one, for the first time that this is asked of that place.
+            site_key: Opens the site's own pool, and will open this key.
+
+        Returns:
+            The key that was given the first time: whatever became of that try, it is the pool's.
+
+        Raises:
+            WrongKey: The site's key does not open it.
+        """
+        name = _begun(server, place)
+        with self._database.write() as connection:
+            known = facts.get(connection, name)
+            if known is None:
+                made = sealed.seal(key, site_key, BEGUN_USE, name.encode())
+                facts.put(connection, name, made.hex())
+                return key
+        what = f"the key of the pool that was begun at '{place}' on '{server}'"
+        return sealed.unseal(bytes.fromhex(known), site_key, BEGUN_USE, name.encode(), what)
+
     def add(self, unit: StorageUnit, key: bytes, site_key: bytes) -> None:
         """Take one in.
 
@@ -98,6 +126,8 @@ class StorageBook:
                     "'holdfast storage list' shows them",
                 )
             connection.execute(sa.insert(storage_units).values(row))
+            if unit.server is not None:
+                facts.forget(connection, _begun(unit.server, unit.place))
 
     def key(self, pool: str, site_key: bytes) -> bytes:
         """The key of a unit's pool.
@@ -165,6 +195,10 @@ class StorageBook:
             change = sa.update(storage_units).where(storage_units.c.name == name).values(**values)
             if not connection.execute(change).rowcount:
                 raise _unknown(name)
+
+
+def _begun(server: str, place: str) -> str:
+    return f"{_BEGUN}:{server}:{place}"
 
 
 def _unit(row: sa.Row[Any]) -> StorageUnit:

@@ -8,7 +8,7 @@ import click
 
 from holdfast.base.errors import EXIT_OK
 from holdfast.base.units import format_count, format_size
-from holdfast.faces.cli import opening, options
+from holdfast.faces.cli import at_owner, opening, options
 from holdfast.faces.cli.progress import reporting
 from holdfast.faces.cli.screen import Screen
 from holdfast.faces.cli.words import Command
@@ -26,6 +26,9 @@ def gc(dry_run: bool, unit: str | None, as_json: bool) -> int:
     """Give back the space of expired images. Backups may run meanwhile."""
     screen = Screen(as_json=as_json)
     with opening.open_site() as site:
+        owned = at_owner.owned(site, unit)
+        if owned is not None:
+            return at_owner.work(screen, owned, "collections", {"dry_run": dry_run})
         pool = options.pool_of(site, unit)
         with reporting(screen, "gc") as (_, report):
             result = run_garbage_collection(pool, site.clock, dry_run=dry_run, report=report)

@@ -10,7 +10,7 @@ import click
 
 from holdfast.base.errors import EXIT_FAILED, EXIT_OK, InputOutput, UsageError
 from holdfast.base.units import format_count, format_ratio, format_size
-from holdfast.faces.cli import opening, options
+from holdfast.faces.cli import at_owner, opening, options
 from holdfast.faces.cli.progress import reporting
 from holdfast.faces.cli.screen import Screen
 from holdfast.faces.cli.verify import tell_verified
@@ -48,6 +48,9 @@ def check(read_data: bool, unit: str | None, as_json: bool) -> int:
     """Check packs, index and manifests against each other. Exit status 2 if anything is wrong."""
     screen = Screen(as_json=as_json)
     with opening.open_site() as site:
+        owned = at_owner.owned(site, unit)
+        if owned is not None:
+            return at_owner.work(screen, owned, "checks", {"read_data": read_data})
         pool = options.pool_of(site, unit)
         started = time.monotonic()
         with reporting(screen, "check") as (_, report):
@@ -64,6 +67,9 @@ def rebuild_index(unit: str | None, as_json: bool) -> int:
     """Make the index anew from the packs."""
     screen = Screen(as_json=as_json)
     with opening.open_site() as site:
+        owned = at_owner.owned(site, unit)
+        if owned is not None:
+            return at_owner.work(screen, owned, "index", {})
         pool = options.pool_of(site, unit)
         with reporting(screen, "rebuild") as (_, report):
             result = run_rebuild_index(pool, site.clock, report)

@@ -9,7 +9,7 @@ import click
 
 from holdfast.base.errors import EXIT_FAILED, EXIT_OK
 from holdfast.base.units import format_count, format_duration, format_size
-from holdfast.faces.cli import describe, opening, options
+from holdfast.faces.cli import at_owner, describe, opening, options
 from holdfast.faces.cli.progress import reporting
 from holdfast.faces.cli.screen import Screen, tell_findings
 from holdfast.faces.cli.words import Command
@@ -33,6 +33,13 @@ def verify(images: tuple[str, ...], read_data: bool, unit: str | None, as_json: 
     screen = Screen(as_json=as_json)
     with opening.open_site() as site:
         chosen = [site.resolve(text) for text in images] if images else None
+        owned = at_owner.owned(site, unit)
+        if unit is None and chosen:
+            owned = at_owner.owned_with(site, chosen)
+        if owned is not None:
+            images = tuple(chosen or ())
+            asked = {"read_data": read_data, "images": list(images)}
+            return at_owner.work(screen, owned, "verifications", asked)
         pool = options.pool_of(site, unit)
         if unit is None and chosen:
             pool = site.pools.holding(*chosen)

@@ -50,6 +50,9 @@ PREFIX = "/v1/store"
 SIZE_HEADER, VERSION_HEADER = "holdfast-size", "holdfast-version"
 
 DEADLINE_S = 60.0
+FIRST_S = 8.0
+"""Whoever did not answer yet is given up sooner: most likely it is not there."""
+
 CONNECTIONS = 24
 """At once; the media server's disk is not quicker for more."""
 
@@ -87,7 +90,8 @@ class RemoteStore:
             check_peer: Is given the other end's certificate in DER; raises if that is not a media
                 server of the site.
             pool: The id of the pool, 32 digits.
-            deadline_s: For how long one call tries to reach the media server.
+            deadline_s: For how long one call tries to reach the media server; the first ones try
+                for `FIRST_S`, until one was answered.
             now_s: A clock that only goes forward.
 
         Raises:
@@ -101,6 +105,7 @@ class RemoteStore:
         self._check_peer = check_peer
         self._path = f"{PREFIX}/{pool}"
         self._deadline_s = deadline_s
+        self._answered = False
         self._now_s = now_s
         self._writer = secrets.token_hex(16)
         self._lock = threading.Lock()
@@ -318,7 +323,7 @@ class RemoteStore:
         Raises:
             OSError: See the methods.
         """
-        ends_s = self._now_s() + self._deadline_s
+        began_s = self._now_s()
         pause_s = 0.0
         failures, again = 0, False
         while True:
@@ -344,7 +349,8 @@ class RemoteStore:
                     raise trouble
             # Whatever failed may have been done.
             again = method == "PUT"
-            if failures >= _FAILURES_TRIED or self._now_s() + pause_s >= ends_s:
+            patience_s = self._deadline_s if self._answered else min(FIRST_S, self._deadline_s)
+            if failures >= _FAILURES_TRIED or self._now_s() + pause_s - began_s >= patience_s:
                 raise trouble
             time.sleep(pause_s)
             pause_s = min(_LONGEST_PAUSE_S, pause_s * 2 + _PAUSE_S)
@@ -365,6 +371,7 @@ class RemoteStore:
                 # What was open beside it most likely shares its fate.
                 self.close()
                 raise
+            self._answered = True
             if not connection.usable:
                 connection.close()
             else:

@@ -72,7 +72,14 @@ class OwnedPools:
         context, identity = self._shown()
         check = partial(_require_owner, identity, unit.server)
         store = RemoteStore(urls, context, check, unit.pool)
-        return open_pool_on(store, key=PoolKey(key), cache_dir=cache)
+        try:
+            return open_pool_on(store, key=PoolKey(key), cache_dir=cache)
+        except Unreachable as error:
+            raise Unreachable(
+                f"media server '{unit.server}', which owns storage unit '{unit.name}', does not "
+                f"answer: {error.message}",
+                "see that it runs and is connected: 'holdfast storage list' says how it is",
+            ) from error
 
     def identity(self) -> Identity:
         """Who this process is, towards media servers."""
