@@ -46,6 +46,7 @@ if TYPE_CHECKING:
 
     from holdfast.engine import Counters, Finding, Image, RestoreResult
     from holdfast.movers.drive import Reporter
+    from holdfast.movers.machines.file_restore import FileRestore, Found
     from holdfast.wire.messages import BackupWork, Master, WorkOffer
 
     Alive = Callable[[], None]
@@ -76,7 +77,7 @@ class BackUp(Protocol):
 class Restore(Protocol):
     """Restores from the storage of this machine's site."""
 
-    def __call__(self, order: RestoreOrder, report: Reporter, /) -> RestoreResult:
+    def __call__(self, order: RestoreOrder, report: Reporter, /) -> RestoreResult | FileRestore:
         """Restore; raises `HoldfastError`."""
         ...
 
@@ -198,7 +199,7 @@ class _Task:
         self._counters: dict[str, int] = {}
         self._image: Image | None = None
         self._named: dict[str, str] = {}
-        self._findings: Sequence[Finding] = ()
+        self._findings: Sequence[Finding | Found] = ()
         self._findings_total = 0
         self._heard_s = agent.now_s()
         self._next_s = self._heard_s

@@ -27,7 +27,7 @@ from holdfast.base.ids import LATEST, ImageId, PoolId, pool_id
 from holdfast.base.meanwhile import Meanwhile
 from holdfast.control.inbox import Inbox
 from holdfast.movers.backup_run import run_backup
-from holdfast.movers.restore_run import run_restore
+from holdfast.movers.machines.image_restore import restore_paths
 from holdfast.site import founding, places, secrets
 from holdfast.site.pools import Pools
 from holdfast.vault import PoolKey, open_pool, unwrapping
@@ -47,6 +47,7 @@ if TYPE_CHECKING:
     from holdfast.engine import Image, Pool, RestoreResult
     from holdfast.movers.backup_run import BackupOrder
     from holdfast.movers.drive import Reporter
+    from holdfast.movers.machines.file_restore import FileRestore
     from holdfast.movers.restore_run import RestoreOrder
     from holdfast.site.machines.owned_pools import OwnedPools
     from holdfast.site.secrets import SecretSource
@@ -359,15 +360,17 @@ class Site:
         self.inbox.leave(image, into, image.findings)
         return image
 
-    def restore(self, order: RestoreOrder, report: Reporter | None = None) -> RestoreResult:
-        """Restore an image of the pool, or parts of it; see `movers.restore_run`.
+    def restore(
+        self, order: RestoreOrder, report: Reporter | None = None
+    ) -> RestoreResult | FileRestore:
+        """Restore an image of the pool, or parts of it; see `movers.machines.image_restore`.
 
         Raises:
             Invalid: The target is this site's own home or pool, or lies in one of them.
         """
         own = [os.fsencode(self.home), *self._own_directories(self.pool_id)]
         places.require_outside(order.target, own)
-        return run_restore(self.pools.holding(order.image), order, report)
+        return restore_paths(self.pools.holding(order.image), order, report)
 
     def _own_directories(self, pool: PoolId | None) -> list[bytes]:
         """Where on this machine pools lie; of others than its own only where one is in use."""

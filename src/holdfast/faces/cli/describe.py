@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from holdfast.engine import Counters, Entry, Finding, Image
+    from holdfast.movers.machines.file_restore import Found
+    from holdfast.movers.machines.inside import InnerEntry
 
 SHORT_ID = 8
 """How many digits of an id people are shown; any unique prefix is understood."""
@@ -66,7 +68,7 @@ def image_json(image: Image) -> dict[str, object]:
     }
 
 
-def findings_json(findings: Iterable[Finding]) -> list[dict[str, str]]:
+def findings_json(findings: Iterable[Finding | Found]) -> list[dict[str, str]]:
     """Findings as objects."""
     return [
         {**path_json(one.path), "code": one.code, "severity": one.severity, "message": one.message}
@@ -90,17 +92,17 @@ def counters_json(counters: Counters) -> dict[str, object]:
     return {**{name: getattr(counters, name) for name in COUNTER_NAMES}, "stages": stages}
 
 
-def finding_lines(findings: Iterable[Finding]) -> list[tuple[bytes, str, str]]:
+def finding_lines(findings: Iterable[Finding | Found]) -> list[tuple[bytes, str, str]]:
     """Findings as `tell_findings` wants them."""
     return [(one.path, one.severity, one.message) for one in findings]
 
 
-def entry_mode(entry: Entry) -> str:
+def entry_mode(entry: Entry | InnerEntry) -> str:
     """Type and permissions as ``ls`` writes them."""
     return stat.filemode(_TYPE_BITS.get(entry.kind, 0) | entry.mode)
 
 
-def entry_json(path: bytes, entry: Entry) -> dict[str, object]:
+def entry_json(path: bytes, entry: Entry | InnerEntry) -> dict[str, object]:
     """An entry of an image as an object."""
     value: dict[str, object] = {
         **path_json(path),

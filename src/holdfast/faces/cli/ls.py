@@ -12,12 +12,14 @@ from holdfast.base.ids import parse_image_path
 from holdfast.faces.cli import describe, opening, options
 from holdfast.faces.cli.screen import Screen, path_text, printable
 from holdfast.faces.cli.words import Command
+from holdfast.movers.machines.inside import Inside, is_machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from holdfast.base.ids import ImageId
     from holdfast.engine import Entry, Pool
+    from holdfast.movers.machines.inside import InnerEntry
 
 
 @click.command(
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
         "holdfast ls latest",
         "holdfast ls latest:/etc --long",
         "holdfast ls 3f2a:/home --recursive --json",
+        "holdfast ls 3f2a:/vda/p1/etc",
     ],
 )
 @click.argument("place", metavar="IMAGE[:PATH]")
@@ -34,14 +37,54 @@ if TYPE_CHECKING:
 @click.option("--recursive", "-R", is_flag=True, help="Everything below, not one directory.")
 @options.json_flag
 def ls(place: str, long: bool, recursive: bool, as_json: bool) -> int:
-    """List a directory, or one file, of an image."""
+    """List a directory, or one file, of an image.
+
+    In the image of a virtual machine, /DISK/VOLUME leads to the files on a disk: /vda/p1/etc,
+    /lvm/GROUP/VOLUME/home.
+    """
     screen = Screen(as_json=as_json)
     wanted = parse_image_path(place)
     with opening.open_site() as site:
         image = site.resolve(wanted.image)
-        for path, entry in walk(site.pools.holding(image), image, wanted.path, recursive=recursive):
-            _tell(screen, path, entry, long=long)
+        pool = site.pools.holding(image)
+        if is_machine(pool.image(image)):
+            _machine(screen, pool, image, wanted.path, long=long, recursive=recursive)
+        else:
+            for path, entry in walk(pool, image, wanted.path, recursive=recursive):
+                _tell(screen, path, entry, long=long)
     return EXIT_OK
+
+
+def _machine(
+    screen: Screen, pool: Pool, image: ImageId, path: bytes, *, long: bool, recursive: bool
+) -> None:
+    """List what is in the image of a machine, and in the file systems on its disks."""
+    with Inside.of_image(pool, image) as inside:
+        within = path != b"/" and inside.knows(path)
+        if not within:
+            for place, entry in walk(pool, image, path, recursive=recursive):
+                _tell(screen, place, entry, long=long)
+        if within or path == b"/":
+            for place, inner in walk_inside(inside, path, recursive=recursive):
+                _tell(screen, place, inner, long=long)
+        for one in inside.remarks_of([path] if within else []):
+            screen.say(f"{one.severity}: {printable(one.message)}")
+
+
+def walk_inside(
+    inside: Inside, path: bytes, *, recursive: bool
+) -> Iterator[tuple[bytes, InnerEntry]]:
+    """As `walk`, of what is on the disks of a machine."""
+    if path != b"/":
+        first = inside.entry(path)
+        if first.kind != "dir":
+            yield path, first
+            return
+    if recursive:
+        yield from inside.below(path)
+        return
+    for entry in inside.children(path):
+        yield path.rstrip(b"/") + b"/" + entry.name, entry
 
 
 def walk(
@@ -66,7 +109,7 @@ def walk(
             levels.append((child, iter(pool.list_dir(image, child))))
 
 
-def _tell(screen: Screen, path: bytes, entry: Entry, *, long: bool) -> None:
+def _tell(screen: Screen, path: bytes, entry: Entry | InnerEntry, *, long: bool) -> None:
     if screen.as_json:
         screen.json(describe.entry_json(path, entry))
         return

@@ -16,12 +16,14 @@ from holdfast.faces.cli import describe, opening, options
 from holdfast.faces.cli.progress import reporting
 from holdfast.faces.cli.screen import Screen, path_json, path_text, tell_findings
 from holdfast.faces.cli.words import Command
-from holdfast.movers.restore_run import Overwrite, RestoreOrder, run_restore
+from holdfast.movers.machines.image_restore import restore_paths
+from holdfast.movers.restore_run import Overwrite, RestoreOrder
 
 if TYPE_CHECKING:
     from pathlib import Path
 
     from holdfast.engine import ClientKey, Counters, RestoreResult
+    from holdfast.movers.machines.file_restore import FileRestore
 
 
 @click.command(
@@ -36,6 +38,7 @@ if TYPE_CHECKING:
         "holdfast restore 3f2a:/etc/hosts --to /tmp/back --verify",
         "holdfast restore latest --to /restore --client web2",
         "holdfast restore latest --to /tmp/back --client-key-file office.txt",
+        "holdfast restore 3f2a:/vda/p1/etc/hosts --to /tmp/back",
     ],
 )
 @click.argument("image", metavar="IMAGE")
@@ -87,6 +90,9 @@ def restore(
     An image that is sealed with a client key is restored where that key is: with --client on that
     machine, else here. Names that are sealed may be given plain.
 
+    Of a virtual machine's image, /DISK/VOLUME leads to the files on a disk: /vda/p1/etc,
+    /lvm/GROUP/VOLUME/home. What DIR can't hold of them is told as findings.
+
     With --client the site has another of its machines do it, as a job that 'holdfast serve' gives
     out. For a site that is named by its URL, IMAGE is a whole id.
     """
@@ -126,7 +132,7 @@ def restore(
         key = _client_key(pool.image(order.image).client_key, client_key_file)
         started = time.monotonic()
         with reporting(screen, "restore") as (meter, report):
-            result = run_restore(pool, order, report, key)
+            result = restore_paths(pool, order, report, key)
         elapsed = time.monotonic() - started
     _tell(screen, order, result, meter.last, elapsed)
     return EXIT_FINDINGS if result.findings_total else EXIT_OK
@@ -170,7 +176,7 @@ def _elsewhere(screen: Screen, image: str, body: dict[str, object], url: str | N
 def _tell(
     screen: Screen,
     order: RestoreOrder,
-    result: RestoreResult,
+    result: RestoreResult | FileRestore,
     counters: Counters | None,
     elapsed_s: float,
 ) -> None:

@@ -1,0 +1,77 @@
+"""Restore paths of any image: of a machine's, also what is inside of its disks.
+
+Must not mix the two in one restore: a disk comes back as a file, what is in it as files.
+"""
+
+from __future__ import annotations
+
+import time
+from typing import TYPE_CHECKING
+
+from holdfast.base.errors import Invalid
+from holdfast.movers.machines.file_restore import FileRestore, restore_files
+from holdfast.movers.machines.inside import Inside, is_machine
+from holdfast.movers.restore_run import run_restore
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from holdfast.engine import ClientKey, Pool, RestoreResult
+    from holdfast.movers.drive import Reporter
+    from holdfast.movers.restore_run import RestoreOrder
+
+_REPORT_S = 0.5
+
+
+def restore_paths(
+    pool: Pool,
+    order: RestoreOrder,
+    report: Reporter | None = None,
+    key: ClientKey | None = None,
+) -> RestoreResult | FileRestore:
+    """Restore, and wait for it; as `run_restore`.
+
+    Raises:
+        InputOutput: A file system inside of a disk can't be read.
+        Invalid: Some paths are of the image, and some are inside of its disks.
+    """
+    if not order.paths or not is_machine(pool.image(order.image)):
+        return run_restore(pool, order, report, key)
+    with Inside.of_image(pool, order.image) as inside:
+        within = [path for path in order.paths if inside.knows(path)]
+        if not within:
+            return run_restore(pool, order, report, key)
+        if len(within) != len(order.paths):
+            raise Invalid(
+                "some of these paths are files of the image, and some are inside of its disks",
+                "restore them by two commands",
+            )
+        if order.verify:
+            raise Invalid(
+                "files inside of a disk can't be compared with the image afterwards",
+                "leave --verify out: every byte from the pool is proved while it is read",
+            )
+        done = restore_files(
+            inside,
+            within,
+            order.target,
+            overwrite=order.overwrite,
+            strip_components=order.strip_components,
+            alive=_now_and_then(report),
+        )
+        for one in inside.remarks_of(within):
+            done.note(f"/{one.about}".encode(), one.code, one.message, one.severity)
+    return done
+
+
+def _now_and_then(report: Reporter | None) -> Callable[[FileRestore], None]:
+    next_s = 0.0
+
+    def alive(_: FileRestore) -> None:
+        nonlocal next_s
+        now_s = time.monotonic()
+        if report is not None and now_s >= next_s:
+            next_s = now_s + _REPORT_S
+            report(None)
+
+    return alive

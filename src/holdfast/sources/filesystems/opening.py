@@ -1,0 +1,27 @@
+"""Which reader a volume's files are read by.
+
+Must not read anything itself.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from holdfast.sources.filesystems.entries import FilesUnreadable
+from holdfast.sources.filesystems.sandboxed import KINDS, SandboxedFiles
+
+if TYPE_CHECKING:
+    from holdfast.sources.filesystems.entries import Files
+    from holdfast.sources.filesystems.volumes import Volume
+
+
+def open_files(volume: Volume) -> Files:
+    """The files of a volume; to be closed.
+
+    Raises:
+        FilesUnreadable: There is nothing here that reads them; in words.
+    """
+    kind = volume.files.kind
+    if kind in KINDS:
+        return SandboxedFiles(volume.disk, kind, volume.name)
+    raise FilesUnreadable(f"{volume.name}: files of {kind} can't be read here")
