@@ -86,13 +86,13 @@ class GuestAgent:
                 return str(found.get("pretty-name", ""))
         return ""
 
-    def ask(self, command: str, timeout_s: float) -> Any:
-        """Give a command without arguments and wait for its answer.
+    def ask(self, command: str, timeout_s: float, arguments: dict[str, Any] | None = None) -> Any:
+        """Give a command and wait for its answer.
 
         Raises:
             NotQuiesced: It refused, or did not answer in time.
         """
-        self._send({"execute": command})
+        self._send({"execute": command} | ({"arguments": arguments} if arguments else {}))
         return self._answer(command, timeout_s)
 
     def close(self) -> None:
