@@ -294,10 +294,12 @@ def test_a_backup_that_is_killed_takes_its_server_with_it(disk: Path) -> None:
     )
     with subprocess.Popen([sys.executable, "-c", code], stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
-        directory = child.stdout.readline().strip()
-        assert _running(directory)
-        assert directory not in map(str, qemu_nbd.clear_leftovers())
-        child.send_signal(signal.SIGKILL)
+        try:
+            directory = child.stdout.readline().strip()
+            assert _running(directory)
+            assert directory not in map(str, qemu_nbd.clear_leftovers())
+        finally:
+            child.send_signal(signal.SIGKILL)
     until(lambda: not _running(directory), "the end of qemu-nbd")
     assert directory in map(str, qemu_nbd.clear_leftovers())
     assert not os.path.exists(directory)

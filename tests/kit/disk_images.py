@@ -55,7 +55,7 @@ def write(path: Path, image_format: str, *commands: str) -> Path:
 
 
 def fill(path: Path, image_format: str, seed: int = 1) -> Path:
-    """Write a little of everything: runs of bytes, odd places, zeroes, and what is trimmed."""
+    """Write runs of bytes, in odd places too, and zeroes, into the first four megabytes."""
     return write(
         path,
         image_format,
@@ -63,7 +63,7 @@ def fill(path: Path, image_format: str, seed: int = 1) -> Path:
         f"write -P {seed + 1} 1M 1M",
         f"write -P {seed + 2} 3145216 1536",
         "write -z 1100k 64k",
-        f"write -P {seed + 3} 4M 512",
+        f"write -P {seed + 3} 4190208 512",
     )
 
 

@@ -88,7 +88,7 @@ class Snapshot(Protocol):
 
     @property
     def machine(self) -> Machine:
-        """What was known of it at that moment."""
+        """What was known of it at that moment; disks that were not wanted are `Disk.left_out`."""
         ...
 
     @property
@@ -173,7 +173,7 @@ class NewMachine:
             nothing.
         storage: Where its disks go: a pool or datastore of the host, or a directory; None for the
             host's usual place.
-        format: Of its disks: ``qcow2``, ``raw``.
+        format: Of its disks: ``qcow2``, ``raw``, and what else the provider can.
     """
 
     machine: Machine

@@ -68,7 +68,9 @@ KINDS: dict[str, ProviderKind] = {
             "libvirt-dev, pkg-config, python3-dev and gcc, as it is built here",
         ),
         ProviderKind("qmp", "QEMU without libvirt", "holdfast.sources.machines.qmp"),
-        ProviderKind("diskfiles", "files of disks", "holdfast.sources.machines.diskfiles"),
+        ProviderKind(
+            "diskfiles", "files of disks", "holdfast.sources.machines.diskfiles", "lxml", "lxml"
+        ),
         ProviderKind("vmware", "VMware", "holdfast.sources.machines.vmware", "pyVmomi", "pyVmomi"),
     )
 }

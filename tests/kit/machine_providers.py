@@ -1,0 +1,195 @@
+"""What the suite of all providers of machines needs of each: a place where machines can be made.
+
+To have another provider keep the suite, write a `Bench` for it and name it in `BENCHES` there.
+"""
+
+from __future__ import annotations
+
+import subprocess
+import uuid
+from abc import ABC, abstractmethod
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from holdfast.sources.machines.nbd_disk import NbdDisk
+from holdfast.sources.machines.provider import Kind, SnapshotOrder
+from holdfast.sources.machines.providers import open_provider
+from holdfast.sources.nbd import client
+from holdfast.sources.nbd.wire import Address
+from tests.kit.disk_images import MIB, content, create, fill, write
+
+if TYPE_CHECKING:
+    from holdfast.sources.machines.machine import Disk, Machine
+    from holdfast.sources.machines.provider import FrozenDisk, Provider, Range
+
+
+class Bench(ABC):
+    """A hypervisor of the test's own, with machines in it.
+
+    Attributes:
+        kind: As `open_provider` knows it.
+        url: As `open_provider` takes it.
+        tells_changes: Whether incrementals read less.
+        formats: That a machine can be restored in.
+    """
+
+    kind: str
+    url: str
+    tells_changes = False
+    formats: tuple[str, ...] = ("qcow2", "raw")
+
+    def open(self) -> Provider:
+        """The provider, opened anew."""
+        return open_provider(self.kind, self.url)
+
+    @abstractmethod
+    def make(self, name: str, *sizes: int) -> str:
+        """Make a machine that can be backed up, with something on each disk; its uuid."""
+
+    @abstractmethod
+    def change(self, known: str, disk: str, offset: int, byte: int, length: int) -> None:
+        """Write to a disk as its guest would."""
+
+    @abstractmethod
+    def truth(self, known: str) -> dict[str, bytes]:
+        """What is on the disks now, by name, as `qemu-img convert` reads it."""
+
+    @abstractmethod
+    def traces(self) -> list[str]:
+        """What there is of snapshots and backups: none after each test."""
+
+
+class DiskFilesBench(Bench):
+    """A directory of qcow2 files with definitions of libvirt."""
+
+    kind = "diskfiles"
+    formats = ("qcow2", "raw", "vmdk", "vhdx", "vdi", "vpc")
+
+    def __init__(self, directory: Path) -> None:
+        self._root = directory / "store"
+        self._root.mkdir()
+        self._scratch = directory
+        self.url = str(self._root)
+
+    def make(self, name: str, *sizes: int) -> str:
+        disks = []
+        for at, size in enumerate(sizes):
+            path = create(self._root / f"{name}-{at}.qcow2", "qcow2", size)
+            fill(path, "qcow2", seed=10 * at + len(name))
+            disks.append(path)
+        known = str(uuid.uuid5(uuid.NAMESPACE_DNS, name))
+        (self._root / f"{name}.xml").write_text(domain_xml(name, known, disks))
+        return known
+
+    def change(self, known: str, disk: str, offset: int, byte: int, length: int) -> None:
+        write(self._path(known, disk), "qcow2", f"write -P {byte} {offset} {length}")
+
+    def truth(self, known: str) -> dict[str, bytes]:
+        machine = self.open().machine(known)
+        found = {}
+        for disk in machine.disks:
+            into = self._scratch / "truth.raw"
+            found[disk.name] = content(self._path(known, disk.name), disk.format, into)
+        return found
+
+    def traces(self) -> list[str]:
+        said = subprocess.run(
+            ["ps", "-ww", "-eo", "args"], capture_output=True, text=True, check=True
+        )
+        return [
+            *(one for one in said.stdout.splitlines() if "qemu-nbd" in one and self.url in one),
+            *(str(one) for one in self._root.glob(".*")),
+        ]
+
+    def _path(self, known: str, disk: str) -> Path:
+        machine = self.open().machine(known)
+        return Path(next(one.place for one in machine.disks if one.name == disk))
+
+
+def domain_xml(name: str, known: str, disks: list[Path], attributes: str = "") -> str:
+    """A definition of libvirt."""
+    letters = "abcdefgh"
+    shown = "".join(
+        f"""<disk type='file' device='disk'><driver name='qemu' type='{_driver(path)}'/>
+        <source file='{path}'/><target dev='vd{letters[at]}' bus='virtio'/></disk>"""
+        for at, path in enumerate(disks)
+    )
+    return f"""<domain type='kvm'{attributes}>
+      <!-- kept for whoever reads it -->
+      <name>{name}</name><uuid>{known}</uuid><memory unit='MiB'>512</memory><vcpu>2</vcpu>
+      <os><type arch='x86_64'>hvm</type></os>
+      <devices>{shown}
+        <disk type='file' device='cdrom'><source file='/srv/cd.iso'/><target dev='sda'/></disk>
+        <interface type='network'><mac address='52:54:00:12:34:56'/><source network='office'/>
+          <model type='virtio'/></interface>
+      </devices></domain>"""
+
+
+def _driver(path: Path) -> str:
+    return {".img": "raw", ".vhd": "vpc"}.get(path.suffix, path.suffix[1:])
+
+
+def order(known: str, scratch: Path, **others: object) -> SnapshotOrder:
+    """An order that asks for nothing special."""
+    given: dict[str, object] = {
+        "since": None,
+        "quiesce": True,
+        "require_quiesce": False,
+        "label": "site-1",
+    }
+    return SnapshotOrder(uuid=known, scratch=scratch, **(given | others))  # type: ignore[arg-type]
+
+
+def read(disk: FrozenDisk, before: bytes = b"") -> bytes:
+    """All that is on a frozen disk, by its ranges; what is the same is taken from before."""
+    assert isinstance(disk, NbdDisk)
+    source, found = client.NbdReader(disk.address, disk.export), bytearray()
+    for one in disk.ranges():
+        if one.kind is Kind.DATA:
+            for at in range(one.offset, one.offset + one.length, 8 * MIB):
+                found += source.read_at(at, min(8 * MIB, one.offset + one.length - at))
+        elif one.kind is Kind.SAME:
+            found += before[one.offset : one.offset + one.length]
+        else:
+            found += bytes(one.length)
+    source.close()
+    return bytes(found)
+
+
+def assert_whole(ranges: list[Range], size: int) -> None:
+    """Ranges ascend without gaps, from 0 to the size of the disk."""
+    at = 0
+    for one in ranges:
+        assert one.offset == at
+        assert one.length > 0
+        at += one.length
+    assert at == size
+
+
+class Writer:
+    """Writes disks of a new machine, and keeps what it was told."""
+
+    def __init__(self, disks: dict[str, bytes], fails_at: str | None = None) -> None:
+        self.asked: list[Disk] = []
+        self._disks = disks
+        self._fails_at = fails_at
+
+    def __call__(self, disk: Disk, socket: str, /) -> None:
+        self.asked.append(disk)
+        connection = client.connect(Address(socket))
+        data = self._disks[disk.name]
+        assert connection.export.size >= disk.size
+        for at in range(0, len(data), MIB):
+            piece = data[at : at + MIB]
+            if any(piece):
+                connection.write(at, piece)
+            if disk.name == self._fails_at:
+                connection.drop()
+                raise RuntimeError("the pool is gone")
+        connection.flush()
+        connection.close()
+
+
+def names(machine: Machine) -> list[str]:
+    """Of its disks that an image holds."""
+    return [one.name for one in machine.disks if one.left_out is None]
