@@ -50,6 +50,8 @@ class Image:
     findings_total: int = 0
     software: str = "benchmark"
     labels: dict[str, str] = field(default_factory=dict)
+    client_key: str | None = None
+    has_sealed_names: bool = False
 
     @property
     def stats(self) -> dict[str, int]:

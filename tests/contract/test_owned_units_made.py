@@ -65,7 +65,7 @@ def master(database: Database, network: Network, tmp_path: Path) -> Any:
         units=book,
         unit_slots=lambda: {one.name: one.slots for one in book.units()},
         machines=machines,
-        site=SimpleNamespace(pool=own, pool_key=lambda: SITE_KEY),
+        site=SimpleNamespace(pool=own, pool_key=lambda: SITE_KEY, home=tmp_path),
         clock=SystemClock(),
         news=lambda: None,
         spoken_to=SimpleNamespace(sessions=network, pool_made=lambda *_: None),

@@ -108,6 +108,8 @@ class FakeImage:
     software: str
     labels: Mapping[str, str]
     tree: Tree = field(repr=False)
+    client_key: str | None = None
+    has_sealed_names: bool = False
 
 
 class FakePool:

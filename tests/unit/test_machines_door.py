@@ -542,6 +542,7 @@ class Made:
     id = "a" * 32
     number, source, host, started_ns, finished_ns, parent = 1, "db1:/etc", "db1", 1, 2, None
     status, findings_total, findings, software = "completed", 0, (), "x"
+    client_key, has_sealed_names = None, False
     stats: dict[str, int] = {"files": 3}  # noqa: RUF012 - read only
     labels: dict[str, str] = {}  # noqa: RUF012 - read only
 

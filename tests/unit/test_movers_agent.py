@@ -99,6 +99,7 @@ def image(order: BackupOrder) -> Image:
         id="ab" * 16, number=3, source=order.source, host=order.client, started_ns=1,
         finished_ns=2, parent=None, status="completed with errors", stats={"files": 9},
         findings=[finding], findings_total=1, software="holdfast", labels=order.labels,
+        client_key=None, has_sealed_names=False,
     )  # fmt: skip
     return cast("Image", made)
 

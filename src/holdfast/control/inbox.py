@@ -43,6 +43,8 @@ class Note:
     labels: dict[str, str] = field(default_factory=dict)
     findings: list[list[str]] = field(default_factory=list)
     """Severity, code, message, and the path as base64, of the first of them."""
+    client_key: str | None = None
+    has_sealed_names: bool = False
 
 
 class Finding(Protocol):

@@ -419,4 +419,6 @@ def note_of(image: Image) -> ImageNote:
         findings_total=image.findings_total,
         software=image.software,
         labels=dict(image.labels),
+        client_key=image.client_key,
+        has_sealed_names=image.has_sealed_names,
     )

@@ -6,14 +6,20 @@ working directory any more.
 
 from __future__ import annotations
 
+import json
 import os
 from typing import TYPE_CHECKING
 from urllib.parse import unquote, urlsplit
 
-from holdfast.base.errors import Invalid, NoPermission
+from holdfast.base.errors import Invalid, NoPermission, storage_error
+from holdfast.base.files import write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Iterable
+    from pathlib import Path
+
+_DIRECTORIES = "pool-directories"
+"""In a home: a JSON list of what else is a pool, as the storage units say."""
 
 POOL_HEADER = "pool"
 """The object that makes a directory a pool; see docs/formats."""
@@ -50,6 +56,30 @@ def pool_place(text: str) -> str:
 def is_directory_place(place: str) -> bool:
     """Tell whether a place is a directory of this machine."""
     return "://" not in place
+
+
+def note_directories(home: Path, places: Iterable[str]) -> None:
+    """Note which directories of this machine are pools, for backups that open no database.
+
+    Raises:
+        StorageError: It can't be written.
+    """
+    file = home / _DIRECTORIES
+    text = json.dumps(sorted(one for one in places if is_directory_place(one)))
+    try:
+        if not file.exists() or file.read_text(encoding="utf-8") != text:
+            write_whole(file, text.encode())
+    except OSError as error:
+        raise storage_error(error)(f"can't write {file}: {error.strerror}") from error
+
+
+def noted_directories(home: Path) -> list[str]:
+    """The directories of this machine that were noted; none where nothing can be read."""
+    try:
+        found = json.loads((home / _DIRECTORIES).read_text(encoding="utf-8"))
+    except (OSError, ValueError):
+        return []
+    return [one for one in found if isinstance(one, str)] if isinstance(found, list) else []
 
 
 def without_secrets(place: str) -> str:

@@ -19,6 +19,7 @@ from holdfast.control.database import Leadership, facts
 from holdfast.control.dispatch import Agenda, Dispatcher, HistoryBook, Queue
 from holdfast.control.jobs import LEASE
 from holdfast.movers.agent import Agent, Ways
+from holdfast.site import storage_units
 from holdfast.site.chores import Chores
 from holdfast.site.discovering import Discoverer
 from holdfast.site.dividing import Divider
@@ -107,6 +108,7 @@ class Service:
         self._leadership.release()
 
     def _lead(self) -> None:
+        storage_units.note_directories(self._master)
         dispatcher = self._new_dispatcher()
         for job in dispatcher.start(self._committed):
             _LOG.warning("job %s was at work when a master ended: it is %s", job.id, job.status)

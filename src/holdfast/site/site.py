@@ -373,9 +373,11 @@ class Site:
         return restore_paths(self.pools.holding(order.image), order, report)
 
     def _own_directories(self, pool: PoolId | None) -> list[bytes]:
-        """Where on this machine pools lie; of others than its own only where one is in use."""
+        """Where on this machine pools lie: as noted, where no database is to be opened for it."""
         places_ = [self.config.pool_url]
-        if pool is not None:
+        if pool is None:
+            places_ += places.noted_directories(self.home)
+        else:
             places_ += [one.place for one in self.units.units() if one.server is None]
         return [os.fsencode(one) for one in places_ if places.is_directory_place(one)]
 

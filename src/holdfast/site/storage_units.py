@@ -6,11 +6,18 @@ that the site has for it; a unit that holds an image, or that a policy names, is
 
 from __future__ import annotations
 
+import logging
 from base64 import b64encode
 from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Final
 
-from holdfast.base.errors import AlreadyExists, Invalid, Unreachable, WrongState
+from holdfast.base.errors import (
+    AlreadyExists,
+    Invalid,
+    StorageError,
+    Unreachable,
+    WrongState,
+)
 from holdfast.base.ids import ClientName, PoolId, pool_id
 from holdfast.control.jobs import JobState, Wanted
 from holdfast.control.policies import DEFAULT_STORAGE_UNIT
@@ -25,6 +32,8 @@ if TYPE_CHECKING:
 
 MAKE_S: Final = 60.0
 """So long a media server may take to make a pool."""
+
+_LOG = logging.getLogger("holdfast.site")
 
 _UNENDED = (JobState.QUEUED, JobState.ACTIVE, JobState.ENDING)
 
@@ -200,6 +209,7 @@ def remove(master: Master, name: str) -> None:
                 f"job {job.id} is to use storage unit '{name}'", "wait for it, or cancel it"
             )
     master.units.remove(name)
+    note_directories(master)
     master.news()
 
 
@@ -222,8 +232,18 @@ def _take_in(
 ) -> StorageUnit:
     unit = StorageUnit(name, pool, place, server, slots, master.clock.now())
     master.units.add(unit, key, master.site.pool_key())
+    note_directories(master)
     master.news()
     return unit
+
+
+def note_directories(master: Master) -> None:
+    """Have backups by hand leave out the pools on this machine; what goes wrong is logged."""
+    near = [one.place for one in master.units.units() if one.server is None]
+    try:
+        places.note_directories(master.site.home, near)
+    except StorageError as error:
+        _LOG.warning("backups by hand may take pools with them: %s", error.message)
 
 
 def named(master: Master, name: str | None) -> StorageUnit:

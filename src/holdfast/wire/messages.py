@@ -334,6 +334,8 @@ class ImageNote:
     findings_total: int
     software: str
     labels: dict[str, str]
+    client_key: str | None = None
+    has_sealed_names: bool = False
 
 
 @dataclass(frozen=True, slots=True)

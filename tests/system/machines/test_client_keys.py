@@ -104,6 +104,10 @@ def test_the_site_stores_what_it_cannot_read_and_another_machine_with_the_key_re
         first = network.ended(network.run("web1"))
         assert first["outcome"] == "completed", first
         image = first["image_id"]
+        [row] = network.listed("images")
+        assert (row["client_key"], row["sealed_names"]) == (key, names == "sealed")
+        shown = network.site("images").assert_ok().text
+        assert ("names sealed" if names == "sealed" else ", sealed") in shown
 
         # What the site has, in the open and opened with all keys that it has.
         has = everything_of(network.site, image)

@@ -87,6 +87,19 @@ def test_a_policy_backs_up_to_its_unit(second: Command, tree: Path, tmp_path: Pa
     assert (stats["images"], stats["pool_id"]) == (2, where["second"])
 
 
+def test_a_backup_by_hand_leaves_out_the_pools_of_all_units(
+    second: Command, tree: Path, tmp_path: Path
+) -> None:
+    image = second("backup", tmp_path, "--json").assert_ok().json()["id"]
+    listed = second("ls", f"{image}:{tmp_path}", "--recursive").assert_ok().text.splitlines()
+    assert any(str(tree) in one for one in listed)
+    assert not [one for one in listed if f"{tmp_path}/second" in one]
+    # What is no unit any more is a directory like others.
+    second("storage", "remove", "second").assert_ok()
+    image = second("backup", tmp_path, "--json").assert_ok().json()["id"]
+    second("ls", f"{image}:{tmp_path}/second/pool").assert_ok()
+
+
 def test_images_of_a_source_follow_each_other_through_units(
     second: Command, tree: Path, tmp_path: Path
 ) -> None:

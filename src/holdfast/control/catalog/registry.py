@@ -65,6 +65,8 @@ def record(connection: sa.Connection, manifest: Manifest, pool: PoolId, now_ns: 
         "schedule": manifest.labels.get(labels.SCHEDULE),
         "backup_kind": manifest.labels.get(labels.KIND),
         "job": manifest.labels.get(labels.JOB),
+        "client_key": manifest.client_key,
+        "sealed_names": manifest.has_sealed_names,
     }
     connection.execute(
         insert(connection, images)
@@ -158,6 +160,8 @@ def _image_row(row: sa.RowMapping) -> ImageRow:
         schedule=row["schedule"],
         backup_kind=row["backup_kind"],
         job=row["job"],
+        client_key=row["client_key"],
+        sealed_names=row["sealed_names"],
     )
 
 

@@ -122,6 +122,16 @@ class Manifest(Protocol):
         """What it says of who ordered it; see `base.labels`."""
         ...
 
+    @property
+    def client_key(self) -> str | None:
+        """The id of the client key that its files are sealed with."""
+        ...
+
+    @property
+    def has_sealed_names(self) -> bool:
+        """Whether their names are, too."""
+        ...
+
 
 def is_catalog(image: Manifest) -> bool:
     """Whether an image holds a site's own control database: lists and searches leave it out."""
@@ -166,6 +176,9 @@ class ImageRow:
         schedule: The schedule of the policy, if one made it due.
         backup_kind: The kind of backup that was ordered: full, differential, …
         job: The job that made it, ``<site>/<job>``.
+        client_key: The id of the client key that its files are sealed with; None for one that the
+            pool can read, and for one of before the catalog knew.
+        sealed_names: Whether their names are sealed, too.
     """
 
     id: ImageId
@@ -188,6 +201,8 @@ class ImageRow:
     schedule: str | None
     backup_kind: str | None
     job: str | None
+    client_key: str | None = None
+    sealed_names: bool = False
 
 
 @dataclass(frozen=True, slots=True)

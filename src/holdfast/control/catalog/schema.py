@@ -7,8 +7,10 @@ a lock is of an image that is there.
 
 from __future__ import annotations
 
+import sqlalchemy as sa
 from sqlalchemy import (
     BigInteger,
+    Boolean,
     Column,
     ForeignKey,
     Index,
@@ -58,6 +60,10 @@ images = Table(
     Column("schedule", Text),
     Column("backup_kind", Text),
     Column("job", Text),
+    # the id of the client key that its files are sealed with; NULL: the pool can read them
+    Column("client_key", Text),
+    # whether names are sealed with it, too
+    Column("sealed_names", Boolean, nullable=False, server_default=sa.false()),
     Column("catalog_state", Text, nullable=False),
     Column("catalog_detail", Text),
 )

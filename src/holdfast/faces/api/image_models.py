@@ -54,6 +54,12 @@ class Image(Model):
     transmitted_bytes: int = Field(description="The same after compression.")
     findings: int = Field(description="Problems with single files.")
     parent: str | None = Field(description="The image that it was compared with.")
+    client_key: str | None = Field(
+        description="Id of the client key that its files are sealed with; null: the site can read "
+        "them.",
+        examples=["5d1e" * 8],
+    )
+    sealed_names: bool = Field(description="Whether the names of its files are sealed, too.")
     holds: list[str] = Field(description="Reasons for which it is held.", examples=[["case 17"]])
     locked_until: datetime | None = Field(description="The end of its lock; it may be past.")
     catalog_state: CatalogState = Field(description="Whether its files can be looked at yet.")
@@ -118,6 +124,8 @@ def _facts(row: ImageRow, kept: Protection) -> dict[str, Any]:
         "transmitted_bytes": row.transmitted_bytes,
         "findings": row.findings,
         "parent": row.parent,
+        "client_key": row.client_key,
+        "sealed_names": row.sealed_names,
         "holds": list(kept.holds),
         "locked_until": kept.locked_until,
         "catalog_state": row.catalog_state,

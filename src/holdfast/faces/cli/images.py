@@ -68,6 +68,8 @@ def images(source: str | None, limit: int | None, as_json: bool) -> int:
 
 def _cells(row: ImageRow, kept: Protection | None, now: datetime) -> list[str]:
     status = "completed" if not row.findings else f"findings: {format_count(row.findings)}"
+    if row.client_key is not None:
+        status += ", names sealed" if row.sealed_names else ", sealed"
     if kept and kept.holds:
         status += ", held"
     if kept and kept.locked_until is not None and kept.locked_until > now:
