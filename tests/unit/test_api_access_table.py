@@ -122,6 +122,7 @@ TABLE: Mapping[str, Expected] = {
     "PUT /api/v1/images/{id}/lock": Expected({ADM, OPE}),
     "DELETE /api/v1/images/{id}": Expected({ADM}),
     "POST /api/v1/images/{id}/restores": Expected({ADM, RES}),
+    "POST /api/v1/images/{id}/machine-restores": Expected({ADM, RES}),
     "GET /api/v1/users": Expected({ADM}, bounded=False),
     "POST /api/v1/users": Expected({ADM}, bounded=False),
     "GET /api/v1/users/{name}": Expected({ADM}, bounded=False),

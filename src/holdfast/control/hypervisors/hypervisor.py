@@ -84,10 +84,14 @@ class VirtualMachine:
 
 
 def client_of(machine: Machine) -> ClientName:
-    """What a machine's images are listed under: its name, with ``-`` where that can't be one."""
-    printable = "".join(one if one.isprintable() else " " for one in machine.name)
-    fit = _UNFIT.sub("-", printable.strip())[:_LONGEST_CLIENT]
-    return ClientName(fit or machine.uuid)
+    """What a machine's images are listed under."""
+    return client_of_name(machine.name) or ClientName(machine.uuid)
+
+
+def client_of_name(name: str) -> ClientName:
+    """A machine's name, with ``-`` where it can't be a client's; empty if nothing is left."""
+    printable = "".join(one if one.isprintable() else " " for one in name)
+    return ClientName(_UNFIT.sub("-", printable.strip())[:_LONGEST_CLIENT])
 
 
 def source_of(uuid: str) -> SourceName:

@@ -115,7 +115,7 @@ def restore(
             "strip_components": strip_components,
             "verify": verify,
         }
-        return _elsewhere(screen, _whole_id(wanted.image, url), body, url)
+        return queue_restore(screen, whole_id(wanted.image, url), "restores", body, url)
     if url is not None:
         raise UsageError("--url is for --client", "name the machine that is to restore")
     target = os.path.abspath(os.fsencode(to))
@@ -149,19 +149,30 @@ def _client_key(wanted: str | None, file: Path | None) -> ClientKey | None:
     return None if wanted is None else ClientKeys(opening.home()).find(wanted).key
 
 
-def _whole_id(image: str, url: str | None) -> str:
+def whole_id(image: str, url: str | None) -> str:
+    """The id that a person means by a prefix, or by 'latest'; of another site only whole ones."""
     if url or os.environ.get(opening.URL_VARIABLE):
         return image
     with opening.open_site() as site:
         return site.resolve(image)
 
 
-def _elsewhere(screen: Screen, image: str, body: dict[str, object], url: str | None) -> int:
-    """Have a machine of the site restore."""
+def queue_restore(
+    screen: Screen, image: str, how: str, body: dict[str, object], url: str | None
+) -> int:
+    """Have the site restore, as a job.
+
+    Args:
+        screen: Where the job's number goes.
+        image: A whole id.
+        how: The route below that of the image.
+        body: What is wanted.
+        url: Of another site.
+    """
     from holdfast.faces.cli.api_client import at, open_api
 
     with open_api(url) as api:
-        queued = api.post(at("images", image, "restores"), body)
+        queued = api.post(at("images", image, how), body)
         begins = api.is_served
     job = queued["job"]
     if screen.as_json:

@@ -1,0 +1,102 @@
+"""``holdfast restore-machine``: a virtual machine made of an image."""
+
+from __future__ import annotations
+
+import os
+from typing import Any
+
+import click
+
+from holdfast.base.errors import UsageError
+from holdfast.base.ids import parse_image_path
+from holdfast.faces.cli import options
+from holdfast.faces.cli.restore import queue_restore, whole_id
+from holdfast.faces.cli.screen import Screen
+from holdfast.faces.cli.words import Command
+
+FORMATS = ("qcow2", "raw", "vmdk", "vhdx", "vdi")
+
+
+@click.command(
+    name="restore-machine",
+    cls=Command,
+    arguments=[("IMAGE", "An id, a unique prefix of one, or 'latest'.")],
+    examples=[
+        "holdfast restore-machine 3f2a --to kvm1 --start",
+        "holdfast restore-machine 3f2a --to kvm2 --new-identity --name web1-test --no-network",
+        "holdfast restore-machine 3f2a --to-dir /srv/restored --format qcow2",
+    ],
+)
+@click.argument("image", metavar="IMAGE")
+@click.option("--to", "hypervisor", metavar="HYPERVISOR", help="Make it there.")
+@click.option(
+    "--to-dir", metavar="DIR", type=options.PLACE, help="Write its disks and definitions there."
+)
+@click.option("--client", metavar="NAME", help="With --to-dir: on this machine, which has joined.")
+@click.option("--name", metavar="NAME", help="What it is to be called, if not what it was.")
+@click.option("--new-identity", is_flag=True, help="With a new uuid and new MAC addresses.")
+@click.option(
+    "--network",
+    "networks",
+    metavar="NETWORK",
+    multiple=True,
+    help="What its cards are connected to, if not to what they were; may be repeated.",
+)
+@click.option("--no-network", is_flag=True, help="Connect its cards to nothing.")
+@click.option(
+    "--format",
+    "format_",
+    type=click.Choice(FORMATS),
+    help="Of its disks: qcow2 on a hypervisor, raw in a directory, if not said.",
+)
+@click.option("--storage", metavar="PLACE", help="Where the hypervisor is to put its disks.")
+@click.option("--disk", "disks", metavar="NAME", multiple=True, help="Only these disks.")
+@click.option("--start", is_flag=True, help="Start it when it is whole.")
+@click.option("--verify", is_flag=True, help="Read back what was written and compare.")
+@click.option("--beside-original", is_flag=True, help="Although the original runs.")
+@options.url_option
+@options.json_flag
+def restore_machine(
+    image: str,
+    hypervisor: str | None,
+    to_dir: str | None,
+    client: str | None,
+    networks: tuple[str, ...],
+    no_network: bool,
+    new_identity: bool,
+    format_: str | None,
+    disks: tuple[str, ...],
+    url: str | None,
+    as_json: bool,
+    **given: Any,
+) -> int:
+    """Make a virtual machine of an image, on a hypervisor, or as files in a directory.
+
+    It is a job, which 'holdfast serve' gives out to whoever reaches the hypervisor. The machine is
+    made off, and connected to what it was connected to. An original that runs is not doubled with
+    its identity unless --beside-original is said.
+    """
+    screen = Screen(as_json=as_json)
+    if (hypervisor is None) == (to_dir is None):
+        raise UsageError(
+            "a machine is restored to a hypervisor, or to a directory", "--to NAME, or --to-dir DIR"
+        )
+    if networks and no_network:
+        raise UsageError("--network and --no-network contradict each other")
+    wanted = parse_image_path(image)
+    if wanted.path != b"/":
+        raise UsageError("a machine is restored whole", "'holdfast restore' brings back files")
+    if to_dir is not None and client is None and url is None:
+        # Said of this machine's working directory, and carried out in another process.
+        to_dir = os.path.abspath(to_dir)
+    body: dict[str, Any] = {
+        "hypervisor": hypervisor,
+        "to_dir": to_dir,
+        "client": client,
+        "keep_identity": not new_identity,
+        "networks": list(networks) if networks or no_network else None,
+        "format": format_,
+        "disks": list(disks),
+        **given,
+    }
+    return queue_restore(screen, whole_id(wanted.image, url), "machine-restores", body, url)
