@@ -21,11 +21,13 @@ from holdfast.control.policies import (
     Severity,
     SiteFacts,
     check_live,
+    check_live_machines,
     errors_of,
     machines_of,
     review,
 )
 from holdfast.site.probing import Remote, SiteProbe
+from holdfast.site.probing_machines import HypervisorProbe
 
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
@@ -124,7 +126,11 @@ def _look(master: Master, policies: Sequence[Policy], site: SiteFacts) -> list[F
             message = f"{len(active) - number:,} policies were not looked at for lack of time"
             found.append(Finding(Severity.INFO, "", message, "look at fewer at once"))
             break
-        found += check_live(policy, site.clients.of(policy), probe)
+        if policy.type == MACHINES:
+            looks = HypervisorProbe(master, probe)
+            found += check_live_machines(policy, site.estate, looks)
+        else:
+            found += check_live(policy, site.clients.of(policy), probe)
     return found
 
 

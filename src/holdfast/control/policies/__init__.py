@@ -16,6 +16,7 @@ from holdfast.control.policies.document import Document, Format, from_data, pars
 from holdfast.control.policies.files_type import FilesType
 from holdfast.control.policies.findings import Finding, Severity, errors_of
 from holdfast.control.policies.live import PastBackup, Probe, Room, check_live
+from holdfast.control.policies.live_machines import MachineProbe, check_live_machines
 from holdfast.control.policies.machine_selection import (
     MACHINES,
     NO_QUIESCE,
@@ -78,6 +79,7 @@ __all__ = [
     "Format",
     "KnownClients",
     "Limits",
+    "MachineProbe",
     "MachineSelection",
     "MachineSource",
     "MachinesType",
@@ -101,6 +103,7 @@ __all__ = [
     "Template",
     "can_divide",
     "check_live",
+    "check_live_machines",
     "errors_of",
     "field_changes",
     "from_data",
