@@ -12,7 +12,17 @@ from typing import TYPE_CHECKING
 import pytest
 
 from holdfast.base.errors import ChunkMissing, Fenced, ImageMissing, IntegrityError, Invalid
-from holdfast.engine import Link, Pool, PoolConfig, Receiver, RemotePool
+from holdfast.engine import (
+    ClientKey,
+    DiskInput,
+    DiskSink,
+    DiskSource,
+    Link,
+    Pool,
+    PoolConfig,
+    Receiver,
+    RemotePool,
+)
 from tests.kit.trees import assert_same_tree
 
 if TYPE_CHECKING:
@@ -239,3 +249,51 @@ def test_a_receiver_that_is_forgotten_leaves_nothing(pool: Pool, tmp_path: Path)
     assert os.listdir(tmp_path / "pool" / "jobs")
     del receiver
     assert os.listdir(tmp_path / "pool" / "jobs") == []
+
+
+@pytest.mark.parametrize("sealed", [None, False, True])
+def test_a_machine_is_backed_up_read_and_restored_from_afar_sealed_or_not(
+    pool: Pool, tmp_path: Path, sealed: bool | None
+) -> None:
+    key = None if sealed is None else ClientKey(bytes(range(32)))
+    made = random.Random(5)
+    path = tmp_path / "disk.raw"
+    with path.open("wb") as file:
+        file.truncate(9_000_000)
+        file.write(made.randbytes(1_000_000))
+        file.seek(5_000_000)
+        file.write(b"words " * 300_000)
+    source, size = DiskSource.file(str(path)), 9_000_000
+
+    def back_up(ranges: list[tuple[int, int, int]], parent: bytes | None) -> Image:
+        receiver = pool.receive(started_ns=1_000)
+        far = RemotePool(
+            receiver.terms, Direct(pool, receiver), client_key=key, sealed_names=bool(sealed)
+        )
+        return far.backup_machine(
+            files={"machine.json": b"{}"},
+            disks=[DiskInput("vda", size, ranges, source, 0)],
+            source="web:/srv",
+            host="web",
+            started_ns=1_000,
+            parent=parent,
+        ).result()
+
+    first = back_up([(0, size, 1)], None)
+    with path.open("r+b") as again:
+        again.seek(6_000_000)
+        again.write(b"other words")
+    known = [(0, 5_000_000, 2), (5_000_000, 2_000_000, 1), (7_000_000, 2_000_000, 2)]
+    second = back_up(known, pool.manifest(first.id))
+    assert second.parent == first.id
+    assert second.stats["bytes_read"] < 2_300_000
+    manifest = pool.manifest(second.id)
+    far = RemotePool(pool.terms, Direct(pool), client_key=key, sealed_names=bool(sealed))
+    reader = far.open_file(manifest, b"/disks/vda")
+    assert reader.read_at(0, size) == path.read_bytes()
+    to = tmp_path / "restored"
+    sink = DiskSink.file(str(to), size)
+    done = far.restore_disk(manifest, b"/disks/vda", sink, verify=True).result()
+    assert done.verified_files == 1
+    assert to.read_bytes() == path.read_bytes()
+    assert pool.verify(None, read_data=True).result().problems == []

@@ -2,7 +2,9 @@
 //!
 //! A reader of a huge file keeps where each list of references begins, not the references: some
 //! kilobytes for 100 GiB. It learns this as far as it is asked to read. Holes read as zeros. What
-//! the lists yield is checked against the size that the entry says.
+//! the lists yield is checked against the size that the entry says. Threads that read at different
+//! places wait for each other only while it learns. Whoever reads on where a read has ended has
+//! what comes next brought nearer, where the source is far.
 
 use std::collections::VecDeque;
 use std::sync::Arc;
@@ -11,15 +13,22 @@ use parking_lot::Mutex;
 
 use crate::error::{Error, Result};
 use crate::ids::{Kind, Ref};
+use crate::pool::ChunkBytes;
 use crate::tree::ChunkSource;
 use crate::tree::codec;
 use crate::tree::entry::{Content, Entry, EntryKind, Extent};
 use crate::tree::lists;
 
-/// Lists of references kept at a time: 150 KiB each at most.
-const LISTS_KEPT: usize = 4;
-/// Data chunks kept at a time, for reads smaller than a chunk.
-const CHUNKS_KEPT: usize = 4;
+/// Lists of references kept at a time: 160 KiB each at most, 60 as a rule.
+const LISTS_KEPT: usize = 64;
+/// Data chunks kept at a time, for reads smaller than a chunk. Each may hold its block.
+const CHUNKS_KEPT: usize = 16;
+/// Places at which reads ended, for telling who reads on.
+const ENDS_KEPT: usize = 16;
+/// Who reads on has so many bytes brought nearer, from the list that is at hand.
+const AHEAD_BYTES: u64 = 4 << 20;
+/// Lists that are brought nearer at a time.
+const LISTS_AHEAD: usize = 64;
 /// More lists than any file has: 4 million stand for more than 100 TiB.
 const MAX_LISTS: usize = 1 << 22;
 
@@ -32,7 +41,9 @@ pub struct FileReader {
     data: u64,
     extents: Option<Vec<Placed>>,
     content: Mutex<Chunks>,
-    kept: Mutex<VecDeque<(Ref, Arc<Vec<u8>>)>>,
+    kept: Mutex<VecDeque<(Ref, ChunkBytes)>>,
+    /// In the content.
+    ends: Mutex<VecDeque<u64>>,
 }
 
 /// An extent, and where its bytes begin in the content.
@@ -43,7 +54,7 @@ struct Placed {
 
 /// Where the chunks of a file begin.
 enum Chunks {
-    Direct(ChunkList),
+    Direct(Arc<ChunkList>),
     Listed(ListIndex),
 }
 
@@ -84,8 +95,8 @@ impl FileReader {
             extents.iter().map(place).collect()
         });
         let content = match &entry.content {
-            Content::Empty => Chunks::Direct(ChunkList::new(0, &[])),
-            Content::Direct(refs) => Chunks::Direct(ChunkList::new(0, refs)),
+            Content::Empty => Chunks::Direct(Arc::new(ChunkList::new(0, &[]))),
+            Content::Direct(refs) => Chunks::Direct(Arc::new(ChunkList::new(0, refs))),
             Content::Listed { depth, list } => {
                 let ahead = vec![(*depth, vec![*list].into_iter())];
                 let (known, kept) = (Vec::new(), VecDeque::new());
@@ -100,6 +111,7 @@ impl FileReader {
             extents,
             content: Mutex::new(content),
             kept: Mutex::default(),
+            ends: Mutex::default(),
         })
     }
 
@@ -163,11 +175,34 @@ impl FileReader {
         (None, extents.get(after).map_or(to_end, |next| next.extent.offset - offset))
     }
 
+    /// Where data is between `offset` and `length` bytes later, in order.
+    pub fn data_extents(&self, offset: u64, length: u64) -> Vec<Extent> {
+        let end = offset.saturating_add(length).min(self.size);
+        let mut found = Vec::new();
+        let mut at = offset;
+        while at < end {
+            let (place, run) = self.run_at(at);
+            let run = run.min(end - at);
+            if place.is_some() {
+                found.push(Extent { offset: at, length: run });
+            }
+            at += run;
+        }
+        found
+    }
+
     /// Fills `buffer` with the content from `at`.
     fn read_data(&self, mut at: u64, mut buffer: &mut [u8]) -> Result<()> {
+        let mut reads_on = self.has_ended_at(at);
         while !buffer.is_empty() {
-            let (start, reference) = self.locate(at)?;
-            let chunk = self.chunk(&reference)?;
+            let list = self.list(at)?;
+            let (index, start, reference) =
+                list.locate(at).ok_or_else(|| self.mismatch(list.end()))?;
+            let chunk = self.chunk(&reference, || {
+                if reads_on {
+                    self.source.ahead(Kind::Data, &list.refs_from(index, AHEAD_BYTES));
+                }
+            })?;
             let from = usize::try_from(at - start).ok().and_then(|from| chunk.get(from..));
             let part = from.filter(|part| !part.is_empty()).ok_or_else(|| self.mismatch(at))?;
             let length = part.len().min(buffer.len());
@@ -175,41 +210,61 @@ impl FileReader {
             now.copy_from_slice(&part[..length]);
             at += length as u64;
             buffer = later;
+            reads_on = true;
         }
+        let mut ends = self.ends.lock();
+        if ends.len() == ENDS_KEPT {
+            ends.pop_front();
+        }
+        ends.push_back(at);
         Ok(())
     }
 
-    /// The chunk that holds the content's byte `at`, and where the chunk begins.
-    fn locate(&self, at: u64) -> Result<(u64, Ref)> {
-        let list = match &mut *self.content.lock() {
-            Chunks::Direct(list) => {
-                return list.locate(at).ok_or_else(|| self.mismatch(list.end()));
-            }
-            Chunks::Listed(index) => self.list_at(index, at)?,
-        };
-        list.locate(at).ok_or_else(|| self.mismatch(list.end()))
+    /// Whether a read has ended here. That it has is forgotten.
+    fn has_ended_at(&self, at: u64) -> bool {
+        let mut ends = self.ends.lock();
+        let found = ends.iter().position(|end| *end == at);
+        found.is_some_and(|found| ends.remove(found).is_some())
     }
 
-    /// The list that covers `at`.
-    fn list_at(&self, index: &mut ListIndex, at: u64) -> Result<Arc<ChunkList>> {
-        while index.end <= at {
-            self.learn_list(index)?;
+    /// The chunks around the content's byte `at`.
+    fn list(&self, at: u64) -> Result<Arc<ChunkList>> {
+        let (position, start, reference) = match &mut *self.content.lock() {
+            Chunks::Direct(list) => return Ok(Arc::clone(list)),
+            Chunks::Listed(index) => {
+                while index.end <= at {
+                    self.learn_list(index)?;
+                }
+                let after = index.known.partition_point(|(start, _)| *start <= at);
+                let position = after.saturating_sub(1);
+                if let Some(list) = index.kept(position) {
+                    return Ok(list);
+                }
+                let found = index.known.get(position).ok_or_else(|| self.mismatch(index.end))?;
+                (position, found.0, found.1)
+            }
+        };
+        // Nobody waits for this but who wants this list.
+        let refs = self.read_list(&reference)?;
+        let list = Arc::new(ChunkList::new(start, &refs));
+        match &mut *self.content.lock() {
+            Chunks::Direct(_) => Ok(list),
+            Chunks::Listed(index) => Ok(index.keep(position, list)),
         }
-        let after = index.known.partition_point(|(start, _)| *start <= at);
-        let position = after.saturating_sub(1);
-        if let Some((_, list)) = index.kept.iter().find(|(kept, _)| *kept == position) {
-            return Ok(list.clone());
-        }
-        let (start, reference) =
-            *index.known.get(position).ok_or_else(|| self.mismatch(index.end))?;
-        let refs = lists::read_list(&*self.source, &reference)?;
-        Ok(index.keep(position, ChunkList::new(start, &refs)))
+    }
+
+    fn read_list(&self, reference: &Ref) -> Result<Vec<Ref>> {
+        lists::read_list(&*self.source, reference)
     }
 
     /// Reads one list more. Those not yet known begin where the known ones end.
     fn learn_list(&self, index: &mut ListIndex) -> Result<()> {
         while let Some((depth, lists)) = index.ahead.last_mut() {
             let depth = *depth;
+            if lists.len().is_multiple_of(LISTS_AHEAD) {
+                let next = lists.as_slice();
+                self.source.ahead(Kind::List, next.get(..LISTS_AHEAD).unwrap_or(next));
+            }
             let Some(reference) = lists.next() else {
                 index.ahead.pop();
                 continue;
@@ -229,7 +284,7 @@ impl FileReader {
 
     /// Reads a list; whether it was one of references to data, which is now known.
     fn open_list(&self, index: &mut ListIndex, depth: u8, reference: &Ref) -> Result<bool> {
-        let refs = lists::read_list(&*self.source, reference)?;
+        let refs = self.read_list(reference)?;
         if depth > 1 {
             index.ahead.push((depth - 1, refs.into_iter()));
             return Ok(false);
@@ -240,18 +295,20 @@ impl FileReader {
         }
         index.known.push((index.end, *reference));
         index.end = list.end();
-        index.keep(index.known.len() - 1, list);
+        index.keep(index.known.len() - 1, Arc::new(list));
         Ok(true)
     }
 
-    fn chunk(&self, reference: &Ref) -> Result<Arc<Vec<u8>>> {
-        let kept = |chunks: &VecDeque<(Ref, Arc<Vec<u8>>)>| {
+    /// A chunk; before one is fetched, `nearer` may have its neighbours brought.
+    fn chunk(&self, reference: &Ref, nearer: impl FnOnce()) -> Result<ChunkBytes> {
+        let kept = |chunks: &VecDeque<(Ref, ChunkBytes)>| {
             chunks.iter().find(|(kept, _)| kept == reference).map(|(_, chunk)| chunk.clone())
         };
         if let Some(chunk) = kept(&self.kept.lock()) {
             return Ok(chunk);
         }
-        let chunk = Arc::new(self.source.fetch(Kind::Data, reference)?);
+        nearer();
+        let chunk = self.source.shared(Kind::Data, reference)?;
         if chunk.len() as u64 != u64::from(reference.plain_length()) {
             return Err(Error::integrity(
                 format!("data chunk {}", reference.name),
@@ -288,20 +345,35 @@ impl ChunkList {
         self.refs.last().map_or(self.start, |(end, _)| *end)
     }
 
-    fn locate(&self, at: u64) -> Option<(u64, Ref)> {
+    /// The chunk that holds the content's byte `at`: its place among these, and where it begins.
+    fn locate(&self, at: u64) -> Option<(usize, u64, Ref)> {
         let index = self.refs.partition_point(|(end, _)| *end <= at);
         let (end, reference) = self.refs.get(index)?;
-        Some((end - u64::from(reference.plain_length()), *reference))
+        Some((index, end - u64::from(reference.plain_length()), *reference))
+    }
+
+    /// Chunks from a place on, of so many bytes together.
+    fn refs_from(&self, index: usize, bytes: u64) -> Vec<Ref> {
+        let rest = self.refs.get(index..).unwrap_or_default();
+        let upto = rest.first().map_or(0, |(end, _)| end.saturating_add(bytes));
+        rest.iter().take_while(|(end, _)| *end <= upto).map(|(_, reference)| *reference).collect()
     }
 }
 
 impl ListIndex {
-    fn keep(&mut self, position: usize, list: ChunkList) -> Arc<ChunkList> {
+    fn kept(&self, position: usize) -> Option<Arc<ChunkList>> {
+        let found = self.kept.iter().find(|(kept, _)| *kept == position);
+        found.map(|(_, list)| Arc::clone(list))
+    }
+
+    fn keep(&mut self, position: usize, list: Arc<ChunkList>) -> Arc<ChunkList> {
+        if let Some(list) = self.kept(position) {
+            return list;
+        }
         if self.kept.len() == LISTS_KEPT {
             self.kept.pop_front();
         }
-        let list = Arc::new(list);
-        self.kept.push_back((position, list.clone()));
+        self.kept.push_back((position, Arc::clone(&list)));
         list
     }
 }

@@ -8,12 +8,14 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use holdfast_engine_core::backup::machine::{Range, What};
+use holdfast_engine_core::backup::written::{self, Row, TreeWriter};
 use holdfast_engine_core::disk::{CELL_BYTES, GRAIN_BYTES};
 use holdfast_engine_core::ids::Kind;
 use holdfast_engine_core::pool::{Pool, PoolConfig};
+use holdfast_engine_core::restore;
 use holdfast_engine_core::store::Store;
 use holdfast_engine_core::store::memory::MemoryStore;
-use holdfast_engine_core::tree::entry::{Content, Entry, Extent};
+use holdfast_engine_core::tree::entry::{Content, Entry, EntryKind, Extent};
 use holdfast_engine_core::tree::lists::{read_list, read_refs};
 use kit::disk::{
     MemoryDisk, back_up, back_up_telling, contents, disk, file, machine, range, unknown,
@@ -346,4 +348,138 @@ fn lists_of_the_parent_that_are_damaged_cost_reading_and_are_told() {
     assert_eq!(findings.kept()[0].code, "previous-unreadable");
     let entry = file(&pool, &second, "/disks/vda");
     assert_eq!(entry.size, 9_000_000);
+}
+
+/// Writes a disk of the image; what became of `to`.
+fn restored(
+    pool: &Pool,
+    image: &holdfast_engine_core::manifest::Manifest,
+    to: &Arc<kit::disk::MemorySink>,
+) -> holdfast_engine_core::error::Result<Vec<u8>> {
+    let request = restore::disk::Request { path: b"/disks/vda".to_vec(), verify: true, workers: 3 };
+    let (counters, cancel) = (Default::default(), Default::default());
+    let done = restore::disk::run(pool, image, &request, None, &**to, &counters, &cancel)?;
+    assert_eq!((done.files, done.verified_files), (1, 1));
+    Ok(to.bytes.lock().clone())
+}
+
+#[test]
+fn a_restored_disk_is_the_disk_and_its_holes_are_written_only_where_something_was() {
+    let pool = pool();
+    let mut bytes = noise(9_000_001, 1);
+    bytes[1_000_000..3_000_000].fill(0);
+    bytes[8_000_000..].fill(0);
+    let source = MemoryDisk::new(bytes.clone());
+    let image = back_up(&pool, &machine(vec![unknown(&source)], None)).unwrap();
+    let fresh = kit::disk::MemorySink::new(vec![0; bytes.len()], true);
+    assert!(restored(&pool, &image, &fresh).unwrap() == bytes);
+    assert_eq!(fresh.zeroed.load(Ordering::SeqCst), 0);
+    assert_eq!(fresh.flushed.load(Ordering::SeqCst), 1);
+    let used = kit::disk::MemorySink::new(vec![9; bytes.len() + 10], false);
+    assert!(restored(&pool, &image, &used).unwrap()[..bytes.len()] == bytes);
+    assert!(used.zeroed.load(Ordering::SeqCst) > 2_500_000);
+    let small = kit::disk::MemorySink::new(vec![0; 100], true);
+    assert_eq!(restored(&pool, &image, &small).unwrap_err().code(), "invalid");
+    let failing = kit::disk::MemorySink::failing(vec![0; bytes.len()], 4_000_000);
+    let error = restored(&pool, &image, &failing).unwrap_err();
+    assert!(error.to_string().contains("writing at byte 4000000"), "{error}");
+}
+
+#[test]
+fn a_disk_of_which_a_chunk_is_lost_is_not_restored() {
+    let store = Arc::new(MemoryStore::new());
+    let bytes = noise(2_000_000, 1);
+    let image = {
+        let pool = kit::create(store.clone());
+        let source = MemoryDisk::new(bytes.clone());
+        back_up(&pool, &machine(vec![unknown(&source)], None)).unwrap()
+    };
+    let pool = kit::open(store.clone()).unwrap();
+    let refs = read_refs(&pool, &file(&pool, &image, "/disks/vda").content).unwrap();
+    let pack = pool.index().lookup(&refs[refs.len() / 2].name).unwrap().pack;
+    store.delete(&pack.key()).unwrap();
+    let pool = kit::open(store).unwrap();
+    let to = kit::disk::MemorySink::new(vec![0; bytes.len()], true);
+    let error = restored(&pool, &image, &to).unwrap_err();
+    assert_eq!(error.code(), "object-missing");
+}
+
+fn a_row(name: &str, kind: EntryKind, size: u64) -> Row {
+    let target = (kind == EntryKind::Symlink).then(|| b"there".to_vec());
+    Row {
+        name: name.into(),
+        kind,
+        mode: 0o100_644,
+        uid: 5,
+        gid: 6,
+        size,
+        mtime_ns: -1,
+        ctime_ns: 2,
+        inode: 3,
+        target,
+    }
+}
+
+fn index(pool: &Arc<Pool>) -> TreeWriter {
+    let request = written::Request {
+        source: "inside:test".into(),
+        host: "test".into(),
+        started_ns: kit::now_ns(),
+        parent: None,
+        labels: [("index_of".to_owned(), "x".to_owned())].into(),
+        software: "test".into(),
+    };
+    TreeWriter::begin(Arc::clone(pool), request).unwrap()
+}
+
+#[test]
+fn directories_that_are_told_become_an_image_without_content() {
+    let pool = pool();
+    let writer = index(&pool);
+    let many = (0..5000).map(|at| a_row(&format!("file {at}"), EntryKind::File, at)).collect();
+    writer.add_dir(b"/vda/p1/etc/", many).unwrap();
+    let etc = vec![
+        a_row("lib", EntryKind::Symlink, 4),
+        a_row("etc", EntryKind::Dir, 4096),
+        a_row("lost", EntryKind::Dir, 4096),
+        a_row("null", EntryKind::Char, 0),
+        a_row("a/b", EntryKind::File, 1),
+        a_row("lib", EntryKind::File, 1),
+    ];
+    writer.add_dir(b"/vda/p1", etc).unwrap();
+    writer.add_dir(b"/vda", vec![a_row("p1", EntryKind::Dir, 0)]).unwrap();
+    writer.add_dir(b"/", vec![a_row("vda", EntryKind::Dir, 0)]).unwrap();
+    let image = writer.finish().unwrap();
+    assert_eq!(writer.finish().unwrap(), image);
+    assert!(writer.add_dir(b"/", Vec::new()).is_err());
+    assert_eq!(pool.images().unwrap(), std::slice::from_ref(&image));
+    assert_eq!(image.labels().collect::<Vec<_>>(), [("index_of", "x")]);
+    let codes: Vec<_> = image.findings.iter().map(|finding| finding.code.as_str()).collect();
+    assert_eq!(codes, ["illegal-name", "illegal-name"]);
+    let found = file(&pool, &image, "/vda/p1/etc/file 4999");
+    assert_eq!(
+        (found.size, found.mode, found.mtime.sec, found.mtime.nsec),
+        (4999, 0o644, -1, 999_999_999)
+    );
+    assert_eq!((found.content, found.extents), (Content::Empty, Some(Vec::new())));
+    assert_eq!(file(&pool, &image, "/vda/p1/lib").target, Some(b"there".to_vec()));
+    assert_eq!(file(&pool, &image, "/vda/p1/lost").subtree, None);
+    assert_eq!(image.stats["files"], 5000);
+    assert_eq!(kit::check(&pool).unwrap(), []);
+}
+
+#[test]
+fn an_index_that_is_not_whole_is_no_image() {
+    let pool = pool();
+    index(&pool).abandon();
+    drop(index(&pool));
+    let writer = index(&pool);
+    writer.add_dir(b"/vda", Vec::new()).unwrap();
+    assert_eq!(writer.finish().unwrap_err().code(), "invalid");
+    let writer = index(&pool);
+    writer.add_dir(b"/vda", Vec::new()).unwrap();
+    writer.add_dir(b"/", Vec::new()).unwrap();
+    let error = writer.finish().unwrap_err();
+    assert!(error.to_string().contains("'/vda' is in no directory"), "{error}");
+    assert_eq!(pool.images().unwrap(), []);
 }

@@ -1,15 +1,33 @@
-//! Virtual disks: what they are read by, and which of their ranges.
+//! Virtual disks: what they are read by, which of their ranges, and what they are written by.
 
+use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 
 use holdfast_engine_core::backup::machine::{DiskInput as CoreInput, Range, What};
-use holdfast_engine_core::disk::{DiskSource as CoreSource, FileSource};
+use holdfast_engine_core::disk::nbd::{Abilities, NbdSink, NbdSource};
+use holdfast_engine_core::disk::{
+    DiskSink as CoreSink, DiskSource as CoreSource, FileSink, FileSource,
+};
 use holdfast_engine_core::error::Error;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::errors::{OrRaise, to_python};
+
+/// The engine's own of each of these descriptors.
+fn own(fds: &[i32]) -> PyResult<Vec<OwnedFd>> {
+    let one = |fd: &i32| {
+        if *fd < 0 {
+            let text = format!("{fd} is no file descriptor");
+            return Err(to_python(&Error::Invalid(text)));
+        }
+        // SAFETY: the descriptor is open while the caller, who has it, waits for this call.
+        let fd = unsafe { BorrowedFd::borrow_raw(*fd) };
+        Ok(fd.try_clone_to_owned()?)
+    };
+    fds.iter().map(one).collect()
+}
 
 /// What a disk is read by. May be used from several threads.
 #[pyclass(frozen)]
@@ -22,6 +40,19 @@ impl DiskSource {
     fn file(py: Python<'_>, path: PathBuf) -> PyResult<Self> {
         let opened = py.detach(|| FileSource::open(&path)).or_raise()?;
         Ok(DiskSource(Arc::new(opened)))
+    }
+
+    /// A disk that an NBD server has, over connected sockets.
+    #[staticmethod]
+    #[pyo3(signature = (fds, *, size, structured))]
+    fn nbd(fds: Vec<i32>, size: u64, structured: bool) -> PyResult<Self> {
+        let source = NbdSource::new(own(&fds)?, size, structured).or_raise()?;
+        Ok(DiskSource(Arc::new(source)))
+    }
+
+    /// Lets go of what it is read by.
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.0.close());
     }
 
     #[getter]
@@ -74,5 +105,46 @@ impl DiskInput {
     #[getter]
     fn size(&self) -> u64 {
         self.0.size
+    }
+}
+
+/// What a disk is written by.
+#[pyclass(frozen)]
+pub struct DiskSink(pub Arc<dyn CoreSink>);
+
+#[pymethods]
+impl DiskSink {
+    /// A new sparse file, or a block device.
+    #[staticmethod]
+    fn file(py: Python<'_>, path: PathBuf, size: u64) -> PyResult<Self> {
+        let opened = py.detach(|| FileSink::open(&path, size)).or_raise()?;
+        Ok(DiskSink(Arc::new(opened)))
+    }
+
+    /// A disk that an NBD server has, over connected sockets.
+    #[staticmethod]
+    #[pyo3(signature = (fds, *, size, structured, can_zero, fresh, can_flush=true))]
+    fn nbd(
+        fds: Vec<i32>,
+        size: u64,
+        structured: bool,
+        can_zero: bool,
+        fresh: bool,
+        can_flush: bool,
+    ) -> PyResult<Self> {
+        let abilities =
+            Abilities { is_structured: structured, can_zero, can_flush, is_fresh: fresh };
+        let sink = NbdSink::new(own(&fds)?, size, abilities).or_raise()?;
+        Ok(DiskSink(Arc::new(sink)))
+    }
+
+    /// Lets go of what it is written by.
+    fn close(&self, py: Python<'_>) {
+        py.detach(|| self.0.close());
+    }
+
+    #[getter]
+    fn size(&self) -> u64 {
+        self.0.size()
     }
 }

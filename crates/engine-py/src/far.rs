@@ -13,14 +13,15 @@ use holdfast_engine_core::far::trees::Trees;
 use holdfast_engine_core::far::{self, Compress, Far, Link};
 use holdfast_engine_core::finding::Finding as CoreFinding;
 use holdfast_engine_core::manifest::Manifest;
-use holdfast_engine_core::restore;
 use holdfast_engine_core::restore::target::Overwrite;
+use holdfast_engine_core::restore::{self, disk};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
 use crate::client_key::ClientKey;
-use crate::disks::DiskInput;
+use crate::disks::{DiskInput, DiskSink};
 use crate::errors::{OrRaise, to_python};
+use crate::files::FileReader;
 use crate::pool::{Pool, image_id, outcome};
 use crate::run::{Context, Run};
 use crate::types::{Counters, Finding, Image, RestoreResult};
@@ -238,6 +239,32 @@ impl RemotePool {
             far::restore::run(&far, image, &request, counters, findings, cancel)
                 .map(|done| restored(done, findings.kept(), findings.total()))
         })
+    }
+
+    /// As `Pool.restore_disk`, of the image with this manifest.
+    #[pyo3(signature = (manifest, path, to, *, verify=false, workers=0))]
+    fn restore_disk(
+        &self,
+        manifest: &[u8],
+        path: Vec<u8>,
+        to: &DiskSink,
+        verify: bool,
+        workers: usize,
+    ) -> PyResult<Run> {
+        let image = Manifest::decode(manifest).or_raise()?;
+        let request = disk::Request { path, verify, workers };
+        let (far, to) = (Arc::clone(&self.0), Arc::clone(&to.0));
+        Run::start(&Stage::RESTORE, move |context| {
+            let Context { counters, findings, cancel } = context;
+            far::restore::run_disk(&far, &image, &request, &*to, counters, cancel)
+                .map(|done| restored(done, findings.kept(), findings.total()))
+        })
+    }
+
+    /// A file of the image with this manifest, for reading at any place.
+    fn open_file(&self, py: Python<'_>, manifest: &[u8], path: Vec<u8>) -> PyResult<FileReader> {
+        let image = Manifest::decode(manifest).or_raise()?;
+        py.detach(|| far::open::file(&self.0, &image, &path)).or_raise().map(FileReader::new)
     }
 }
 

@@ -41,6 +41,12 @@ impl FileReader {
         let read = py.detach(|| self.0.read_at(offset, &mut buffer)).or_raise()?;
         Ok(PyBytes::new(py, buffer.get(..read).unwrap_or_default()))
     }
+
+    /// Where data is: offsets and lengths, in order. What is not told is a hole.
+    fn data_extents(&self, offset: u64, length: u64) -> Vec<(u64, u64)> {
+        let found = self.0.data_extents(offset, length);
+        found.iter().map(|extent| (extent.offset, extent.length)).collect()
+    }
 }
 
 /// A mounted image. It is unmounted when this goes.

@@ -12,6 +12,7 @@ mod posix;
 mod run;
 mod store;
 mod types;
+mod written;
 
 use holdfast_engine_core::error::Error;
 use pyo3::prelude::*;
@@ -34,7 +35,7 @@ mod _engine {
     #[pymodule_export]
     use super::client_key::{ClientKey, client_key_of};
     #[pymodule_export]
-    use super::disks::{DiskInput, DiskSource};
+    use super::disks::{DiskInput, DiskSink, DiskSource};
     #[pymodule_export]
     use super::far::{Receiver, RemotePool};
     #[pymodule_export]
@@ -50,6 +51,8 @@ mod _engine {
         Counters, Entry, Finding, GarbageResult, Image, PoolConfig, PoolStats, RestoreResult,
         StageCounters, VerifyResult,
     };
+    #[pymodule_export]
+    use super::written::TreeWriter;
     #[pymodule_export]
     use super::{engine_version, error_codes};
 }

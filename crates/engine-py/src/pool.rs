@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::sync::Arc;
 
+use holdfast_engine_core::backup::written::{self, TreeWriter as CoreWriter};
 use holdfast_engine_core::backup::{self, machine};
 use holdfast_engine_core::check::{self, Checked};
 use holdfast_engine_core::counters::{Counters, Stage};
@@ -20,7 +21,7 @@ use holdfast_engine_core::mount::{Mount as CoreMount, MountOptions};
 use holdfast_engine_core::pool::jobs::DEFAULT_LEASE_S;
 use holdfast_engine_core::pool::{Header, Pool as CorePool};
 use holdfast_engine_core::reader::FileReader as CoreReader;
-use holdfast_engine_core::restore;
+use holdfast_engine_core::restore::{self, disk};
 use holdfast_engine_core::store::Store;
 use holdfast_engine_core::tree::ChunkSource;
 use holdfast_engine_core::tree::walk::{self, Directory};
@@ -31,13 +32,14 @@ use pyo3::types::PyBytes;
 
 use crate::changes::Changes;
 use crate::client_key::ClientKey;
-use crate::disks::DiskInput;
+use crate::disks::{DiskInput, DiskSink};
 use crate::errors::{OrRaise, to_python};
 use crate::far::{Receiver, overwrite_of, restored};
 use crate::files::{FileReader, Mount};
 use crate::run::{Context, Outcome, Run};
 use crate::store;
 use crate::types::{Entry, Finding, GarbageResult, Image, PoolConfig, PoolStats, VerifyResult};
+use crate::written::TreeWriter;
 
 /// An open pool. May be used from several threads.
 #[pyclass(frozen)]
@@ -263,6 +265,47 @@ labels=BTreeMap::new(),
             restore::run_with(&pool, &request, key, counters, findings, cancel)
                 .map(|done| restored(done, findings.kept(), findings.total()))
         })
+    }
+
+    /// Writes a file of an image as a disk.
+    #[pyo3(signature = (image, path, to, *, verify=false, workers=0, client_key=None))]
+    #[allow(clippy::too_many_arguments)]
+    fn restore_disk(
+        &self,
+        image: &str,
+        path: Vec<u8>,
+        to: &DiskSink,
+        verify: bool,
+        workers: usize,
+        client_key: Option<&ClientKey>,
+    ) -> PyResult<Run> {
+        let image = image_id(image)?;
+        let request = disk::Request { path, verify, workers };
+        let (pool, to) = (Arc::clone(&self.0), Arc::clone(&to.0));
+        let key = client_key.map(|key| Arc::clone(&key.0));
+        Run::start(&Stage::RESTORE, move |context| {
+            let Context { counters, findings, cancel } = context;
+            let (image, key) = (pool.image(&image)?, key.as_deref());
+            disk::run(&*pool, &image, &request, key, &*to, counters, cancel)
+                .map(|done| restored(done, findings.kept(), findings.total()))
+        })
+    }
+
+    /// Begins an image whose directories are told one by one.
+    #[pyo3(signature = (*, source, host, started_ns, labels=BTreeMap::new(),
+                        software=String::from("holdfast"), parent=None))]
+    fn write_index(
+        &self,
+        source: String,
+        host: String,
+        started_ns: i64,
+        labels: BTreeMap<String, String>,
+        software: String,
+        parent: Option<&str>,
+    ) -> PyResult<TreeWriter> {
+        let parent = parent.map(image_id).transpose()?;
+        let request = written::Request { source, host, started_ns, parent, labels, software };
+        CoreWriter::begin(self.core(), request).or_raise().map(TreeWriter::new)
     }
 
     /// Begins to receive a backup from a client.

@@ -17,6 +17,7 @@ __all__ = [
     "ClientKey",
     "Counters",
     "DiskInput",
+    "DiskSink",
     "DiskSource",
     "Entry",
     "FileReader",
@@ -33,6 +34,7 @@ __all__ = [
     "RestoreResult",
     "Run",
     "StageCounters",
+    "TreeWriter",
     "VerifyResult",
     "client_key_of",
     "engine_version",
@@ -365,6 +367,8 @@ class FileReader:
     def size(self) -> int: ...
     def read_at(self, offset: int, length: int) -> bytes:
         """The bytes from `offset` on; fewer than `length` only at the end."""
+    def data_extents(self, offset: int, length: int) -> list[tuple[int, int]]:
+        """Where data is: offsets and lengths, in order. What is not told is a hole."""
 
 @final
 class DiskSource:
@@ -373,10 +377,51 @@ class DiskSource:
     @staticmethod
     def file(path: str) -> DiskSource:
         """Open a raw file or a block device. Its size is what it is now."""
+    @staticmethod
+    def nbd(fds: list[int], *, size: int, structured: bool) -> DiskSource:
+        """Read over sockets that are connected to an NBD server and past its negotiation.
+
+        The engine takes descriptors of its own; those given may be closed. Several requests are
+        under way on each socket, and threads take turns at it. `structured` says whether
+        structured replies were agreed on (extended headers must not be). An error of the server,
+        its death, and any answer that it may not give raise an error with the place.
+        """
+    def close(self) -> None:
+        """Let go of what it is read by; says goodbye to an NBD server."""
     @property
     def size(self) -> int: ...
     def read_at(self, offset: int, length: int) -> bytes:
         """The bytes from `offset` on; fewer than `length` only at the end."""
+
+@final
+class DiskSink:
+    """What a virtual disk is written by. Thread-safe."""
+
+    @staticmethod
+    def file(path: str, size: int) -> DiskSink:
+        """Make a sparse raw file, mode 0600, or write over a block device.
+
+        Raises `Invalid` for a file that is there and not empty, and for a device that is smaller.
+        """
+    @staticmethod
+    def nbd(
+        fds: list[int],
+        *,
+        size: int,
+        structured: bool,
+        can_zero: bool,
+        fresh: bool,
+        can_flush: bool = True,
+    ) -> DiskSink:
+        """Write over sockets, as `DiskSource.nbd` reads.
+
+        `can_zero` and `can_flush` are what the server said of itself (``WRITE_ZEROES``,
+        ``FLUSH``). `fresh`: all of the disk reads as zero, so holes need no write.
+        """
+    @property
+    def size(self) -> int: ...
+    def close(self) -> None:
+        """Let go of what it is written by; says goodbye to an NBD server."""
 
 @final
 class DiskInput:
@@ -400,6 +445,40 @@ class DiskInput:
     def name(self) -> str: ...
     @property
     def size(self) -> int: ...
+
+@final
+class TreeWriter:
+    """Takes the directories of an image of names and attributes, without content. Thread-safe.
+
+    Dropping it abandons the image. Memory: what stands for directories whose parent is not told
+    yet, 100 bytes and a path each; a few directories on their way.
+    """
+
+    def add_dir(
+        self,
+        path: bytes,
+        entries: list[
+            tuple[bytes, int, int, int, int, int, int, int, int, bytes | None]
+        ],
+    ) -> None:
+        """Tell a directory by its absolute path: all names in it, in any order.
+
+        Entries are name, kind (as `ChangeBatch.rows` has it), mode, uid, gid, size, mtime_ns,
+        ctime_ns, inode, target (of a symbolic link, not empty). Directories in it have to be told
+        before it, with `add_dir` of their own, empty ones too; those that were not count as
+        directories that could not be read. Files are all hole: they have their size, and no bytes.
+        A name that no image can have is left out with a finding.
+
+        Waits while enough is on its way. Raises what an earlier directory failed with, and
+        `Invalid` after the end.
+        """
+    def finish(self) -> Image:
+        """Make all durable, then the image visible. The directory ``/`` was told last.
+
+        Raises `Invalid` where it was not, or where a directory is in none that was told after it.
+        """
+    def abandon(self) -> None:
+        """End without an image, unless it was finished."""
 
 @final
 class Mount:
@@ -503,6 +582,32 @@ class Pool:
         Raises `ClientKeyNeeded` for an image that is sealed with another key than `client_key`, and
         `IntegrityError` for one that is not as that key sealed it.
         """
+    def restore_disk(
+        self,
+        image: str,
+        path: bytes,
+        to: DiskSink,
+        *,
+        verify: bool = False,
+        workers: int = 0,
+        client_key: ClientKey | None = None,
+    ) -> Run[RestoreResult]:
+        """Write a file of an image (``/disks/vda``) as a disk, and flush that.
+
+        All or nothing: whatever can't be read or written ends the run with an error. With `verify`
+        what was written is read again and compared. Raises `Invalid` for a disk that is too small.
+        """
+    def write_index(
+        self,
+        *,
+        source: str,
+        host: str,
+        started_ns: int,
+        labels: dict[str, str] = ...,
+        software: str = ...,
+        parent: str | None = None,
+    ) -> TreeWriter:
+        """Begin an image whose directories are told one by one; `parent` is only noted in it."""
     def verify(self, images: list[str] | None, *, read_data: bool = False) -> Run[VerifyResult]:
         """Follow images (None: all) to their last chunk."""
     def check(self, *, read_data: bool = False) -> Run[VerifyResult]:
@@ -636,6 +741,18 @@ class RemotePool:
         workers: int = 0,
     ) -> Run[RestoreResult]:
         """As `Pool.restore`, of the image with this manifest; see `Pool.manifest`."""
+    def restore_disk(
+        self,
+        manifest: bytes,
+        path: bytes,
+        to: DiskSink,
+        *,
+        verify: bool = False,
+        workers: int = 0,
+    ) -> Run[RestoreResult]:
+        """As `Pool.restore_disk`, of the image with this manifest."""
+    def open_file(self, manifest: bytes, path: bytes) -> FileReader:
+        """As `Pool.open_file`, of the image with this manifest."""
     def replicate(self, pool: Pool, image: str, base: bytes | None = None) -> Run[Image]:
         """As `Pool.replicate`, to this pool. `base` is what `Receiver.vouch` gave."""
 

@@ -17,6 +17,7 @@ mod roots;
 mod sealed;
 mod selection;
 mod worker;
+pub mod written;
 
 use std::collections::BTreeMap;
 use std::sync::Arc;

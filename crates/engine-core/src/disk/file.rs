@@ -1,15 +1,17 @@
 //! A disk that is a raw file or a block device of this machine.
 
-use std::fs::File;
+use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::FileExt;
+use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
-use rustix::fs::{Advice, SeekFrom};
+use rustix::fs::{Advice, FallocateFlags, SeekFrom};
+use rustix::io::Errno;
 
 use crate::error::{Error, Result};
+use crate::writing;
 
-use super::{DiskSource, Patience, Piece, at};
+use super::{DiskSink, DiskSource, Part, Patience, Piece, at, zeroes};
 
 /// Reads a raw file or a block device. Its size is what it is when it is opened.
 pub struct FileSource {
@@ -43,11 +45,90 @@ impl DiskSource for FileSource {
     }
 
     fn read(&self, pieces: &mut [Piece<'_>], patience: Patience<'_>) -> Result<()> {
-        for piece in pieces {
+        read(&self.file, pieces, patience)
+    }
+}
+
+fn read(file: &File, pieces: &mut [Piece<'_>], patience: Patience<'_>) -> Result<()> {
+    for piece in pieces {
+        patience()?;
+        let reading = |error| at("reading", piece.offset, error);
+        file.read_exact_at(piece.bytes, piece.offset).map_err(reading)?;
+    }
+    Ok(())
+}
+
+/// Writes a new sparse file, or over a block device.
+pub struct FileSink {
+    file: File,
+    size: u64,
+    is_device: bool,
+}
+
+impl FileSink {
+    /// A file is made, and gets its size; one that is there has to be empty. `Invalid` where it is
+    /// not, and for a device that is too small.
+    pub fn open(path: &Path, size: u64) -> Result<Self> {
+        let unopened = |error| Error::io(format!("opening the disk '{}'", path.display()), error);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let file = options.open(path).map_err(unopened)?;
+        let is_device = file.metadata().map_err(unopened)?.file_type().is_block_device();
+        let found = size_of(&file).map_err(unopened)?;
+        if is_device && found < size {
+            return Err(Error::Invalid(format!(
+                "the disk has {size} bytes, the device '{}' {found}",
+                path.display()
+            )));
+        }
+        if !is_device {
+            if found > 0 {
+                return Err(Error::Invalid(format!(
+                    "'{}' exists already, and is not empty",
+                    path.display()
+                )));
+            }
+            file.set_len(size).map_err(unopened)?;
+        }
+        Ok(FileSink { file, size, is_device })
+    }
+}
+
+impl DiskSink for FileSink {
+    fn size(&self) -> u64 {
+        self.size
+    }
+
+    fn is_fresh(&self) -> bool {
+        !self.is_device
+    }
+
+    fn write(&self, parts: &[Part<'_>], patience: Patience<'_>) -> Result<()> {
+        for part in parts {
             patience()?;
-            let reading = |error| at("reading", piece.offset, error);
-            self.file.read_exact_at(piece.bytes, piece.offset).map_err(reading)?;
+            writing::write_cached_at(&self.file, part.bytes, part.offset)
+                .map_err(|error| at("writing", part.offset, error))?;
         }
         Ok(())
+    }
+
+    fn zero(&self, offset: u64, length: u64, patience: Patience<'_>) -> Result<()> {
+        patience()?;
+        let flags = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
+        match rustix::fs::fallocate(&self.file, flags, offset, length) {
+            Ok(()) => Ok(()),
+            Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::NODEV) => {
+                zeroes(offset, length, |part| self.write(&[part], patience))
+            }
+            Err(error) => Err(at("writing", offset, error.into())),
+        }
+    }
+
+    fn flush(&self, _patience: Patience<'_>) -> Result<()> {
+        self.file.sync_all().map_err(|error| Error::io("flushing the disk", error))
+    }
+
+    fn read(&self, pieces: &mut [Piece<'_>], patience: Patience<'_>) -> Result<()> {
+        read(&self.file, pieces, patience)
     }
 }

@@ -4,11 +4,12 @@
 //! an image `backup::machine`.
 
 mod file;
+pub mod nbd;
 mod zero;
 
 use crate::error::{Error, Result};
 
-pub use file::FileSource;
+pub use file::{FileSink, FileSource};
 pub use zero::is_zero;
 
 /// No chunk of a disk crosses a multiple of this: a change in one cell leaves the others' chunks
@@ -21,6 +22,13 @@ pub const GRAIN_BYTES: u64 = 64 << 10;
 pub struct Piece<'b> {
     pub offset: u64,
     pub bytes: &'b mut [u8],
+}
+
+/// A stretch of a disk and what is to be written there.
+#[derive(Clone, Copy)]
+pub struct Part<'b> {
+    pub offset: u64,
+    pub bytes: &'b [u8],
 }
 
 /// Asked every now and then while a disk makes somebody wait; its error ends the waiting.
@@ -44,6 +52,47 @@ pub trait DiskSource: Send + Sync {
         }
         Ok(bytes)
     }
+
+    /// Lets go of what it is read by; nothing is read after.
+    fn close(&self) {}
+}
+
+/// What a disk is written by. Called from many threads at once, for different places.
+pub trait DiskSink: Send + Sync {
+    /// Bytes of the disk.
+    fn size(&self) -> u64;
+
+    /// Whether all of it reads as zero before anything is written.
+    fn is_fresh(&self) -> bool;
+
+    /// Writes all parts, in any order. An error names the place.
+    fn write(&self, parts: &[Part<'_>], patience: Patience<'_>) -> Result<()>;
+
+    /// Has a stretch read as zero.
+    fn zero(&self, offset: u64, length: u64, patience: Patience<'_>) -> Result<()>;
+
+    /// Has everything that was written outlast a loss of power.
+    fn flush(&self, patience: Patience<'_>) -> Result<()>;
+
+    /// Reads what was written.
+    fn read(&self, pieces: &mut [Piece<'_>], patience: Patience<'_>) -> Result<()>;
+
+    /// Lets go of what it is written by; nothing is written after.
+    fn close(&self) {}
+}
+
+/// Zeroes that are written at a time where there is no other way.
+static ZEROES: [u8; 1 << 20] = [0; 1 << 20];
+
+/// Writes zeroes as any other bytes.
+fn zeroes(offset: u64, length: u64, mut write: impl FnMut(Part<'_>) -> Result<()>) -> Result<()> {
+    let mut done = 0;
+    while done < length {
+        let count = (length - done).min(ZEROES.len() as u64) as usize;
+        write(Part { offset: offset + done, bytes: ZEROES.get(..count).unwrap_or_default() })?;
+        done += count as u64;
+    }
+    Ok(())
 }
 
 /// An error of the system with a disk, at a place.

@@ -10,6 +10,7 @@ pub mod body;
 mod claimed;
 mod compressing;
 pub mod deliver;
+pub mod open;
 pub mod receive;
 pub mod replicate;
 pub mod restore;
@@ -272,6 +273,14 @@ impl Repository for Far {
 
 impl ChunkSource for Far {
     fn fetch(&self, kind: Kind, reference: &Ref) -> Result<Vec<u8>> {
-        self.chunk(kind, reference, &Counters::default()).map(|bytes| bytes.to_vec())
+        self.shared(kind, reference).map(|bytes| bytes.to_vec())
+    }
+
+    fn shared(&self, kind: Kind, reference: &Ref) -> Result<ChunkBytes> {
+        self.chunk(kind, reference, &Counters::default())
+    }
+
+    fn ahead(&self, kind: Kind, references: &[Ref]) {
+        self.prefetch(kind, references, &Counters::default());
     }
 }

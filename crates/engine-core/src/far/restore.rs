@@ -4,10 +4,11 @@ use std::sync::Arc;
 
 use crate::cancel::Cancel;
 use crate::counters::Counters;
+use crate::disk::DiskSink;
 use crate::error::Result;
 use crate::finding::Findings;
 use crate::manifest::Manifest;
-use crate::restore::{Outcome, Request, run_from};
+use crate::restore::{Outcome, Request, disk, run_from};
 
 use super::Far;
 
@@ -28,4 +29,17 @@ pub fn run(
     }
     let key = key.map(AsRef::as_ref);
     run_from(far, image, request, key, counters, findings, cancel)
+}
+
+/// Writes a file of an image as a disk; as [`run`] with a client key.
+pub fn run_disk(
+    far: &Far,
+    image: &Manifest,
+    request: &disk::Request,
+    to: &dyn DiskSink,
+    counters: &Counters,
+    cancel: &Cancel,
+) -> Result<Outcome> {
+    let key = far.sealing.as_ref().map(|sealing| &*sealing.key);
+    disk::run(far, image, request, key, to, counters, cancel)
 }

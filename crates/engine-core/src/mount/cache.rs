@@ -7,6 +7,7 @@ use parking_lot::Mutex;
 
 use crate::error::Result;
 use crate::ids::{Kind, Ref};
+use crate::pool::ChunkBytes;
 use crate::tree::ChunkSource;
 use crate::tree::walk::LoadedObject;
 
@@ -35,6 +36,14 @@ impl KeptTrees {
 impl ChunkSource for KeptTrees {
     fn fetch(&self, kind: Kind, reference: &Ref) -> Result<Vec<u8>> {
         self.inner.fetch(kind, reference)
+    }
+
+    fn shared(&self, kind: Kind, reference: &Ref) -> Result<ChunkBytes> {
+        self.inner.shared(kind, reference)
+    }
+
+    fn ahead(&self, kind: Kind, references: &[Ref]) {
+        self.inner.ahead(kind, references);
     }
 
     fn tree(&self, reference: &Ref) -> Result<Arc<LoadedObject>> {

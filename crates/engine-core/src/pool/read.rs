@@ -91,6 +91,23 @@ impl ChunkBytes {
     pub fn new(block: Arc<Vec<u8>>, range: Range<usize>) -> Self {
         ChunkBytes { block, range }
     }
+
+    /// A part of it; nothing where it is not so long.
+    #[must_use]
+    pub fn part(self, part: Range<usize>) -> Self {
+        let end = self.range.end.min(self.range.start + part.end);
+        let start = end.min(self.range.start + part.start);
+        ChunkBytes { block: self.block, range: start..end }
+    }
+
+    /// Takes in a chunk that lies right behind it in the same block; false if it does not.
+    pub fn join(&mut self, next: &Self) -> bool {
+        let joins = Arc::ptr_eq(&self.block, &next.block) && self.range.end == next.range.start;
+        if joins {
+            self.range.end = next.range.end;
+        }
+        joins
+    }
 }
 
 impl Deref for ChunkBytes {
@@ -316,6 +333,14 @@ impl Repository for Pool {
 
 impl ChunkSource for Pool {
     fn fetch(&self, kind: Kind, reference: &Ref) -> Result<Vec<u8>> {
-        self.chunk(kind, reference, &Counters::default()).map(|bytes| bytes.to_vec())
+        self.shared(kind, reference).map(|bytes| bytes.to_vec())
+    }
+
+    fn shared(&self, kind: Kind, reference: &Ref) -> Result<ChunkBytes> {
+        self.chunk(kind, reference, &Counters::default())
+    }
+
+    fn ahead(&self, _kind: Kind, references: &[Ref]) {
+        self.fetch_ahead(references, &Counters::default());
     }
 }

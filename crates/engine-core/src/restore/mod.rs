@@ -4,6 +4,7 @@
 //! A file that cannot be restored whole is not left behind: it is a finding. What is written was
 //! unsealed and has the name under which it was stored.
 
+pub mod disk;
 mod file;
 mod gather;
 mod links;

@@ -20,6 +20,7 @@ use std::sync::Arc;
 
 use crate::error::Result;
 use crate::ids::{Kind, Ref};
+use crate::pool::ChunkBytes;
 use crate::tree::walk::LoadedObject;
 
 /// Where chunks go: a writing session of the pool. Called from many threads.
@@ -32,6 +33,16 @@ pub trait ChunkSink: Send + Sync {
 pub trait ChunkSource: Send + Sync {
     /// The chunk's plain bytes, checked against its name and length.
     fn fetch(&self, kind: Kind, reference: &Ref) -> Result<Vec<u8>>;
+
+    /// The same without a copy, where the source has the bytes anyway.
+    fn shared(&self, kind: Kind, reference: &Ref) -> Result<ChunkBytes> {
+        let bytes = self.fetch(kind, reference)?;
+        let length = bytes.len();
+        Ok(ChunkBytes::new(Arc::new(bytes), 0..length))
+    }
+
+    /// Is told what is wanted next, so that it may bring it nearer with few reads.
+    fn ahead(&self, _kind: Kind, _references: &[Ref]) {}
 
     /// A part of a directory. A source that is asked for the same ones again and again may keep
     /// them.

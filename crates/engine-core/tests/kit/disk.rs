@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use holdfast_engine_core::backup::machine::{self, DiskInput, Range, Request, What};
 use holdfast_engine_core::cancel::Cancel;
 use holdfast_engine_core::counters::Counters;
-use holdfast_engine_core::disk::{DiskSource, Patience, Piece};
+use holdfast_engine_core::disk::{DiskSink, DiskSource, Part, Patience, Piece};
 use holdfast_engine_core::error::{Error, Result};
 use holdfast_engine_core::finding::Findings;
 use holdfast_engine_core::manifest::Manifest;
@@ -16,6 +16,7 @@ use holdfast_engine_core::reader::FileReader;
 use holdfast_engine_core::tree::ChunkSource;
 use holdfast_engine_core::tree::entry::Entry;
 use holdfast_engine_core::tree::walk;
+use parking_lot::Mutex;
 
 /// A disk in memory that counts what is read of it, and may have a bad place.
 pub struct MemoryDisk {
@@ -50,6 +51,70 @@ impl DiskSource for MemoryDisk {
             }
             piece.bytes.copy_from_slice(&self.bytes[from..upto]);
             self.read.fetch_add(piece.bytes.len() as u64, Ordering::SeqCst);
+        }
+        Ok(())
+    }
+}
+
+/// A disk in memory that is written.
+pub struct MemorySink {
+    pub bytes: Mutex<Vec<u8>>,
+    pub zeroed: AtomicU64,
+    pub flushed: AtomicU64,
+    is_fresh: bool,
+    bad: Option<u64>,
+}
+
+impl MemorySink {
+    pub fn new(bytes: Vec<u8>, is_fresh: bool) -> Arc<Self> {
+        let (zeroed, flushed) = Default::default();
+        Arc::new(MemorySink { bytes: Mutex::new(bytes), zeroed, flushed, is_fresh, bad: None })
+    }
+
+    pub fn failing(bytes: Vec<u8>, bad: u64) -> Arc<Self> {
+        let (zeroed, flushed) = Default::default();
+        let bytes = Mutex::new(bytes);
+        Arc::new(MemorySink { bytes, zeroed, flushed, is_fresh: true, bad: Some(bad) })
+    }
+}
+
+impl DiskSink for MemorySink {
+    fn size(&self) -> u64 {
+        self.bytes.lock().len() as u64
+    }
+
+    fn is_fresh(&self) -> bool {
+        self.is_fresh
+    }
+
+    fn write(&self, parts: &[Part<'_>], _patience: Patience<'_>) -> Result<()> {
+        for part in parts {
+            let (from, upto) = (part.offset, part.offset + part.bytes.len() as u64);
+            if let Some(bad) = self.bad.filter(|bad| (from..upto).contains(bad)) {
+                let broken = std::io::Error::from_raw_os_error(5);
+                return Err(Error::io(format!("writing at byte {bad}"), broken));
+            }
+            self.bytes.lock()[from as usize..upto as usize].copy_from_slice(part.bytes);
+        }
+        Ok(())
+    }
+
+    fn zero(&self, offset: u64, length: u64, _patience: Patience<'_>) -> Result<()> {
+        self.bytes.lock()[offset as usize..(offset + length) as usize].fill(0);
+        self.zeroed.fetch_add(length, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn flush(&self, _patience: Patience<'_>) -> Result<()> {
+        self.flushed.fetch_add(1, Ordering::SeqCst);
+        Ok(())
+    }
+
+    fn read(&self, pieces: &mut [Piece<'_>], _patience: Patience<'_>) -> Result<()> {
+        for piece in pieces {
+            let from = piece.offset as usize;
+            let upto = from + piece.bytes.len();
+            piece.bytes.copy_from_slice(&self.bytes.lock()[from..upto]);
         }
         Ok(())
     }

@@ -83,7 +83,7 @@ class NbdDisk:
         made = self._open.enter_context(
             client.sockets(self.address, self.export, count=CONNECTIONS)
         )
-        return engine.DiskSource.nbd(  # type: ignore[attr-defined]
+        return engine.DiskSource.nbd(
             made.fds, size=made.export.size, structured=made.export.structured
         )
 

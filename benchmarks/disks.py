@@ -1,0 +1,215 @@
+"""Virtual disks: read, backed up with few changes, restored; beside qemu-img and zstd.
+
+    python benchmarks/disks.py [--gib 2] [--rounds 3] [--work DIRECTORY]
+
+The disk is made from a seed: a third holes, a third what compresses to about half, a third noise.
+All of it lies in the page cache: what is measured is the work on the bytes. Prints one line a
+measurement, the best of the rounds, and the load of the machine before.
+"""
+
+from __future__ import annotations
+
+import argparse
+import contextlib
+import os
+import random
+import shutil
+import subprocess
+import tempfile
+import time
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from holdfast.engine import DiskInput, DiskSink, DiskSource, Image, Pool, PoolConfig
+from holdfast.sources.nbd import client, qemu_nbd
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+KEY = bytes(range(32))
+MIB = 1 << 20
+GRAIN = 1 << 16
+HOLE, DATA, SAME = 0, 1, 2
+
+
+def make_disk(path: Path, size: int) -> None:
+    """Write the disk, a stretch of each sort after the other."""
+    made = random.Random(1)
+    words = [made.randbytes(made.randrange(3, 12)) for _ in range(4000)]
+    text = b" ".join(made.choices(words, k=3 * MIB // 8))
+    with path.open("wb") as file:
+        file.truncate(size)
+        for at in range(0, size, 6 * MIB):
+            shift = made.randrange(len(text) - 2 * MIB)
+            file.seek(at)
+            file.write(text[shift : shift + 2 * MIB][: size - at])
+            file.seek(at + 2 * MIB)
+            file.write(made.randbytes(max(0, min(2 * MIB, size - at - 2 * MIB))))
+
+
+def change(path: Path, size: int, share: float, seed: int) -> list[tuple[int, int, int]]:
+    """Change that share of the disk in stretches of 64 KiB; the ranges of it."""
+    made = random.Random(seed)
+    grains = sorted(made.sample(range(size // GRAIN), int(size // GRAIN * share)))
+    ranges, at = [], 0
+    with path.open("r+b") as file:
+        for grain in grains:
+            file.seek(grain * GRAIN)
+            file.write(made.randbytes(GRAIN))
+            if grain * GRAIN > at:
+                ranges.append((at, grain * GRAIN - at, SAME))
+            ranges.append((grain * GRAIN, GRAIN, DATA))
+            at = (grain + 1) * GRAIN
+    if at < size:
+        ranges.append((at, size - at, SAME))
+    return ranges
+
+
+class Bench:
+    """One disk, and the pools it goes into."""
+
+    def __init__(self, work: Path, size: int, rounds: int) -> None:
+        self.work, self.size, self.rounds = work, size, rounds
+        self.disk = work / "disk.raw"
+
+    def best(self, name: str, act: Callable[[], object], prepare: Callable[[], object]) -> float:
+        """The shortest time of `act`, told."""
+        times = []
+        for _ in range(self.rounds):
+            prepare()
+            started = time.perf_counter()
+            act()
+            times.append(time.perf_counter() - started)
+        took = min(times)
+        print(
+            f"{name:<44} {took:7.2f} s {self.size / took / 1e6:8.0f} MB/s of the disk", flush=True
+        )
+        return took
+
+    def new_pool(self) -> Pool:
+        """An empty pool."""
+        shutil.rmtree(self.work / "pool", ignore_errors=True)
+        (self.work / "pool").mkdir()
+        return Pool.create(str(self.work / "pool"), KEY, PoolConfig(), 0)
+
+    def back_up(
+        self,
+        pool: Pool,
+        source: DiskSource,
+        ranges: list[tuple[int, int, int]] | None = None,
+        parent: Image | None = None,
+    ) -> Image:
+        """An image of the disk."""
+        whole = [(0, self.size, DATA)]
+        return pool.backup_machine(
+            files={"machine.json": b"{}"},
+            disks=[DiskInput("vda", self.size, ranges or whole, source, 0)],
+            source="machine:bench",
+            host="bench",
+            started_ns=1,
+            parent=parent.id if parent else None,
+        ).result()
+
+    def run(self, *command: object) -> None:
+        """Run a program."""
+        subprocess.run([str(one) for one in command], check=True, stdout=subprocess.DEVNULL)
+
+    @contextlib.contextmanager
+    def served(self, path: Path) -> Iterator[DiskSource]:
+        """The disk as qemu-nbd has it."""
+        with (
+            qemu_nbd.serving(qemu_nbd.image_node(path, "raw"), "bench") as served,
+            client.sockets(served.address, count=4) as sockets,
+        ):
+            export = sockets.export
+            yield DiskSource.nbd(sockets.fds, size=export.size, structured=export.structured)
+
+
+def measure(bench: Bench) -> None:
+    """Everything, one after the other."""
+    work, disk, size = bench.work, bench.disk, bench.size
+    print(f"disk of {size >> 20} MiB; load before: {os.getloadavg()[0]:.2f}")
+    make_disk(disk, size)
+    os.sync()
+
+    def gone(name: str) -> Callable[[], None]:
+        return lambda: (work / name).unlink(missing_ok=True)
+
+    def read(path: Path) -> None:
+        with path.open("rb") as file:
+            while file.read(MIB):
+                pass
+
+    read(disk)
+    zstd = bench.best(
+        "zstd -1 -T0",
+        lambda: bench.run("zstd", "-q", "-1", "-T0", disk, "-o", work / "disk.zst"),
+        gone("disk.zst"),
+    )
+    convert = bench.best(
+        "qemu-img convert -O raw",
+        lambda: bench.run("qemu-img", "convert", "-f", "raw", "-O", "raw", disk, work / "copy"),
+        gone("copy"),
+    )
+    (work / "copy").unlink()
+    (work / "disk.zst").unlink()
+    source = DiskSource.file(str(disk))
+    pools: list[Pool] = []
+
+    def fresh() -> None:
+        pools[:] = [bench.new_pool()]
+
+    unknown = bench.best("backup, all data new", lambda: bench.back_up(pools[0], source), fresh)
+    pool = pools[0]
+    first = bench.back_up(pool, source)
+    known = bench.best("backup, all data known", lambda: bench.back_up(pool, source), lambda: None)
+    with bench.served(disk) as nbd:
+        bench.best(
+            "backup, all data known, from qemu-nbd",
+            lambda: bench.back_up(pool, nbd),
+            lambda: None,
+        )
+    copy = work / "copy"
+    restore = bench.best(
+        "restore to a raw file",
+        lambda: pool.restore_disk(first.id, b"/disks/vda", DiskSink.file(str(copy), size)).result(),
+        gone("copy"),
+    )
+    bench.run("cmp", disk, copy)
+
+    def convert_and_sync() -> None:
+        bench.run("qemu-img", "convert", "-t", "writeback", "-f", "raw", "-O", "raw", disk, copy)
+        bench.run("sync", copy)
+
+    flushed = bench.best(
+        "qemu-img convert -O raw -t writeback, sync", convert_and_sync, gone("copy")
+    )
+    copy.unlink()
+    ranges = change(disk, size, 0.01, 1)
+    started = time.perf_counter()
+    second = bench.back_up(pool, DiskSource.file(str(disk)), ranges, first)
+    took = time.perf_counter() - started
+    changed = sum(length for _, length, kind in ranges if kind == DATA)
+    factor = second.stats["bytes_read"] / changed
+    print(
+        f"incremental of 1 % in pieces of 64 KiB: {took:.2f} s, {factor:.2f} of what changed read"
+    )
+    print(f"all data new: {zstd / unknown:.0%} of the speed of zstd -1 -T0")
+    print(f"all data known: {convert / known:.0%} of the speed of qemu-img convert")
+    print(f"restore: {convert / restore:.0%} of the speed of qemu-img convert", end="")
+    print(f", {flushed / restore:.0%} of that with a sync")
+
+
+def main() -> None:
+    """Read the command line, and measure."""
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--gib", type=float, default=2.0)
+    parser.add_argument("--rounds", type=int, default=3)
+    parser.add_argument("--work", type=Path, default=None)
+    given = parser.parse_args()
+    with tempfile.TemporaryDirectory(dir=given.work) as work:
+        measure(Bench(Path(work), int(given.gib * (1 << 30)) // GRAIN * GRAIN, given.rounds))
+
+
+if __name__ == "__main__":
+    main()
