@@ -47,6 +47,7 @@ LATEST = "latest"
 
 PLAIN_NAME_HINT = "use a-z, 0-9, '.', '_' and '-', a letter or digit first, 63 characters at most"
 
+_MACHINE = "machine:"
 _HEX_32 = re.compile(r"[0-9a-f]{32}")
 _HEX_PREFIX = re.compile(r"[0-9a-f]{1,32}")
 _PLAIN_NAME = re.compile(r"[a-z0-9][a-z0-9._-]{0,62}")
@@ -131,6 +132,17 @@ def source_name(client: ClientName, paths: Iterable[bytes]) -> SourceName:
     """
     listed = ",".join(path.decode("utf-8", "backslashreplace") for path in paths)
     return SourceName(f"{client}:{listed}")
+
+
+def machine_source(uuid: str) -> SourceName:
+    """The source of a virtual machine; no path begins so, so that it is no client's."""
+    return SourceName(f"{_MACHINE}{uuid}")
+
+
+def machine_of(source: str) -> str | None:
+    """The uuid of the virtual machine that a source is of; None for files."""
+    rest = source.removeprefix(_MACHINE)
+    return rest if rest != source and not rest.startswith("/") else None
 
 
 def is_image_prefix(text: str) -> bool:

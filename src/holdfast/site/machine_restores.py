@@ -10,8 +10,8 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from holdfast.base.errors import AlreadyExists, Invalid, NotFound, WrongState
-from holdfast.base.ids import ADHOC, ClientName
-from holdfast.control.hypervisors import client_of_name, uuid_of
+from holdfast.base.ids import ADHOC, ClientName, machine_of
+from holdfast.control.hypervisors import client_of_name
 from holdfast.control.jobs import JobKind, NewJob
 from holdfast.site.machine_work import worker_of
 from holdfast.site.probing import this_client
@@ -67,7 +67,7 @@ def restore_job(master: Master, who: Principal, image: ImageRow, wanted: Machine
         AlreadyExists: There is a machine of that name or uuid.
         WrongState: The original runs.
     """
-    uuid = uuid_of(image.source)
+    uuid = machine_of(image.source)
     if uuid is None:
         raise Invalid(
             f"image {image.id} is of files, and not of a virtual machine",

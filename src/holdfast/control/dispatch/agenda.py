@@ -13,8 +13,9 @@ from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from holdfast.base import long_lived
+from holdfast.base.ids import machine_of
 from holdfast.control.dispatch.roster import WHOLE, Roster, backup_of, family
-from holdfast.control.hypervisors import Estate, uuid_of
+from holdfast.control.hypervisors import Estate
 from holdfast.control.jobs import JobState, Wanted
 from holdfast.control.policies import undivided
 from holdfast.control.schedule import Timetable
@@ -149,7 +150,7 @@ class Agenda:
             if job is None:
                 continue
             # What begins together on one client is one job in parts; so are virtual machines.
-            together = None if uuid_of(one.source) else job.client
+            together = None if machine_of(one.source) else job.client
             key = one.policy, (one.schedule, one.due_at, one.missed, together)
             families.setdefault(key, []).append(job)
             if not one.missed:

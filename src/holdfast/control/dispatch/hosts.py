@@ -9,8 +9,8 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from holdfast.base.ids import machine_of
 from holdfast.control.broker import Kind, Need, Resource
-from holdfast.control.hypervisors import uuid_of
 from holdfast.control.jobs import BY_SITE, JobKind
 from holdfast.control.schedule import BackupKind
 
@@ -26,14 +26,14 @@ FULLS_PER_HOST = 1
 
 def needs_of_machine(job: Ready, estate: Estate) -> tuple[Need, ...]:
     """What a backup of a virtual machine takes of its host and datastores; nothing of files."""
-    uuid = None if job.source is None or job.kind is not JobKind.BACKUP else uuid_of(job.source)
+    uuid = None if job.source is None or job.kind is not JobKind.BACKUP else machine_of(job.source)
     one = None if uuid is None else estate.machines.get(uuid)
     return () if one is None else tuple(map(Need, shared(one, job.backup_kind)))
 
 
 def worker_of(job: Ready, estate: Estate) -> ClientName | None:
     """Who is to back a virtual machine up, where it is now; None for other jobs."""
-    uuid = None if job.source is None or job.kind is not JobKind.BACKUP else uuid_of(job.source)
+    uuid = None if job.source is None or job.kind is not JobKind.BACKUP else machine_of(job.source)
     one = None if uuid is None else estate.machines.get(uuid)
     hypervisor = None if one is None else estate.hypervisors.get(one.hypervisor)
     return None if hypervisor is None else hypervisor.proxy or BY_SITE

@@ -15,8 +15,6 @@ from holdfast.control.hypervisors.hypervisor import (
     client_of,
     client_of_name,
     hypervisor_name,
-    source_of,
-    uuid_of,
 )
 from holdfast.control.hypervisors.query import FIELDS, Query, parse
 
@@ -35,6 +33,4 @@ __all__ = [
     "hypervisor_name",
     "parse",
     "parsed",
-    "source_of",
-    "uuid_of",
 ]

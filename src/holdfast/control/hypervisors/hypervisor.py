@@ -7,18 +7,18 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final
 
 from holdfast.base.errors import Invalid
-from holdfast.base.ids import PLAIN_NAME_HINT, ClientName, SourceName, is_plain_name
+from holdfast.base.ids import PLAIN_NAME_HINT, ClientName, is_plain_name, machine_source
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from holdfast.base.ids import SourceName
     from holdfast.sources.machines.machine import Machine
 
 DEFAULT_PER_HOST: Final = 2
 DEFAULT_PER_DATASTORE: Final = 4
 MOST_AT_ONCE: Final = 1000
 
-_PREFIX: Final = "machine:"
 _UNFIT = re.compile(r"[\s:,]+")
 _LONGEST_CLIENT = 255
 
@@ -80,7 +80,7 @@ class VirtualMachine:
     @property
     def source(self) -> SourceName:
         """The name under which its images follow each other, wherever it goes."""
-        return source_of(self.machine.uuid)
+        return machine_source(self.machine.uuid)
 
 
 def client_of(machine: Machine) -> ClientName:
@@ -92,17 +92,6 @@ def client_of_name(name: str) -> ClientName:
     """A machine's name, with ``-`` where it can't be a client's; empty if nothing is left."""
     printable = "".join(one if one.isprintable() else " " for one in name)
     return ClientName(_UNFIT.sub("-", printable.strip())[:_LONGEST_CLIENT])
-
-
-def source_of(uuid: str) -> SourceName:
-    """The source of a machine; no path begins so, so that it is no client's."""
-    return SourceName(f"{_PREFIX}{uuid}")
-
-
-def uuid_of(source: SourceName) -> str | None:
-    """The uuid of the machine that a source is of; None for files."""
-    rest = source.removeprefix(_PREFIX)
-    return rest if rest != source and not rest.startswith("/") else None
 
 
 def hypervisor_name(text: str) -> str:

@@ -10,6 +10,7 @@ import stat
 from typing import TYPE_CHECKING
 
 from holdfast.base.clock import from_ns
+from holdfast.base.ids import machine_of
 from holdfast.faces.cli.screen import path_json, path_text
 
 if TYPE_CHECKING:
@@ -38,6 +39,11 @@ _TYPE_BITS = {
     "char": stat.S_IFCHR,
     "block": stat.S_IFBLK,
 }
+
+
+def source_words(source: str, client: str | None) -> str:
+    """A source for a person: that of a virtual machine, with what it is called."""
+    return source if machine_of(source) is None else f"{client or '?'} ({source})"
 
 
 def local_time(moment: datetime) -> str:

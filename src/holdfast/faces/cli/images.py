@@ -76,7 +76,7 @@ def _cells(row: ImageRow, kept: Protection | None, now: datetime) -> list[str]:
         status += ", locked"
     return [
         row.id[: describe.SHORT_ID],
-        row.source,
+        describe.source_words(row.source, row.host),
         describe.local_time(row.started_at),
         format_count(row.files),
         format_size(row.size_bytes),

@@ -137,7 +137,8 @@ def exit_status(row: dict[str, Any]) -> int:
 def what(row: dict[str, Any]) -> str:
     """What a job is about: its set, else its parts, else its client, else what it does."""
     parts = f"{row['children']} parts" if row.get("children") else None
-    return str(row["source"] or parts or row["client"] or row["kind"])
+    source = row["source"] and describe.source_words(row["source"], row["client"])
+    return str(source or parts or row["client"] or row["kind"])
 
 
 def moment(text: str | None) -> str:

@@ -8,7 +8,7 @@ from typing import Any
 import click
 
 from holdfast.base.errors import EXIT_OK
-from holdfast.faces.cli import options
+from holdfast.faces.cli import describe, options
 from holdfast.faces.cli.screen import Column, Screen
 from holdfast.faces.cli.words import Group
 
@@ -71,7 +71,8 @@ def tell_upcoming(screen: Screen, found: dict[str, Any]) -> int:
 def _cells(row: dict[str, Any]) -> list[str]:
     starts = row["starts_at"] or row["queued_at"]
     moment = datetime.fromisoformat(starts).astimezone()
-    return [f"{moment:%a %d %b %H:%M}", row["policy"], row["source"], row["kind"], _note(row)]
+    source = describe.source_words(row["source"], row["client"])
+    return [f"{moment:%a %d %b %H:%M}", row["policy"], source, row["kind"], _note(row)]
 
 
 def _note(row: dict[str, Any]) -> str:
