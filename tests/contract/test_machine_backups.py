@@ -50,6 +50,7 @@ class Bench:
         self.order = MachineOrder(
             uuid=UUID,
             source=SourceName("web1:vm"),
+            host="web1",
             scratch=directory / "scratch",
             label="site-7",
             labels={"policy": "vms"},

@@ -24,6 +24,7 @@ from holdfast.site.chores import Chores
 from holdfast.site.discovering import Discoverer
 from holdfast.site.dividing import Divider
 from holdfast.site.machine_work import complete
+from holdfast.site.near_machines import commit_machine, make_machine
 from holdfast.site.remote_work import RemoteWork
 from holdfast.site.steward import Steward
 from holdfast.site.whose_drives import drives_of
@@ -186,7 +187,12 @@ class Service:
             return
         site = self._master.site
         agent = Agent(
-            Ways(partial(self._commit, offer.job_id), site.restore),
+            Ways(
+                back_up=partial(self._commit, offer.job_id),
+                restore=site.restore,
+                back_up_machine=partial(commit_machine, self._master, offer.job_id),
+                restore_machine=partial(make_machine, self._master),
+            ),
             Steward(self._master, (offer.job_id, offer.fence)),
             dispatcher,
         )

@@ -20,7 +20,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
     from pathlib import Path
 
-    from holdfast.movers.machines.record import StoredFile
+    from holdfast.movers.machines.record import StoredDisk
 
 pytestmark = needs_qemu
 
@@ -34,6 +34,9 @@ class Stored:
 
     def read_at(self, offset: int, length: int) -> bytes:
         return self.data[offset : offset + length]
+
+    def data_extents(self, offset: int, length: int) -> list[tuple[int, int]]:
+        return [(offset, min(length, self.size - offset))]
 
 
 class Image:
@@ -58,7 +61,7 @@ class Image:
         return Stored(self.files[path])
 
     @contextlib.contextmanager
-    def serve(self, disks: Mapping[str, StoredFile]) -> Iterator[Mapping[str, str]]:
+    def serve(self, disks: Mapping[str, StoredDisk]) -> Iterator[Mapping[str, str]]:
         urls = {}
         for name, file in disks.items():
             path = self.directory / f"{name}.raw"

@@ -55,7 +55,12 @@ def run(as_json: bool) -> int:
     else:
         screen.say(f"agent '{who.name}' works for {', '.join(known.masters)}")
     keys = ClientKeys(known.home)
-    movers = FarMovers(known.home / "cache", master=lambda: session.master_url, keys=keys)
+    movers = FarMovers(
+        known.home / "cache",
+        master=lambda: session.master_url,
+        keys=keys,
+        scratch=known.home / "scratch",
+    )
     session = MachineSession(known, movers, answers={**agent_answers(keys), "rate": movers.limit})
     run_until(session, until_signalled)
     screen.say("stopped")

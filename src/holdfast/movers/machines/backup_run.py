@@ -38,6 +38,7 @@ class MachineOrder:
     Attributes:
         uuid: The machine.
         source: The name under which its images follow each other.
+        host: What its images are listed under.
         scratch: A directory for what the guest overwrites meanwhile.
         label: Who orders it, in a word that leftovers are known by.
         quiesce: Ask the guest's agent to bring its file systems to rest.
@@ -51,6 +52,7 @@ class MachineOrder:
 
     uuid: str
     source: SourceName
+    host: str
     scratch: Path
     label: str
     quiesce: bool = True
@@ -85,7 +87,7 @@ class Contents:
         files: By path.
         disks: With what of them is read.
         source: As in the order.
-        host: What the machine is called.
+        host: As in the order.
         compression: As in the order.
         labels: As in the order.
         started_ns: When the machine was about to be frozen.
@@ -220,7 +222,7 @@ def _contents(
         files=files,
         disks=disks,
         source=order.source,
-        host=machine.name,
+        host=order.host,
         compression=order.compression,
         labels=dict(order.labels),
         started_ns=started_ns,

@@ -23,10 +23,10 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from holdfast.movers.machines.record import Record, StoredFile
+    from holdfast.movers.machines.record import Record, StoredDisk
 
     Alive = Callable[[], None]
-    Serve = Callable[[Mapping[str, StoredFile]], AbstractContextManager[Mapping[str, str]]]
+    Serve = Callable[[Mapping[str, StoredDisk]], AbstractContextManager[Mapping[str, str]]]
 
 DEFAULT_WITHIN_S = 600.0
 _LOOKED_EVERY_S = 0.5
@@ -96,7 +96,7 @@ class BootVerdict:
 
 
 def run_boot_check(
-    open_file: Callable[[bytes], StoredFile],
+    open_file: Callable[[bytes], StoredDisk],
     checks: BootChecks,
     serve: Serve,
     scratch: Path,

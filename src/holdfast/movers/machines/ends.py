@@ -13,7 +13,7 @@ from holdfast.base.errors import ImageMissing
 
 if TYPE_CHECKING:
     from holdfast.base.ids import ImageId
-    from holdfast.engine import Image, Pool
+    from holdfast.engine import DiskSink, Image, Pool, RestoreResult
     from holdfast.movers.drive import Drivable
     from holdfast.movers.machines.backup_run import Contents
     from holdfast.movers.machines.record import StoredFile
@@ -39,10 +39,32 @@ class NearDestination:
 
     def begin(self, contents: Contents, /, *, follow: bool) -> Drivable[Image]:
         """See `Destination`."""
-        return self.pool.backup_machine(parent=self.parent if follow else None, **_given(contents))
+        return self.pool.backup_machine(parent=self.parent if follow else None, **given(contents))
 
 
-def _given(contents: Contents) -> dict[str, Any]:
+@dataclass(frozen=True, slots=True)
+class NearImage:
+    """An image of a pool that this process has open.
+
+    Attributes:
+        pool: It.
+        image: The image.
+    """
+
+    pool: Pool
+    image: ImageId
+
+    def open_file(self, path: bytes, /) -> StoredFile:
+        """See `StoredMachine`."""
+        return self.pool.open_file(self.image, path)
+
+    def write_disk(self, path: bytes, to: DiskSink, /, *, verify: bool) -> Drivable[RestoreResult]:
+        """See `StoredMachine`."""
+        return self.pool.restore_disk(self.image, path, to, verify=verify)
+
+
+def given(contents: Contents) -> dict[str, Any]:
+    """What the engine's verb takes, but for the parent."""
     return {
         "files": contents.files,
         "disks": contents.disks,

@@ -46,6 +46,14 @@ class StoredFile(Protocol):
         ...
 
 
+class StoredDisk(StoredFile, Protocol):
+    """A disk of an image."""
+
+    def data_extents(self, offset: int, length: int) -> list[tuple[int, int]]:
+        """Where data is: offsets and lengths, in order."""
+        ...
+
+
 @dataclass(frozen=True, slots=True)
 class Record:
     """What is written beside the disks.

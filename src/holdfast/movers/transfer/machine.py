@@ -8,9 +8,11 @@ never used for another.
 from __future__ import annotations
 
 import hashlib
+import tempfile
 import threading
 import time
 from functools import partial
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from holdfast.base.clock import SystemClock
@@ -18,6 +20,7 @@ from holdfast.base.errors import Invalid, NotAuthenticated
 from holdfast.base.files import mark_as_cache
 from holdfast.engine import RemotePool
 from holdfast.movers.agent import Ways
+from holdfast.movers.transfer.machine_runs import remote_machine_backup, remote_machine_restore
 from holdfast.movers.transfer.rate import SLOWEST_BYTES_PER_S, RateLimit
 from holdfast.movers.transfer.remote_runs import (
     TransferTarget,
@@ -31,7 +34,6 @@ from holdfast.wire.transfer_tokens import MASTER_ITSELF
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from pathlib import Path
 
     from holdfast.base.clock import Clock
     from holdfast.base.ids import ImageId
@@ -42,6 +44,9 @@ if TYPE_CHECKING:
     from holdfast.movers.remote_agent import Transfer
     from holdfast.movers.restore_run import RestoreOrder
     from holdfast.wire.identity import Identity
+    from holdfast.wire.messages import MachineRestoreWork, MachineWork, WorkEvent
+
+    Note = Callable[[WorkEvent], None]
 
 MEDIA_ROLES = frozenset({MachineRole.MEDIA, MachineRole.MASTER})
 
@@ -58,6 +63,7 @@ class FarMovers:
         clock: Clock | None = None,
         master: Callable[[], str] | None = None,
         keys: ClientKeys | None = None,
+        scratch: Path | None = None,
     ) -> None:
         """Prepare.
 
@@ -67,7 +73,10 @@ class FarMovers:
             clock: By which backups are dated.
             master: The URL at which this machine reaches its master; None where it has none.
             keys: Its client keys; None where it has none.
+            scratch: A directory for what virtual machines overwrite while their disks are read;
+                None for that of temporary files.
         """
+        self._scratch = Path(tempfile.gettempdir()) if scratch is None else scratch
         self._remembered = remembered
         self._clock = clock or SystemClock()
         self._master = master
@@ -86,7 +95,19 @@ class FarMovers:
         def restore(order: RestoreOrder, report: Reporter, /) -> RestoreResult:
             return remote_restore(self._target(transfer, token, RemotePool), order, report)
 
-        return Ways(back_up, restore)
+        def back_up_machine(
+            work: MachineWork, report: Reporter, _alive: Callable[[], None], note: Note, /
+        ) -> Image:
+            made = self._target(transfer, token, RemotePool)
+            return remote_machine_backup(made, work, self._scratch, self._clock, report, note)
+
+        def restore_machine(
+            work: MachineRestoreWork, report: Reporter, _alive: Callable[[], None], note: Note, /
+        ) -> None:
+            made = self._target(transfer, token, RemotePool)
+            remote_machine_restore(made, work, report, note)
+
+        return Ways(back_up, restore, back_up_machine, restore_machine)
 
     def replicate(
         self, transfer: Transfer, pool: Pool, image: ImageId, report: Reporter | None = None

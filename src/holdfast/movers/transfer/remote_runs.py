@@ -27,7 +27,16 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from holdfast.base.clock import Clock
-    from holdfast.engine import ClientKey, Counters, Image, Pool, RestoreResult
+    from holdfast.engine import (
+        ClientKey,
+        Counters,
+        DiskInput,
+        DiskSink,
+        FileReader,
+        Image,
+        Pool,
+        RestoreResult,
+    )
     from holdfast.movers.backup_run import BackupOrder
     from holdfast.movers.drive import Drivable, Reporter
     from holdfast.movers.restore_run import RestoreOrder
@@ -74,6 +83,32 @@ class RemotePool(Protocol):
         verify: bool,
     ) -> Drivable[RestoreResult]:
         """Begin to restore."""
+        ...
+
+    def backup_machine(
+        self,
+        *,
+        files: dict[str, bytes],
+        disks: list[DiskInput],
+        source: str,
+        host: str,
+        started_ns: int,
+        compression: int,
+        parent: bytes | None,
+        labels: dict[str, str],
+        software: str,
+    ) -> Drivable[Image]:
+        """Begin to back up a virtual machine."""
+        ...
+
+    def restore_disk(
+        self, manifest: bytes, path: bytes, to: DiskSink, /, *, verify: bool
+    ) -> Drivable[RestoreResult]:
+        """Begin to write a file of an image as a disk."""
+        ...
+
+    def open_file(self, manifest: bytes, path: bytes, /) -> FileReader:
+        """A file of an image."""
         ...
 
 

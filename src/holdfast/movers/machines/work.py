@@ -1,0 +1,184 @@
+"""From a master's work with virtual machines to what is done, on whichever side of the wire.
+
+Must not know where the pool is: its ends are handed in. Invariants: what is kept of a job on the
+worker's disk is gone when it ends; credentials are in no message, error or log of ours.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import re
+import tempfile
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from holdfast.base import labels
+from holdfast.base.errors import InputOutput, Invalid, NoPermission
+from holdfast.base.ids import SourceName
+from holdfast.engine import DiskSink
+from holdfast.movers.machines.backup_run import MachineOrder, run_machine_backup
+from holdfast.movers.machines.restore_run import MachineRestoreOrder, run_machine_restore
+from holdfast.sources.machines.providers import Credentials, open_provider
+from holdfast.sources.nbd.client import sockets
+from holdfast.sources.nbd.protocol import Flags
+from holdfast.sources.nbd.wire import Address
+from holdfast.wire.messages import WorkEvent
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterable, Iterator
+
+    from holdfast.base.clock import Clock
+    from holdfast.engine import Image
+    from holdfast.movers.drive import Reporter
+    from holdfast.movers.machines.backup_run import Destination
+    from holdfast.movers.machines.restore_run import StoredMachine
+    from holdfast.sources.machines.provider import Provider, Remark
+    from holdfast.wire.messages import MachineRestoreWork, MachineWork, Reached
+
+    Note = Callable[[WorkEvent], None]
+
+CONNECTIONS = 4
+"""To each NBD server that is written to, where it allows several."""
+
+
+def back_up_machine(
+    work: MachineWork,
+    destination: Destination,
+    scratch: Path,
+    clock: Clock,
+    report: Reporter,
+    note: Note,
+) -> Image:
+    """Do a backup of a virtual machine.
+
+    Args:
+        work: Which, and how.
+        destination: Where the image goes.
+        scratch: Directory for what guests overwrite meanwhile, where the work names none; it is
+            made where it is missing.
+        clock: By which images are dated.
+        report: Takes the counters; None while there are none.
+        note: Takes what a person may want to know.
+
+    Raises:
+        HoldfastError: It failed, and the machine goes on as if nothing had been.
+    """
+    provider = _open(work.reached, work.hypervisor)
+    with _scratch(Path(work.scratch) if work.scratch is not None else scratch) as directory:
+        order = MachineOrder(
+            uuid=work.machine,
+            source=SourceName(work.source),
+            host=work.client,
+            scratch=directory,
+            scratch_bytes=work.scratch_bytes,
+            label=_label(work),
+            quiesce=work.quiesce,
+            require_quiesce=work.require_quiesce,
+            leave_out=work.leave_out,
+            compression=work.compression,
+            read_all=work.read_all,
+            labels=work.labels,
+        )
+        done = run_machine_backup(provider, order, destination, clock, report)
+    _tell(done.remarks, note)
+    if done.frozen_s:
+        message = f"'{work.name}' stood still for {done.frozen_s:.2f} s"
+        note(WorkEvent("info", "frozen", message))
+    return done.image
+
+
+def restore_machine(
+    work: MachineRestoreWork, image: StoredMachine, report: Reporter, note: Note
+) -> None:
+    """Make a virtual machine of an image, on a hypervisor or in a directory.
+
+    Raises:
+        HoldfastError: It failed, and nothing of the machine stays.
+    """
+    if work.to_dir is not None:
+        _make_target(Path(work.to_dir))
+        provider = open_provider("diskfiles", work.to_dir)
+    else:
+        provider = _open(work.reached, work.hypervisor)
+    order = MachineRestoreOrder(
+        name=work.name,
+        keep_identity=work.keep_identity,
+        networks=work.networks,
+        storage=work.storage,
+        format=work.format,
+        start=work.start,
+        disks=work.disks,
+        verify=work.verify,
+    )
+    done = run_machine_restore(provider, image, order, connected, report)
+    _tell(done.remarks, note)
+    message = f"'{done.machine.name}' was made, with uuid {done.machine.uuid}"
+    note(WorkEvent("info", "machine-made", message))
+
+
+@contextlib.contextmanager
+def connected(socket: str) -> Iterator[DiskSink]:
+    """What writes to the only export of an NBD server, whose disk reads as zero all over."""
+    with sockets(Address(path=socket), count=CONNECTIONS, writing=True) as ready:
+        sink = DiskSink.nbd(
+            ready.fds,
+            size=ready.export.size,
+            structured=ready.export.structured,
+            can_zero=bool(ready.export.flags & Flags.SEND_WRITE_ZEROES),
+            can_flush=bool(ready.export.flags & Flags.SEND_FLUSH),
+            fresh=True,
+        )
+        try:
+            yield sink
+        finally:
+            sink.close()
+
+
+def _open(reached: Reached | None, name: str | None) -> Provider:
+    if reached is None:
+        raise Invalid(f"nobody said how hypervisor '{name}' is reached")
+    return open_provider(reached.provider, reached.url, Credentials(**reached.credentials))
+
+
+def _make_target(directory: Path) -> None:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+    except FileExistsError as error:
+        raise Invalid(f"'{directory}' is not a directory", "restore into a directory") from error
+    except PermissionError as error:
+        raise NoPermission(f"may not make '{directory}'") from error
+    except OSError as error:
+        raise InputOutput(f"can't make '{directory}': {error.strerror}") from error
+
+
+@contextlib.contextmanager
+def _scratch(parent: Path) -> Iterator[Path]:
+    """A directory of this job's own, gone afterwards."""
+    try:
+        parent.mkdir(mode=0o700, parents=True, exist_ok=True)
+        made = tempfile.TemporaryDirectory(
+            prefix="machine-", dir=parent, ignore_cleanup_errors=True
+        )
+    except PermissionError as error:
+        raise NoPermission(f"may not make scratch files in '{parent}'") from error
+    except OSError as error:
+        raise InputOutput(f"can't make scratch files in '{parent}': {error.strerror}") from error
+    with made as directory:
+        yield Path(directory)
+
+
+def _label(work: MachineWork) -> str:
+    """Who orders it, as leftovers are named: ``<site>-<job>``."""
+    site, _, job = work.labels.get(labels.JOB, f"nobody/{work.machine}").partition("/")
+    return f"{_word(site)}-{_word(job.partition('/')[0])}"
+
+
+def _word(text: str) -> str:
+    """A text as a word that any hypervisor can name something by."""
+    return re.sub(r"[^A-Za-z0-9]+", "", text)
+
+
+def _tell(remarks: Iterable[Remark], note: Note) -> None:
+    for one in remarks:
+        path = None if one.about is None else one.about.encode("utf-8", "surrogateescape")
+        note(WorkEvent(one.severity, one.code, one.message, path))

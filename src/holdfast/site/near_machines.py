@@ -1,0 +1,62 @@
+"""Virtual machines that the site itself backs up and makes again, without an agent between.
+
+Must not know what kind of hypervisor one is of: see `movers.machines`. Invariant: an image goes
+into the pool of the storage unit that its job is for, and follows only an image that is there.
+"""
+
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+from holdfast.base.ids import ImageId, JobId, SourceName
+from holdfast.movers.machines.ends import NearDestination, NearImage
+from holdfast.movers.machines.work import back_up_machine, restore_machine
+
+if TYPE_CHECKING:
+    from collections.abc import Callable
+
+    from holdfast.engine import Image
+    from holdfast.movers.drive import Reporter
+    from holdfast.site.master import Master
+    from holdfast.wire.messages import MachineRestoreWork, MachineWork, WorkEvent
+
+    Alive = Callable[[], None]
+    Note = Callable[[WorkEvent], None]
+
+SCRATCH = "scratch"
+"""Where, in the home, goes what guests overwrite while their disks are read."""
+
+
+def commit_machine(
+    master: Master, job: int, work: MachineWork, report: Reporter, alive: Alive, note: Note, /
+) -> Image:
+    """Back a virtual machine up, into the storage unit that its job is for.
+
+    Raises:
+        HoldfastError: It failed, or the catalog could not be told.
+    """
+    site = master.site
+    pool = site.pools.of_unit(master.jobs.job(JobId(job)).storage_unit)
+    if master.units.units():
+        site.pools.prepare(pool, SourceName(work.source))
+    alive()
+    parent = None if work.parent is None else ImageId(work.parent)
+    end = NearDestination(site.pools.of(pool), parent)
+    scratch = site.home / SCRATCH
+    image = back_up_machine(work, end, scratch, site.clock, report, note)
+    site.inbox.leave(image, pool, image.findings)
+    return image
+
+
+def make_machine(
+    master: Master, work: MachineRestoreWork, report: Reporter, alive: Alive, note: Note, /
+) -> None:
+    """Make a virtual machine of an image.
+
+    Raises:
+        HoldfastError: It failed, and nothing of the machine stays.
+    """
+    alive()
+    image = ImageId(work.image)
+    end = NearImage(master.site.pools.holding(image), image)
+    restore_machine(work, end, report, note)
