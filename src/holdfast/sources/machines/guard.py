@@ -29,7 +29,8 @@ def guarded(**wake: str) -> Iterator[None]:
 
     Args:
         wake: What to do if this process dies in it, see `main`: ``agent`` (socket of a guest
-            agent, to thaw), ``monitor`` (socket of QMP, to continue).
+            agent, to thaw), ``monitor`` (socket of QMP, to continue), ``libvirt`` and ``uuid`` (URL
+            and machine, to thaw).
 
     Raises:
         TooSlow: It did not start.
@@ -81,6 +82,10 @@ def _wake(wake: dict[str, Any]) -> None:
         agent = GuestAgent(wake["agent"])
         agent.thaw()
         agent.close()
+    if "libvirt" in wake:
+        from holdfast.sources.machines.libvirt.connection import thaw_at
+
+        thaw_at(wake["libvirt"], wake["uuid"])
 
 
 if __name__ == "__main__":

@@ -6,11 +6,10 @@ says that it is clean.
 
 from __future__ import annotations
 
-import contextlib
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
-from holdfast import engine
 from holdfast.base.errors import HypervisorError
+from holdfast.engine import DiskSource
 from holdfast.sources.machines.provider import Kind, Range
 from holdfast.sources.nbd import client
 from holdfast.sources.nbd.protocol import ALLOCATION, DIRTY_BITMAP
@@ -47,7 +46,7 @@ class NbdDisk:
         self.address = address
         self.export = export
         self.bitmap = bitmap
-        self._open = contextlib.ExitStack()
+        self._sources: list[DiskSource] = []
 
     def ranges(self) -> Sequence[Range]:
         """What is to be read.
@@ -78,14 +77,14 @@ class NbdDisk:
         dirty = [(0, self.size, _DIRTY)] if self.size else []
         return joined(status.get(ALLOCATION, whole), status.get(changed or "", dirty))
 
-    def source(self) -> Any:
+    def source(self) -> DiskSource:
         """What the engine reads it by."""
-        made = self._open.enter_context(
-            client.sockets(self.address, self.export, count=CONNECTIONS)
-        )
-        return engine.DiskSource.nbd(
-            made.fds, size=made.export.size, structured=made.export.structured
-        )
+        with client.sockets(self.address, self.export, count=CONNECTIONS) as made:
+            found = DiskSource.nbd(
+                made.fds, size=made.export.size, structured=made.export.structured
+            )
+        self._sources.append(found)
+        return found
 
     def check(self) -> None:
         """Read a byte: what is shown no longer is not read, either.
@@ -102,7 +101,9 @@ class NbdDisk:
 
     def close(self) -> None:
         """Let go of the server."""
-        self._open.close()
+        for one in self._sources:
+            one.close()
+        self._sources.clear()
 
 
 def joined(

@@ -60,9 +60,9 @@ def clear(prefix: str, parent: Path | None = None) -> list[Path]:
     found = []
     for directory in Path(parent or tempfile.gettempdir()).glob(f"{prefix}*"):
         with contextlib.suppress(OSError):
-            known = directory.lstat()
-            mine = known.st_uid == os.geteuid() and not directory.is_symlink()
-            if mine and (directory / _OWNER).exists() and not lives(directory):
+            # The directory itself may be given to the user that a hypervisor runs as.
+            mine = (directory / _OWNER).lstat().st_uid == os.geteuid()
+            if mine and not directory.is_symlink() and not lives(directory):
                 shutil.rmtree(directory, ignore_errors=True)
                 found.append(directory)
     return found

@@ -1,0 +1,111 @@
+"""Checkpoints of libvirt: which can be trusted to tell what changed, and which are to go.
+
+Must not read a disk. Invariant: a checkpoint has the name of one image's, drawn at random, and its
+bitmaps lie in the disks whose writes they mark; each marks on until it is deleted, so a backup that
+fails deletes its own and has nothing else to put right.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+from typing import TYPE_CHECKING, Any
+
+import libvirt
+
+from holdfast.base.errors import HoldfastError
+from holdfast.sources.machines.labels import PREFIX, owner_of
+from holdfast.sources.machines.libvirt import definition
+from holdfast.sources.machines.libvirt.connection import asked
+from holdfast.sources.machines.provider import Remark
+from holdfast.sources.nbd.qemu_nbd import run_img
+
+if TYPE_CHECKING:
+    from collections.abc import Collection, Iterable, Sequence
+
+GONE = "its list of changes since the last image is gone"
+INCONSISTENT = "its list of changes is inconsistent, since the machine was not shut down"
+
+
+def tracks_changes(source: definition.Source) -> bool:
+    """Whether libvirt can keep a list of a disk's changes, of all of them."""
+    return source.format == "qcow2" and not source.readonly and not source.shared
+
+
+def of_disks(domain: Any, checkpoint: str) -> set[str]:
+    """Names of the disks that have a bitmap of a checkpoint; none if there is no such."""
+    try:
+        found = definition.read(domain.checkpointLookupByName(checkpoint).getXMLDesc(0))
+    except libvirt.libvirtError:
+        return set()
+    return {
+        one.get("name", "")
+        for one in found.findall("disks/disk")
+        if one.get("checkpoint") == "bitmap"
+    }
+
+
+def lost(source: definition.Source, reason: str) -> Remark:
+    """Tell that all of a disk is read."""
+    text = f"all of disk '{source.name}' is read: {reason}"
+    return Remark("warning", "bitmap-lost", text, source.name)
+
+
+def delete_stale(
+    domain: Any, label: str, keep: Collection[str], sources: Sequence[definition.Source]
+) -> list[str]:
+    """Delete checkpoints of a site that no image is followed by any more; their names.
+
+    Raises:
+        HoldfastError: One can't be deleted.
+    """
+    whose = f"{PREFIX}.{owner_of(label)}."
+    found = []
+    with asked("libvirt does not tell of checkpoints"):
+        names = [one.getName() for one in domain.listAllCheckpoints()]
+    for name in names:
+        if name.startswith(whose) and name not in keep:
+            delete(domain, name, sources)
+            found.append(name)
+    return found
+
+
+def delete(domain: Any, name: str, sources: Iterable[definition.Source]) -> None:
+    """Delete one, with its bitmaps.
+
+    Raises:
+        HoldfastError: It can't be deleted.
+    """
+    with asked(f"checkpoint '{name}' can't be deleted"):
+        known = domain.checkpointLookupByName(name)
+        with_bitmaps = of_disks(domain, name)
+        if domain.isActive():
+            try:
+                known.delete()
+                return
+            except libvirt.libvirtError:
+                pass  # its bitmap is gone; what libvirt knows of it is to go, too
+        known.delete(libvirt.VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY)
+    if domain.isActive():
+        return
+    for source in sources:  # libvirt does not touch the disks of a machine that is off
+        if source.name in with_bitmaps and source.kind in ("file", "block"):
+            with contextlib.suppress(HoldfastError):
+                run_img(["bitmap", "--remove", source.place, name], f"disk '{source.name}'")
+
+
+def why_not_off(source: definition.Source, checkpoint: str) -> str | None:
+    """Why the bitmap in the file of a machine that is off can't be trusted; None: it can.
+
+    Raises:
+        HoldfastError: The file can't be read.
+    """
+    arguments = ["info", "-U", "--output=json", "-f", source.format, source.place]
+    told = json.loads(run_img(arguments, f"disk '{source.name}'"))
+    details = told.get("format-specific", {}).get("data", {})
+    for one in details.get("bitmaps", ()):
+        if one["name"] == checkpoint:
+            if "in-use" in one["flags"]:
+                return INCONSISTENT
+            return None if "auto" in one["flags"] else "its list of changes was switched off"
+    return GONE

@@ -1,0 +1,130 @@
+"""A machine that is off: its disk files, read as they lie.
+
+Must not keep anybody from starting it: the files are opened without a lock, and a machine that was
+started meanwhile fails the backup instead. Bitmaps in the files are of the last image made while it
+ran, and go on being followed.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+from typing import TYPE_CHECKING, Any
+
+from holdfast.base.errors import HoldfastError, SnapshotBroken, storage_error
+from holdfast.sources.machines.libvirt import checkpoints
+from holdfast.sources.machines.nbd_disk import NbdDisk
+from holdfast.sources.nbd.qemu_nbd import file_node, serving
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+
+    from holdfast.sources.machines.libvirt.connection import Libvirt
+    from holdfast.sources.machines.libvirt.definition import Source
+    from holdfast.sources.machines.machine import Machine
+    from holdfast.sources.machines.provider import Remark, SnapshotOrder
+    from holdfast.sources.nbd.qemu_nbd import Served
+
+
+class OffSnapshot:
+    """See `Snapshot`. Thread-safe after it was made."""
+
+    def __init__(
+        self,
+        host: Libvirt,
+        order: SnapshotOrder,
+        machine: Machine,
+        definitions: dict[str, bytes],
+        sources: Sequence[Source],
+    ) -> None:
+        """Begin with nothing; `take` opens the disks."""
+        self.machine = machine
+        self.definitions = definitions
+        self.disks: Sequence[NbdDisk] = ()
+        self.checkpoint: str | None = None
+        self.remarks: list[Remark] = []
+        self.frozen_s = 0.0
+        self._host = host
+        self._order = order
+        self._sources = sources
+        self._kept = False
+        self._served: list[Served] = []
+        self._written: dict[str, tuple[int, int]] = {}
+        self._open = contextlib.ExitStack()
+
+    def check(self) -> None:
+        """See `Snapshot.check`."""
+        for served in self._served:
+            served.check()
+        domain = self._host.domain(self._order.uuid)
+        changed = [path for path, known in self._written.items() if _state(path) != known]
+        if domain.isActive() or changed:
+            raise SnapshotBroken(
+                f"machine '{self.machine.name}' was started, or its disks written, while they "
+                "were read",
+                "run it again: a machine that runs is read by a snapshot",
+            )
+
+    def keep_checkpoint(self) -> None:
+        """See `Snapshot.keep_checkpoint`."""
+        self._kept = True
+
+    def take(self, wanted: Sequence[Source], alive: Callable[[], None]) -> None:
+        """Open the disks."""
+        sizes = {one.name: one.size for one in self.machine.disks}
+        since = self._order.since
+        domain: Any = self._host.domain(self._order.uuid)
+        tracked = checkpoints.of_disks(domain, since) if since is not None else set()
+        found = []
+        for source in wanted:
+            alive()
+            self._written[source.place] = _state(source.place)
+            bitmap = None
+            if since is not None and checkpoints.tracks_changes(source):
+                reason: str | None = checkpoints.GONE
+                if source.name in tracked:
+                    reason = checkpoints.why_not_off(source, since)
+                if reason is None:
+                    bitmap = since
+                else:
+                    self.remarks.append(checkpoints.lost(source, reason))
+            node = {
+                "driver": source.format,
+                "file": file_node(source.place),
+                "read-only": True,
+                "force-share": True,
+            }
+            what = f"disk '{source.name}' of '{self.machine.name}'"
+            served = self._open.enter_context(serving(node, what, bitmap=bitmap))
+            self._served.append(served)
+            found.append(NbdDisk(source.name, sizes[source.name], served.address, "", bitmap))
+            if bitmap is not None:
+                self.checkpoint = since
+        self.disks = found
+
+    def release(self) -> None:
+        """Close the disks, and delete the checkpoints that nobody follows any more.
+
+        Raises:
+            HoldfastError: libvirt does not let us; the next backup does it then.
+        """
+        for disk in self.disks:
+            disk.close()
+        with self._open:
+            pass
+        keep = {*self._order.keep}
+        keep |= {str(self.checkpoint)} if self._kept else {str(self._order.since)}
+        domain = self._host.domain(self._order.uuid)
+        with contextlib.suppress(HoldfastError):  # the next backup does it, too
+            checkpoints.delete_stale(domain, self._order.label, keep, self._sources)
+
+
+def _state(path: str) -> tuple[int, int]:
+    try:
+        found = os.stat(path)
+    except OSError as error:
+        raise storage_error(error)(
+            f"the disk '{path}' can't be looked at: {error.strerror}",
+            "run the proxy on the machine's host, as root",
+        ) from error
+    return found.st_mtime_ns, found.st_size

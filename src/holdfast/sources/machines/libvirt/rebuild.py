@@ -1,0 +1,223 @@
+"""Make a machine again under libvirt: its definition with other disks, defined and not started.
+
+Must not start anything. Invariant: a machine that can't be made whole leaves nothing.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import re
+import uuid
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from xml.etree import ElementTree as ET
+
+import libvirt
+
+from holdfast.base.errors import AlreadyExists, Invalid, Unsupported, storage_error
+from holdfast.sources.machines.libvirt import definition, looking
+from holdfast.sources.machines.libvirt.connection import asked
+from holdfast.sources.machines.new_disks import NewDisk, new_mac, write_disk
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+    from xml.etree.ElementTree import Element
+
+    from holdfast.sources.machines.machine import Machine
+    from holdfast.sources.machines.provider import DiskWriter, NewMachine
+
+DOMAIN = "domain.xml"
+VARIABLES = "nvram"
+USUAL_PLACE = "/var/lib/libvirt/images"
+
+
+def restore(connection: Any, order: NewMachine, write: DiskWriter) -> Machine:
+    """Write the disks and define the machine.
+
+    Raises:
+        AlreadyExists: There is one of its name, or of the uuid that is to be kept.
+        HoldfastError: It can't be made; nothing of it stays.
+    """
+    if not re.fullmatch(r"[^/\s][^/\n]*", order.name):
+        raise Invalid(f"'{order.name}' can't be the name of a machine", "use letters and digits")
+    _refuse_conflicts(connection, order)
+    directory = _directory(connection, order.storage)
+    if DOMAIN not in order.definitions:
+        raise Unsupported(
+            f"the image of '{order.machine.name}' has no definition of libvirt",
+            "restore its disks to a directory",
+        )
+    disks = [
+        NewDisk(one, directory / f"{order.name}-{one.name}.{order.format}", order.format)
+        for one in order.machine.disks
+        if one.left_out is None
+    ]
+    domain = definition.read(order.definitions[DOMAIN].decode())
+    variables = directory / f"{order.name}.nvram"
+    _identify(domain, order)
+    _with_disks(domain, disks, keep_passed_through=order.keep_identity)
+    _with_networks(domain, order)
+    made: list[Path] = []
+    try:
+        for one in disks:
+            write_disk(one, write)
+            made.append(one.path)
+        _with_variables(domain, order, variables, made)
+        with asked(f"machine '{order.name}' can't be defined"):
+            defined = connection.defineXML(ET.tostring(domain, encoding="unicode"))
+    except BaseException:
+        for path in made:
+            with contextlib.suppress(OSError):
+                path.unlink()
+        raise
+    _refresh(connection, directory)
+    return looking.machine(connection, defined)
+
+
+def _refuse_conflicts(connection: Any, order: NewMachine) -> None:
+    with asked("libvirt does not tell of its machines"):
+        known = connection.listAllDomains()
+    for one in known:
+        if one.name() == order.name:
+            raise AlreadyExists(
+                f"there is a machine '{order.name}' at this host", "give the new one another name"
+            )
+        if order.keep_identity and one.UUIDString() == order.machine.uuid:
+            raise AlreadyExists(
+                f"machine '{one.name()}' has the uuid {order.machine.uuid}",
+                "remove it first, or restore with a new identity",
+            )
+
+
+def _directory(connection: Any, storage: str | None) -> Path:
+    if storage is not None and storage.startswith("/"):
+        place = storage
+    else:
+        place = USUAL_PLACE
+        try:
+            pool = connection.storagePoolLookupByName(storage or "default")
+            place = definition.read(pool.XMLDesc()).findtext("target/path") or place
+        except libvirt.libvirtError as error:
+            if storage is not None:
+                raise Invalid(
+                    f"this host has no storage pool '{storage}'",
+                    "see 'virsh pool-list', or name a directory",
+                ) from error
+    try:
+        os.makedirs(place, mode=0o711, exist_ok=True)
+    except OSError as error:
+        raise storage_error(error)(f"'{place}' can't be made: {error.strerror}") from error
+    return Path(place)
+
+
+def _identify(domain: Element, order: NewMachine) -> None:
+    for name in ("name", "uuid", "genid"):
+        for one in domain.findall(name):
+            if name == "name":
+                one.text = order.name
+            elif not order.keep_identity:
+                domain.remove(one)
+    if not order.keep_identity:
+        ET.SubElement(domain, "uuid").text = str(uuid.uuid4())
+    for one in domain.findall("seclabel"):
+        domain.remove(one)
+    domain.attrib.pop("id", None)
+
+
+def _with_disks(domain: Element, disks: Sequence[NewDisk], *, keep_passed_through: bool) -> None:
+    by_name = {one.disk.name: one for one in disks}
+    devices = domain.find("devices")
+    if devices is None:
+        raise Unsupported("the definition has no devices", "restore the disks to a directory")
+    for disk in devices.findall("disk"):
+        target = disk.find("target")
+        new = by_name.get("" if target is None else target.get("dev", ""))
+        for child in ("backingStore", "mirror", "alias", "auth", "encryption"):
+            _drop(disk, child)
+        if new is not None:
+            _point(disk, new)
+        elif disk.get("device") in ("cdrom", "floppy"):
+            _drop(disk, "source")  # the medium may not be at this host
+        elif not keep_passed_through:
+            devices.remove(disk)
+    if not keep_passed_through:
+        _drop(devices, "hostdev")
+
+
+def _point(disk: Element, new: NewDisk) -> None:
+    _drop(disk, "source")
+    disk.set("type", "file")
+    disk.set("device", "disk")
+    disk.attrib.pop("rawio", None)
+    disk.attrib.pop("sgio", None)
+    ET.SubElement(disk, "source", {"file": str(new.path)})
+    driver = disk.find("driver")
+    if driver is None:
+        driver = ET.SubElement(disk, "driver", {"name": "qemu"})
+    driver.set("type", new.format)
+
+
+def _drop(element: Element, child: str) -> None:
+    for one in element.findall(child):
+        element.remove(one)
+
+
+def _with_networks(domain: Element, order: NewMachine) -> None:
+    for at, card in enumerate(domain.findall("devices/interface")):
+        mac = card.find("mac")
+        if mac is not None and not order.keep_identity:
+            mac.set("address", new_mac())
+        for child in ("target", "alias", "link"):
+            if order.networks is not None or child != "link":
+                for one in card.findall(child):
+                    card.remove(one)
+        if order.networks is None:
+            continue
+        for child in ("source", "portid", "virtualport"):
+            for one in card.findall(child):
+                card.remove(one)
+        if order.networks:
+            network = order.networks[min(at, len(order.networks) - 1)]
+            card.set("type", "network")
+            ET.SubElement(card, "source", {"network": network})
+        else:
+            card.set("type", "user")
+            ET.SubElement(card, "link", {"state": "down"})
+
+
+def _with_variables(domain: Element, order: NewMachine, path: Path, made: list[Path]) -> None:
+    known = domain.find("os/nvram")
+    if known is None:
+        return
+    if VARIABLES in order.definitions:
+        path.write_bytes(order.definitions[VARIABLES])
+        made.append(path)
+        known.text = str(path)
+    elif not order.keep_identity:
+        known.text = None  # libvirt makes it from its template
+
+
+def _refresh(connection: Any, directory: Path) -> None:
+    with contextlib.suppress(libvirt.libvirtError):
+        connection.storagePoolLookupByTargetPath(str(directory)).refresh()
+
+
+def definitions(domain: Any) -> tuple[dict[str, bytes], str | None]:
+    """What makes a machine again, and why the firmware's settings are not with it.
+
+    Raises:
+        Forbidden: This user may not see all of it.
+    """
+    flags = libvirt.VIR_DOMAIN_XML_SECURE | libvirt.VIR_DOMAIN_XML_INACTIVE
+    with asked("libvirt does not tell how the machine is defined"):
+        text = domain.XMLDesc(flags)
+    found = {DOMAIN: text.encode()}
+    path = definition.firmware_variables(definition.read(text))
+    if path is None:
+        return found, None
+    try:
+        found[VARIABLES] = Path(path).read_bytes()
+    except OSError as error:
+        return found, f"what the firmware keeps in '{path}' can't be read: {error.strerror}"
+    return found, None

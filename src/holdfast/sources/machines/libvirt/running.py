@@ -1,0 +1,388 @@
+"""A machine that runs, as it was at one moment: freeze, checkpoint and pull-mode backup, thaw.
+
+Must not talk about images. libvirt's backup pauses the guest should its scratch file find no room,
+so the scratch is watched, and the backup given up while there is some left.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import threading
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from xml.sax.saxutils import quoteattr
+
+import libvirt
+
+from holdfast.base.errors import (
+    Busy,
+    HoldfastError,
+    Invalid,
+    NoSpace,
+    NotQuiesced,
+    SnapshotBroken,
+    TooSlow,
+)
+from holdfast.sources.machines.guard import guarded
+from holdfast.sources.machines.labels import directory_prefix, new_checkpoint
+from holdfast.sources.machines.libvirt import checkpoints, definition
+from holdfast.sources.machines.libvirt.connection import asked, translated
+from holdfast.sources.machines.nbd_disk import NbdDisk
+from holdfast.sources.machines.places import private_directory
+from holdfast.sources.machines.provider import Remark
+from holdfast.sources.nbd.wire import Address
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Sequence
+    from xml.etree.ElementTree import Element
+
+    from holdfast.sources.machines.libvirt.connection import Libvirt
+    from holdfast.sources.machines.machine import Machine
+    from holdfast.sources.machines.provider import SnapshotOrder
+
+RESERVE_BYTES = 64 << 20
+"""So much is to stay free where the scratch files lie."""
+FREEZE_TIMEOUT_S = 30
+_WATCH_S = 0.25
+_ENDS_S = 60.0
+_BITMAP = "changes"
+_LONGEST_SOCKET = 107
+_BITMAP_LOST = {
+    libvirt.VIR_ERR_NO_DOMAIN_CHECKPOINT,
+    libvirt.VIR_ERR_CHECKPOINT_INCONSISTENT,
+}
+_UNABLE = {
+    libvirt.VIR_ERR_CONFIG_UNSUPPORTED,
+    libvirt.VIR_ERR_OPERATION_UNSUPPORTED,
+    libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED,
+}
+
+
+@dataclass(frozen=True, slots=True)
+class _Try:
+    """A way to begin a backup: which disks are read incrementally, and which get a bitmap."""
+
+    incremental: frozenset[str]
+    checkpoint: str | None
+
+
+class RunningSnapshot:
+    """See `Snapshot`. Thread-safe after it was made."""
+
+    def __init__(
+        self,
+        host: Libvirt,
+        order: SnapshotOrder,
+        machine: Machine,
+        definitions: dict[str, bytes],
+        sources: Sequence[definition.Source],
+    ) -> None:
+        """Begin with nothing; `take` freezes."""
+        self.machine = machine
+        self.definitions = definitions
+        self.disks: Sequence[NbdDisk] = ()
+        self.checkpoint: str | None = None
+        self.remarks: list[Remark] = []
+        self.frozen_s = 0.0
+        self._host = host
+        self._order = order
+        self._sources = sources
+        self._kept = False
+        self._began = False
+        self._broken: HoldfastError | None = None
+        self._over = threading.Event()
+        self._places = contextlib.ExitStack()
+
+    def check(self) -> None:
+        """See `Snapshot.check`."""
+        self._watch_once()
+        if self._broken is not None:
+            raise SnapshotBroken(self._broken.message, self._broken.hint)
+        domain = self._host.domain(self._order.uuid)
+        if backup_of(domain) is None:
+            raise SnapshotBroken(
+                f"libvirt's backup of '{self.machine.name}' ended before it was read",
+                "see whether the machine was shut down, or somebody aborted it",
+            )
+        for disk in self.disks:
+            disk.check()
+
+    def keep_checkpoint(self) -> None:
+        """See `Snapshot.keep_checkpoint`."""
+        self._kept = True
+
+    def take(
+        self, wanted: Sequence[definition.Source], agent: bool, alive: Callable[[], None]
+    ) -> None:
+        """Freeze the machine, and let it go on."""
+        order = self._order
+        domain = self._host.domain(order.uuid)
+        place = self._places.enter_context(
+            private_directory(directory_prefix(order.label), order.scratch)
+        )
+        self._let_in(domain, place)
+        socket = str(place / "nbd")
+        if len(socket) > _LONGEST_SOCKET:
+            raise Invalid(
+                f"'{order.scratch}' is too long a path for a socket in it",
+                "name a scratch directory with a short path",
+            )
+        self._room(place, 0)
+        for source in wanted:
+            if source.shared:
+                text = (
+                    f"disk '{source.name}' is shared: what other machines write to it meanwhile is "
+                    "in the image or not"
+                )
+                self.remarks.append(Remark("warning", "disk-shared", text, source.name))
+        alive()
+        done = self._freeze_and_begin(domain, place, wanted, agent)
+        self._began = True
+        self.checkpoint = done.checkpoint
+        sizes = {one.name: one.size for one in self.machine.disks}
+        self.disks = [
+            NbdDisk(
+                one.name,
+                sizes[one.name],
+                Address(socket),
+                one.name,
+                _BITMAP if one.name in done.incremental else None,
+            )
+            for one in wanted
+        ]
+        threading.Thread(target=self._watch, name="scratch-watch", daemon=True).start()
+
+    def release(self) -> None:
+        """End the backup, and delete the checkpoints that nobody follows any more.
+
+        Raises:
+            HoldfastError: libvirt does not let us; the next backup does it then.
+        """
+        self._over.set()
+        for disk in self.disks:
+            disk.close()
+        with self._places:
+            domain = self._host.domain(self._order.uuid)
+            if self._began:
+                end_backup(domain)
+            keep = {*self._order.keep}
+            keep |= {str(self.checkpoint)} if self._kept else {str(self._order.since)}
+            checkpoints.delete_stale(domain, self._order.label, keep, self._sources)
+
+    def _freeze_and_begin(
+        self, domain: Any, place: Path, wanted: Sequence[definition.Source], agent: bool
+    ) -> _Try:
+        quiesce = self._order.quiesce
+        if quiesce and not agent:
+            self._unquiet("no guest agent answers in it")
+            quiesce = False
+        with contextlib.ExitStack() as stack:
+            if quiesce:
+                stack.enter_context(guarded(libvirt=self._host.url, uuid=self._order.uuid))
+                with asked("libvirt does not set a time for the guest agent"):
+                    domain.agentSetResponseTimeout(FREEZE_TIMEOUT_S)
+            began = time.monotonic()
+            quiesce = quiesce and self._quiet(domain)
+            try:
+                return self._begin(domain, place, wanted)
+            finally:
+                if quiesce:
+                    self._thaw(domain)
+                    self.frozen_s = time.monotonic() - began
+
+    def _begin(self, domain: Any, place: Path, wanted: Sequence[definition.Source]) -> _Try:
+        """Begin in the best way that libvirt takes."""
+        tracked = {one.name for one in wanted if checkpoints.tracks_changes(one)}
+        since = self._order.since
+        known = checkpoints.of_disks(domain, since) & tracked if since is not None else set()
+        new = new_checkpoint(self._order.label) if tracked else None
+        reason = checkpoints.GONE
+        attempt = _Try(frozenset(known), new)
+        while True:
+            try:
+                domain.backupBegin(
+                    _backup_xml(place, wanted, since, attempt.incremental),
+                    _checkpoint_xml(attempt.checkpoint, wanted, tracked, self.machine),
+                )
+                break
+            except libvirt.libvirtError as error:
+                code = error.get_error_code()
+                if code in _BITMAP_LOST and attempt.incremental:
+                    reason = checkpoints.INCONSISTENT
+                    attempt = _Try(frozenset(), attempt.checkpoint)
+                elif code in _UNABLE and attempt.checkpoint is not None:
+                    text = f"the next backup reads everything: {error.get_error_message()}"
+                    self.remarks.append(Remark("warning", "bitmap-refused", text))
+                    attempt = _Try(attempt.incremental, None)
+                else:
+                    raise translated(
+                        error, f"libvirt does not begin a backup of '{self.machine.name}'"
+                    ) from error
+        if since is not None:
+            self.remarks += [
+                checkpoints.lost(one, reason)
+                for one in wanted
+                if one.name in tracked - attempt.incremental
+            ]
+        return attempt
+
+    def _quiet(self, domain: Any) -> bool:
+        try:
+            domain.fsFreeze()
+        except libvirt.libvirtError as error:
+            with contextlib.suppress(libvirt.libvirtError):
+                domain.fsThaw()  # one that comes late is carried out after the freeze
+            self._unquiet(error.get_error_message())
+            return False
+        return True
+
+    def _thaw(self, domain: Any) -> None:
+        try:
+            domain.fsThaw()
+        except libvirt.libvirtError as error:
+            text = f"the guest may stand still: {error.get_error_message()}"
+            self.remarks.append(Remark("error", "thaw-unanswered", text))
+
+    def _unquiet(self, reason: str) -> None:
+        if self._order.require_quiesce:
+            raise NotQuiesced(f"'{self.machine.name}' was not brought to rest: {reason}")
+        text = f"the guest was not brought to rest: {reason}"
+        self.remarks.append(Remark("warning", "not-quiesced", text))
+
+    def _let_in(self, domain: Any, place: Path) -> None:
+        """Let the user that QEMU runs as make files there."""
+        with asked("libvirt does not tell of a machine"):
+            known = definition.read(domain.XMLDesc(0))
+        for label in known.findall("seclabel"):
+            if label.get("model") == "dac" and os.geteuid() == 0:
+                user, _, group = (label.findtext("label") or "").partition(":")
+                with contextlib.suppress(ValueError):
+                    os.chown(place, int(user), int(group))
+
+    def _room(self, place: Path, used: int) -> None:
+        most = self._order.scratch_bytes
+        if most and used > most:
+            raise NoSpace(
+                f"the scratch files in '{place.parent}' take {used} bytes, and {most} are allowed",
+                "allow more, or back the machine up when it writes less",
+            )
+        found = os.statvfs(place)
+        free = found.f_bavail * found.f_frsize
+        if free < RESERVE_BYTES:
+            raise NoSpace(
+                f"the scratch directory '{place.parent}' has {free} bytes left, and the guest "
+                f"would stand still if it were full; {RESERVE_BYTES} are to stay free",
+                "give it more room, or back the machine up when it writes less",
+            )
+
+    def _watch(self) -> None:
+        while not self._over.wait(_WATCH_S):
+            self._watch_once()
+
+    def _watch_once(self) -> None:
+        """Give the backup up before the guest has to wait for scratch."""
+        if self._broken is not None or self._over.is_set():
+            return
+        try:
+            domain = self._host.domain(self._order.uuid)
+            with asked("libvirt does not tell of its backup"):
+                told = domain.jobStats()
+                state, why = domain.state()
+            stopped = (
+                state == libvirt.VIR_DOMAIN_PAUSED and why == libvirt.VIR_DOMAIN_PAUSED_IOERROR
+            )
+            try:
+                self._room(Path(self.disks[0].address.path or "/").parent, _used(told))
+                if stopped:
+                    raise NoSpace(f"the scratch directory '{self._order.scratch}' is full")
+            except NoSpace as error:
+                self._broken = error
+                end_backup(domain)
+                if stopped:
+                    with asked(f"'{self.machine.name}' stands still"):
+                        domain.resume()
+        except HoldfastError:
+            return  # libvirt is away: `check` tells
+
+
+def _used(told: dict[str, Any]) -> int:
+    return int(told.get("disk_temp_used", 0))
+
+
+def backup_of(domain: Any) -> Element | None:
+    """The backup that libvirt makes of a machine just now, as it describes it."""
+    try:
+        return definition.read(domain.backupGetXMLDesc())
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN_BACKUP:
+            return None
+        raise translated(error, "libvirt does not tell of its backup") from error
+
+
+def end_backup(domain: Any) -> None:
+    """End it, and wait until libvirt has.
+
+    Raises:
+        TooSlow: It does not end.
+    """
+    until = time.monotonic() + _ENDS_S
+    while backup_of(domain) is not None:
+        with contextlib.suppress(libvirt.libvirtError):  # it ended by itself
+            domain.abortJob()
+        if time.monotonic() > until:
+            raise TooSlow(f"libvirt's backup of '{domain.name()}' does not end")
+        time.sleep(0.01)
+
+
+def busy_with(domain: Any, backup: Element) -> Busy:
+    """Say that somebody else's backup is in the way."""
+    server = backup.find("server")
+    where = "" if server is None else server.get("socket") or server.get("name") or ""
+    return Busy(
+        f"machine '{domain.name()}' is being backed up by somebody else, at '{where}'",
+        "wait until that is done, or end it: virsh domjobabort",
+    )
+
+
+def _backup_xml(
+    place: Path, wanted: Sequence[definition.Source], since: str | None, incremental: frozenset[str]
+) -> str:
+    head = f"<incremental>{since}</incremental>" if incremental else ""
+    disks = []
+    for one in wanted:
+        name = quoteattr(one.name)
+        scratch = quoteattr(str(place / f"{one.name}.scratch"))
+        mode = ""
+        if incremental:
+            mode = "backupmode='full'"
+            if one.name in incremental:
+                mode = f"backupmode='incremental' exportbitmap='{_BITMAP}'"
+        disks.append(
+            f"<disk name={name} backup='yes' type='file' exportname={name} {mode}>"
+            f"<driver type='qcow2'/><scratch file={scratch}/></disk>"
+        )
+    socket = quoteattr(str(place / "nbd"))
+    return (
+        f"<domainbackup mode='pull'>{head}<server transport='unix' socket={socket}/>"
+        f"<disks>{''.join(disks)}</disks></domainbackup>"
+    )
+
+
+def _checkpoint_xml(
+    name: str | None, wanted: Sequence[definition.Source], tracked: set[str], machine: Machine
+) -> str | None:
+    if name is None:
+        return None
+    names = {one.name for one in wanted} & tracked
+    disks = [
+        f"<disk name={quoteattr(one.name)} checkpoint='{'bitmap' if one.name in names else 'no'}'/>"
+        for one in machine.disks
+        if one.place and one.format not in ("scsi", "scsi_host", "pci")
+    ]
+    return (
+        f"<domaincheckpoint><name>{name}</name><description>Holdfast: what changed since an image"
+        f"</description><disks>{''.join(disks)}</disks></domaincheckpoint>"
+    )
