@@ -6,6 +6,7 @@ calendar, they are looked for; a hypervisor that does not answer keeps nobody wa
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import threading
 from concurrent.futures import ThreadPoolExecutor
@@ -116,8 +117,11 @@ class Discoverer:
             if self._told.get(name) != error.message:
                 _LOG.warning("hypervisor '%s' tells no machines: %s", name, error.message)
             self._told[name] = error.message
-        except Exception:  # noqa: BLE001 - the others are asked all the same
+        except Exception as defect:  # noqa: BLE001 - the others are asked all the same
             _LOG.exception("a defect; hypervisor '%s' is not asked", name)
+            with contextlib.suppress(HoldfastError):
+                why = f"a defect of Holdfast: {type(defect).__name__}: {defect}"
+                self._master.hypervisors.not_found(name, why)
         else:
             self._told.pop(name, None)
 
