@@ -1,0 +1,109 @@
+"""From a hypervisor to an image and back: a site that is served, by its real commands.
+
+The hypervisor is a directory of disk files, so that what comes back can be compared to the byte.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+pytest.importorskip("lxml", reason="lxml is not installed: see the extra 'vm'")
+
+from tests.kit.served import served, until
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from tests.kit.command import Command
+
+MIB = 1 << 20
+
+POLICY = """
+[[policy]]
+name = "estate"
+type = "machines"
+active = false
+machines = {query = "name=web* and size<1GB", leave_out = ["*:nothing"]}
+retention = {daily = 7}
+
+[[policy.schedules]]
+name = "nightly"
+kind = "differential"
+every = "20h"
+"""
+
+
+@pytest.fixture
+def shelf(tmp_path: Path) -> Path:
+    """Three machines at rest, each a raw disk."""
+    made = tmp_path / "machines"
+    made.mkdir()
+    for number, name in enumerate(("web1", "web2", "db1")):
+        with (made / f"{name}.raw").open("wb") as disk:
+            disk.truncate(24 * MIB)
+            disk.seek(4 * MIB + number * MIB)
+            disk.write(random.Random(number).randbytes(6 * MIB))
+    return made
+
+
+def run_and_wait(site: Command, *words: str) -> list[dict[str, Any]]:
+    """Queue a job, wait for its end, and tell its parts, or itself."""
+    job = site(*words, "--json").assert_ok().json()["job"]
+
+    def look() -> dict[str, Any] | None:
+        found: dict[str, Any] = site("jobs", "show", str(job), "--json").json()
+        return found if found["state"] == "ended" else None
+
+    ended = until(look, f"job {job} to end")
+    assert ended is not None
+    parts: list[dict[str, Any]] = site("jobs", "list", "--json").json_lines()
+    mine = [one for one in parts if one.get("parent_id") == job]
+    return mine or [ended]
+
+
+def images(site: Command) -> dict[str, list[str]]:
+    """Ids by client, the newest first."""
+    found: dict[str, list[str]] = {}
+    rows = site("images", "--json").assert_ok().json_lines()
+    for row in sorted(rows, key=lambda row: row["number"], reverse=True):
+        found.setdefault(row["host"], []).append(row["id"])
+    return found
+
+
+def test_a_policy_backs_machines_up_and_each_comes_back_to_the_byte(
+    site: Command, shelf: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "policy.toml").write_text(POLICY)
+    with served(site) as running:
+        site("hypervisor", "add", "shelf", "--kind", "diskfiles", "--at", str(shelf)).assert_ok()
+        known = site("machines", "--json").assert_ok().json_lines()
+        assert [one["name"] for one in known] == ["db1", "web1", "web2"]
+        site("policy", "apply", str(tmp_path / "policy.toml"), "--yes").assert_ok()
+        first = run_and_wait(site, "policy", "run", "estate")
+        assert {(one["client"], one["outcome"]) for one in first} == {
+            ("web1", "completed"),
+            ("web2", "completed"),
+        }
+        before = (shelf / "web1.raw").read_bytes()
+        with (shelf / "web1.raw").open("r+b") as disk:
+            disk.seek(20 * MIB)
+            disk.write(os.urandom(MIB))
+        run_and_wait(site, "policy", "run", "estate", "--client", "web1")
+        newest, oldest = images(site)["web1"]
+        shown = site("machines", "show", "web1", "--json").assert_ok().json()
+        assert shown["image"] == newest
+        for image, content in ((oldest, before), (newest, (shelf / "web1.raw").read_bytes())):
+            back = tmp_path / image
+            words = ("restore-machine", image, "--to-dir", str(back), "--format", "raw")
+            (done,) = run_and_wait(site, *words)
+            assert done["outcome"].startswith("completed"), done
+            (disk_file,) = [one for one in back.rglob("*") if one.stat().st_size == len(content)]
+            assert disk_file.read_bytes() == content
+        # The same identity a second time is for nobody; another is made beside it.
+        refused = site("restore-machine", newest, "--to", "shelf")
+        refused.assert_failed(2, "has a machine 'web1' already")
+        running.stop()
