@@ -145,6 +145,20 @@ def machine_of(source: str) -> str | None:
     return rest if rest != source and not rest.startswith("/") else None
 
 
+FILES_OF = ":files:"
+"""What the source of an index of files inside of machines begins with: no client is called so."""
+
+
+def files_source(source: SourceName) -> SourceName:
+    """Name the source of indexes of what is inside of a source's images."""
+    return SourceName(FILES_OF + source)
+
+
+def source_of_files(source: SourceName) -> SourceName:
+    """The source that `files_source` was given; any other one as it is."""
+    return SourceName(source.removeprefix(FILES_OF))
+
+
 def is_image_prefix(text: str) -> bool:
     """Tell whether a text can be the beginning of an image id."""
     return _HEX_PREFIX.fullmatch(text.lower()) is not None

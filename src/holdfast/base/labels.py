@@ -28,6 +28,9 @@ MACHINE = "machine"
 HYPERVISOR = "hypervisor"
 """The name that the site had for what ran it."""
 
+INDEX_OF = "index_of"
+"""The image of a machine whose files the image has names of, and nothing else."""
+
 
 def of_job(site_id: str, job: int, fence: int) -> str:
     """The value of `JOB`: which job of which site made an image, and under which fence."""

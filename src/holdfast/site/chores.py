@@ -17,6 +17,7 @@ from holdfast.base.units import parse_clock_time
 from holdfast.control.catalog import Feeder
 from holdfast.control.database import facts
 from holdfast.control.jobs import JobKind, JobState, NewJob, Outcome, Sort, Wanted
+from holdfast.site.machine_indexes import MachineIndexer
 from holdfast.site.master import STORAGE_UNIT
 from holdfast.site.steward import EXPIRE, PROTECT
 from holdfast.wire.messages import SiteWork
@@ -43,6 +44,7 @@ class Chores:
         self._master = master
         self._looked_at: datetime | None = None
         self._feeder = Feeder(master.catalog, master.site.pools.of)
+        self._indexer = MachineIndexer(master.catalog, master.site.pools.holding, self._feeder.wake)
 
     def queue_what_is_due(self) -> None:
         """Queue chores whose time has come; cheap when it was called just before."""
@@ -53,15 +55,18 @@ class Chores:
         self._keep_house(now)
         self._protect(now)
         self._feeder.start()
+        self._indexer.start()
         self.image_came()
 
     def image_came(self) -> None:
         """A job may have ended with an image: the catalog hears of it, and is fed its files."""
         self._hear_notes()
         self._feeder.wake()
+        self._indexer.wake()
 
     def close(self) -> None:
         """Wait for what is under way; then the catalog has heard of every image."""
+        self._indexer.stop()
         self._feeder.stop()
         self._hear_notes()
         self._looked_at = None

@@ -17,6 +17,7 @@ from holdfast.base import config as site_config
 from holdfast.base import image_names
 from holdfast.base.errors import (
     CatalogDamaged,
+    HoldfastError,
     ImageMissing,
     InputOutput,
     Unreachable,
@@ -390,7 +391,19 @@ class Site:
         pending = self.catalog.pending()
         for image in pending:
             self.catalog.ingest(self.pools.holding(image), image, rows)
+        self._index_machines(rows)
         return len(pending)
+
+    def _index_machines(self, rows: RowsReporter | None) -> None:
+        """Index the files inside of machines that wait for it; the catalog knows which can't be."""
+        from holdfast.site.machine_indexes import index_machine
+
+        for image in self.catalog.unindexed():
+            pool = self.pools.holding(image)
+            with contextlib.suppress(HoldfastError):
+                index_machine(self.catalog, pool, image)
+            for index in self.catalog.indexes_of(image):
+                self.catalog.ingest(pool, index, rows)
 
     def expire(self, image: ImageId) -> None:
         """Let go of every copy of an image: first in its pool, then in the catalog.
@@ -401,12 +414,17 @@ class Site:
             StorageError: A pool that has it can't be reached; copies there, and nearer ones, stay.
         """
         with self.catalog.letting_go(image):
-            # What may be out of reach comes first: then all stays.
-            for pool in reversed(self.pools.with_copy(image)):
-                # An earlier try may have ended between the two: the catalog alone still has it.
-                with contextlib.suppress(ImageMissing):
-                    self.pools.of(pool).expire(image)
-                self.catalog.expire(image, pool)
+            for index in self.catalog.indexes_of(image):
+                self._expire(index)
+            self._expire(image)
+
+    def _expire(self, image: ImageId) -> None:
+        # What may be out of reach comes first: then all stays.
+        for pool in reversed(self.pools.with_copy(image)):
+            # An earlier try may have ended between the two: the catalog alone still has it.
+            with contextlib.suppress(ImageMissing):
+                self.pools.of(pool).expire(image)
+            self.catalog.expire(image, pool)
 
     def rebuild_catalog(
         self, rows: RowsReporter | None = None

@@ -171,7 +171,10 @@ class Steward:
         return events
 
     def _clean_up(self) -> list[WorkEvent]:
-        found = self._master.catalog.clean_up()
+        site = self._master.site
+        for index in site.catalog.stray_indexes():
+            site.expire(index)
+        found = site.catalog.clean_up()
         if found.lost:
             lost = f"the files of {found.lost} image(s) were lost to the catalog; it is fed again"
             return [WorkEvent("warning", "lost", lost), *_unreadable(found)]

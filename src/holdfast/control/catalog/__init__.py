@@ -6,6 +6,7 @@ The front door; nothing outside imports the modules behind it. Must not move dat
 from holdfast.control.catalog.catalog import Catalog
 from holdfast.control.catalog.damage import DATABASE, set_aside
 from holdfast.control.catalog.feeder import Feeder, FeederState
+from holdfast.control.catalog.inside import Indexing, IndexingState
 from holdfast.control.catalog.listing import ImageLists, ListedImage, ListedSource, WantedImages
 from holdfast.control.catalog.protection import Protection
 from holdfast.control.catalog.rows import (
@@ -41,6 +42,8 @@ __all__ = [
     "FoundRow",
     "ImageLists",
     "ImageRow",
+    "Indexing",
+    "IndexingState",
     "ListedImage",
     "ListedSource",
     "Manifest",

@@ -20,14 +20,16 @@ import sqlalchemy as sa
 
 from holdfast.base import clock as clocks
 from holdfast.base.clock import ClockMark
-from holdfast.base.errors import CatalogError, Invalid, PathMissing
-from holdfast.base.ids import ImageId, PoolId, SourceName, clean_path
+from holdfast.base.errors import Invalid
+from holdfast.base.ids import FILES_OF, ImageId, PoolId, SourceName, clean_path
 from holdfast.control.catalog import pattern, registry
 from holdfast.control.catalog.cleaning import CleanUp
 from holdfast.control.catalog.damage import DATABASE, FILES
 from holdfast.control.catalog.holding import Holding
 from holdfast.control.catalog.indexer import Indexer
+from holdfast.control.catalog.inside import InnerIndexes
 from holdfast.control.catalog.lane import Lane
+from holdfast.control.catalog.missing import no_directory, not_indexed, path_missing
 from holdfast.control.catalog.on_sqlite import SourceFiles
 from holdfast.control.catalog.rows import CatalogState
 from holdfast.control.catalog.schema import clock_marks
@@ -61,7 +63,7 @@ _AT_ONCE = 500
 """So many images are read at once, where there may be a million."""
 
 
-class Catalog(Holding):
+class Catalog(Holding, InnerIndexes):
     """One site's catalog. Thread-safe; several processes may have it open.
 
     What it records is durable on return.
@@ -181,7 +183,8 @@ class Catalog(Holding):
             visible: Of which clients they may be seen; None: of all.
         """
         with self._database.read() as connection:
-            return [one.name for one in registry.list_sources(connection, visible=visible)]
+            found = registry.list_sources(connection, visible=visible)
+        return [one.name for one in found if not one.name.startswith(FILES_OF)]
 
     def resolve(self, text: str, source: str | None = None) -> ImageId:
         """The image that a person means by an id, a unique prefix of one, or ``latest``.
@@ -297,6 +300,9 @@ class Catalog(Holding):
     def list_directory(self, image_id: ImageId, path: bytes) -> list[FileRow]:
         """Names in a directory as an image has it, sorted by their bytes.
 
+        Of a machine's image, also those of directories inside of its disks, as far as they are
+        indexed.
+
         Raises:
             PathMissing: The image has no directory at this path.
             CatalogError: The files of the image are not indexed.
@@ -304,9 +310,18 @@ class Catalog(Holding):
         cleaned = clean_path(path)
         with self._at(image_id) as (rows, sequence):
             found = rows.list_directory(sequence, cleaned)
+            missing = None
             if found is None:
-                raise _no_directory(rows, sequence, image_id, cleaned)
-        return found
+                missing = no_directory(rows, sequence, image_id, cleaned)
+        if found is not None and cleaned != b"/":
+            return found
+        names = found or []
+        for index in self._readable_indexes(image_id)[:1]:
+            names = [*names, *self.list_directory(index, cleaned)]
+            missing = None
+        if missing is not None:
+            raise missing
+        return sorted(names, key=lambda one: one.name)
 
     def entry(self, image_id: ImageId, path: bytes) -> FileRow:
         """The name at a path, other than the root, as an image has it.
@@ -321,7 +336,9 @@ class Catalog(Holding):
         with self._at(image_id) as (rows, sequence):
             found = rows.entry(sequence, cleaned)
         if found is None:
-            raise _path_missing(image_id, cleaned)
+            for index in self._readable_indexes(image_id)[:1]:
+                return self.entry(index, cleaned)
+            raise path_missing(image_id, cleaned)
         return found
 
     def tree(self, image_id: ImageId, path: bytes = b"/") -> Iterator[TreeBatch]:
@@ -336,7 +353,7 @@ class Catalog(Holding):
             rows, sequence = stack.enter_context(self._at(image_id))
             found = rows.tree(sequence, cleaned)
             if found is None:
-                raise _no_directory(rows, sequence, image_id, cleaned)
+                raise no_directory(rows, sequence, image_id, cleaned)
             return _held_open(found, stack.pop_all())
 
     def versions(self, source: str, path: bytes) -> list[FileVersion]:
@@ -346,11 +363,13 @@ class Catalog(Holding):
             NotFound: There is no such source.
         """
         with self._database.read() as connection:
-            (found,) = registry.list_sources(connection, source)
-        if not found.generation:
-            return []
-        with self._files.reading(found) as rows:
-            return rows.versions(clean_path(path))
+            found = registry.list_sources(connection, source)
+        versions: list[FileVersion] = []
+        for one in found:
+            if one.generation:
+                with self._files.reading(one) as rows:
+                    versions += self.of_machines(rows.versions(clean_path(path)))
+        return versions
 
     def find(
         self,
@@ -382,7 +401,7 @@ class Catalog(Holding):
         with self._database.read() as connection:
             places = registry.list_sources(connection, source, visible)
         found = self._files.find(places, wanted, versions=versions, limit=limit)
-        return itertools.islice(found, limit)
+        return self.of_machines(itertools.islice(found, limit))
 
     # -- expiration ---------------------------------------------------------------------------
 
@@ -433,6 +452,14 @@ class Catalog(Holding):
 
     # -- inside ---------------------------------------------------------------------------
 
+    def _readable_indexes(self, image: ImageId) -> list[ImageId]:
+        """Indexes of the files inside of an image that the catalog was fed."""
+        return [
+            one
+            for one in self.indexes_of(image)
+            if self.image(one).catalog_state is CatalogState.INDEXED
+        ]
+
     @contextlib.contextmanager
     def _at(self, image: ImageId) -> Iterator[tuple[RowsReader, int]]:
         """The rows of an image's source, and the image's sequence number among them."""
@@ -443,7 +470,7 @@ class Catalog(Holding):
 
         with self._files.showing(image, source_of) as found:
             if found is None:
-                raise _not_indexed(self.image(image))
+                raise not_indexed(self.image(image))
             yield found
 
 
@@ -467,28 +494,3 @@ def _held_open(
 ) -> Iterator[TreeBatch]:
     with rows:
         yield from batches
-
-
-def _shown(path: bytes) -> str:
-    return path.decode("utf-8", "backslashreplace")
-
-
-def _no_directory(rows: RowsReader, sequence: int, image: ImageId, path: bytes) -> PathMissing:
-    if path != b"/" and rows.entry(sequence, path) is not None:
-        return PathMissing(f"'{_shown(path)}' in image {image} is not a directory")
-    return _path_missing(image, path)
-
-
-def _path_missing(image: ImageId, path: bytes) -> PathMissing:
-    return PathMissing(
-        f"image {image} has nothing at '{_shown(path)}'",
-        "look around with: holdfast ls IMAGE:PATH, or: holdfast find NAME",
-    )
-
-
-def _not_indexed(row: ImageRow) -> CatalogError:
-    why = f": {row.catalog_detail}" if row.catalog_detail else ""
-    return CatalogError(
-        f"the files of image {row.id} are not in the catalog ({row.catalog_state}{why})",
-        "it can be restored all the same; to index it: holdfast catalog rebuild",
-    )

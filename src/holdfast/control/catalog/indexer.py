@@ -22,7 +22,7 @@ from holdfast.base.ids import ImageId, PoolId, pool_id
 from holdfast.control.catalog import registry
 from holdfast.control.catalog.cleaning import replace_by_nothing
 from holdfast.control.catalog.ingest import ingest, is_of_image, shifted
-from holdfast.control.catalog.rows import CatalogState, RebuildResult, is_catalog
+from holdfast.control.catalog.rows import CatalogState, RebuildResult, is_catalog, is_index
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping, Sequence
@@ -163,8 +163,8 @@ class Indexer:
             for image in dropped:
                 registry.forget(connection, image)
         return RebuildResult(
-            sources=len({one.source for one in manifests.values()}),
-            images=len(manifests) - len(failed),
+            sources=len({one.source for one in manifests.values() if not is_index(one)}),
+            images=sum(not is_index(one) for one in manifests.values()) - len(failed),
             rows=rows,
             dropped=len(dropped),
             failed=failed,

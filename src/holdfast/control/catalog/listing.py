@@ -12,8 +12,9 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from holdfast.base.clock import from_ns, to_ns
-from holdfast.base.ids import ClientName, ImageId, SourceName
+from holdfast.base.ids import FILES_OF, ClientName, ImageId, SourceName
 from holdfast.control.catalog import protection, registry
+from holdfast.control.catalog.inside import SHOWN
 from holdfast.control.catalog.rows import CatalogState
 from holdfast.control.catalog.schema import clients, images, sources
 
@@ -159,6 +160,7 @@ class ImageLists:
                 _newest(images.c.started_ns).label("newest_ns"),
             )
             .join(clients)
+            .where(~sources.c.name.startswith(FILES_OF))
             .order_by(sources.c.name)
             .limit(limit)
         )
@@ -198,7 +200,7 @@ def _places(
 
 
 def _matching(wanted: WantedImages, limit: int, after: Place | None) -> sa.Select[tuple[int, str]]:
-    query = sa.select(*_ORDER).where(_THERE).order_by(*_NEWEST_FIRST).limit(limit)
+    query = sa.select(*_ORDER).where(_THERE, SHOWN).order_by(*_NEWEST_FIRST).limit(limit)
     if wanted.policy is not None:
         query = query.where(images.c.policy == wanted.policy)
     if wanted.since is not None:

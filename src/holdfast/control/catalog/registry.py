@@ -13,8 +13,8 @@ import sqlalchemy as sa
 from holdfast.base import image_names, labels
 from holdfast.base.clock import from_ns
 from holdfast.base.errors import ImageMissing, NotFound
-from holdfast.base.ids import LATEST, ImageId, PoolId, SourceName
-from holdfast.control.catalog import protection
+from holdfast.base.ids import LATEST, ImageId, PoolId, SourceName, files_source
+from holdfast.control.catalog import inside, protection
 from holdfast.control.catalog.file_rows import RestorePoint, Source
 from holdfast.control.catalog.rows import CatalogState, CopyRow, ImageRow, WaitingImage
 from holdfast.control.catalog.schema import clients, copies, images, sources
@@ -67,6 +67,7 @@ def record(connection: sa.Connection, manifest: Manifest, pool: PoolId, now_ns: 
         "job": manifest.labels.get(labels.JOB),
         "client_key": manifest.client_key,
         "sealed_names": manifest.has_sealed_names,
+        "index_of": manifest.labels.get(labels.INDEX_OF),
     }
     connection.execute(
         insert(connection, images)
@@ -78,6 +79,7 @@ def record(connection: sa.Connection, manifest: Manifest, pool: PoolId, now_ns: 
         .values(image_id=manifest.id, pool_id=pool, recorded_ns=now_ns)
         .on_conflict_do_nothing()
     )
+    inside.note(connection, manifest)
 
 
 def _id_of(connection: sa.Connection, table: sa.Table, key: dict[str, str], **others: int) -> int:
@@ -93,7 +95,7 @@ def list_images(connection: sa.Connection, some: Collection[str] | None) -> list
         sa.select(images, sources.c.name.label("source"), clients.c.name.label("host"))
         .join(sources, sources.c.id == images.c.source_id)
         .join(clients, clients.c.id == sources.c.client_id)
-        .where(_THERE)
+        .where(_THERE, inside.SHOWN)
         .order_by(*_OLDEST_FIRST)
     )
     if some is not None:
@@ -103,7 +105,7 @@ def list_images(connection: sa.Connection, some: Collection[str] | None) -> list
 
 def image_ids(connection: sa.Connection, source: str | None) -> list[ImageId]:
     """Ids of all images, or of those of one source, newest last."""
-    query = sa.select(images.c.id).where(_THERE).order_by(*_OLDEST_FIRST)
+    query = sa.select(images.c.id).where(_THERE, inside.SHOWN).order_by(*_OLDEST_FIRST)
     if source is not None:
         query = query.join(sources).where(sources.c.name == source)
     return [ImageId(one) for one in connection.scalars(query)]
@@ -180,7 +182,7 @@ def list_copies(connection: sa.Connection, image: ImageId) -> list[CopyRow]:
 
 def resolve(connection: sa.Connection, text: str, source: str | None) -> ImageId:
     """The image that an id, a unique prefix of one, or ``latest`` names."""
-    query = sa.select(images.c.id).join(sources).where(_THERE)
+    query = sa.select(images.c.id).join(sources).where(_THERE, inside.SHOWN)
     if source is not None:
         query = query.where(sources.c.name == source)
     where = "" if source is None else f" of source '{source}'"
@@ -271,7 +273,8 @@ def list_sources(
     """
     query = sa.select(sources.c.id, sources.c.name, sources.c.generation).order_by(sources.c.name)
     if name is not None:
-        query = query.where(sources.c.name == name)
+        # with what is inside of its machine, if it is one
+        query = query.where(sources.c.name.in_([name, files_source(SourceName(name))]))
     if visible is not None:
         query = query.join(clients).where(visible(connection, clients.c.name))
     found = [
@@ -443,6 +446,7 @@ def drop_copy(connection: sa.Connection, image: ImageId, pool: str | None) -> bo
 def forget(connection: sa.Connection, image: ImageId) -> None:
     """Remove an expiring image; its source stays known."""
     protection.forget(connection, image)
+    inside.forget(connection, image)
     connection.execute(sa.delete(copies).where(copies.c.image_id == image))
     connection.execute(sa.delete(images).where(images.c.id == image, ~_THERE))
 

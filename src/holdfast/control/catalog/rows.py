@@ -138,6 +138,11 @@ def is_catalog(image: Manifest) -> bool:
     return image.labels.get(labels.KIND) == labels.CATALOG
 
 
+def is_index(image: Manifest) -> bool:
+    """Whether an image is an index of the files inside of another: lists leave it out."""
+    return labels.INDEX_OF in image.labels
+
+
 class PoolReader(Protocol):
     """The part of the engine's ``Pool`` that the catalog is fed from."""
 

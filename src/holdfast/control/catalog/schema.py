@@ -66,6 +66,8 @@ images = Table(
     Column("sealed_names", Boolean, nullable=False, server_default=sa.false()),
     Column("catalog_state", Text, nullable=False),
     Column("catalog_detail", Text),
+    # the image of a machine that this one is an index of the files in; no list shows it
+    Column("index_of", Text),
 )
 Index(None, images.c.source_id, images.c.number)
 Index(None, images.c.number)
@@ -74,6 +76,7 @@ Index(None, images.c.started_ns, images.c.id)
 Index(None, images.c.source_id, images.c.started_ns, images.c.id)
 Index(None, images.c.policy, images.c.started_ns, images.c.id)
 Index(None, images.c.catalog_state)
+Index(None, images.c.index_of)
 
 copies = Table(
     "copies",
@@ -83,6 +86,15 @@ copies = Table(
     Column("recorded_ns", BigInteger, nullable=False),
 )
 Index(None, copies.c.pool_id)
+
+# images of machines, and how far the index of the files inside of each is
+indexings = Table(
+    "indexings",
+    metadata,
+    Column("image_id", Text, primary_key=True),
+    Column("state", Text, nullable=False),
+    Column("detail", Text),
+)
 
 holds = Table(
     "holds",

@@ -9,6 +9,7 @@ import click
 
 from holdfast.base.errors import EXIT_OK
 from holdfast.base.units import format_count, format_size
+from holdfast.control.catalog import IndexingState
 from holdfast.faces.cli import describe, opening, options
 from holdfast.faces.cli.screen import Column, Screen
 from holdfast.faces.cli.words import Command
@@ -16,7 +17,7 @@ from holdfast.faces.cli.words import Command
 if TYPE_CHECKING:
     from datetime import datetime
 
-    from holdfast.control.catalog import ImageRow, Protection
+    from holdfast.control.catalog import ImageRow, Indexing, Protection
 
 TABLE_ROWS = 1000
 
@@ -40,11 +41,12 @@ def images(source: str | None, limit: int | None, as_json: bool) -> int:
         ids = site.catalog.image_ids(source)
         most = limit or (len(ids) if as_json else TABLE_ROWS)
         kept = site.catalog.protections()
+        inside = site.catalog.indexings()
         now = site.clock.now()
         found = site.catalog.each_image(ids[-most:] if most else ids)
         if as_json:
             for row in found:
-                screen.json(_object(row, kept.get(row.id)))
+                screen.json(_object(row, kept.get(row.id)) | _inside(inside.get(row.id)))
             return EXIT_OK
         rows = list(found)
     if not rows:
@@ -59,19 +61,23 @@ def images(source: str | None, limit: int | None, as_json: bool) -> int:
         ("new", "right"),
         ("status", "left"),
     ]
-    screen.table(columns, [_cells(row, kept.get(row.id), now) for row in rows])
+    screen.table(columns, [_cells(row, kept.get(row.id), inside.get(row.id), now) for row in rows])
     older = len(ids) - len(rows)
     if older > 0:
         screen.say(f"and {format_count(older)} older: '--limit {len(ids)}' shows all")
     return EXIT_OK
 
 
-def _cells(row: ImageRow, kept: Protection | None, now: datetime) -> list[str]:
+def _cells(
+    row: ImageRow, kept: Protection | None, inside: Indexing | None, now: datetime
+) -> list[str]:
     status = "completed" if not row.findings else f"findings: {format_count(row.findings)}"
     if row.client_key is not None:
         status += ", names sealed" if row.sealed_names else ", sealed"
     if kept and kept.holds:
         status += ", held"
+    if inside is not None and inside.state is IndexingState.FAILED:
+        status += ", files not indexed"
     if kept and kept.locked_until is not None and kept.locked_until > now:
         status += ", locked"
     return [
@@ -83,6 +89,13 @@ def _cells(row: ImageRow, kept: Protection | None, now: datetime) -> list[str]:
         format_size(row.new_bytes),
         status,
     ]
+
+
+def _inside(indexing: Indexing | None) -> dict[str, object]:
+    """How far the index of the files inside of a machine is; nothing for other images."""
+    if indexing is None:
+        return {}
+    return {"files_inside": indexing.state, "files_inside_detail": indexing.detail}
 
 
 def _object(row: ImageRow, kept: Protection | None) -> dict[str, object]:

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING
 from holdfast.base import labels
 from holdfast.base.errors import InputOutput, PathMissing
 from holdfast.movers.machines.record import DISKS
-from holdfast.sources.filesystems.entries import KINDS, NO_STREAM, FilesUnreadable, is_name
+from holdfast.sources.filesystems.entries import KINDS, NO_STREAM, ROOT, FilesUnreadable, is_name
 from holdfast.sources.filesystems.opening import open_files
 from holdfast.sources.filesystems.volumes import LVM, look
 
@@ -196,15 +196,23 @@ class Inside:
             for one in batch.entries:
                 yield places[one.directory] + b"/" + one.name, _inner(volume, one)
 
-    def _tree(self, volume: Volume, directory: bytes, path: bytes) -> Iterator[Batch]:
-        """A walk, with a reader of its own: meanwhile files may be read."""
+    def walk(self, volume: Volume, directory: bytes = ROOT) -> Iterator[Batch]:
+        """Everything below a directory of a volume; meanwhile files may be read.
+
+        Raises:
+            KeyError: There is no such directory.
+            FilesUnreadable: The file system can't be read.
+        """
+        files = open_files(volume)
         try:
-            files = open_files(volume)
-            try:
-                yield from files.tree(directory)
-            finally:
-                self._said += files.remarks
-                files.close()
+            yield from files.tree(directory)
+        finally:
+            self._said += files.remarks
+            files.close()
+
+    def _tree(self, volume: Volume, directory: bytes, path: bytes) -> Iterator[Batch]:
+        try:
+            yield from self.walk(volume, directory)
         except KeyError as error:
             raise _missing(path) from error
         except FilesUnreadable as error:
