@@ -13,6 +13,7 @@ import pytest
 
 pytest.importorskip("lxml", reason="lxml is not installed: see the extra 'vm'")
 
+from tests.kit.agents import machine_site
 from tests.kit.served import served, until
 
 if TYPE_CHECKING:
@@ -107,3 +108,45 @@ def test_a_policy_backs_machines_up_and_each_comes_back_to_the_byte(
         refused = site("restore-machine", newest, "--to", "shelf")
         refused.assert_failed(2, "has a machine 'web1' already")
         running.stop()
+
+
+def test_a_proxy_does_the_work_where_the_master_does_not_reach(
+    site: Command, shelf: Path, tmp_path: Path
+) -> None:
+    """Images stand under the machines' names; an agent of the same name has no part in it."""
+    (tmp_path / "policy.toml").write_text(POLICY)
+    (tmp_path / "hosts").mkdir()
+    with machine_site(site, tmp_path / "hosts") as network, network.machine("proxy1") as proxy:
+        network.join("web1")
+        words = ("hypervisor", "add", "shelf", "--kind", "diskfiles", "--at", str(shelf))
+        site(*words, "--proxy", "proxy1").assert_ok()
+        site("policy", "apply", str(tmp_path / "policy.toml"), "--yes").assert_ok()
+        done = run_and_wait(site, "policy", "run", "estate")
+        assert {(one["client"], one["outcome"]) for one in done} == {
+            ("web1", "completed"),
+            ("web2", "completed"),
+        }, proxy.log.read_text()
+        (image,) = images(site)["web1"]
+        back = tmp_path / "back"
+        where = ("--to-dir", str(back), "--client", "proxy1")
+        (restored,) = run_and_wait(site, "restore-machine", image, *where)
+        assert restored["outcome"].startswith("completed"), restored
+        content = (shelf / "web1.raw").read_bytes()
+        (disk_file,) = [one for one in back.rglob("*") if one.stat().st_size == len(content)]
+        assert disk_file.read_bytes() == content
+        # While it is away, its jobs wait, and what is known of machines is kept.
+        proxy.stop()
+        silent = site("machines", "--refresh")
+        assert "machine 'proxy1' is not connected" in silent.err
+        assert len(silent.assert_ok().text.splitlines()) == 4
+        job = (
+            site("policy", "run", "estate", "--client", "web1", "--json").assert_ok().json()["job"]
+        )
+
+        def waits() -> bool:
+            found = site("jobs", "show", str(job), "--json").json()["waits_for"]
+            return bool(found == "machine 'proxy1' to connect")
+
+        until(waits, "the job to wait for its proxy")
+        proxy.start()
+        until(lambda: len(images(site)["web1"]) == 2, "the job to be done")

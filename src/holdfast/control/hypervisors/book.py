@@ -28,10 +28,13 @@ from holdfast.control.hypervisors.schema import hypervisors, virtual_machines
 from holdfast.sources.machines.machine import Machine
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Mapping
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from holdfast.base.clock import Clock
     from holdfast.control.database import Database
+
+AT_ONCE = 500
+"""So many machines are named by one statement."""
 
 USE = b"holdfast hypervisor credentials v1"
 
@@ -169,25 +172,32 @@ class HypervisorBook:
         with self._database.write() as connection:
             told = {"looked_ns": now_ns, "tried_ns": now_ns, "problem": None}
             self._set(connection, name, told)
-            known = {
-                row.uuid: row for row in connection.execute(sa.select(virtual_machines).where(mine))
-            }
-            for uuid in known.keys() - there.keys():
-                if known[uuid].is_there:
-                    gone = sa.update(virtual_machines).where(mine, virtual_machines.c.uuid == uuid)
-                    connection.execute(gone.values(is_there=False))
-            for uuid, one in there.items():
-                values = {
-                    "document": json.dumps(one.to_json(), ensure_ascii=False),
-                    "last_seen_ns": now_ns,
-                    "is_there": True,
-                }
-                if uuid in known:
-                    this = sa.update(virtual_machines).where(mine, virtual_machines.c.uuid == uuid)
-                    connection.execute(this.values(values))
-                else:
-                    values |= {"hypervisor": name, "uuid": uuid, "first_seen_ns": now_ns}
-                    connection.execute(sa.insert(virtual_machines).values(values))
+            rows = connection.execute(sa.select(virtual_machines).where(mine))
+            known = {row.uuid: row for row in rows}
+            gone = [row.uuid for row in known.values() if row.is_there and row.uuid not in there]
+            stay = [uuid for uuid in there if uuid in known]
+            seen = {"last_seen_ns": now_ns, "is_there": True}
+            for some, values in (*_batches(gone, {"is_there": False}), *_batches(stay, seen)):
+                these = sa.update(virtual_machines).where(mine, virtual_machines.c.uuid.in_(some))
+                connection.execute(these.values(values))
+            documents = {uuid: _document(one) for uuid, one in there.items()}
+            changed = [
+                {"of": uuid, "now": documents[uuid]}
+                for uuid in stay
+                if known[uuid].document != documents[uuid]
+            ]
+            if changed:
+                this = sa.update(virtual_machines).where(
+                    mine, virtual_machines.c.uuid == sa.bindparam("of")
+                )
+                connection.execute(this.values(document=sa.bindparam("now")), changed)
+            new = [
+                {"hypervisor": name, "uuid": uuid, "document": one, "first_seen_ns": now_ns, **seen}
+                for uuid, one in documents.items()
+                if uuid not in known
+            ]
+            if new:
+                connection.execute(sa.insert(virtual_machines), new)
 
     def not_found(self, name: str, why: str) -> None:
         """Note that a hypervisor did not tell its machines: those known last are kept.
@@ -207,6 +217,18 @@ class HypervisorBook:
         )
         if not connection.execute(change).rowcount:
             raise _unknown(name)
+
+
+def _document(one: Machine) -> str:
+    return json.dumps(one.to_json(), ensure_ascii=False)
+
+
+def _batches(
+    uuids: Sequence[str], values: dict[str, Any]
+) -> Iterator[tuple[Sequence[str], dict[str, Any]]]:
+    """Machines, as many at a time as one statement may name, each with what they are set to."""
+    for start in range(0, len(uuids), AT_ONCE):
+        yield uuids[start : start + AT_ONCE], values
 
 
 def _version(connection: sa.Connection) -> tuple[tuple[str, int, int], ...]:
