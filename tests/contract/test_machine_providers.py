@@ -15,9 +15,11 @@ from holdfast.base.errors import AlreadyExists, HoldfastError, NotFound
 from holdfast.sources.machines.machine import Machine
 from holdfast.sources.machines.provider import Kind, NewMachine
 from tests.kit.disk_images import MIB, needs_qemu
+from tests.kit.libvirtd import why_no_libvirt
 from tests.kit.machine_providers import (
     Bench,
     DiskFilesBench,
+    LibvirtBench,
     Writer,
     assert_whole,
     names,
@@ -32,15 +34,23 @@ if TYPE_CHECKING:
 
 pytestmark = needs_qemu
 
-BENCHES: dict[str, Callable[[Path], Bench]] = {"diskfiles": DiskFilesBench}
+BENCHES: dict[str, Callable[[Path], Bench]] = {
+    "diskfiles": DiskFilesBench,
+    "libvirt": LibvirtBench,
+}
 """Every provider that can be had here; one that can't skips, and says why."""
 
 
 @pytest.fixture(params=BENCHES)
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+    if request.param == "libvirt" and (reason := why_no_libvirt()):
+        pytest.skip(reason)
     made = BENCHES[request.param](tmp_path)
-    yield made
-    until(lambda: not made.traces(), f"the end of {made.traces()}")
+    try:
+        yield made
+        until(lambda: not made.traces(), f"the end of {made.traces()}")
+    finally:
+        made.close()
 
 
 def new(machine: Machine, definitions: dict[str, bytes], name: str, **others: object) -> NewMachine:

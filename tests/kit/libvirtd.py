@@ -23,7 +23,17 @@ import pytest
 
 from tests.kit.qemu import GRAIN, MIB, SIZE, Content
 
-__all__ = ["GRAIN", "MIB", "SIZE", "LibvirtMachine", "Libvirtd", "libvirtd_kit", "needs_libvirt"]
+__all__ = [
+    "GRAIN",
+    "MIB",
+    "SIZE",
+    "LibvirtMachine",
+    "Libvirtd",
+    "libvirtd_kit",
+    "needs_libvirt",
+    "small_domain",
+    "why_no_libvirt",
+]
 
 _QEMU_USER = 64055
 _PLACES = {
@@ -44,7 +54,7 @@ exec libvirtd --config "$1/etc/libvirtd.conf" --pid-file "$1/libvirtd.pid"
 """
 
 
-def _why_not() -> str | None:
+def why_no_libvirt() -> str | None:
     try:
         import libvirt  # noqa: F401
     except ImportError:
@@ -61,14 +71,14 @@ def _why_not() -> str | None:
     return "needs to make a mount namespace" if done.returncode else None
 
 
-_reason = _why_not()
+_reason = why_no_libvirt()
 needs_libvirt = pytest.mark.skipif(_reason is not None, reason=str(_reason))
 
 
 class Libvirtd:
     """A libvirtd, in a directory that QEMU's user may go through."""
 
-    def __init__(self) -> None:
+    def __init__(self, user: str = "libvirt-qemu") -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="hf-lv-", dir="/tmp"))
         self.directory.chmod(0o711)
         for name in (*_PLACES, "sock", "disks", "scratch"):
@@ -96,7 +106,7 @@ class Libvirtd:
             f'log_outputs = "3:file:{self.directory}/libvirtd.log"\n'
         )
         (self.directory / "etc" / "qemu.conf").write_text(
-            'user = "libvirt-qemu"\ngroup = "libvirt-qemu"\nsecurity_driver = "none"\n'
+            f'user = "{user}"\ngroup = "{user}"\nsecurity_driver = "none"\n'
             'cgroup_controllers = []\nnamespaces = []\nstdio_handler = "file"\nremember_owner = 0\n'
         )
         self.reapers: list[subprocess.Popen[bytes]] = []
@@ -172,6 +182,24 @@ def libvirtd_kit() -> Iterator[Libvirtd]:
         made.end()
 
 
+def small_domain(
+    name: str, known: str, disks: list[Path], *, more: str = "", metadata: str = ""
+) -> str:
+    """A definition of a machine that runs nothing, with a small memory."""
+    shown = "".join(
+        f"<disk type='file' device='disk'><driver name='qemu' type='{path.suffix[1:]}'/>"
+        f"<source file='{path}'/><target dev='vd{'abcdef'[at]}' bus='virtio'/></disk>"
+        for at, path in enumerate(disks)
+    )
+    return f"""<domain type='qemu'><name>{name}</name><uuid>{known}</uuid>
+<metadata>{metadata}</metadata><memory unit='MiB'>32</memory><vcpu>1</vcpu>
+<os><type arch='x86_64' machine='pc'>hvm</type></os>
+<cpu mode='custom' match='exact'><model>qemu64</model></cpu>
+<devices><emulator>/usr/bin/qemu-system-x86_64</emulator>{shown}
+<interface type='user'><mac address='52:54:00:12:34:56'/><model type='virtio'/><rom enabled='no'/>
+</interface>{more}<memballoon model='none'/></devices></domain>"""
+
+
 class LibvirtMachine:
     """A machine that runs nothing; what is written to it goes through its QEMU's monitor."""
 
@@ -197,19 +225,8 @@ class LibvirtMachine:
         self.contents = {disk: Content() for disk in self.names}
         for file, kind in zip(self.files, formats, strict=True):
             subprocess.run(["qemu-img", "create", "-q", "-f", kind, file, str(SIZE)], check=True)
-        disks = "".join(
-            f"<disk type='file' device='disk'><driver name='qemu' type='{kind}'/>"
-            f"<source file='{file}'/><target dev='{disk}' bus='virtio'/></disk>"
-            for disk, file, kind in zip(self.names, self.files, formats, strict=True)
-        )
-        self.xml = f"""<domain type='qemu'><name>{name}</name><uuid>{uuid}</uuid>
-<metadata>{metadata}</metadata><memory unit='MiB'>32</memory><vcpu>1</vcpu>
-<os><type arch='x86_64' machine='pc'>hvm</type></os>
-<cpu mode='custom' match='exact'><model>qemu64</model></cpu>
-<devices><emulator>/usr/bin/qemu-system-x86_64</emulator>{disks}
-<disk type='file' device='cdrom'><target dev='hda' bus='ide'/><readonly/></disk>
-<interface type='user'><mac address='52:54:00:12:34:56'/><model type='virtio'/><rom enabled='no'/>
-</interface>{more}<memballoon model='none'/></devices></domain>"""
+        cd = "<disk type='file' device='cdrom'><target dev='hda' bus='ide'/><readonly/></disk>"
+        self.xml = small_domain(name, uuid, self.files, more=cd + more, metadata=metadata)
         self.connection = daemon.open()
         self.domain = self.connection.defineXML(self.xml)
 

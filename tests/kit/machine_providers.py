@@ -5,18 +5,21 @@ To have another provider keep the suite, write a `Bench` for it and name it in `
 
 from __future__ import annotations
 
+import contextlib
 import subprocess
 import uuid
 from abc import ABC, abstractmethod
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from holdfast.base.errors import HoldfastError
 from holdfast.sources.machines.nbd_disk import NbdDisk
 from holdfast.sources.machines.provider import Kind, SnapshotOrder
 from holdfast.sources.machines.providers import open_provider
 from holdfast.sources.nbd import client
 from holdfast.sources.nbd.wire import Address
 from tests.kit.disk_images import MIB, content, create, fill, write
+from tests.kit.libvirtd import Libvirtd, small_domain
 
 if TYPE_CHECKING:
     from holdfast.sources.machines.machine import Disk, Machine
@@ -53,6 +56,9 @@ class Bench(ABC):
     @abstractmethod
     def truth(self, known: str) -> dict[str, bytes]:
         """What is on the disks now, by name, as `qemu-img convert` reads it."""
+
+    def close(self) -> None:  # noqa: B027 - most have nothing that has to end
+        """End what was begun for it."""
 
     @abstractmethod
     def traces(self) -> list[str]:
@@ -104,6 +110,73 @@ class DiskFilesBench(Bench):
     def _path(self, known: str, disk: str) -> Path:
         machine = self.open().machine(known)
         return Path(next(one.place for one in machine.disks if one.name == disk))
+
+
+class LibvirtBench(Bench):
+    """A libvirtd with machines that run nothing, and are written through QEMU's monitor."""
+
+    kind = "libvirt"
+    tells_changes = True
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._daemon = Libvirtd(user="root")  # which may go through the test's directories
+        self._daemon.start()
+        self._connection = self._daemon.open()
+        (directory / "images").mkdir()
+        place = f"<target><path>{directory}/images</path></target>"
+        pool = f"<pool type='dir'><name>default</name>{place}</pool>"
+        self._connection.storagePoolCreateXML(pool)
+        self.url = self._daemon.url
+
+    def make(self, name: str, *sizes: int) -> str:
+        disks = []
+        for at, size in enumerate(sizes):
+            path = create(self._directory / f"{name}-{at}.qcow2", "qcow2", size)
+            fill(path, "qcow2", seed=10 * at + len(name))
+            disks.append(path)
+        known = str(uuid.uuid5(uuid.NAMESPACE_DNS, name))
+        self._connection.defineXML(small_domain(name, known, disks)).create()
+        return known
+
+    def change(self, known: str, disk: str, offset: int, byte: int, length: int) -> None:
+        said = self._io(known, disk, f"write -P {byte} {offset} {length}")
+        assert "rror" not in said, said
+
+    def truth(self, known: str) -> dict[str, bytes]:
+        found = {}
+        for disk in self.open().machine(known).disks:
+            self._io(known, disk.name, "flush")
+            into = self._directory / "truth.raw"
+            words = ["qemu-img", "convert", "-U", "-f", disk.format, "-O", "raw", disk.place]
+            subprocess.run([*words, str(into)], check=True)
+            found[disk.name] = into.read_bytes()
+        return found
+
+    def traces(self) -> list[str]:
+        from holdfast.sources.machines.libvirt.running import backup_of
+
+        found = [str(one) for one in self._directory.glob("holdfast-*")]
+        for domain in self._connection.listAllDomains():
+            with contextlib.suppress(HoldfastError):
+                if backup_of(domain) is not None:
+                    found.append(f"backup of {domain.name()}")
+        return found
+
+    def close(self) -> None:
+        self._connection.close()
+        self._daemon.end()
+
+    def _io(self, known: str, disk: str, command: str) -> str:
+        import libvirt_qemu
+
+        domain = self._connection.lookupByUUIDString(known)
+        if not domain.isActive():
+            return ""
+        at = ord(disk[-1]) - ord("a")
+        device = f"/machine/peripheral/virtio-disk{at}/virtio-backend"
+        line = f'qemu-io -d {device} "{command}"'
+        return str(libvirt_qemu.qemuMonitorCommand(domain, line, 1))
 
 
 def domain_xml(name: str, known: str, disks: list[Path], attributes: str = "") -> str:

@@ -588,3 +588,23 @@ def test_a_disk_that_can_t_be_written_leaves_nothing(machine: Qemu, tmp_path: Pa
     with pytest.raises(HypervisorError, match="no"):
         made.restore(new, fail)
     assert not list((tmp_path / "new").iterdir())
+
+
+def test_a_machine_that_is_made_again_never_opens_a_disk_of_the_first(
+    machine: Qemu, tmp_path: Path
+) -> None:
+    made = provider(machine)
+    with made.snapshot(order(machine, leave_out=("disk1",))) as snapshot:
+        held = {one.name: read_disk(one) for one in snapshot.disks}
+    new = NewMachine(
+        snapshot.machine, snapshot.definitions, "copy", False, None, str(tmp_path / "new"), "qcow2"
+    )
+    found = made.restore(new, written(held))
+    assert [one.name for one in found.disks if one.left_out is None] == ["disk0"]
+    kept = json.loads((machine.run / "copy.machine").read_text())["words"]
+    assert not [one for one in kept if str(machine.files[0]) in one or str(machine.files[1]) in one]
+    assert not [one for one in kept if "disk1" in one]
+    made.start(found.uuid)
+    with MONITORS.use(str(machine.run / "copy.qmp")) as monitor:
+        pid = monitor.peer_pid()
+    os.kill(pid, signal.SIGKILL)

@@ -7,8 +7,14 @@ what a proxy saw is what its master reads.
 from __future__ import annotations
 
 import enum
-from dataclasses import asdict, dataclass, field, fields
-from typing import Any
+from dataclasses import asdict, dataclass, field, fields, replace
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from collections.abc import Collection
+
+NOT_WANTED = "whoever ordered it did not want it"
+"""Why a disk is left out that could be held."""
 
 
 class State(enum.StrEnum):
@@ -93,6 +99,14 @@ class Machine:
     def size(self) -> int:
         """The sizes of its disks together, in bytes."""
         return sum(disk.size for disk in self.disks)
+
+    def without(self, names: Collection[str]) -> Machine:
+        """The same, with the disks of these names left out."""
+        disks = (
+            replace(one, left_out=NOT_WANTED) if one.name in names and not one.left_out else one
+            for one in self.disks
+        )
+        return replace(self, disks=tuple(disks))
 
     def to_json(self) -> dict[str, Any]:
         """As plain data."""

@@ -30,7 +30,7 @@ from holdfast.sources.machines.libvirt.running import (
     busy_with,
     end_backup,
 )
-from holdfast.sources.machines.machine import State
+from holdfast.sources.machines.machine import NOT_WANTED, State
 from holdfast.sources.machines.provider import Remark
 
 if TYPE_CHECKING:
@@ -84,12 +84,12 @@ class LibvirtProvider:
                 text = "this libvirt is too old: 7.2 is needed to read machines that run"
                 found.append(Remark("error", "too-old", text))
         if machine.state is State.OFF:
-            for source in _wanted(machine, sources, ()):
+            for source in _wanted(machine, sources):
                 if not os.access(source.place, os.R_OK):
                     text = f"this user may not read '{source.place}' while the machine is off"
                     found.append(Remark("error", "not-readable", text, source.name))
             return found
-        for source in _wanted(machine, sources, ()):
+        for source in _wanted(machine, sources):
             if not checkpoints.tracks_changes(source):
                 text = f"disk '{source.name}' is '{source.format}': each backup reads all of it"
                 found.append(Remark("info", "no-bitmap", text, source.name))
@@ -113,8 +113,9 @@ class LibvirtProvider:
             domain = self._host.domain(order.uuid)
             leftovers = self._leftovers(domain, order)
             machine, known, sources = self._look(domain)
+            machine = machine.without(order.leave_out)
             definitions, unread = rebuild.definitions(domain)
-            wanted = _wanted(machine, sources, order.leave_out)
+            wanted = _wanted(machine, sources)
             made: RunningSnapshot | OffSnapshot
             if machine.state is State.OFF:
                 made = OffSnapshot(self._host, order, machine, definitions, sources)
@@ -225,18 +226,16 @@ def _place_of(domain: Any) -> Path | None:
     return place if socket and place.name.startswith(f"{PREFIX}-") else None
 
 
-def _wanted(
-    machine: Machine, sources: Sequence[definition.Source], leave_out: Sequence[str]
-) -> list[definition.Source]:
+def _wanted(machine: Machine, sources: Sequence[definition.Source]) -> list[definition.Source]:
     held = {one.name for one in machine.disks if one.left_out is None}
-    return [one for one in sources if one.name in held and one.name not in leave_out]
+    return [one for one in sources if one.name in held]
 
 
 def _left_out(machine: Machine) -> list[Remark]:
     found = []
     for one in machine.disks:
         if one.left_out is not None:
-            removable = one.left_out.startswith("a removable")
+            removable = one.left_out.startswith("a removable") or one.left_out == NOT_WANTED
             text = f"disk '{one.name}' is not in the image: {one.left_out}"
             severity = "info" if removable else "warning"
             found.append(Remark(severity, "disk-left-out", text, one.name))

@@ -126,7 +126,8 @@ class QmpProvider:
         path = self._find(order.uuid)
         with _alone(path), MONITORS.use(str(path)) as monitor:
             remarks = self._leftovers(path, monitor, order)
-            made = QmpSnapshot(monitor, order, self._describe(path, monitor), {})
+            machine = self._describe(path, monitor).without(order.leave_out)
+            made = QmpSnapshot(monitor, order, machine, {})
             made.definitions = rebuild.definitions(
                 made.machine, command_line(monitor), firmware_variables(monitor)
             )

@@ -37,6 +37,8 @@ VARIABLES = "nvram"
 _ENDING = ".machine"
 _MAC = re.compile(r"(?<=mac=)[0-9A-Fa-f:]{17}|(?<=\"mac\":\")[0-9A-Fa-f:]{17}")
 _DROPPED = {"-qmp": 1, "-monitor": 1, "-pidfile": 1, "-incoming": 1, "-daemonize": 0, "-S": 0}
+_REFERENCE = re.compile(r"(?:file|filename|drive|backing)\"?[=:] ?\"?([^,\"}]+)")
+_NAME = re.compile(r"(?:\bid|node-name)\"?[=:] ?\"?([^,\"}]+)")
 _START_S = 60
 
 
@@ -71,11 +73,12 @@ def restore(order: NewMachine, write: DiskWriter, monitors: Path) -> Machine:
         AlreadyExists: A machine of that name was made here before.
         Unsupported: Its command line can't be carried over.
     """
-    if order.storage is None or not Path(order.storage).is_absolute():
-        raise Invalid("a QEMU without libvirt has no usual place for disks", "name a directory")
+    storage = Path(order.storage) if order.storage is not None else monitors
+    if not storage.is_absolute():
+        raise Invalid(f"'{storage}' is no place for disks", "name a directory by its whole path")
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", order.name):
         raise Invalid(f"'{order.name}' can't be the name of a machine", "use letters and digits")
-    directory = Path(order.storage) / order.name
+    directory = storage / order.name
     startable = monitors / f"{order.name}{_ENDING}"
     if startable.exists() or (monitors / f"{order.name}.qmp").exists():
         raise AlreadyExists(f"there is a machine '{order.name}' under '{monitors}'")
@@ -153,6 +156,10 @@ def _command(
             "restore its disks to a directory",
         ) from error
     words = _without(words)
+    held = {one.disk.name for one in disks}
+    for name, known_disk in places.items():
+        if name not in held:
+            words = _without_disk(words, str(known_disk["place"]))
     for one in disks:
         old = places[one.disk.name]
         words = _with_disk(words, one, str(old["place"]), str(old["format"]))
@@ -177,6 +184,23 @@ def _without(words: list[str]) -> list[str]:
         else:
             kept.append(word)
     return kept
+
+
+def _without_disk(words: list[str], place: str) -> list[str]:
+    """Take a disk off, and what stands upon it: a new machine never opens the old one's files."""
+    gone = {place}
+    while True:
+        kept: list[str] = []
+        for at, word in enumerate(words):
+            names = set(_REFERENCE.findall(word))
+            if at and words[at - 1] in ("-drive", "-blockdev", "-device", "-hda") and names & gone:
+                gone |= set(_NAME.findall(word))
+                kept.pop()
+            else:
+                kept.append(word)
+        if len(kept) == len(words):
+            return words
+        words = kept
 
 
 def _with_disk(words: list[str], disk: NewDisk, place: str, old_format: str) -> list[str]:
