@@ -13,7 +13,6 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdfast.base.errors import HoldfastError
-from holdfast.sources.machines.nbd_disk import NbdDisk
 from holdfast.sources.machines.provider import Kind, SnapshotOrder
 from holdfast.sources.machines.providers import open_provider
 from holdfast.sources.nbd import client
@@ -215,8 +214,8 @@ def order(known: str, scratch: Path, **others: object) -> SnapshotOrder:
 
 def read(disk: FrozenDisk, before: bytes = b"") -> bytes:
     """All that is on a frozen disk, by its ranges; what is the same is taken from before."""
-    assert isinstance(disk, NbdDisk)
-    source, found = client.NbdReader(disk.address, disk.export), bytearray()
+    source, found = disk.source(), bytearray()
+    assert source.size == disk.size
     for one in disk.ranges():
         if one.kind is Kind.DATA:
             for at in range(one.offset, one.offset + one.length, 8 * MIB):
@@ -225,7 +224,6 @@ def read(disk: FrozenDisk, before: bytes = b"") -> bytes:
             found += before[one.offset : one.offset + one.length]
         else:
             found += bytes(one.length)
-    source.close()
     return bytes(found)
 
 

@@ -11,7 +11,6 @@ from __future__ import annotations
 import contextlib
 import itertools
 import struct
-import threading
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -389,36 +388,3 @@ def sockets(
     finally:
         for one in made:
             one.drop()
-
-
-class NbdReader:
-    """Reads an export for small needs, from any thread.
-
-    Attributes:
-        size: Of the disk, in bytes.
-    """
-
-    def __init__(self, address: Address, name: str = "") -> None:
-        """Connect to it.
-
-        Raises:
-            HoldfastError: As `connect`.
-        """
-        self._connection = connect(address, name)
-        self._turn = threading.Lock()
-        self.size = self._connection.export.size
-
-    def read_at(self, offset: int, length: int) -> bytes:
-        """Bytes of the disk; fewer at its end.
-
-        Raises:
-            HoldfastError: They can't be read.
-        """
-        length = max(0, min(length, self.size - offset))
-        with self._turn:
-            return bytes(self._connection.read(offset, length))
-
-    def close(self) -> None:
-        """Take leave of the server."""
-        with self._turn:
-            self._connection.close()

@@ -1,0 +1,40 @@
+"""Disks in memory that an NBD server shows."""
+
+from __future__ import annotations
+
+import threading
+
+
+class MemoryDisk:
+    """Bytes, with holes of whole pages; it may refuse a range, or wait to be let go on."""
+
+    def __init__(self, content: bytes, page: int = 4096) -> None:
+        self.content = content
+        self.size = len(content)
+        self.bad: range = range(0)
+        self.reads: list[tuple[int, int]] = []
+        self.may_go = threading.Event()
+        self.may_go.set()
+        self._page = page
+
+    def read_at(self, offset: int, length: int) -> bytes:
+        self.reads.append((offset, length))
+        self.may_go.wait(60)
+        if range(max(offset, self.bad.start), min(offset + length, self.bad.stop)):
+            raise OSError(5, "a bad sector")
+        return self.content[offset : offset + length]
+
+    def data_extents(self, offset: int, length: int) -> list[tuple[int, int]]:
+        page, found = self._page, []
+        for at in range(offset // page * page, min(offset + length, self.size), page):
+            if any(self.content[at : at + page]):
+                found.append((at, min(page, self.size - at)))
+        return found
+
+
+def spotted(size: int) -> bytes:
+    """Data at some places, zeroes at others."""
+    content = bytearray(size)
+    for number, at in enumerate(range(0, size - 70_000, 300_000)):
+        content[at + 1000 : at + 70_000] = bytes([1 + number % 255]) * 69_000
+    return bytes(content)
