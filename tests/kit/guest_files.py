@@ -102,15 +102,17 @@ def walked(root: Path) -> dict[bytes, Seen]:
     return found
 
 
-def content(files: Files, entry: Entry) -> bytes:
+def content(files: Files, entry: Entry, path: bytes) -> bytes:
     data = bytearray(entry.size)
-    for offset, piece in files.read(entry):
+    for offset, piece in files.read(entry, path):
         data[offset : offset + len(piece)] = piece
     assert len(data) == entry.size
     return bytes(data)
 
 
-def told(files: Files, *, streams: bool = False) -> dict[bytes, Seen]:
+def told(
+    files: Files, *, streams: bool = False, some: set[bytes] | None = None
+) -> dict[bytes, Seen]:
     """What a reader says that there is."""
     entries: dict[bytes, Entry] = {}
     announced = {b"/"}
@@ -134,7 +136,9 @@ def told(files: Files, *, streams: bool = False) -> dict[bytes, Seen]:
             one.mtime_ns,
             one.nlink,
             one.target,
-            content(files, one) if KINDS[one.kind] == "file" else None,
+            content(files, one, path)
+            if KINDS[one.kind] == "file" and (some is None or path in some)
+            else None,
         )
         for path, one in entries.items()
     }

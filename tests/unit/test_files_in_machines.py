@@ -163,10 +163,10 @@ class HostileFiles:
     def __init__(self, outside: Path) -> None:
         self._outside = os.fsencode(outside)
 
-    def read(self, entry: Entry) -> list[tuple[int, bytes]]:
+    def read(self, entry: Entry, path: bytes) -> list[tuple[int, bytes]]:
         return [(0, b"got out")]
 
-    def details(self, entry: Entry) -> Details:
+    def details(self, entry: Entry, path: bytes) -> Details:
         return Details()
 
     def close(self) -> None:
@@ -261,10 +261,10 @@ def test_a_file_that_can_not_be_read_is_a_finding(
 
     read = SandboxedFiles.read
 
-    def fails(self: SandboxedFiles, entry: Entry) -> object:
+    def fails(self: SandboxedFiles, entry: Entry, path: bytes) -> object:
         if entry.name == b"hosts":
             raise FilesUnreadable("vda/p1: reading it failed")
-        return read(self, entry)
+        return read(self, entry, path)
 
     monkeypatch.setattr(SandboxedFiles, "read", fails)
     target = tmp_path / "to"

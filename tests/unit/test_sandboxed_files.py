@@ -87,9 +87,9 @@ def test_what_ntfs_knows_of_a_file_is_told(tmp_path: Path) -> None:
         os.setxattr(at / "small", "system.ntfs_attrib_be", (0x800).to_bytes(4, "big"))
         (at / "small" / "text").write_bytes(b"again and again " * 50_000)
     with FileDisk(path) as disk, SandboxedFiles(disk, "ntfs", "vda/fs") as files:
-        assert files.details(files.entry(b"/hidden")).dos & 0xFF == 0x23
+        assert files.details(files.entry(b"/hidden"), b"/hidden").dos & 0xFF == 0x23
         compressed = files.entry(b"/small/text")
-        assert content(files, compressed) == b"again and again " * 50_000
+        assert content(files, compressed, b"/small/text") == b"again and again " * 50_000
 
 
 @pytest.mark.parametrize("kind", ["12", "16", "32"])
@@ -114,7 +114,7 @@ def test_a_fat_is_told_as_mtools_wrote_it(tmp_path: Path, kind: str) -> None:
 def test_paths_are_found_and_directories_told_alone(tmp_path: Path) -> None:
     with made_ext4(tmp_path) as disk, SandboxedFiles(disk, "ext4", "vda/fs") as files:
         assert files.entry(b"/").kind == DIRECTORY
-        assert content(files, files.entry(b"/etc/hosts")) == b"127.0.0.1 localhost\n"
+        assert content(files, files.entry(b"/etc/hosts"), b"/etc/hosts") == b"127.0.0.1 localhost\n"
         below = [
             (batch.directories[one.directory], one.name)
             for batch in files.tree(b"/etc/deep")
@@ -181,7 +181,7 @@ def test_a_damaged_file_system_never_harms_who_reads_it(tmp_path: Path, kind: st
                     continue
                 for one in entries[:: len(entries) // 20 + 1]:
                     try:
-                        for _ in files.read(one):
+                        for _ in files.read(one, one.name):
                             read += 1
                     except FilesUnreadable:
                         failed += 1

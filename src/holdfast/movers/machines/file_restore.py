@@ -270,13 +270,13 @@ class _Writer:
     def _read(self, entry: InnerEntry) -> Iterator[tuple[int, bytes]]:
         assert entry.volume is not None  # noqa: S101 - files are in volumes
         assert entry.found is not None  # noqa: S101
-        return self._inside.files(entry.volume).read(entry.found)
+        return self._inside.files(entry.volume).read(entry.found, entry.place)
 
     def _details(self, entry: InnerEntry) -> Details:
         if entry.volume is None or entry.found is None or entry.is_stream or not entry.found.name:
             # the root of a volume is hidden from the users of Windows, and is theirs here
             return Details()
-        return self._inside.files(entry.volume).details(entry.found)
+        return self._inside.files(entry.volume).details(entry.found, entry.place)
 
     # -- attributes -----------------------------------------------------------------------------
 

@@ -79,6 +79,8 @@ def index_image(
                 try:
                     # before anything of it is told: this may fail already
                     read.append((top, inside.entry(top)))
+                    # the walk has a reader of its own, which may be a whole guest
+                    inside.done_with(volume)
                     for directory, entries in told_after(inside.walk(volume)):
                         path = top if directory == ROOT else top + directory
                         writer.add_dir(path, [_row(one) for one in entries])

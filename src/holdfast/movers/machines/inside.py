@@ -36,6 +36,7 @@ class InnerEntry:
     Attributes:
         found: What the volume's reader knows it by; None for what is above the volumes.
         volume: Where it is.
+        place: Its path in there.
     """
 
     name: bytes
@@ -54,6 +55,7 @@ class InnerEntry:
     xattrs: Mapping[bytes, bytes] = field(default_factory=dict)
     found: entries.Entry | None = None
     volume: Volume | None = None
+    place: bytes = ROOT
 
     @property
     def is_stream(self) -> bool:
@@ -100,10 +102,18 @@ class Inside:
 
     def close(self) -> None:
         """End every reader."""
-        while self._open:
-            _, files = self._open.popitem()
-            self._said += files.remarks
-            files.close()
+        for name in list(self._open):
+            self._end(name)
+
+    def done_with(self, volume: Volume) -> None:
+        """End the reader of a volume; the next question gets a new one."""
+        if volume.name in self._open:
+            self._end(volume.name)
+
+    def _end(self, name: str) -> None:
+        files = self._open.pop(name)
+        self._said += files.remarks
+        files.close()
 
     def __enter__(self) -> Self:
         return self
@@ -156,7 +166,7 @@ class Inside:
         if volume is None:
             return InnerEntry(name, "dir")
         try:
-            found = _inner(volume, self.files(volume).entry(rest))
+            found = _inner(volume, self.files(volume).entry(rest), rest)
         except KeyError as error:
             raise _missing(path) from error
         except FilesUnreadable as error:
@@ -176,7 +186,11 @@ class Inside:
             mine = {at for at, one in enumerate(batch.directories) if one == rest}
             if not mine:
                 break
-            found += [_inner(volume, one) for one in batch.entries if one.directory in mine]
+            found += [
+                _inner(volume, one, rest.rstrip(b"/") + b"/" + one.name)
+                for one in batch.entries
+                if one.directory in mine
+            ]
         yield from sorted(found, key=lambda one: one.name)
 
     def below(self, path: bytes) -> Iterator[tuple[bytes, InnerEntry]]:
@@ -192,9 +206,10 @@ class Inside:
             return
         top = b"/" + volume.name.encode()
         for batch in self._tree(volume, rest, path):
-            places = [top + (b"" if one == b"/" else one) for one in batch.directories]
+            places = [b"" if one == ROOT else one for one in batch.directories]
             for one in batch.entries:
-                yield places[one.directory] + b"/" + one.name, _inner(volume, one)
+                place = places[one.directory] + b"/" + one.name
+                yield top + place, _inner(volume, one, place)
 
     def walk(self, volume: Volume, directory: bytes = ROOT) -> Iterator[Batch]:
         """Everything below a directory of a volume; meanwhile files may be read.
@@ -259,7 +274,7 @@ class Inside:
         return sorted(filter(is_name, below if prefix else below | (self.names() - {LVM.encode()})))
 
 
-def _inner(volume: Volume, one: entries.Entry) -> InnerEntry:
+def _inner(volume: Volume, one: entries.Entry, place: bytes) -> InnerEntry:
     return InnerEntry(
         name=one.name,
         kind=KINDS[one.kind],
@@ -273,6 +288,7 @@ def _inner(volume: Volume, one: entries.Entry) -> InnerEntry:
         target=one.target if KINDS[one.kind] == "symlink" else None,
         found=one,
         volume=volume,
+        place=place,
     )
 
 

@@ -116,12 +116,17 @@ class Files(Protocol):
         """
         ...
 
-    def read(self, entry: Entry) -> Iterator[tuple[int, bytes]]:
-        """The bytes of a file: (offset, bytes), ascending; what is between them is zero."""
+    def read(self, entry: Entry, path: bytes) -> Iterator[tuple[int, bytes]]:
+        """The bytes of a file: (offset, bytes), ascending; what is between them is zero.
+
+        Args:
+            entry: Of the file.
+            path: Where it is; not every reader finds it by its inode.
+        """
         ...
 
-    def details(self, entry: Entry) -> Details:
-        """The rest."""
+    def details(self, entry: Entry, path: bytes) -> Details:
+        """The rest; as `read`."""
         ...
 
     def close(self) -> None:

@@ -7,7 +7,10 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING
 
+from holdfast.sources.filesystems.appliance import appliance
+from holdfast.sources.filesystems.appliance.appliance import ApplianceFiles
 from holdfast.sources.filesystems.entries import FilesUnreadable
+from holdfast.sources.filesystems.recognise import State
 from holdfast.sources.filesystems.sandboxed import KINDS, SandboxedFiles
 
 if TYPE_CHECKING:
@@ -22,6 +25,9 @@ def open_files(volume: Volume) -> Files:
         FilesUnreadable: There is nothing here that reads them; in words.
     """
     kind = volume.files.kind
+    replays = volume.files.state is State.NEEDS_REPLAY and kind in appliance.KINDS
+    if kind in appliance.KINDS and (kind not in KINDS or (replays and appliance.is_here())):
+        return ApplianceFiles(volume.disk, kind, volume.name)
     if kind in KINDS:
         return SandboxedFiles(volume.disk, kind, volume.name)
     raise FilesUnreadable(f"{volume.name}: files of {kind} can't be read here")

@@ -106,10 +106,10 @@ class SandboxedFiles:
                     return found[0]
         raise FilesUnreadable(f"{self._name}: the worker does not answer")
 
-    def read(self, entry: Entry) -> Iterator[tuple[int, bytes]]:
+    def read(self, entry: Entry, path: bytes) -> Iterator[tuple[int, bytes]]:
         """As `Files.read`."""
         at = 0
-        which = WHICH.pack(entry.inode, entry.stream)
+        which = WHICH.pack(entry.inode, entry.stream) + path
         for kind, payload in self._ask(Say.READ, which, entry.name):
             if kind is Say.DATA and len(payload) > OFFSET.size:
                 (offset,) = OFFSET.unpack_from(payload)
@@ -120,9 +120,9 @@ class SandboxedFiles:
                 at = offset + len(data)
                 yield offset, data
 
-    def details(self, entry: Entry) -> Details:
+    def details(self, entry: Entry, path: bytes) -> Details:
         """As `Files.details`."""
-        which = WHICH.pack(entry.inode, entry.stream)
+        which = WHICH.pack(entry.inode, entry.stream) + path
         for kind, payload in self._ask(Say.DETAILS, which, entry.name):
             if kind is Say.DONE:
                 try:
@@ -156,7 +156,7 @@ class SandboxedFiles:
         ended = False
         try:
             self._say(command, payload)
-            deadline_s = time.monotonic() + self._limits.patience_s
+            deadline_s = self._deadline(self._limits.patience_s)
             while not ended:
                 kind, said = self._hear(deadline_s)
                 if kind is Say.WANT:
@@ -170,7 +170,7 @@ class SandboxedFiles:
                 if kind is Say.REMARK:
                     self._note(said)
                 yield kind, said
-                deadline_s = time.monotonic() + self._limits.patience_s
+                deadline_s = self._deadline(self._limits.patience_s)
         except BadFrame as error:
             raise self._nonsense(error) from error
         except EOFError as error:
@@ -254,7 +254,7 @@ class SandboxedFiles:
                     env={"TZ": "UTC", "LC_ALL": "C.UTF-8", "PATH": os.defpath},
                 )
             self._socket = ours
-            kind, said = self._hear(time.monotonic() + limits.patience_s)
+            kind, said = self._hear(self._deadline(limits.patience_s))
         except (EOFError, BadFrame, OSError) as error:
             ours.close()
             self._end()
@@ -271,6 +271,9 @@ class SandboxedFiles:
                 f"there is no sandbox here to read strangers' file systems in: {_text(said)}",
                 "use a Linux of x86-64 or arm64 with seccomp",
             )
+
+    def _deadline(self, within_s: float) -> float:
+        return time.monotonic() + within_s
 
     def _last_words(self) -> str:
         """Why a worker is gone."""

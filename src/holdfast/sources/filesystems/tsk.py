@@ -136,7 +136,12 @@ class TskFiles:
         except OSError as error:
             remark(shown, f"can't be listed: {_words(error)}")
 
-    def read(self, inode: int, stream: int) -> tuple[int, Iterator[tuple[int, bytes]]]:
+    def read(
+        self,
+        inode: int,
+        stream: int,
+        path: bytes,  # noqa: ARG002 - others find files by paths
+    ) -> tuple[int, Iterator[tuple[int, bytes]]]:
         """The size of a file, and its bytes where they are not a hole."""
         file = self._fs.open_meta(inode=inode)
         attribute = self._stream(file, stream)
@@ -144,17 +149,21 @@ class TskFiles:
             return 0, iter(())
         return int(attribute.info.size), self._pieces(file, attribute)
 
-    def details(self, inode: int) -> tuple[int, list[str]]:
+    def details(
+        self,
+        inode: int,
+        path: bytes,  # noqa: ARG002 - as above
+    ) -> tuple[int, list[str], dict[bytes, bytes]]:
         """Attributes of NTFS, and what can't be had of the file."""
         if not self._ntfs:
-            return 0, []
+            return 0, [], {}
         file = self._fs.open_meta(inode=inode)
         notes = []
         if any(int(one.info.flags) & _ENCRYPTED for one in file):
             notes.append("is encrypted by Windows: its bytes are restored as they are")
         if _tag(file) == _WOF:
             notes.append("is compressed in a way of Windows (WOF) that is not read here")
-        return _dos(file), notes
+        return _dos(file), notes, {}
 
     # -- rows -------------------------------------------------------------------------------
 

@@ -9,13 +9,15 @@ from __future__ import annotations
 import os
 import sys
 from collections import OrderedDict
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Protocol
 
 from holdfast.sources.filesystems import frames, sandbox
 from holdfast.sources.filesystems.frames import PLACE, WHICH, Say
 
 if TYPE_CHECKING:
-    from holdfast.sources.filesystems.tsk import Row, TskFiles
+    from collections.abc import Callable, Iterator
+
+    from holdfast.sources.filesystems.tsk import Row
 
 _PIECE = 128 << 10
 """The disk is read in pieces of this size, at multiples of it."""
@@ -25,6 +27,28 @@ _AHEAD = 8
 """So many pieces are asked for at once by who reads on and on."""
 
 _ROWS = 4000
+
+
+class Reads(Protocol):
+    """What reads one file system. What it can't read it raises `OSError` for."""
+
+    def entry(self, path: bytes) -> Row | None:
+        """What is at a path."""
+        ...
+
+    def tree(
+        self, path: bytes, remark: Callable[[bytes, str], None]
+    ) -> Iterator[tuple[bytes, Iterator[Row]]]:
+        """Directories at and below a path, each with its rows; `KeyError` if there is none."""
+        ...
+
+    def read(self, inode: int, stream: int, path: bytes) -> tuple[int, Iterator[tuple[int, bytes]]]:
+        """The size of a file, and its bytes where they are not a hole."""
+        ...
+
+    def details(self, inode: int, path: bytes) -> tuple[int, list[str], dict[bytes, bytes]]:
+        """Attributes of NTFS, what can't be had of the file, and extended attributes."""
+        ...
 
 
 class Link:
@@ -86,10 +110,10 @@ class FarDisk:
 class Worker:
     """Carries out what the master asks for."""
 
-    def __init__(self, link: Link, make: type[TskFiles]) -> None:
+    def __init__(self, link: Link, make: Callable[[FarDisk, str], Reads]) -> None:
         self._link = link
         self._make = make
-        self._files: TskFiles | None = None
+        self._files: Reads | None = None
 
     def run(self) -> None:
         """Serve until the master is gone."""
@@ -121,19 +145,21 @@ class Worker:
             if row is None:
                 raise KeyError(payload)
             return Say.DONE, frames.pack_rows([b"/"], [row])
-        inode, stream = WHICH.unpack(payload)
+        inode, stream = WHICH.unpack_from(payload)
+        path = payload[WHICH.size :]
         if kind is Say.READ:
-            length, pieces = files.read(inode, stream)
+            length, pieces = files.read(inode, stream, path)
             for offset, data in pieces:
                 self._link.say(Say.DATA, frames.OFFSET.pack(offset) + data)
             return Say.DONE, frames.OFFSET.pack(length)
         if kind is Say.DETAILS:
-            dos, notes = files.details(inode)
-            values = {b"dos": b"%d" % dos, b"notes": "\n".join(notes).encode()}
+            dos, notes, xattrs = files.details(inode, path)
+            values = {b"xattr:" + name: value for name, value in xattrs.items()}
+            values |= {b"dos": b"%d" % dos, b"notes": "\n".join(notes).encode()}
             return Say.DONE, frames.pack_map(values)
         raise ValueError(f"{kind.name} is no command")
 
-    def _tree(self, files: TskFiles, path: bytes) -> tuple[Say, bytes]:
+    def _tree(self, files: Reads, path: bytes) -> tuple[Say, bytes]:
         directories: list[bytes] = []
         rows: list[Row] = []
         for directory, its_rows in files.tree(path, self._remark):
