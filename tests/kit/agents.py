@@ -24,6 +24,10 @@ def free_place() -> str:
         return f"127.0.0.1:{end.getsockname()[1]}"
 
 
+SOON_MISSED = {"HOLDFAST_MACHINES_HEARTBEAT": "2s"}
+"""For a master that gives up who says nothing for six seconds; a loaded machine manages that."""
+
+
 @dataclass
 class Machine:
     """A machine that has joined, and its process while it runs."""
@@ -176,12 +180,16 @@ class MachineSite:
 
 @contextlib.contextmanager
 def machine_site(
-    site: Command, directory: Path, place: str | None = None, pool: str | None = None
+    site: Command,
+    directory: Path,
+    place: str | None = None,
+    pool: str | None = None,
+    environ: dict[str, str] | None = None,
 ) -> Iterator[MachineSite]:
-    """Serve a site at which machines can join."""
+    """Serve a site at which machines can join; `environ` is for the master alone."""
     # The same port whenever it is served again: machines look for it there.
     listen = {"HOLDFAST_SERVE_MACHINES": place or free_place()}
-    listening = Command(site.home, {**site.environ, **listen}, site.prefix)
+    listening = Command(site.home, {**site.environ, **listen, **(environ or {})}, site.prefix)
     with served(listening) as running:
         made = MachineSite(listening, running, directory, pool or site.home / "pool")
         until(lambda: "machines join at" in running.log.read_text(), "the door to be open")

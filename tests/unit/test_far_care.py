@@ -100,3 +100,30 @@ def test_an_answer_that_is_none_is_not_taken(answer: dict[str, Any]) -> None:
     with pytest.raises(HoldfastError) as caught:
         MediaServer(answer).care()
     assert caught.value.code == "invalid"
+
+
+@pytest.mark.parametrize("was_there", [True, False])
+def test_one_that_is_gone_before_it_said_that_it_began_is_waited_for(was_there: bool) -> None:
+    lost = Unreachable("machine 'media1' is not connected any more")
+    media = MediaServer(lost, DONE)
+    options = {"read_data": True}
+
+    def care() -> list[WorkEvent]:
+        return far_care(
+            media.ask,
+            "check",
+            "ab" * 16,
+            media.report,
+            options,
+            lambda: media.passed_s,
+            there=lambda: was_there,
+        )
+
+    if was_there:
+        assert [one.cause for one in care()] == ["checked"]
+        assert len({one["work"] for one in media.asked}) == 1
+    else:
+        # One that was not there at all is told of at once.
+        with pytest.raises(Unreachable):
+            care()
+        assert len(media.asked) == 1

@@ -19,6 +19,7 @@ class Site:
     """A served site, as far as media servers are concerned."""
 
     def __init__(self) -> None:
+        self.heartbeat_s = 5.0
         self.open: dict[str, Any] = {}
         self.reached: list[Any] = []
         self.answers: dict[str, Any] = {}

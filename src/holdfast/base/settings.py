@@ -66,6 +66,13 @@ SETTINGS = (
     Setting(
         "machines.certificate-life", "duration", "7d", "how long a machine's certificate lasts"
     ),
+    Setting(
+        "machines.heartbeat",
+        "duration",
+        "5s",
+        "how often machines and master say that they are there; silent for three times as long, "
+        "one is given up",
+    ),
     Setting("login.issuer", "text", "", "URL of an OpenID Connect provider; empty: none"),
     Setting("login.client-id", "text", "", "what that provider calls this site"),
     Setting("login.client-secret", "text", "", "this site's secret there, if any", secret=True),

@@ -42,6 +42,7 @@ def far_care(
     report: Reporter,
     options: dict[str, Any],
     now_s: Callable[[], float] = time.monotonic,
+    there: Callable[[], bool] = lambda: False,
 ) -> list[WorkEvent]:
     """Have it done.
 
@@ -52,6 +53,8 @@ def far_care(
         report: Called now and then while it goes on; what it raises stops it.
         options: Of the verb: ``dry_run``, ``read_data``, ``images``.
         now_s: A clock that only goes forward.
+        there: Whether the media server is connected now: what it was asked then it may have begun,
+            though it is gone before it says so.
 
     Raises:
         Unreachable: The media server is not there, or went away for long.
@@ -64,6 +67,7 @@ def far_care(
     try:
         while True:
             report(None)
+            begun = begun or there()
             try:
                 said = Reader(ask(order, WAIT_S + ANSWER_S), "what a media server says")
             except Unreachable:

@@ -158,6 +158,7 @@ class Replication:
             source,
             lambda _: alive(),
             options,
+            there=lambda: machines.sessions.get(server) is not None,
         )
 
     def _spoken_to(self) -> Machines:

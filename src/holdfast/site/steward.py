@@ -214,8 +214,16 @@ class Steward:
         known = self._master.units.unit(unit)
         if known.server is None:
             return None
-        ask = partial(machines.sessions.ask, known.server)
-        return far_care(ask, verb, known.pool, report, options)
+        owner = known.server
+        ask = partial(machines.sessions.ask, owner)
+        return far_care(
+            ask,
+            verb,
+            known.pool,
+            report,
+            options,
+            there=lambda: machines.sessions.get(owner) is not None,
+        )
 
     def _collect_everywhere(self, report: Reporter) -> list[WorkEvent]:
         """In every storage unit; one that can't be reached is collected another day."""

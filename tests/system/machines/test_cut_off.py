@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from tests.kit.agents import machine_site
+from tests.kit.agents import SOON_MISSED, machine_site
 from tests.kit.network import cables, can_make_networks, inside
 from tests.kit.served import until
 from tests.kit.trees import assert_same_tree
@@ -36,7 +36,10 @@ def test_a_media_server_that_is_cut_off_loses_no_job_and_commits_nothing_later(
         (ours,), (theirs,) = between.near_addresses, between.far_addresses
         with (
             machine_site(
-                replace(site, prefix=here), tmp_path / "machines", f"{ours}:8444"
+                replace(site, prefix=here),
+                tmp_path / "machines",
+                f"{ours}:8444",
+                environ=SOON_MISSED,
             ) as network,
             network.media_server("media1", theirs, there) as first,
             network.machine("web1", prefix=here) as web1,

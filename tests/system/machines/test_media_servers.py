@@ -12,7 +12,7 @@ import pytest
 
 from holdfast.movers.machine_home import load
 from holdfast.wire.identity import MachineRole, client_context
-from tests.kit.agents import Machine, MachineSite, machine_site
+from tests.kit.agents import SOON_MISSED, Machine, MachineSite, machine_site
 from tests.kit.served import served, until
 from tests.kit.trees import assert_same_tree
 from tests.system.machines.test_agents import protect
@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 @pytest.fixture
 def network(site: Command, tmp_path: Path) -> Iterator[MachineSite]:
     (tmp_path / "machines").mkdir()
-    with machine_site(site, tmp_path / "machines") as made:
+    with machine_site(site, tmp_path / "machines", environ=SOON_MISSED) as made:
         yield made
 
 

@@ -63,7 +63,6 @@ if TYPE_CHECKING:
     ]
     Committed: TypeAlias = Callable[[int, int], "ImageNote | None"]
 
-HEARTBEAT_S: Final = 5.0
 ASK_S: Final = 10.0
 """What a machine is asked is answered within this, and the time that it was given to look."""
 
@@ -97,18 +96,20 @@ class Machines:
         chores: To be done about once in a second; none of them raises.
     """
 
-    def __init__(self, master: Master, heartbeat_s: float = HEARTBEAT_S) -> None:
+    def __init__(self, master: Master, heartbeat_s: float | None = None) -> None:
         """Prepare; the pool's key is needed once.
 
         Args:
             master: Open, with its pool.
-            heartbeat_s: How often machines and master give a sign of life.
+            heartbeat_s: How often machines and master give a sign of life; None for what the
+                site's settings say.
 
         Raises:
             WrongKey: The pool's key does not open the site's authority.
         """
         self.master = master
-        self.heartbeat_s = heartbeat_s
+        usual_s = master.settings.seconds("machines.heartbeat")
+        self.heartbeat_s = usual_s if heartbeat_s is None else heartbeat_s
         self.life = timedelta(seconds=master.settings.seconds("machines.certificate-life"))
         self.authority: Authority = master.machines.authority(master.site.pool_key())
         self.sessions = Sessions(self._came_or_went)

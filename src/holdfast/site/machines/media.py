@@ -1,8 +1,8 @@
 """Media servers of a site: which are there, which pools each has, whose data each takes.
 
 Must not move data. Invariants: data of a job goes to one media server under one fence; what a media
-server says was committed is looked up in the pool before it counts; jobs whose media server is
-gone for longer than `GRACE_S` go back to the queue, and whoever returns then commits nothing.
+server says was committed is looked up in the pool before it counts; jobs whose media server is gone
+for longer than three heartbeats go back to the queue, and whoever returns then commits nothing.
 """
 
 from __future__ import annotations
@@ -18,6 +18,7 @@ from holdfast.base.ids import JobId
 from holdfast.wire.fields import Reader
 from holdfast.wire.identity import MachineRole
 from holdfast.wire.messages import WorkEnded, WorkError
+from holdfast.wire.sessions import HEARTBEATS_LOST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Mapping, Sequence
@@ -28,9 +29,6 @@ if TYPE_CHECKING:
 
     Job = tuple[int, int]
     """Its id and fence."""
-
-GRACE_S: Final = 15.0
-"""A media server that lost its session has so long to come back."""
 
 PRUNE_EVERY_S: Final = 60.0
 MOST_URLS: Final = 64
@@ -106,6 +104,8 @@ class MediaServers:
         """
         self._token_key = token_key
         self._machines = machines
+        # So long one that lost its session has to come back.
+        self._grace_s = machines.heartbeat_s * HEARTBEATS_LOST
         self._may_commit = may_commit
         self._committed = committed
         self._now_s = now_s
@@ -186,7 +186,7 @@ class MediaServers:
                     continue
                 if server.gone_since_s is None:
                     server.gone_since_s = now_s
-                elif now_s - server.gone_since_s > GRACE_S:
+                elif now_s - server.gone_since_s > self._grace_s:
                     lost += [(server, job) for job in server.jobs]
                     del self._there[server.name]
         for server, job in lost:
