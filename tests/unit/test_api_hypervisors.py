@@ -176,6 +176,8 @@ def test_who_is_bounded_sees_machines_of_that_name_alone(api: Api, fake: FakeHyp
     assert names(list(bounded.pages("/virtual-machines"))) == ["web1"]
     with pytest.raises(NotFound):
         bounded.get("/virtual-machines/db1")
+    assert names(list(bounded.pages("/policies", client="web1"))) == ["vms"]
+    assert names(list(bounded.pages("/policies", client="web2"))) == []
     # A policy with a query is for machines that nobody knows yet.
     assert bounded.get("/policies/vms")["clients"] == ["web1"]
     with pytest.raises(Forbidden, match="query for virtual machines"):

@@ -32,7 +32,7 @@ from holdfast.site.probing_machines import HypervisorProbe
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
 
-    from holdfast.base.ids import ClientName
+    from holdfast.base.ids import ClientName, PolicyName
     from holdfast.control.access import Principal
     from holdfast.control.policies import Applied, Document, Policy
     from holdfast.site.master import Master
@@ -79,6 +79,17 @@ def clients_of(master: Master, policy: Policy) -> Sequence[ClientName]:
         found = (one.client for one in machines_of(policy, master.hypervisors.estate()))
         return tuple(dict.fromkeys(found))
     return master.policies.known_clients().of(policy)
+
+
+def for_machine(master: Master, client: ClientName) -> tuple[PolicyName, ...]:
+    """The policies that select a virtual machine which is listed as some client."""
+    estate = master.hypervisors.estate()
+    stored = master.policies.snapshot().policies.items() if estate.machines else ()
+    return tuple(
+        name
+        for name, one in stored
+        if any(found.client == client for found in machines_of(one.policy, estate))
+    )
 
 
 def prepare(

@@ -55,8 +55,8 @@ def by_hand(
     chosen = [one for one in members if not clients or one.of.client in clients]
     if not chosen:
         raise Invalid(
-            f"policy '{policy}' is for no client or virtual machine that is known, so there is "
-            "nothing to run",
+            f"policy '{policy}' is for no client that is known, nor for a virtual machine, so "
+            "there is nothing to run",
             "name clients in the policy, or change its query",
         )
     how = kind or (BackupKind.DIFFERENTIAL if named is None else named.kind)

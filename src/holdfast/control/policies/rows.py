@@ -77,6 +77,7 @@ class Filter:
         type: Of this type.
         storage_unit: That write to this one.
         client: That are for this client, by name or by query.
+        for_machine: Policies that are for it as a virtual machine, which no column tells.
     """
 
     text: str | None = None
@@ -84,6 +85,7 @@ class Filter:
     type: str | None = None
     storage_unit: str | None = None
     client: ClientName | None = None
+    for_machine: tuple[PolicyName, ...] = ()
 
 
 @dataclass(frozen=True, slots=True)
@@ -141,7 +143,8 @@ def select(connection: sa.Connection, only: Filter) -> sa.Select[Any]:
     if only.storage_unit is not None:
         statement = statement.where(policies.c.storage_unit == only.storage_unit)
     if only.client is not None:
-        statement = statement.where(_for_client(connection, only.client))
+        named = policies.c.name.in_(only.for_machine)
+        statement = statement.where(sa.or_(_for_client(connection, only.client), named))
     return statement
 
 

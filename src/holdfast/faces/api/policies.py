@@ -52,7 +52,9 @@ def list_policies(
     """The policies that you see, by name."""
     if client is not None and not who.sees(client):
         return Page(items=[], next_cursor=None)
-    only = Filter(text, active, type_, storage_unit, None if client is None else ClientName(client))
+    of = None if client is None else ClientName(client)
+    for_machine = () if of is None else site_policies.for_machine(master, of)
+    only = Filter(text, active, type_, storage_unit, of, for_machine)
     after = pages.after(str)
     last = None if after is None else PolicyName(str(after[0]))
     found: list[StoredPolicy] = []
