@@ -489,6 +489,16 @@ class TestDirectories:
         assert [one.code for one in opened(store).clean_up()] == ["leftover"]
         assert not left.exists()
 
+    def test_its_name_may_be_like_any(self, tmp_path: Path) -> None:
+        strange = tmp_path / "what?host=x#y%20 z"
+        strange.mkdir()
+        create(strange / "web.qcow2", "qcow2", MIB)
+        (machine,) = opened(strange).machines()
+        with opened(strange).snapshot(order(machine.uuid, tmp_path)) as frozen:
+            disks = {one.name: read(one) for one in frozen.disks}
+        new = NewMachine(machine, {}, "again", False, None, None, "qcow2")
+        assert opened(strange).restore(new, Writer(disks)).name == "again"
+
     @pytest.mark.skipif(
         os.geteuid() != 0 or not shutil.which("setpriv"), reason="only root gives up its powers"
     )

@@ -33,6 +33,9 @@ def open_url(url: str, credentials: Credentials | None = None) -> DiskFiles:  # 
         Invalid: That is no such URL.
         NotFound: There is no such directory.
     """
+    if url.startswith("/") and Path(url).is_dir():
+        # Whatever its name is like: somebody's directory may well have a question mark in it.
+        return DiskFiles(Store(_directory(url), (), socket.gethostname()))
     parts = urlsplit(url)
     query = parse_qs(parts.query, keep_blank_values=True)
     wrong = parts.scheme not in ("", "file") or parts.netloc or not parts.path.startswith("/")

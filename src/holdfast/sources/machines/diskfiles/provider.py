@@ -54,7 +54,8 @@ class DiskFiles:
 
     def restore(self, order: NewMachine, write: DiskWriter) -> Machine:
         """Make a machine in a directory of its own."""
-        return self.machine(restoring.restore(self._store, order, write))
+        made = restoring.restore(self._store, order, write)
+        return self._store.machine(self._store.defined_by(made))
 
     def start(self, uuid: str) -> None:
         """Files start nothing.

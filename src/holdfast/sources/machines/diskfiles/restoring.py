@@ -42,11 +42,11 @@ FORMATS = {
 UNFINISHED = ".holdfast-restore-"
 
 
-def restore(store: Store, order: NewMachine, write: DiskWriter) -> str:
+def restore(store: Store, order: NewMachine, write: DiskWriter) -> Path:
     """Make a machine of a backup.
 
     Returns:
-        Its uuid.
+        Where its definition is.
 
     Raises:
         AlreadyExists: There is one of its name, or of the uuid that is to be kept.
@@ -67,9 +67,9 @@ def restore(store: Store, order: NewMachine, write: DiskWriter) -> str:
                 path = directory / f"{disk.name}{suffix}"
                 _write_disk(disk, path, order.format, write)
                 places[disk.name] = str(final / path.name), order.format
-        _define(order, known, places, directory, final)
+        definition = _define(order, known, places, directory, final)
         _publish(directory, final)
-    return known
+    return final / definition
 
 
 def unfinished(store: Store) -> Iterator[Path]:
@@ -96,7 +96,7 @@ def _check(store: Store, order: NewMachine) -> None:
     for one in order.machine.disks:
         if not re.fullmatch(r"[^/\0.][^/\0]{0,200}", one.name):
             raise Invalid(f"'{one.name}' can't be the name of a disk's file")
-    for known in store.definitions():
+    for known in store.definitions(strict=False):
         if known.name == order.name:
             raise AlreadyExists(
                 f"there is a machine '{order.name}' in '{store.root}' already",
@@ -164,7 +164,8 @@ def _define(
     places: dict[str, tuple[str, str]],
     directory: Path,
     final: Path,
-) -> None:
+) -> str:
+    """Write its definition; the name of that file."""
     kept = order.keep_identity
     macs = [
         card.mac if kept and card.mac else _mac_like(card.mac) for card in order.machine.networks
@@ -186,7 +187,7 @@ def _define(
     elif vmx is not None and order.format == "vmdk":
         text = _vmx(order.definitions[vmx], order, known, places, None if kept else macs)
         (directory / f"{order.name}.vmx").write_bytes(text)
-        return
+        return f"{order.name}.vmx"
     else:
         data = domain_xml.made_for(
             order.machine,
@@ -197,6 +198,7 @@ def _define(
             networks=order.networks,
         )
     (directory / "domain.xml").write_bytes(data)
+    return "domain.xml"
 
 
 def _vmx(

@@ -49,17 +49,21 @@ class Store:
         """All directories that disks may lie in."""
         return (self.root, *self.also)
 
-    def definitions(self) -> list[Definition]:
+    def definitions(self, *, strict: bool = True) -> list[Definition]:
         """Machines that may be there, each with a uuid; disk files without a definition too.
 
         A file that is part of another disk is among them: only opening that disk tells.
+
+        Args:
+            strict: Whether a directory below that can't be read is an error; else it is passed
+                over.
 
         Raises:
             NotFound, NoPermission, InputOutput: A directory can't be read.
         """
         defined: list[Definition] = []
         plain: list[Path] = []
-        for path in self._walk():
+        for path in self._walk(strict=strict):
             if path.suffix.lower() in definitions.SUFFIXES:
                 defined += _read(path)
             elif formats.may_be_disk(path) and (path.suffix or _looks_like_disk(path)):
@@ -123,13 +127,23 @@ class Store:
             "it may have been moved or deleted: list what there is",
         )
 
-    def _walk(self) -> Iterator[Path]:
+    def defined_by(self, path: Path) -> Definition:
+        """The machine that a definition defines, without a look at any other.
+
+        Raises:
+            NotFound: It defines none.
+        """
+        for one in self._with_uuids(_read(path)):
+            return one
+        raise NotFound(f"'{path}' defines no machine")
+
+    def _walk(self, *, strict: bool) -> Iterator[Path]:
         """Files, in the order of their depth, then of their names."""
         level, count = [self.root], 0
         for _ in range(_DEEPEST):
             below: list[Path] = []
             for directory in level:
-                for entry in _entries(directory):
+                for entry in _entries(directory, strict=strict):
                     if entry.name.startswith(".") or entry.name == "lost+found":
                         continue
                     if entry.is_dir(follow_symlinks=False):
@@ -223,11 +237,13 @@ def _read(path: Path) -> list[Definition]:
         return [Definition(path, path.stem, error=error)]
 
 
-def _entries(directory: Path) -> list[os.DirEntry[str]]:
+def _entries(directory: Path, *, strict: bool) -> list[os.DirEntry[str]]:
     try:
         with os.scandir(directory) as entries:
             return sorted(entries, key=lambda one: one.name)
     except OSError as error:
+        if not strict:
+            return []
         raise formats.unreadable(directory, error) from error
 
 
