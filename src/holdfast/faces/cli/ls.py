@@ -12,14 +12,14 @@ from holdfast.base.ids import parse_image_path
 from holdfast.faces.cli import describe, opening, options
 from holdfast.faces.cli.screen import Screen, path_text, printable
 from holdfast.faces.cli.words import Command
-from holdfast.movers.machines.inside import Inside, is_machine
+from holdfast.movers.machines.record import is_machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from holdfast.base.ids import ImageId
     from holdfast.engine import Entry, Pool
-    from holdfast.movers.machines.inside import InnerEntry
+    from holdfast.movers.machines.inside import InnerEntry, Inside
 
 
 @click.command(
@@ -59,6 +59,9 @@ def _machine(
     screen: Screen, pool: Pool, image: ImageId, path: bytes, *, long: bool, recursive: bool
 ) -> None:
     """List what is in the image of a machine, and in the file systems on its disks."""
+    # What reads file systems is loaded for images of machines alone.
+    from holdfast.movers.machines.inside import Inside
+
     with Inside.of_image(pool, image) as inside:
         within = path != b"/" and inside.knows(path)
         if not within:

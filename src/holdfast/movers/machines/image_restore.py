@@ -9,8 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from holdfast.base.errors import Invalid
-from holdfast.movers.machines.file_restore import FileRestore, restore_files
-from holdfast.movers.machines.inside import Inside, is_machine
+from holdfast.movers.machines.record import is_machine
 from holdfast.movers.restore_run import run_restore
 
 if TYPE_CHECKING:
@@ -18,6 +17,7 @@ if TYPE_CHECKING:
 
     from holdfast.engine import ClientKey, Pool, RestoreResult
     from holdfast.movers.drive import Reporter
+    from holdfast.movers.machines.file_restore import FileRestore
     from holdfast.movers.restore_run import RestoreOrder
 
 _REPORT_S = 0.5
@@ -37,6 +37,10 @@ def restore_paths(
     """
     if not order.paths or not is_machine(pool.image(order.image)):
         return run_restore(pool, order, report, key)
+    # What reads file systems is loaded for images of machines alone.
+    from holdfast.movers.machines.file_restore import restore_files
+    from holdfast.movers.machines.inside import Inside
+
     with Inside.of_image(pool, order.image) as inside:
         within = [path for path in order.paths if inside.knows(path)]
         if not within:

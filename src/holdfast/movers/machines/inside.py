@@ -9,7 +9,6 @@ from __future__ import annotations
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
-from holdfast.base import labels
 from holdfast.base.errors import InputOutput, PathMissing
 from holdfast.movers.machines.record import DISKS
 from holdfast.sources.filesystems.entries import KINDS, NO_STREAM, ROOT, FilesUnreadable, is_name
@@ -21,7 +20,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from holdfast.base.ids import ImageId
-    from holdfast.engine import Image, Pool
+    from holdfast.engine import Pool
     from holdfast.sources.filesystems import entries
     from holdfast.sources.filesystems.disk import Disk
     from holdfast.sources.filesystems.entries import Batch, Files
@@ -61,11 +60,6 @@ class InnerEntry:
     def is_stream(self) -> bool:
         """Whether it is a further stream of a file, and no file."""
         return self.found is not None and self.found.stream != NO_STREAM
-
-
-def is_machine(image: Image) -> bool:
-    """Whether an image is of a virtual machine."""
-    return labels.MACHINE in image.labels
 
 
 class Inside:
