@@ -84,6 +84,8 @@ TABLE: Mapping[str, Expected] = {
     "POST /api/v1/replications": Expected({ADM}, bounded=False),
     "PATCH /api/v1/storage-units/{name}": Expected({ADM}, bounded=False),
     "DELETE /api/v1/storage-units/{name}": Expected({ADM}, bounded=False),
+    "GET /api/v1/images/{id}/boot-checks": Expected(KNOWN),
+    "GET /api/v1/images/{id}/boot-checks/{number}/screenshot": Expected({ADM, RES}),
     "GET /api/v1/hypervisors": Expected(KNOWN),
     "GET /api/v1/hypervisors/{name}": Expected(KNOWN),
     "POST /api/v1/hypervisors": Expected({ADM}, bounded=False),

@@ -14,6 +14,7 @@ from holdfast.base import errors
 
 COMMANDS = (
     *("quickstart", "init", "backup", "images", "ls", "find", "diff", "restore", "mount", "verify"),
+    "verify-boot",
     *("serve", "service", "config", "policy", "schedule", "jobs", "activity", "events"),
     *("retention", "hold", "unhold", "lock", "expire", "gc", "pool", "storage", "replicate"),
     *("catalog", "recover", "user", "token", "audit", "machine", "enroll", "agent"),
