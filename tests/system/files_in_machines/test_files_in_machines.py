@@ -69,3 +69,26 @@ def test_files_are_restored_from_within_a_disk(
     site("restore", "latest", "/vda/fs/etc", "/machine.json", "--to", tmp_path / "x").assert_failed(
         64, "two commands"
     )
+
+
+def test_files_inside_are_found_until_their_image_goes(
+    site: Command, machine: ImageId, tmp_path: Path
+) -> None:
+    (waits,) = site("images", "--json").assert_ok().json_lines()
+    assert (waits["files_inside"], waits["id"]) == ("pending", machine)
+    (found,) = site("find", "/vda/fs/etc/hosts", "--json").assert_ok().json_lines()
+    assert (found["last_image"], found["size"]) == (machine, 20)
+    assert not found["source"].startswith(":")
+    words = ("restore", f"{found['last_image']}:{found['path']}", "--to", tmp_path / "to")
+    site(*words).assert_ok()
+    assert (tmp_path / "to/vda/fs/etc/hosts").read_bytes() == b"127.0.0.1 localhost\n"
+    (indexed,) = site("images", "--json").assert_ok().json_lines()
+    assert (indexed["files_inside"], indexed["id"]) == ("indexed", machine)
+    site("catalog", "rebuild").assert_ok()
+    assert len(site("find", "hosts", "--json").assert_ok().json_lines()) == 1
+    with Site.open(site.home, SecretSource(), SystemClock()) as opened:
+        assert len(opened.pool.image_ids()) == 2
+    site("expire", machine).assert_ok()
+    with Site.open(site.home, SecretSource(), SystemClock()) as opened:
+        assert opened.pool.image_ids() == []
+    assert site("find", "hosts", "--json").assert_ok().json_lines() == []

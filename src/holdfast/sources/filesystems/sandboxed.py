@@ -42,6 +42,7 @@ KINDS = frozenset({*EXT, *FAT, "ntfs", "exfat"})
 REMARKS_AT_MOST = 1000
 
 _WANT_AT_MOST = 4 << 20
+_BUFFER = 4 << 20
 
 
 @dataclass(frozen=True, slots=True)
@@ -239,6 +240,8 @@ class SandboxedFiles:
 
     def _start(self) -> None:
         ours, theirs = socket.socketpair()
+        for one in (ours, theirs):
+            one.setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, _BUFFER)
         limits = self._limits
         command = [sys.executable, "-I", "-m", "holdfast.sources.filesystems.worker"]
         numbers = [theirs.fileno(), limits.memory_bytes, limits.cpu_s]

@@ -26,6 +26,8 @@ _KEPT = 512
 _AHEAD = 8
 """So many pieces are asked for at once by who reads on and on."""
 
+_LARGE = 512 << 10
+_AT_ONCE = 2 << 20
 _ROWS = 4000
 
 
@@ -82,10 +84,23 @@ class FarDisk:
         if offset < 0 or length <= 0 or offset >= self.size:
             return b""
         length = min(length, self.size - offset)
+        if length >= _LARGE:
+            # content, which nobody reads twice
+            return b"".join(
+                self._want(offset + at, min(_AT_ONCE, length - at))
+                for at in range(0, length, _AT_ONCE)
+            )
         first, last = offset // _PIECE, (offset + length - 1) // _PIECE
         data = b"".join(self._piece(at) for at in range(first, last + 1))
         begin = offset - first * _PIECE
         return data if not begin and len(data) == length else data[begin : begin + length]
+
+    def _want(self, offset: int, length: int) -> bytes:
+        self._link.say(Say.WANT, PLACE.pack(offset, length))
+        kind, data = self._link.hear()
+        if kind is not Say.BYTES:
+            raise OSError("the disk can't be read")
+        return data
 
     def _piece(self, at: int) -> bytes:
         found = self._pieces.get(at)
@@ -93,10 +108,7 @@ class FarDisk:
             self._pieces.move_to_end(at)
             return found
         count = _AHEAD if at == self._last + 1 else 1
-        self._link.say(Say.WANT, PLACE.pack(at * _PIECE, count * _PIECE))
-        kind, data = self._link.hear()
-        if kind is not Say.BYTES:
-            raise OSError("the disk can't be read")
+        data = self._want(at * _PIECE, count * _PIECE)
         for number in range(count):
             piece = data[number * _PIECE : (number + 1) * _PIECE]
             if piece:
