@@ -174,7 +174,8 @@ def refuse_differencing_vpc(path: Path, offset: int = 0) -> None:
         Unsupported: It does.
     """
     footer = read_part(path, offset, 512)
-    if footer[:8] == b"conectix" and struct.unpack_from(">I", footer, 60) == (4,):
+    whole = len(footer) == 512 and footer[:8] == b"conectix"
+    if whole and struct.unpack_from(">I", footer, 60) == (4,):
         raise Unsupported(
             f"'{path}' holds only the differences to another VHD, which can't be read here",
             "merge it into its parent with the tools of its hypervisor",
