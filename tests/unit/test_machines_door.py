@@ -5,6 +5,7 @@ from __future__ import annotations
 import asyncio
 import json
 import threading
+import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
@@ -305,6 +306,28 @@ def test_a_machine_that_is_silent_is_given_up(door: Door, tmp_path: Path) -> Non
 
     assert asyncio.run(say_nothing()) == sessions.Closed.SILENT
     door.await_nobody()
+
+
+def test_a_machine_that_is_cut_off_is_given_up_without_a_farewell(
+    door: Door, tmp_path: Path
+) -> None:
+    home = door.joined(tmp_path / "web1")
+
+    async def hear_nothing() -> float:
+        async with aiohttp.ClientSession() as http:
+            socket = await http.ws_connect(
+                f"{door.url}/v1/session", ssl=client_context(home.identity)
+            )
+            await socket.send_str(sessions.to_text(hello()))
+            await socket.receive(20)
+            await asyncio.to_thread(door.await_machine, "web1")
+            began_s = time.monotonic()
+            # Nothing is read any more, so that the end of the session is never answered.
+            await asyncio.to_thread(door.await_nobody)
+            return time.monotonic() - began_s
+
+    # Three heartbeats of half a second; the answer to a farewell is waited for ten seconds.
+    assert asyncio.run(hear_nothing()) < 8
 
 
 def hello(**more: Any) -> sessions.Hello:

@@ -161,9 +161,12 @@ class Door:
         try:
             await self._converse(session, socket)
         finally:
-            if self._machines.sessions.closed(session):
-                _LOG.info("machine '%s' is not connected any more", peer.name)
+            self._gone(session)
         return socket
+
+    def _gone(self, session: Session) -> None:
+        if self._machines.sessions.closed(session):
+            _LOG.info("machine '%s' is not connected any more", session.peer.name)
 
     async def _greet(self, socket: web.WebSocketResponse, peer: Peer) -> Session:
         """Hear who is there, and agree on a version.
@@ -211,6 +214,8 @@ class Door:
         except TimeoutError:
             why = f"machine '{session.peer.name}' has been silent for {patience_s:.0f} s"
             _LOG.warning("%s", why)
+            # At once: one that is cut off answers no farewell, and that is waited for long.
+            self._gone(session)
             await session.shut(Closed.SILENT, why)
         except Invalid as error:
             _LOG.warning("machine '%s': %s", session.peer.name, error.message)
