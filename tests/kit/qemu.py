@@ -239,6 +239,8 @@ class FakeAgent:
                 held.makefile("rwb") as file,
             ):
                 for line in file:
+                    if line.startswith(b"\xff"):  # as the real one says it
+                        file.write(b'{"error": {"class": "GenericError", "desc": "parse error"}}\n')
                     if answer := self._answer(json.loads(line.lstrip(b"\xff"))):
                         file.write(answer)
                         file.flush()

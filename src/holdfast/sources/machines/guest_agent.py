@@ -102,7 +102,8 @@ class GuestAgent:
     def _sync(self, timeout_s: float) -> None:
         number = secrets.randbelow(1 << 31)
         self._send({"execute": "guest-sync-delimited", "arguments": {"id": number}}, b"\xff")
-        while self._answer("guest-sync-delimited", timeout_s) != number:
+        until = time.monotonic() + timeout_s
+        while self._answer("guest-sync-delimited", until - time.monotonic()) != number:
             pass  # an answer to somebody who did not wait for it
 
     def _send(self, request: dict[str, Any], before: bytes = b"") -> None:
@@ -132,6 +133,8 @@ class GuestAgent:
         line, self._received = self._received.split(b"\n", 1)
         try:
             message = json.loads(line.rpartition(b"\xff")[2])
+            if "error" in message and command == "guest-sync-delimited":
+                return None  # the byte before it, which ends whatever was begun, is no JSON
             if "error" in message:
                 raise NotQuiesced(
                     f"the guest agent at '{self.path}' refused '{command}': "

@@ -46,6 +46,10 @@ if TYPE_CHECKING:
 RESERVE_BYTES = 64 << 20
 """So much is to stay free where the scratch files lie."""
 FREEZE_TIMEOUT_S = 30
+THAW_TIMEOUT_S = 5
+THAW_LATE_S = 3600.0
+"""So long a guest is asked to thaw whose agent did not answer when it was to freeze."""
+_THAW_AGAIN_S = 1.0
 _WATCH_S = 0.25
 _ENDS_S = 60.0
 _BITMAP = "changes"
@@ -94,6 +98,7 @@ class RunningSnapshot:
         self._began = False
         self._broken: HoldfastError | None = None
         self._over = threading.Event()
+        self._awake = threading.Event()
         self._places = contextlib.ExitStack()
 
     def check(self) -> None:
@@ -234,10 +239,26 @@ class RunningSnapshot:
             domain.fsFreeze()
         except libvirt.libvirtError as error:
             with contextlib.suppress(libvirt.libvirtError):
-                domain.fsThaw()  # one that comes late is carried out after the freeze
+                domain.agentSetResponseTimeout(THAW_TIMEOUT_S)
+                if domain.fsThaw() >= 0:
+                    self._awake.set()
+            if not self._awake.is_set():
+                # The agent may come to, and freeze then: nobody else would wake the guest.
+                threading.Thread(target=self._thaw_late, name="thaw", daemon=True).start()
             self._unquiet(error.get_error_message())
             return False
         return True
+
+    def _thaw_late(self) -> None:
+        with contextlib.suppress(HoldfastError):
+            domain = self._host.domain(self._order.uuid)
+            until = time.monotonic() + THAW_LATE_S
+            while time.monotonic() < until:
+                with contextlib.suppress(libvirt.libvirtError):
+                    if domain.fsThaw() >= 0:
+                        self._awake.set()
+                        return
+                time.sleep(_THAW_AGAIN_S)
 
     def _thaw(self, domain: Any) -> None:
         try:
