@@ -417,7 +417,7 @@ def test_a_silent_worker_is_given_up_and_can_change_nothing_later(stage: Stage) 
     stage.put(policy(schedules=(daily(),)))
     stage.step()
     (offer,) = stage.pass_time(HOUR)
-    stage.pass_time(5 * MINUTE)
+    # What lost its worker goes on at once, the first time.
     (again,) = stage.pass_time(5 * MINUTE)
     assert again.job_id == offer.job_id
     assert stage.alive(offer) is Answer.FENCED
