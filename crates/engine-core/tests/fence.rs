@@ -5,13 +5,16 @@
 mod kit;
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 
+use holdfast_engine_core::backup::machine::What;
 use holdfast_engine_core::error::Result;
 use holdfast_engine_core::manifest::Manifest;
 use holdfast_engine_core::pool::Pool;
 use holdfast_engine_core::store::faulty::{Fault, FaultyStore, Gate, Rule};
 use holdfast_engine_core::store::memory::MemoryStore;
 use holdfast_engine_core::store::{Store, list_sorted};
+use kit::disk::MemoryDisk;
 use kit::{State, Tree, assert_restored, back_up, collect, read_image};
 
 /// A pool in which a collection has packs to delete and packs to rewrite, and whose garbage is
@@ -214,4 +217,72 @@ fn a_backup_taken_for_dead_at_any_moment_commits_nothing_that_lacks_a_chunk() {
             assert_lasting(&store, &images, when);
         },
     );
+}
+
+#[test]
+fn a_collection_at_any_moment_of_a_machines_backup_takes_nothing_of_what_it_keeps() {
+    let store = Arc::new(MemoryStore::new());
+    let pool = kit::create(store.clone());
+    let mut bytes = kit::noise(60_000, 1);
+    // Chunks of the image that stays share packs with those of one that goes.
+    let mut gone = bytes.clone();
+    for from in (0..60_000).step_by(6000) {
+        gone[from..from + 3000].copy_from_slice(&kit::noise(3000, from as u64 + 7));
+    }
+    let source = MemoryDisk::new(gone);
+    let unknown = |source| kit::disk::machine(vec![kit::disk::unknown(source)], None);
+    let gone = kit::disk::back_up(&pool, &unknown(&source)).unwrap();
+    let source = MemoryDisk::new(bytes.clone());
+    let parent = kit::disk::back_up(&pool, &unknown(&source)).unwrap();
+    pool.expire(&gone.id).unwrap();
+    drop(pool);
+    let before = bytes.clone();
+    let store = Arc::into_inner(store).unwrap();
+    let collected = collect(&kit::open(copy(&store)).unwrap()).unwrap();
+    assert!(collected.packs_rewritten > 0, "{collected:?}");
+    bytes[30_000..31_000].fill(5);
+    let changed = MemoryDisk::new(bytes.clone());
+    let known = vec![
+        kit::disk::range(0, 30_000, What::Same),
+        kit::disk::range(30_000, 1000, What::Data),
+        kit::disk::range(31_000, 29_000, What::Same),
+    ];
+    let request = kit::disk::machine(vec![kit::disk::disk(&changed, known)], Some(&parent));
+    let has_read_again = AtomicBool::new(false);
+    at_every_call(
+        &store,
+        |pool| kit::disk::back_up(pool, &request),
+        collect,
+        |store, image, collected, when| {
+            let image = image.unwrap_or_else(|error| panic!("{error} {when}"));
+            collected.unwrap_or_else(|error| panic!("{error} {when}"));
+            for _ in 0..2 {
+                let pool = Arc::new(kit::open(store.clone()).unwrap());
+                assert!(kit::disk::contents(&pool, &parent, "/disks/vda") == before, "{when}");
+                assert!(kit::disk::contents(&pool, &image, "/disks/vda") == bytes, "{when}");
+                collect(&pool).unwrap_or_else(|error| panic!("{error} {when}"));
+            }
+        },
+    );
+    at_every_call(
+        &store,
+        collect,
+        |pool| {
+            changed.read.store(0, Ordering::SeqCst);
+            let image = kit::disk::back_up(pool, &request);
+            let read = changed.read.load(Ordering::SeqCst);
+            has_read_again.fetch_or(read > 30_000, Ordering::SeqCst);
+            image
+        },
+        |store, collected, image, when| {
+            let image = image.unwrap_or_else(|error| panic!("{error} {when}"));
+            collected.unwrap_or_else(|error| panic!("{error} {when}"));
+            for _ in 0..2 {
+                let pool = Arc::new(kit::open(store.clone()).unwrap());
+                assert!(kit::disk::contents(&pool, &image, "/disks/vda") == bytes, "{when}");
+                collect(&pool).unwrap_or_else(|error| panic!("{error} {when}"));
+            }
+        },
+    );
+    assert!(has_read_again.load(Ordering::SeqCst), "nothing that is kept was ever to go");
 }

@@ -5,6 +5,7 @@ use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
 
+use parking_lot::Mutex;
 use rustix::fs::{Advice, FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 
@@ -63,6 +64,8 @@ pub struct FileSink {
     file: File,
     size: u64,
     is_device: bool,
+    /// The system has one thread at a time write to a file, and lets the others spin.
+    turn: Mutex<()>,
 }
 
 impl FileSink {
@@ -90,7 +93,7 @@ impl FileSink {
             }
             file.set_len(size).map_err(unopened)?;
         }
-        Ok(FileSink { file, size, is_device })
+        Ok(FileSink { file, size, is_device, turn: Mutex::default() })
     }
 }
 
@@ -106,6 +109,7 @@ impl DiskSink for FileSink {
     fn write(&self, parts: &[Part<'_>], patience: Patience<'_>) -> Result<()> {
         for part in parts {
             patience()?;
+            let _turn = (!self.is_device).then(|| self.turn.lock());
             writing::write_cached_at(&self.file, part.bytes, part.offset)
                 .map_err(|error| at("writing", part.offset, error))?;
         }

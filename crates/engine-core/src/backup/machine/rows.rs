@@ -1,6 +1,6 @@
 //! What became of the cells, put together in order: each disk's references and data extents.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashMap};
 
 use parking_lot::{Condvar, Mutex, MutexGuard};
 
@@ -19,7 +19,7 @@ use super::DiskInput;
 /// Steps that may be begun before the first of them is done.
 const AHEAD: u64 = 64;
 /// Zeroes that are cut at a time where a hole is given up.
-static ZEROES: [u8; 1 << 16] = [0; 1 << 16];
+static ZEROES: [u8; GRAIN_BYTES as usize] = [0; GRAIN_BYTES as usize];
 
 /// A stretch of a disk: where it has data, and the chunks of that, end to end.
 #[derive(Default)]
@@ -53,9 +53,16 @@ struct State<'a> {
     early: BTreeMap<u64, Option<Row>>,
     refs: StreamingRefs<'a>,
     extents: Vec<Extent>,
+    zeroes: Zeroes,
     made: Vec<Made>,
     abandoned: bool,
 }
+
+/// The chunks of so many zeroes, by their number: as a rule few numbers are wanted again and again.
+type Zeroes = HashMap<usize, Vec<Ref>>;
+
+/// Numbers that are kept.
+const ZEROES_KEPT: usize = 64;
 
 /// Shared by the workers.
 pub struct Rows<'a> {
@@ -72,6 +79,7 @@ impl<'a> Rows<'a> {
             early: BTreeMap::new(),
             refs: StreamingRefs::new(sink),
             extents: Vec::new(),
+            zeroes: Zeroes::default(),
             made: Vec::new(),
             abandoned: false,
         };
@@ -120,19 +128,34 @@ impl<'a> Rows<'a> {
         cutter: &mut Cutter<'a>,
         tally: &mut Tally,
     ) -> Result<()> {
-        let State { refs, extents, .. } = &mut **state;
+        let State { refs, extents, zeroes, .. } = &mut **state;
         let mut chunks = row.refs.iter();
         for extent in &row.extents {
             let before = extents.last().map(|last| last.offset + last.length);
             let count = extents.len();
             match (before, extents.last_mut()) {
                 (Some(end), Some(last)) if !is_worth(extent.offset - end, count) => {
-                    let mut hole = extent.offset - end;
-                    while hole > 0 {
-                        let part = usize::try_from(hole).unwrap_or(ZEROES.len());
-                        let part = ZEROES.get(..part).unwrap_or(&ZEROES);
-                        cutter.cut(tally, part, true, |reference| refs.push(reference))?;
-                        hole -= part.len() as u64;
+                    let mut at = end;
+                    while at < extent.offset {
+                        // No more than to the next grain: no chunk is in two cells.
+                        let next = (at + 1).next_multiple_of(GRAIN_BYTES).min(extent.offset);
+                        let part = (next - at) as usize;
+                        if !zeroes.contains_key(&part) {
+                            if zeroes.len() == ZEROES_KEPT {
+                                zeroes.clear();
+                            }
+                            let (bytes, mut chunks) =
+                                (ZEROES.get(..part).unwrap_or(&ZEROES), Vec::new());
+                            cutter.cut(tally, bytes, true, |reference| {
+                                chunks.push(reference);
+                                Ok(())
+                            })?;
+                            zeroes.insert(part, chunks);
+                        }
+                        for reference in zeroes.get(&part).into_iter().flatten() {
+                            refs.push(*reference)?;
+                        }
+                        at = next;
                     }
                     last.length = extent.offset + extent.length - last.offset;
                 }
@@ -195,7 +218,80 @@ fn is_worth(hole: u64, extents: usize) -> bool {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
+    use std::sync::Arc;
+
     use super::*;
+    use crate::cancel::Cancel;
+    use crate::counters::Counters;
+    use crate::disk::{Patience, Piece};
+    use crate::ids::Name;
+    use crate::ingest;
+    use crate::pool::{Pool, PoolConfig};
+    use crate::store::Store;
+    use crate::store::memory::MemoryStore;
+    use crate::tree::lists;
+
+    /// A disk of one small chunk in each second grain.
+    #[test]
+    fn a_disk_that_is_torn_to_pieces_has_as_many_extents_as_a_file_may_and_all_its_bytes() {
+        const COUNT: u64 = 150_000;
+        let size = COUNT * 2 * GRAIN_BYTES;
+        let store: Arc<dyn Store> = Arc::new(MemoryStore::new());
+        let pool = Pool::create(store, &[1; 32], PoolConfig::default(), 0, None).unwrap();
+        let (counters, cancel) = (Counters::default(), Cancel::new());
+        let (marked, claims) = Default::default();
+        let options = ingest::Options {
+            counters: &counters,
+            cancel: &cancel,
+            level: 1,
+            marked,
+            job: None,
+            claims,
+        };
+        let made = ingest::run(&pool, options, |ingest| {
+            let source = Arc::new(Nothing(size));
+            let name = "vda".to_owned();
+            let disks = [DiskInput { name, size, ranges: Vec::new(), source, mtime_ns: 0 }];
+            let rows = Rows::new(ingest, &disks);
+            let mut cutter = Cutter::new(ingest, 1, None)?;
+            let mut tally = Tally::default();
+            let mut number = 0;
+            for first in (0..COUNT).step_by(1000) {
+                let mut row = Row::default();
+                for at in first..first + 1000 {
+                    let name = Name(*blake3::hash(&at.to_le_bytes()).as_bytes());
+                    row.push(at * 2 * GRAIN_BYTES, Ref { name, length: 4096 });
+                }
+                assert!(rows.wait_for(number));
+                rows.put(number, Some(row), &mut cutter, &mut tally)?;
+                number += 1;
+            }
+            rows.put(number, None, &mut cutter, &mut tally)?;
+            cutter.flush()?;
+            rows.finish()
+        });
+        let made = made.unwrap().pop().unwrap();
+        let extents = made.extents.unwrap();
+        assert!(extents.len() <= MAX_EXTENTS && extents.len() >= MAX_EXTENTS / 2);
+        let data: u64 = extents.iter().map(|extent| extent.length).sum();
+        let refs = lists::Refs::new(&pool, &made.content).map(Result::unwrap);
+        assert_eq!(refs.map(|reference| u64::from(reference.length)).sum::<u64>(), data);
+        let inside = extents.iter().rev().find(|extent| extent.length > 4096).unwrap();
+        assert!(inside.offset + inside.length > (COUNT * 2 - 2) * GRAIN_BYTES);
+    }
+
+    struct Nothing(u64);
+
+    impl crate::disk::DiskSource for Nothing {
+        fn size(&self) -> u64 {
+            self.0
+        }
+
+        fn read(&self, _: &mut [Piece<'_>], _: Patience<'_>) -> Result<()> {
+            Ok(())
+        }
+    }
 
     #[test]
     fn there_is_always_room_for_a_longer_hole() {
@@ -209,8 +305,9 @@ mod tests {
         // Holes as short as is allowed each time, on the largest disk there can be.
         let (mut extents, mut at) = (1, 0_u64);
         while extents < MAX_EXTENTS {
-            let Some(hole) =
-                (0..47).map(|twice| GRAIN_BYTES << twice).find(|hole| is_worth(*hole, extents))
+            let Some(hole) = (0..24)
+                .map(|twice| GRAIN_BYTES << (2 * twice))
+                .find(|hole| is_worth(*hole, extents))
             else {
                 break;
             };
