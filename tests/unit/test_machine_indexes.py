@@ -164,6 +164,8 @@ def test_what_can_not_be_indexed_says_why(
     assert catalog.indexings()[image].state is IndexingState.FAILED
     assert catalog.indexings()[image].detail == "not here; install it"
     assert catalog.unindexed() == []
+    catalog.retry_indexing()
+    assert catalog.unindexed() == [image]
 
 
 def test_a_volume_that_can_not_be_read_is_left_out_and_told_of(

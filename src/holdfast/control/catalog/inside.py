@@ -117,6 +117,15 @@ class InnerIndexes:
                 .values(state=state.value, detail=detail)
             )
 
+    def retry_indexing(self) -> None:
+        """Have images whose index failed wait for another try: its cause may be put right."""
+        with self._database.write() as connection:
+            connection.execute(
+                sa.update(indexings)
+                .where(indexings.c.state == IndexingState.FAILED.value)
+                .values(state=IndexingState.PENDING.value)
+            )
+
     def indexes_of(self, image: ImageId) -> list[ImageId]:
         """The index images of an image; more than one only after a crash."""
         query = sa.select(images.c.id).where(images.c.index_of == image, _THERE)

@@ -28,6 +28,7 @@ def update(as_json: bool) -> int:
     screen = Screen(as_json=as_json)
     with opening.open_site() as site:
         unreadable = site.catalog.clean_up().unreadable
+        site.catalog.retry_indexing()
         with counting(screen, "catalog: rows") as rows:
             fed = site.catch_up(rows)
     for source, reason in unreadable.items():
