@@ -111,6 +111,18 @@ def test_who_does_not_answer_ends_no_list(
     assert "nobody answers" in err
 
 
+def test_one_that_does_not_answer_yet_is_known_all_the_same(
+    capsys: pytest.CaptureFixture[str], fake: FakeHypervisor
+) -> None:
+    fake.error = Unreachable("nobody answers")
+    words = ("hypervisor", "add", "esx", "--kind", "libvirt", "--at", "qemu:///system")
+    _, err = said(capsys, *words, status=2)
+    assert "nobody answers" in err
+    assert "is known, and did not tell its machines: 'holdfast hypervisor discover esx'" in err
+    fake.error = None
+    assert "2 virtual machines" in said(capsys, "hypervisor", "discover", "esx")[0]
+
+
 def test_a_policy_is_made_looked_at_and_run(
     capsys: pytest.CaptureFixture[str], fake: FakeHypervisor
 ) -> None:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from holdfast.base.errors import EXIT_OK, UsageError
+from holdfast.base.errors import EXIT_OK, HoldfastError, UsageError
 from holdfast.base.units import format_count
 from holdfast.faces.cli import options
 from holdfast.faces.cli.screen import Column, Screen, printable
@@ -141,8 +141,14 @@ def add(
             body["credentials"] = credentials
         made = api.post("/hypervisors", body)
         if not no_discover:
-            # What is known stays known if nobody answers: the error says what to do.
-            made = api.post(at("hypervisors", name, "discover"), {})
+            try:
+                made = api.post(at("hypervisors", name, "discover"), {})
+            except HoldfastError:
+                again = f"holdfast hypervisor discover {name}"
+                screen.say(
+                    f"hypervisor '{name}' is known, and did not tell its machines: '{again}'"
+                )
+                raise
     _tell(screen, made, "is known")
     return EXIT_OK
 
