@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import shutil
 import signal
 import subprocess
 import sys
@@ -20,6 +21,7 @@ from tests.kit.machine_providers import (
     Bench,
     DiskFilesBench,
     LibvirtBench,
+    QmpBench,
     Writer,
     assert_whole,
     names,
@@ -37,12 +39,15 @@ pytestmark = needs_qemu
 BENCHES: dict[str, Callable[[Path], Bench]] = {
     "diskfiles": DiskFilesBench,
     "libvirt": LibvirtBench,
+    "qmp": QmpBench,
 }
 """Every provider that can be had here; one that can't skips, and says why."""
 
 
 @pytest.fixture(params=BENCHES)
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
+    if request.param == "qmp" and not shutil.which("qemu-system-x86_64"):
+        pytest.skip("needs qemu-system-x86")
     if request.param == "libvirt" and (reason := why_no_libvirt()):
         pytest.skip(reason)
     made = BENCHES[request.param](tmp_path)

@@ -6,6 +6,8 @@ To have another provider keep the suite, write a `Bench` for it and name it in `
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
 import subprocess
 import uuid
 from abc import ABC, abstractmethod
@@ -15,10 +17,12 @@ from typing import TYPE_CHECKING
 from holdfast.base.errors import HoldfastError
 from holdfast.sources.machines.provider import Kind, SnapshotOrder
 from holdfast.sources.machines.providers import open_provider
+from holdfast.sources.machines.qmp.monitor import Monitor
 from holdfast.sources.nbd import client
 from holdfast.sources.nbd.wire import Address
-from tests.kit.disk_images import MIB, content, create, fill, write
+from tests.kit.disk_images import MIB, content, create, fill, run, write
 from tests.kit.libvirtd import Libvirtd, small_domain
+from tests.kit.served import until
 
 if TYPE_CHECKING:
     from holdfast.sources.machines.machine import Disk, Machine
@@ -176,6 +180,82 @@ class LibvirtBench(Bench):
         device = f"/machine/peripheral/virtio-disk{at}/virtio-backend"
         line = f'qemu-io -d {device} "{command}"'
         return str(libvirt_qemu.qemuMonitorCommand(domain, line, 1))
+
+
+class QmpBench(Bench):
+    """QEMUs that run nothing, each with a monitor for backups and one of the test's."""
+
+    kind = "qmp"
+    tells_changes = True
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._run = directory / "run"
+        self._run.mkdir()
+        self.url = str(self._run)
+        self._processes: list[subprocess.Popen[bytes]] = []
+        self._monitors: dict[str, Monitor] = {}
+
+    def make(self, name: str, *sizes: int) -> str:
+        known = str(uuid.uuid5(uuid.NAMESPACE_DNS, name))
+        own = self._directory / f"{name}.own"
+        words = ["qemu-system-x86_64", "-accel", "tcg", "-m", "32", "-nodefaults", "-display"]
+        words += ["none", "-name", name, "-uuid", known, "-netdev", "user,id=n0,restrict=on"]
+        words += ["-device", "virtio-net-pci,netdev=n0,mac=52:54:00:12:34:56,romfile="]
+        for path in (self._run / f"{name}.qmp", own):
+            words += ["-qmp", f"unix:{path},server=on,wait=off"]
+        for at, size in enumerate(sizes):
+            path = create(self._directory / f"{name}-{at}.qcow2", "qcow2", size)
+            fill(path, "qcow2", seed=10 * at + len(name))
+            words += ["-drive", f"if=none,id=d{at},file={path},format=qcow2"]
+            words += ["-device", f"virtio-blk-pci,drive=d{at},id=vd{'abcdef'[at]}"]
+        self._processes.append(subprocess.Popen(words, stdin=subprocess.DEVNULL))
+        until(lambda: self._answers(known, own), "the monitor")
+        return known
+
+    def _answers(self, known: str, own: Path) -> bool:
+        with contextlib.suppress(HoldfastError):
+            self._monitors[known] = Monitor(str(own), greeting_timeout_s=30)
+        return known in self._monitors
+
+    def change(self, known: str, disk: str, offset: int, byte: int, length: int) -> None:
+        said = self._io(known, disk, f"write -P {byte} {offset} {length}")
+        assert "rror" not in said, said
+
+    def truth(self, known: str) -> dict[str, bytes]:
+        if known not in {one.uuid for one in self.open().machines()}:
+            self.open().start(known)  # restored: one that is off is not found
+        found = {}
+        for disk in self.open().machine(known).disks:
+            if known in self._monitors:
+                self._io(known, disk.name, "flush")
+            into = self._directory / "truth.raw"
+            run("qemu-img", "convert", "-U", "-f", disk.format, "-O", "raw", disk.place, into)
+            found[disk.name] = into.read_bytes()
+        return found
+
+    def traces(self) -> list[str]:
+        return [
+            str(node["node-name"])
+            for monitor in self._monitors.values()
+            for node in monitor.execute("query-named-block-nodes")
+            if str(node.get("node-name", "")).startswith("holdfast")
+        ]
+
+    def close(self) -> None:
+        for monitor in self._monitors.values():
+            monitor.close()
+        for process in self._processes:
+            process.kill()
+            process.wait(60)
+        for path in self._directory.rglob("pid"):
+            with contextlib.suppress(ValueError, ProcessLookupError):
+                os.kill(int(path.read_text()), signal.SIGKILL)
+
+    def _io(self, known: str, disk: str, command: str) -> str:
+        line = f'qemu-io -d /machine/peripheral/{disk}/virtio-backend "{command}"'
+        asked = {"command-line": line}
+        return str(self._monitors[known].execute("human-monitor-command", asked))
 
 
 def domain_xml(name: str, known: str, disks: list[Path], attributes: str = "") -> str:

@@ -26,6 +26,7 @@ from holdfast.base.errors import (
 )
 from holdfast.sources.machines.machine import State
 from holdfast.sources.machines.new_disks import NewDisk, new_mac, write_disk
+from holdfast.sources.machines.qmp.devices import networks
 from holdfast.sources.nbd.qemu_nbd import program
 
 if TYPE_CHECKING:
@@ -113,6 +114,7 @@ def restore(order: NewMachine, write: DiskWriter, monitors: Path) -> Machine:
         uuid=new_uuid,
         name=order.name,
         state=State.OFF,
+        networks=networks(words),
         disks=tuple(replace(one.disk, place=str(one.path), format=one.format) for one in disks),
     )
 
