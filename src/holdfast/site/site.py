@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import replace
-from functools import cached_property
+from functools import cached_property, partial
 from typing import TYPE_CHECKING, Self
 
 from holdfast.base import config as site_config
@@ -30,6 +30,7 @@ from holdfast.control.inbox import Inbox
 from holdfast.movers.backup_run import run_backup
 from holdfast.movers.machines.image_restore import restore_paths
 from holdfast.site import founding, places, secrets
+from holdfast.site.notes import record_job
 from holdfast.site.pools import Pools
 from holdfast.vault import PoolKey, open_pool, unwrapping
 
@@ -43,7 +44,6 @@ if TYPE_CHECKING:
     from holdfast.base.settings import Settings
     from holdfast.control.catalog import Catalog, RebuildResult
     from holdfast.control.database import Database
-    from holdfast.control.inbox import Note
     from holdfast.control.storage import StorageBook, StorageUnit
     from holdfast.engine import Image, Pool, RestoreResult
     from holdfast.movers.backup_run import BackupOrder
@@ -276,7 +276,7 @@ class Site:
         if self._catalog is None:
             catalog = self._open_catalog()
             try:
-                self.inbox.hand_over(catalog, self._record_job)
+                self.inbox.hand_over(catalog, partial(record_job, self.database, self.clock))
             except BaseException:
                 catalog.close()
                 raise
@@ -285,23 +285,7 @@ class Site:
 
     def hear_notes(self) -> None:
         """Have the catalog hear of images that were committed since it was opened."""
-        self.inbox.hand_over(self.catalog, self._record_job)
-
-    def _record_job(self, note: Note) -> None:
-        """Have the activity log know a backup that was given by hand."""
-        from holdfast.control.dispatch.adhoc import done
-        from holdfast.control.jobs import JobBook
-
-        made = done(note)
-        if made is not None:
-            JobBook(self.database, self.clock).record(
-                made.new,
-                made.started_at,
-                made.ended_at,
-                made.result,
-                made.remarks,
-                made.left_out,
-            )
+        self.inbox.hand_over(self.catalog, partial(record_job, self.database, self.clock))
 
     def _open_catalog(self) -> Catalog:
         from holdfast.control.catalog import Catalog
