@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from holdfast.base.clock import SystemClock
-from holdfast.base.errors import DiskUnreadable, HoldfastError
+from holdfast.base.errors import DiskUnreadable, HoldfastError, SnapshotBroken
 from holdfast.base.ids import ImageId, SourceName
 from holdfast.movers.machines.backup_run import MachineImage, MachineOrder, run_machine_backup
 from holdfast.movers.machines.ends import NearDestination, NearImage
@@ -138,14 +139,36 @@ def test_a_disk_that_is_truncated_leaves_no_image(bench: Bench) -> None:
     assert bench.pool.images() == []
 
 
-def test_a_disk_that_changes_meanwhile_leaves_no_image(
+def test_a_disk_that_changes_meanwhile_leaves_no_image_without_a_word(
     bench: Bench, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     path = create(bench.store / "web.raw", "raw", 8 * MIB)
     (machine,) = open_provider("diskfiles", str(bench.store)).machines()
     known = frozen.fingerprint(path)
-    prints = iter([known, (*known[:3], known[3] + 1)])
+    prints = itertools.chain([known], itertools.repeat((*known[:3], known[3] + 1)))
     monkeypatch.setattr(frozen, "fingerprint", lambda _: next(prints))
-    with pytest.raises(HoldfastError, match="changed while it was read"):
+    try:
+        said = [(one.severity, one.code) for one in bench.back_up(machine).remarks]
+    except SnapshotBroken:
+        # It was noticed while the engine still read.
+        assert bench.pool.images() == []
+    else:
+        assert said == [("error", "changed-while-read")]
+
+
+@pytest.mark.parametrize(
+    ("suffix", "options"), [("qcow2", "-c"), ("vmdk", "-osubformat=streamOptimized")]
+)
+def test_what_can_not_be_read_is_told_with_its_place(
+    bench: Bench, suffix: str, options: str
+) -> None:
+    raw = bench.scratch / "random.raw"
+    raw.write_bytes(b"".join(os.urandom(32768) + bytes(32768) for _ in range(160)))
+    path = bench.store / f"web.{suffix}"
+    run("qemu-img", "convert", "-f", "raw", "-O", suffix, options, raw, path)
+    os.truncate(path, path.stat().st_size // 2)
+    (machine,) = open_provider("diskfiles", str(bench.store)).machines()
+    with pytest.raises(HoldfastError, match="disk0") as caught:
         bench.back_up(machine)
+    assert "closed the connection" not in caught.value.message
     assert bench.pool.images() == []

@@ -261,6 +261,9 @@ class TestInUse:
             os.utime(path, ns=(0, 0))
             with pytest.raises(SnapshotBroken, match="changed while it was read"):
                 frozen.check()
+            assert [(one.severity, one.code) for one in frozen.remarks] == [
+                ("error", "changed-while-read")
+            ]
 
 
 class TestHostility:

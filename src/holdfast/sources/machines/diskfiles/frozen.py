@@ -50,11 +50,23 @@ class FileSnapshot:
     machine: Machine
     definitions: dict[str, bytes]
     disks: tuple[NbdDisk, ...]
-    remarks: tuple[Remark, ...]
+    _known: tuple[Remark, ...]
     _prints: dict[Path, Print]
     _served: tuple[Served, ...]
     checkpoint: str | None = None
     frozen_s: float = 0.0
+
+    @property
+    def remarks(self) -> tuple[Remark, ...]:
+        """What happened on the way; asked at the end, also what was written to meanwhile.
+
+        The engine may have read the last byte, and committed, after the last `check`.
+        """
+        return self._known + tuple(
+            Remark("error", "changed-while-read", f"'{path}' was changed while it was read")
+            for path, known in self._prints.items()
+            if _changed(path, known)
+        )
 
     def check(self) -> None:
         """Make sure that nobody wrote to the files.
@@ -66,7 +78,7 @@ class FileSnapshot:
         for served in self._served:
             served.check()
         for path, known in self._prints.items():
-            if fingerprint(path) != known:
+            if _changed(path, known):
                 raise SnapshotBroken(
                     f"'{path}' was changed while it was read",
                     "see what uses it: only machines that are off are backed up by their files",
@@ -113,7 +125,7 @@ def frozen(store: Store, order: SnapshotOrder, alive: Callable[[], None]) -> Ite
             machine=_without(store.machine(known), order.leave_out),
             definitions=_definitions(store, known, remarks),
             disks=disks,
-            remarks=tuple(remarks),
+            _known=tuple(remarks),
             _prints=prints,
             _served=tuple(served.values()),
         )
@@ -185,6 +197,14 @@ def fingerprint(path: Path) -> Print:
     except OSError as error:
         raise unreadable(path, error) from error
     return found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns
+
+
+def _changed(path: Path, known: Print) -> bool:
+    try:
+        return fingerprint(path) != known
+    except HoldfastError:
+        # It is gone, or another one has its name.
+        return True
 
 
 def look(store: Store, known: Definition) -> Sequence[Remark]:
