@@ -261,6 +261,25 @@ def test_a_machine_that_is_off_is_read_from_its_files(make: Make) -> None:
     assert snapshot.machine.state is State.OFF
 
 
+def test_a_disk_that_lies_over_another_is_read_whole_off_and_running(make: Make) -> None:
+    machine = make(formats=("qcow2",))
+    machine.start()
+    machine.some_writes(Random(23), 10)
+    machine.shut_down()
+    (file,) = machine.files
+    base = file.with_suffix(".base")
+    file.rename(base)
+    words = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(base), "-F", "qcow2", str(file)]
+    subprocess.run(words, check=True)
+    images = Images(machine)
+    images.back_up()
+    machine.start()
+    machine.some_writes(Random(24), 4)
+    images.back_up()
+    machine.some_writes(Random(25), 4)
+    assert lost(images.back_up()) == []
+
+
 def test_a_machine_may_be_started_while_its_files_are_read(machine: LibvirtMachine) -> None:
     machine.shut_down()
     with pytest.raises(SnapshotBroken, match="was started"):
