@@ -16,7 +16,8 @@ from holdfast.base.ids import ClientName, ImageId
 from holdfast.engine import Pool, PoolConfig, RemotePool
 from holdfast.movers.backup_run import BackupOrder
 from holdfast.movers.restore_run import RestoreOrder
-from holdfast.movers.transfer.client import Opened, TransferLink
+from holdfast.movers.transfer.client import TransferLink
+from holdfast.movers.transfer.opened import Opened
 from holdfast.movers.transfer.remote_runs import TransferTarget, remote_backup, remote_restore
 from holdfast.wire.transfer_tokens import sign
 from tests.kit.clock import FakeClock

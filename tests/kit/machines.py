@@ -16,8 +16,9 @@ from holdfast.control.access import AuditLog
 from holdfast.control.jobs import JobBook
 from holdfast.control.machines import MachineBook
 from holdfast.movers import joining, machine_home
+from holdfast.movers.holding import Runs, run_until
 from holdfast.movers.remote_agent import no_movers
-from holdfast.movers.session import MachineSession, Runs, run_until
+from holdfast.movers.session import MachineSession
 from holdfast.site.machines import Machines, serving
 from holdfast.wire.identity import MachineKey, MachineRole, machine_name
 from holdfast.wire.messages import Answer

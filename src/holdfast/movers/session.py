@@ -16,7 +16,7 @@ import threading
 from concurrent.futures import Future, ThreadPoolExecutor
 from concurrent.futures import TimeoutError as NoAnswer
 from dataclasses import dataclass, replace
-from typing import TYPE_CHECKING, Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import aiohttp
 
@@ -71,14 +71,6 @@ STOP_S = 60.0
 _LOG = logging.getLogger("holdfast.agent")
 
 _Socket = aiohttp.ClientWebSocketResponse
-
-
-class Runs(Protocol):
-    """Something that is at work in an event loop."""
-
-    async def run(self, stop: asyncio.Event) -> None:
-        """Be at work until told to stop."""
-        ...
 
 
 def _load() -> dict[str, float]:
@@ -496,22 +488,3 @@ def _drives() -> tuple[str, ...]:
         return tuple(os.fsdecode(one) for one in local_drives())
     except (HoldfastError, OSError):
         return ()
-
-
-def run_until(session: Runs, stop: Callable[[asyncio.Event], None]) -> None:
-    """Hold a session in this thread.
-
-    Args:
-        session: Which.
-        stop: Is given an event, to be set from this thread's loop when it is to end.
-
-    Raises:
-        NotAuthenticated, Unsupported: See `MachineSession.run`.
-    """
-
-    async def run() -> None:
-        told = asyncio.Event()
-        stop(told)
-        await session.run(told)
-
-    asyncio.run(run())

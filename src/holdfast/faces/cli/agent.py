@@ -35,8 +35,9 @@ def run(as_json: bool) -> int:
     """
     from holdfast.movers import machine_home
     from holdfast.movers.client_keys import ClientKeys
+    from holdfast.movers.holding import run_until
     from holdfast.movers.remote_agent import agent_answers
-    from holdfast.movers.session import MachineSession, run_until
+    from holdfast.movers.session import MachineSession
     from holdfast.movers.transfer.machine import FarMovers
     from holdfast.wire.identity import MachineRole
 

@@ -64,7 +64,7 @@ def run(listen: str, addresses: tuple[str, ...], jobs: int | None, as_json: bool
     or when the site lets this machine in no more.
     """
     from holdfast.movers import machine_home
-    from holdfast.movers.session import run_until
+    from holdfast.movers.holding import run_until
     from holdfast.site.media_server import MediaServer
 
     screen = Screen(as_json=as_json)

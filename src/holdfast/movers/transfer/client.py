@@ -10,8 +10,6 @@ failed rests for a while; what was on it is put back at once.
 
 from __future__ import annotations
 
-import base64
-import binascii
 import json
 import secrets
 import threading
@@ -38,6 +36,7 @@ from holdfast.movers.transfer.connection import (
     Request,
     Response,
 )
+from holdfast.movers.transfer.opened import Opened, read_opened
 from holdfast.movers.transfer.paths import Path, PathState
 from holdfast.movers.transfer.rate import SLOWEST_BYTES_PER_S, RateLimit
 from holdfast.wire.problem import error_of
@@ -63,21 +62,6 @@ _PAUSE_S = 0.2
 _LONGEST_PAUSE_S = 15.0
 _WAKE_S = 1.0
 _RANDOM = secrets.SystemRandom()
-
-
-@dataclass(frozen=True, slots=True)
-class Opened:
-    """What a media server says to a backup that begins.
-
-    Attributes:
-        terms: For the engine.
-        parent: The manifest of the image to compare with, if there is one.
-        compresses: Whether it compresses what comes as it is before it stores it.
-    """
-
-    terms: bytes
-    parent: bytes | None
-    compresses: bool = False
 
 
 @dataclass(eq=False)
@@ -135,15 +119,8 @@ class TransferLink:
         said = {"read_all": read_all, "attempt": attempt}
         call = self._call("POST", "/uploads", json.dumps(said).encode())
         answer = self._finish(call, self.deadline_s, at_work)
-        try:
-            told = json.loads(answer)
-            parent = None if told["parent"] is None else _base64(told["parent"])
-            compresses = told.get("compresses") is True
-            opened = Opened(_base64(told["terms"]), parent, compresses)
-            upload = str(told["upload"])
-        except (ValueError, KeyError, TypeError) as error:
-            raise InternalError("the media server's answer is not understood") from error
-        self._upload = upload
+        opened = read_opened(answer)
+        self._upload = opened.upload
         return opened
 
     def terms(self) -> bytes:
@@ -499,10 +476,3 @@ class TransferLink:
             if call in self._queue:
                 self._queue.remove(call)
             self._changed.notify_all()
-
-
-def _base64(text: str) -> bytes:
-    try:
-        return base64.b64decode(text, validate=True)
-    except binascii.Error as error:
-        raise ValueError(str(error)) from error
