@@ -12,6 +12,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.base.errors import IntegrityError
+from holdfast.movers.machines.inside import Inside
 from holdfast.sources.filesystems.appliance import appliance, initramfs
 from holdfast.sources.filesystems.appliance.appliance import ApplianceFiles
 from holdfast.sources.filesystems.entries import FilesUnreadable
@@ -78,6 +79,9 @@ def test_what_is_only_in_a_journal_is_there(tmp_path: Path) -> None:
         assert isinstance(files, ApplianceFiles)
         with files:
             assert content(files, files.entry(b"/synced"), b"/synced") == b"safe"
+        # so there is nothing to be told of
+        with Inside({"vda": disk}) as inside:
+            assert inside.remarks == []
 
 
 @guest

@@ -12,8 +12,8 @@ from typing import TYPE_CHECKING
 from holdfast.base.errors import InputOutput, PathMissing
 from holdfast.movers.machines.record import DISKS
 from holdfast.sources.filesystems.entries import KINDS, NO_STREAM, ROOT, FilesUnreadable, is_name
-from holdfast.sources.filesystems.opening import open_files
-from holdfast.sources.filesystems.volumes import LVM, look
+from holdfast.sources.filesystems.opening import is_replayed, open_files
+from holdfast.sources.filesystems.volumes import LVM, NEEDS_REPLAY, look
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Mapping, Sequence
@@ -119,7 +119,13 @@ class Inside:
     def remarks(self) -> list[Remark]:
         """What is not read, and what is odd, as far as it was met."""
         met = [one for files in self._open.values() for one in files.remarks]
-        return [*self.layout.remarks, *self._said, *met]
+        replayed = {one.name for one in self.layout.volumes if is_replayed(one)}
+        found = [
+            one
+            for one in self.layout.remarks
+            if one.code != NEEDS_REPLAY or one.about not in replayed
+        ]
+        return [*found, *self._said, *met]
 
     def remarks_of(self, paths: Sequence[bytes]) -> list[Remark]:
         """What of `remarks` is about volumes, or files, that some paths lead into or hold."""

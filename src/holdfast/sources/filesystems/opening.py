@@ -18,6 +18,12 @@ if TYPE_CHECKING:
     from holdfast.sources.filesystems.volumes import Volume
 
 
+def is_replayed(volume: Volume) -> bool:
+    """Whether what the journal of a volume holds is seen by who reads its files here."""
+    needs = volume.files.state is State.NEEDS_REPLAY
+    return needs and volume.files.kind in appliance.KINDS and appliance.is_here()
+
+
 def open_files(volume: Volume) -> Files:
     """The files of a volume; to be closed.
 
@@ -25,8 +31,7 @@ def open_files(volume: Volume) -> Files:
         FilesUnreadable: There is nothing here that reads them; in words.
     """
     kind = volume.files.kind
-    replays = volume.files.state is State.NEEDS_REPLAY and kind in appliance.KINDS
-    if kind in appliance.KINDS and (kind not in KINDS or (replays and appliance.is_here())):
+    if (kind in appliance.KINDS and kind not in KINDS) or is_replayed(volume):
         return ApplianceFiles(volume.disk, kind, volume.name)
     if kind in KINDS:
         return SandboxedFiles(volume.disk, kind, volume.name)

@@ -29,6 +29,9 @@ if TYPE_CHECKING:
 LVM = "lvm"
 """What the volumes of LVM are filed under; no disk may be called so."""
 
+NEEDS_REPLAY = "needs-replay"
+"""The code of the remark that a file system's journal holds more than its tables."""
+
 _ENCRYPTED = {"luks": "LUKS", "bitlocker": "BitLocker"}
 _NOT_READ = {
     "linux-raid": "a member of a Linux software RAID",
@@ -150,7 +153,7 @@ def _remarks_of(volume: Volume) -> list[Remark]:
         return [Remark("info", "volume-not-read", said, name)]
     if volume.files.state is State.NEEDS_REPLAY:
         said = f"{name} ({kind}) was in use: what its journal holds has to be replayed first"
-        return [Remark("info", "needs-replay", said, name)]
+        return [Remark("info", NEEDS_REPLAY, said, name)]
     if volume.files.state is State.DIRTY:
         said = f"{name} ({kind}) was in use: its newest changes may be missing"
         return [Remark("info", "not-at-rest", said, name)]

@@ -136,6 +136,8 @@ class ApplianceFiles(SandboxedFiles):
                     extra_groups=[] if as_nobody else None,
                 )
             kind, _ = self._hear(self._deadline(BOOT_S))
+            # large, and of no use any more: even a kill must not leave it
+            os.unlink(initrd)
         except (EOFError, BadFrame, OSError) as error:
             self._end()
             raise FilesUnreadable(
