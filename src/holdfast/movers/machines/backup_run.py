@@ -8,11 +8,12 @@ snapshot is released.
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Protocol
 
 from holdfast import __version__
-from holdfast.base.errors import HoldfastError, IntegrityError, NotFound, PathMissing
+from holdfast.base.errors import HoldfastError, IntegrityError, NewerFormat, NotFound, PathMissing
 from holdfast.engine import DiskInput
 from holdfast.movers.backup_run import require_compression
 from holdfast.movers.drive import drive
@@ -20,7 +21,7 @@ from holdfast.movers.machines.record import DEFINITIONS, RECORD, Record, disk_pa
 from holdfast.sources.machines.provider import Kind, Range, Remark, SnapshotOrder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from pathlib import Path
 
     from holdfast.base.clock import Clock
@@ -70,12 +71,10 @@ class MachineImage:
 
     Attributes:
         image: As it was committed.
-        remarks: What a person has to know of it.
         frozen_s: How long the guest stood still.
     """
 
     image: Image
-    remarks: tuple[Remark, ...]
     frozen_s: float
 
 
@@ -125,9 +124,18 @@ def run_machine_backup(
     order: MachineOrder,
     destination: Destination,
     clock: Clock,
+    tell: Callable[[Remark], None],
     report: Reporter | None = None,
 ) -> MachineImage:
     """Back up a machine, and wait for it.
+
+    Args:
+        provider: What runs it.
+        order: What, and how.
+        destination: Where to.
+        clock: By which images are dated.
+        tell: Is told what a person has to know, also of a backup that then fails.
+        report: Takes the counters; None while there are none.
 
     Raises:
         Cancelled: Interrupted; the machine is let go, and a second run sends nothing twice.
@@ -139,8 +147,7 @@ def run_machine_backup(
         if report is not None:
             report(None)
 
-    remarks: list[Remark] = []
-    since = None if order.read_all else _since(destination, order, remarks)
+    since = None if order.read_all else _since(destination, order, tell)
     started_ns = clock.now_ns()
     freezing = SnapshotOrder(
         uuid=order.uuid,
@@ -152,36 +159,47 @@ def run_machine_backup(
         label=order.label,
         leave_out=order.leave_out,
     )
-    with provider.snapshot(freezing, alive) as snapshot:
+    with provider.snapshot(freezing, alive) as snapshot, _telling(snapshot, tell):
         contents, follow = _contents(snapshot, order, since, destination, started_ns)
         run = destination.begin(contents, follow=follow)
         image = drive(run, _watching(snapshot, run, report))
-        remarks += snapshot.remarks
         try:
             snapshot.keep_checkpoint()
         except HoldfastError as error:
             message = f"the next backup reads everything: {error.message}"
-            remarks.append(Remark("warning", "checkpoint-not-kept", message))
-        return MachineImage(image, tuple(remarks), snapshot.frozen_s)
+            tell(Remark("warning", "checkpoint-not-kept", message))
+        return MachineImage(image, snapshot.frozen_s)
 
 
-def _since(destination: Destination, order: MachineOrder, remarks: list[Remark]) -> Record | None:
+@contextlib.contextmanager
+def _telling(snapshot: Snapshot, tell: Callable[[Remark], None]) -> Iterator[None]:
+    """Tell what the snapshot has to say, however the block ends."""
+    try:
+        yield
+    finally:
+        for one in snapshot.remarks:
+            tell(one)
+
+
+def _since(
+    destination: Destination, order: MachineOrder, tell: Callable[[Remark], None]
+) -> Record | None:
     """The record of the image that this one follows; None where there is none to be relied on."""
     try:
         record = read_record(destination.open_parent)
-    except NotFound as error:
-        if not isinstance(error, PathMissing):
-            return None
-        remarks.append(Remark("warning", "no-record", f"everything is read: {error.message}"))
+    except PathMissing as error:
+        why = Remark("warning", "no-record", f"everything is read: {error.message}")
+    except NotFound:
         return None
-    except IntegrityError as error:
-        remarks.append(Remark("warning", "record-damaged", f"everything is read: {error.message}"))
-        return None
-    if record.machine.uuid != order.uuid:
+    except (IntegrityError, NewerFormat) as error:
+        why = Remark("warning", "record-unreadable", f"everything is read: {error.message}")
+    else:
+        if record.machine.uuid == order.uuid:
+            return record
         message = f"everything is read: the image before is of machine {record.machine.uuid}"
-        remarks.append(Remark("warning", "other-machine", message))
-        return None
-    return record
+        why = Remark("warning", "other-machine", message)
+    tell(why)
+    return None
 
 
 def _contents(

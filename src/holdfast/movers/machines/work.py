@@ -7,13 +7,15 @@ worker's disk is gone when it ends; credentials are in no message, error or log 
 from __future__ import annotations
 
 import contextlib
+import os
 import re
+import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdfast.base import labels
-from holdfast.base.errors import InputOutput, Invalid, NoPermission
+from holdfast.base.errors import Invalid, NoPermission, storage_error
 from holdfast.base.ids import SourceName
 from holdfast.engine import DiskSink
 from holdfast.movers.machines.backup_run import MachineOrder, run_machine_backup
@@ -25,7 +27,7 @@ from holdfast.sources.nbd.wire import Address
 from holdfast.wire.messages import WorkEvent
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Iterator
+    from collections.abc import Callable, Iterator
 
     from holdfast.base.clock import Clock
     from holdfast.engine import Image
@@ -36,6 +38,8 @@ if TYPE_CHECKING:
     from holdfast.wire.messages import MachineRestoreWork, MachineWork, Reached
 
     Note = Callable[[WorkEvent], None]
+
+_SCRATCH = "machine-"
 
 CONNECTIONS = 4
 """To each NBD server that is written to, where it allows several."""
@@ -79,8 +83,9 @@ def back_up_machine(
             read_all=work.read_all,
             labels=work.labels,
         )
-        done = run_machine_backup(provider, order, destination, clock, report)
-    _tell(done.remarks, note)
+        done = run_machine_backup(
+            provider, order, destination, clock, lambda one: note(_event(one)), report
+        )
     if done.frozen_s:
         message = f"'{work.name}' stood still for {done.frozen_s:.2f} s"
         note(WorkEvent("info", "frozen", message))
@@ -111,7 +116,8 @@ def restore_machine(
         verify=work.verify,
     )
     done = run_machine_restore(provider, image, order, connected, report)
-    _tell(done.remarks, note)
+    for one in done.remarks:
+        note(_event(one))
     message = f"'{done.machine.name}' was made, with uuid {done.machine.uuid}"
     note(WorkEvent("info", "machine-made", message))
 
@@ -148,23 +154,33 @@ def _make_target(directory: Path) -> None:
     except PermissionError as error:
         raise NoPermission(f"may not make '{directory}'") from error
     except OSError as error:
-        raise InputOutput(f"can't make '{directory}': {error.strerror}") from error
+        raise storage_error(error)(f"can't make '{directory}': {error.strerror}") from error
 
 
 @contextlib.contextmanager
 def _scratch(parent: Path) -> Iterator[Path]:
-    """A directory of this job's own, gone afterwards."""
+    """A directory of this job's own, gone afterwards; those of processes that died go first."""
     try:
         parent.mkdir(mode=0o700, parents=True, exist_ok=True)
-        made = tempfile.TemporaryDirectory(
-            prefix="machine-", dir=parent, ignore_cleanup_errors=True
-        )
+        for left in parent.glob(f"{_SCRATCH}*"):
+            if not _is_at_work(left.name):
+                shutil.rmtree(left, ignore_errors=True)
+        prefix = f"{_SCRATCH}{os.getpid()}-"
+        made = tempfile.TemporaryDirectory(prefix=prefix, dir=parent, ignore_cleanup_errors=True)
     except PermissionError as error:
         raise NoPermission(f"may not make scratch files in '{parent}'") from error
     except OSError as error:
-        raise InputOutput(f"can't make scratch files in '{parent}': {error.strerror}") from error
+        raise storage_error(error)(
+            f"can't make scratch files in '{parent}': {error.strerror}"
+        ) from error
     with made as directory:
         yield Path(directory)
+
+
+def _is_at_work(scratch: str) -> bool:
+    """Whether the process that made a scratch directory is still there."""
+    number = scratch.removeprefix(_SCRATCH).partition("-")[0]
+    return not number.isdecimal() or Path("/proc", number).exists()
 
 
 def _label(work: MachineWork) -> str:
@@ -178,7 +194,7 @@ def _word(text: str) -> str:
     return re.sub(r"[^A-Za-z0-9]+", "", text)
 
 
-def _tell(remarks: Iterable[Remark], note: Note) -> None:
-    for one in remarks:
-        path = None if one.about is None else one.about.encode("utf-8", "surrogateescape")
-        note(WorkEvent(one.severity, one.code, one.message, path))
+def _event(remark: Remark) -> WorkEvent:
+    about = remark.about
+    path = None if about is None else about.encode("utf-8", "surrogateescape")
+    return WorkEvent(remark.severity, remark.code, remark.message, path)
