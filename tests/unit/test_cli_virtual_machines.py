@@ -69,6 +69,9 @@ def test_a_hypervisor_is_added_shown_changed_and_removed(
     assert out == "hypervisor 'esx' is changed: 2 virtual machines\n"
     (row,) = rows(capsys, "hypervisor", "list")
     assert (row["per_host"], row["has_credentials"]) == (7, False)
+    words = ("hypervisor", "add", "a/b", "--kind", "libvirt", "--at", "qemu:///system")
+    _, err = said(capsys, *words, status=64)
+    assert "'a/b' can't be the name of a hypervisor" in err
     _, err = said(capsys, "hypervisor", "set", "esx", status=64)
     assert "nothing is to be changed" in err
     _, err = said(capsys, "hypervisor", "set", "esx", "--proxy", "p1", status=2)

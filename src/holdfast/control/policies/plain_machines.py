@@ -43,7 +43,7 @@ def read_machines(read: Table | None) -> MachineSelection | None:
         read.lacks("query", 'write for example query = "tag=prod", or "*" for all')
     found = MachineSelection(
         query=read.text("query", "*"),
-        hypervisors=read.texts("hypervisors", '["esx1"]'),
+        hypervisors=read.texts("hypervisors", '["kvm1"]'),
         leave_out=read.texts("leave_out", '["vdb"]'),
         quiesce=_read_quiesce(read),
         scratch=read.text("scratch"),

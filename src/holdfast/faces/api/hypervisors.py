@@ -22,7 +22,7 @@ router = make_router("Virtual machines")
 NAME = "^[a-z0-9][a-z0-9._-]{0,62}$"
 
 Named = Annotated[
-    str, Path(alias="name", pattern=NAME, description="Name of a hypervisor.", examples=["esx1"])
+    str, Path(alias="name", pattern=NAME, description="Name of a hypervisor.", examples=["kvm1"])
 ]
 Configurer = Annotated[Principal, may(Verb.CONFIGURE)]
 Url = Annotated[str, Field(min_length=1, max_length=4096, pattern=r"^[^\x00\s]+$")]
@@ -33,7 +33,7 @@ Proxy = Annotated[str, Field(min_length=1, max_length=63)]
 class Hypervisor(Model):
     """What runs virtual machines: one host, or a manager of many."""
 
-    name: str = Field(description="What policies name it by.", examples=["esx1"])
+    name: str = Field(description="What policies name it by.", examples=["kvm1"])
     kind: str = Field(description="What it is.", examples=["libvirt"])
     url: str = Field(examples=["qemu:///system"])
     proxy: str | None = Field(
@@ -80,7 +80,7 @@ class Hypervisors(Model):
 class Credentials(Model):
     """What a hypervisor lets in by. None of it is ever told again."""
 
-    user: str = Field(default="", max_length=255, examples=["backup@vsphere.local"])
+    user: str = Field(default="", max_length=255, examples=["backup"])
     password: SecretStr = Field(default=SecretStr(""), max_length=1024)
     certificate: str = Field(
         default="",
@@ -101,7 +101,7 @@ class Credentials(Model):
 class NewHypervisor(Model):
     """A hypervisor that is to be known."""
 
-    name: str = Field(pattern=NAME, examples=["esx1"])
+    name: str = Field(pattern=NAME, examples=["kvm1"])
     kind: str = Field(min_length=1, max_length=63, examples=["libvirt"])
     url: Url = Field(description="As that kind writes it.", examples=["qemu:///system"])
     proxy: Proxy | None = Field(default=None, examples=["proxy1"])

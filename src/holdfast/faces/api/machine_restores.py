@@ -26,7 +26,7 @@ class NewMachineRestore(Model):
     """What is to be made of an image of a virtual machine: on a hypervisor, or in a directory."""
 
     hypervisor: str | None = Field(
-        default=None, max_length=63, description="Where it is to be made.", examples=["esx1"]
+        default=None, max_length=63, description="Where it is to be made.", examples=["kvm1"]
     )
     to_dir: PathText | None = Field(
         default=None,

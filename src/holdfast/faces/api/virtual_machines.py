@@ -55,8 +55,8 @@ class VirtualMachine(Model):
     name: str = Field(examples=["web1"])
     client: str = Field(description="What its images are listed under.", examples=["web1"])
     source: str = Field(description="Under which its images follow each other.")
-    hypervisor: str = Field(examples=["esx1"])
-    host: str = Field(description="Which host runs it, or would.", examples=["esx1"])
+    hypervisor: str = Field(examples=["kvm1"])
+    host: str = Field(description="Which host runs it, or would.", examples=["kvm1"])
     state: str = Field(examples=["running"])
     folder: str
     tags: list[str]

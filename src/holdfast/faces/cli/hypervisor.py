@@ -6,7 +6,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from holdfast.base.errors import EXIT_OK, HoldfastError, UsageError
+from holdfast.base.errors import EXIT_OK, HoldfastError, Invalid, UsageError
+from holdfast.base.ids import PLAIN_NAME_HINT, is_plain_name
 from holdfast.base.units import format_count
 from holdfast.faces.cli import options
 from holdfast.faces.cli.screen import Column, Screen, printable
@@ -99,13 +100,12 @@ def list_(url: str | None, as_json: bool) -> int:
 @hypervisor.command(
     arguments=[("NAME", "What policies will name it by.")],
     examples=[
-        "holdfast hypervisor add esx1 --kind libvirt --at qemu+tls://esx1/system --proxy proxy1",
+        "holdfast hypervisor add kvm1 --kind libvirt --at qemu:///system --proxy kvm1",
         "holdfast hypervisor add lab --kind diskfiles --at /srv/machines",
-        "holdfast hypervisor add vc --kind vmware --at https://vc --user backup@vsphere.local",
     ],
 )
 @click.argument("name")
-@click.option("--kind", metavar="KIND", required=True, help="libvirt, qmp, diskfiles or vmware.")
+@click.option("--kind", metavar="KIND", required=True, help="libvirt, qmp or diskfiles.")
 @click.option("--at", "place", metavar="PLACE", required=True, help="Where it is: a URL or path.")
 @proxy_option
 @user_option
@@ -132,6 +132,8 @@ def add(
     from holdfast.faces.cli.api_client import at, open_api
 
     screen = Screen(as_json=as_json)
+    if not is_plain_name(name):
+        raise Invalid(f"'{name}' can't be the name of a hypervisor", PLAIN_NAME_HINT)
     body = {"name": name, "kind": kind, "url": place, **_limits(given)}
     if given["proxy"] is not None:
         body["proxy"] = given["proxy"]
@@ -153,7 +155,7 @@ def add(
     return EXIT_OK
 
 
-@hypervisor.command(arguments=[NAME], examples=["holdfast hypervisor show esx1"])
+@hypervisor.command(arguments=[NAME], examples=["holdfast hypervisor show kvm1"])
 @click.argument("name")
 @options.url_option
 @options.json_flag
@@ -188,8 +190,8 @@ def show(name: str, url: str | None, as_json: bool) -> int:
     name="set",
     arguments=[NAME],
     examples=[
-        "holdfast hypervisor set esx1 --per-host 4",
-        "holdfast hypervisor set esx1 --proxy -",
+        "holdfast hypervisor set kvm1 --per-host 4",
+        "holdfast hypervisor set kvm1 --proxy -",
         "holdfast hypervisor set vc --user backup2 --password-file new.txt",
     ],
 )
@@ -234,7 +236,7 @@ def change(
     return EXIT_OK
 
 
-@hypervisor.command(arguments=[NAME], examples=["holdfast hypervisor remove esx1"])
+@hypervisor.command(arguments=[NAME], examples=["holdfast hypervisor remove kvm1"])
 @click.argument("name")
 @options.url_option
 @options.json_flag
@@ -254,7 +256,7 @@ def remove(name: str, url: str | None, as_json: bool) -> int:
 
 @hypervisor.command(
     arguments=[("NAME", "Of the hypervisor; all of them, if none is named.")],
-    examples=["holdfast hypervisor discover", "holdfast hypervisor discover esx1"],
+    examples=["holdfast hypervisor discover", "holdfast hypervisor discover kvm1"],
 )
 @click.argument("name", required=False)
 @options.url_option

@@ -71,7 +71,6 @@ KINDS: dict[str, ProviderKind] = {
         ProviderKind(
             "diskfiles", "files of disks", "holdfast.sources.machines.diskfiles", "lxml", "lxml"
         ),
-        ProviderKind("vmware", "VMware", "holdfast.sources.machines.vmware", "pyVmomi", "pyVmomi"),
     )
 }
 """Every kind, by its name."""
