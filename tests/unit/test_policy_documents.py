@@ -238,7 +238,8 @@ def test_words_and_times_of_yaml_are_texts() -> None:
     ("text", "place"),
     [
         ("[[policy]]\nname = =", "line 2, column 8"),
-        ("a = " + "[" * 9999, ""),
+        # How deep a list may be is the interpreter's to say, and libraries may have it say more.
+        ("a = " + "[" * 9999, "|end of document"),
         ("a = " + "9" * 5000, ""),
     ],
 )
@@ -246,7 +247,7 @@ def test_what_is_no_toml_is_told_with_its_place(text: str, place: str) -> None:
     document = parse(text, Format.TOML)
     assert document.policies == ()
     (only,) = document.findings
-    assert only.place == place
+    assert only.place in place.split("|")
 
 
 @pytest.mark.parametrize("value", [[], 5, {"policies": []}, {"policy": {}}, {"policy": [5]}])

@@ -398,17 +398,13 @@ class Site:
             StorageError: A pool that has it can't be reached; copies there, and nearer ones, stay.
         """
         with self.catalog.letting_go(image):
-            for index in self.catalog.indexes_of(image):
-                self._expire(index)
-            self._expire(image)
-
-    def _expire(self, image: ImageId) -> None:
-        # What may be out of reach comes first: then all stays.
-        for pool in reversed(self.pools.with_copy(image)):
-            # An earlier try may have ended between the two: the catalog alone still has it.
-            with contextlib.suppress(ImageMissing):
-                self.pools.of(pool).expire(image)
-            self.catalog.expire(image, pool)
+            for one in (*self.catalog.indexes_of(image), image):
+                # What may be out of reach comes first: then all stays.
+                for pool in reversed(self.pools.with_copy(one)):
+                    # An earlier try may have ended between the two: the catalog alone still has it.
+                    with contextlib.suppress(ImageMissing):
+                        self.pools.of(pool).expire(one)
+                    self.catalog.expire(one, pool)
 
     def rebuild_catalog(
         self, rows: RowsReporter | None = None

@@ -56,6 +56,7 @@
     ├── Fenced                          fenced                 2  same target
     ├── Busy                            busy                   2  same target
     ├── HypervisorError                 hypervisor             2  same target
+    │   ├── HypervisorRefused           hypervisor-refused     2  same target
     │   ├── NotQuiesced                 not-quiesced           2  same target
     │   └── SnapshotBroken              snapshot-broken        2  same target
     ├── Unsupported                     unsupported            2  never
@@ -93,6 +94,7 @@ from holdfast.base.errors.acts import (
     Fenced,
     Forbidden,
     HypervisorError,
+    HypervisorRefused,
     ImageProtected,
     LibraryMissing,
     NotAuthenticated,
@@ -176,6 +178,7 @@ __all__ = [
     "Forbidden",
     "HoldfastError",
     "HypervisorError",
+    "HypervisorRefused",
     "ImageAmbiguous",
     "ImageMissing",
     "ImageProtected",

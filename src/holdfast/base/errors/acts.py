@@ -120,11 +120,25 @@ class Busy(HoldfastError):
 
 
 class HypervisorError(HoldfastError):
-    """What runs the virtual machines refused, or failed."""
+    """What runs the virtual machines failed."""
 
     code = "hypervisor"
     retry = Retry.SAME_TARGET
     advice = "look at the log of the hypervisor, then run the same command again"
+
+
+class HypervisorRefused(HypervisorError):
+    """A hypervisor answered a command with an error.
+
+    Attributes:
+        reason: Its own words.
+    """
+
+    code = "hypervisor-refused"
+
+    def __init__(self, message: str, hint: str | None = None, reason: str = "") -> None:
+        super().__init__(message, hint)
+        self.reason = reason
 
 
 class NotQuiesced(HypervisorError):

@@ -11,9 +11,9 @@ from __future__ import annotations
 
 from typing import TYPE_CHECKING, Any
 
+from holdfast.base.errors import HypervisorRefused
 from holdfast.sources.machines.labels import PREFIX, owner_of
 from holdfast.sources.machines.provider import Remark
-from holdfast.sources.machines.qmp.monitor import QmpError
 
 if TYPE_CHECKING:
     from collections.abc import Collection, Iterable
@@ -47,12 +47,12 @@ def add(monitor: Monitor, device: Device, checkpoint: str) -> Remark | None:
     arguments = {"node": device.node, "name": checkpoint, "persistent": device.driver == "qcow2"}
     try:
         monitor.execute("block-dirty-bitmap-add", arguments)
-    except QmpError as refusal:
+    except HypervisorRefused as refusal:
         if not arguments["persistent"]:
             return _untracked(device, refusal.reason)
         try:  # a qcow2 of an old version holds none; this one lasts until the machine is shut down
             monitor.execute("block-dirty-bitmap-add", arguments | {"persistent": False})
-        except QmpError as second:
+        except HypervisorRefused as second:
             return _untracked(device, second.reason)
     return None
 

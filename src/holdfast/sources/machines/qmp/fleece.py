@@ -14,10 +14,16 @@ import socket
 import time
 from typing import TYPE_CHECKING
 
-from holdfast.base.errors import Busy, HypervisorError, NoSpace, TooSlow, storage_error
+from holdfast.base.errors import (
+    Busy,
+    HypervisorError,
+    HypervisorRefused,
+    NoSpace,
+    TooSlow,
+    storage_error,
+)
 from holdfast.sources.machines.labels import PREFIX
 from holdfast.sources.machines.qmp import bitmaps
-from holdfast.sources.machines.qmp.monitor import QmpError
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -101,7 +107,7 @@ def listen(monitor: Monitor, path: str) -> None:
         monitor.execute("getfd", {"fdname": _SERVER}, fds=(made.fileno(),))
     try:
         monitor.execute("nbd-server-start", {"addr": {"type": "fd", "data": {"str": _SERVER}}})
-    except QmpError as refusal:
+    except HypervisorRefused as refusal:
         raise Busy(
             f"the QEMU at '{monitor.path}' serves disks for somebody else: {refusal.reason}",
             "wait until a migration or another backup of the machine is done",
@@ -158,7 +164,7 @@ def remove_all(monitor: Monitor, alive_s: float = _GONE_TIMEOUT_S) -> list[str]:
     exports = [one["id"] for one in monitor.execute("query-block-exports")]
     ours = [one for one in exports if str(one).startswith(PREFIX)]
     for name in ours:
-        with contextlib.suppress(QmpError):  # it was going already
+        with contextlib.suppress(HypervisorRefused):  # it was going already
             monitor.execute("block-export-del", {"id": name, "mode": "hard"})
         found.append(f"export {name}")
     until = time.monotonic() + alive_s
@@ -169,12 +175,14 @@ def remove_all(monitor: Monitor, alive_s: float = _GONE_TIMEOUT_S) -> list[str]:
     nodes = _nodes(monitor)
     if ours or any(name.startswith(PREFIX) for name in nodes):
         if len(ours) == len(exports):
-            with contextlib.suppress(QmpError):  # it did not get as far as to start
+            with contextlib.suppress(HypervisorRefused):  # it did not get as far as to start
                 monitor.execute("nbd-server-stop")
         found += _unplug(monitor, nodes)
     for one in monitor.execute("query-fdsets"):
         if any(str(fd.get("opaque", "")) == PREFIX for fd in one["fds"]):
-            with contextlib.suppress(QmpError):  # QEMU still has it open, and drops it with that
+            with contextlib.suppress(
+                HypervisorRefused
+            ):  # QEMU still has it open, and drops it with that
                 monitor.execute("remove-fd", {"fdset-id": one["fdset-id"]})
     return found
 

@@ -17,7 +17,7 @@ import struct
 import threading
 from typing import TYPE_CHECKING, Any
 
-from holdfast.base.errors import Busy, HypervisorError, TooSlow
+from holdfast.base.errors import Busy, HypervisorError, HypervisorRefused, TooSlow
 from holdfast.sources.machines.sockets import connect
 
 if TYPE_CHECKING:
@@ -26,18 +26,6 @@ if TYPE_CHECKING:
 GREETING_TIMEOUT_S = 5.0
 ANSWER_TIMEOUT_S = 60.0
 _PIECE = 65536
-
-
-class QmpError(HypervisorError):
-    """QEMU answered a command with an error.
-
-    Attributes:
-        reason: QEMU's own words.
-    """
-
-    def __init__(self, message: str, hint: str | None = None, reason: str = "") -> None:
-        super().__init__(message, hint)
-        self.reason = reason
 
 
 class Monitor:
@@ -101,7 +89,7 @@ class Monitor:
             What QEMU returned.
 
         Raises:
-            QmpError: QEMU would not.
+            HypervisorRefused: QEMU would not.
             TooSlow: It did not answer in time.
             HypervisorError: It is gone: the machine ended.
         """
@@ -123,7 +111,9 @@ class Monitor:
                 raise HypervisorError(self._dead, "see whether the machine still runs") from error
         if "error" in answer:
             reason = str(answer["error"].get("desc", answer["error"]))
-            raise QmpError(f"QEMU at '{self.path}' refused '{command}': {reason}", reason=reason)
+            raise HypervisorRefused(
+                f"QEMU at '{self.path}' refused '{command}': {reason}", reason=reason
+            )
         return answer["return"]
 
     def peer_pid(self) -> int:
