@@ -74,6 +74,7 @@ def test_one_that_does_not_come_up_is_told_and_fails(site: Command, image: str) 
 
 def test_what_can_not_be_is_refused(site: Command, image: str, tree: Path) -> None:
     site("verify-boot", image).assert_failed(64, "nobody said")
+    site("verify-boot", image, "--command", "echo 'a").assert_failed(64, "is no command")
     site("verify-boot", image, "--serial", "(").assert_failed(64, "regular expression")
     site("verify-boot", "abcdef00", "--agent").assert_failed(2, "abcdef00")
     site("backup", tree).assert_ok()

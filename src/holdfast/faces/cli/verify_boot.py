@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from holdfast.base.errors import EXIT_FAILED, EXIT_OK, InputOutput
+from holdfast.base.errors import EXIT_FAILED, EXIT_OK, InputOutput, Invalid
 from holdfast.base.units import format_duration, parse_duration
 from holdfast.faces.cli import opening, options
 from holdfast.faces.cli.screen import Screen
@@ -61,7 +61,7 @@ def verify_boot(
         serial=serial,
         port=port,
         agent=agent,
-        command=tuple(shlex.split(command or "")),
+        command=_words(command or ""),
         within_s=parse_duration(within),
     )
     with opening.open_site() as site:
@@ -80,6 +80,13 @@ def verify_boot(
             raise InputOutput(f"can't write '{screenshot}': {error.strerror}") from error
     _tell(screen, chosen, number, verdict)
     return EXIT_OK if verdict.passed else EXIT_FAILED
+
+
+def _words(command: str) -> tuple[str, ...]:
+    try:
+        return tuple(shlex.split(command))
+    except ValueError as error:
+        raise Invalid(f"'{command}' is no command: {error}", "close what is quoted") from error
 
 
 def _keep(site: Site, image: ImageId, verdict: BootVerdict) -> int:
