@@ -12,6 +12,7 @@ import pytest
 from holdfast.base.errors import InputOutput, Invalid, PathMissing, TargetNotEmpty
 from holdfast.base.ids import ImageId
 from holdfast.engine import Pool, PoolConfig
+from holdfast.movers.machines import file_restore
 from holdfast.movers.machines.file_restore import FileRestore, restore_files
 from holdfast.movers.machines.image_restore import restore_paths
 from holdfast.movers.machines.inside import Inside
@@ -81,7 +82,7 @@ def test_a_whole_volume_is_restored_as_it_was(
 ) -> None:
     image, expected = guest
     target = tmp_path / "to"
-    order = RestoreOrder(image, (b"/vda/p1",), os.fsencode(target), strip_components=2)
+    order = RestoreOrder(image, (b"/vda/p1",), os.fsencode(target), strip_components=2, verify=True)
     done = restore_paths(pool, order)
     assert isinstance(done, FileRestore)
     assert done.findings == []
@@ -94,6 +95,35 @@ def test_a_whole_volume_is_restored_as_it_was(
     assert os.stat(target / "hard").st_ino == os.stat(target / "etc" / "hosts").st_ino
     assert (target / "sparse").stat().st_blocks * 512 < 3 * MIB
     assert done.files == sum(one.kind != "dir" for one in expected.values())
+    # a further name of a file is no second file
+    names = sum(one.kind == "file" for one in expected.values())
+    assert done.verified_files == names - 1
+
+
+def test_what_is_not_as_it_was_written_is_told(
+    tmp_path: Path,
+    pool: Pool,
+    guest: tuple[ImageId, dict[bytes, Seen]],
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    """A disk that keeps other bytes than it was given is stood in for by whoever writes."""
+    image, expected = guest
+    write = file_restore._write_all
+
+    def lies(fd: int, data: bytes, offset: int) -> None:
+        write(fd, data.replace(b"localhost", b"localhose"), offset)
+        if b"in the middle" in data:
+            write(fd, b"x", 1 << 20)
+
+    monkeypatch.setattr(file_restore, "_write_all", lies)
+    order = RestoreOrder(image, (b"/vda/p1",), os.fsencode(tmp_path / "to"), verify=True)
+    done = restore_paths(pool, order)
+    assert {(one.code, one.severity) for one in done.findings} == {("verify", "error")}
+    differ = {one.path for one in done.findings}
+    # the first name of a file is the one that is written
+    assert differ - {b"/vda/p1/etc/hosts", b"/vda/p1/hard"} == {b"/vda/p1/sparse"}
+    assert len(differ) == len(done.findings) == 2
+    assert done.verified_files == sum(one.kind == "file" for one in expected.values()) - 3
 
 
 def test_single_files_are_restored_below_their_paths(

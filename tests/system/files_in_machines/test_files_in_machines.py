@@ -8,29 +8,14 @@ from pathlib import Path
 import pytest
 
 from holdfast.base.clock import SystemClock
-from holdfast.base.ids import ImageId, pool_id
+from holdfast.base.ids import ImageId
 from holdfast.site.secrets import SecretSource
 from holdfast.site.site import Site
 from tests.kit.command import Command
-from tests.kit.disks import MIB, blank, mounted, need, run
-from tests.kit.guest_files import fill, walked
-from tests.kit.machine_images import back_up
+from tests.kit.disks import mounted
+from tests.kit.guest_files import walked
 
 pytest.importorskip("pytsk3", reason="pytsk3 is not installed: see the extra 'vm'")
-
-
-@pytest.fixture
-def machine(site: Command, tmp_path: Path) -> ImageId:
-    """An image of a machine with an ext4 on all of its disk."""
-    need("mkfs.ext4")
-    disk = blank(tmp_path / "vda", 40 * MIB)
-    run("mkfs.ext4", "-q", "-F", disk)
-    with mounted(disk, tmp_path / "mnt") as at:
-        fill(at)
-    with Site.open(site.home, SecretSource(), SystemClock()) as opened:
-        image = back_up(opened.pool, {"vda": disk})
-        opened.catalog.record_image(opened.pool.image(image), pool_id(opened.pool.id))
-    return image
 
 
 def test_ls_leads_into_a_disk(site: Command, machine: ImageId, tmp_path: Path) -> None:
@@ -57,8 +42,9 @@ def test_files_are_restored_from_within_a_disk(
 ) -> None:
     target = tmp_path / "to"
     words = ("restore", "latest:/vda/fs/etc", "--to", target, "--strip-components", "2", "--json")
-    told = site(*words).assert_ok().json()
+    told = site(*words, "--verify").assert_ok().json()
     assert told["findings_total"] == 0
+    assert told["verified_files"] == told["files"] > 3
     with mounted(tmp_path / "vda", tmp_path / "mnt", "ro") as at:
         expected = walked(at / "etc")
         hosts = os.stat(at / "etc" / "hosts")

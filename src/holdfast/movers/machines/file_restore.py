@@ -14,6 +14,7 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from holdfast.base.errors import Invalid
+from holdfast.movers.machines.read_back import Written
 from holdfast.movers.restore_run import require_empty
 from holdfast.sources.filesystems.entries import Details, FilesUnreadable
 
@@ -72,6 +73,7 @@ def restore_files(
     *,
     overwrite: Overwrite | None = None,
     strip_components: int = 0,
+    verify: bool = False,
     alive: Callable[[FileRestore], None] = lambda _: None,
 ) -> FileRestore:
     """Restore files and directories, and all below them.
@@ -82,6 +84,7 @@ def restore_files(
         target: Directory to restore into, made if it is missing.
         overwrite: As `RestoreOrder.overwrite`.
         strip_components: How many leading parts of each path to leave out.
+        verify: Read each file again from the disk and compare it; what differs is a finding.
         alive: Called after each name; may raise to stop.
 
     Raises:
@@ -104,7 +107,9 @@ def restore_files(
     with contextlib.ExitStack() as stack:
         root = os.open(target, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         stack.callback(os.close, root)
-        writer = _Writer(inside, root, overwrite or "never", strip_components, alive)
+        writer = _Writer(
+            inside, root, overwrite or "never", strip_components, verify=verify, alive=alive
+        )
         for path, entry in chosen:
             writer.write(path, entry, asked_for=True)
             if entry.kind == "dir":
@@ -121,6 +126,8 @@ class _Writer:
         root: int,
         overwrite: Overwrite,
         strip: int,
+        *,
+        verify: bool,
         alive: Callable[[FileRestore], None],
     ) -> None:
         self.result = FileRestore()
@@ -128,6 +135,7 @@ class _Writer:
         self._root = root
         self._overwrite = overwrite
         self._strip = strip
+        self._verify = verify
         self._alive = alive
         self._is_root = os.geteuid() == 0
         self._links: dict[tuple[str, int], list[bytes]] = {}
@@ -175,8 +183,9 @@ class _Writer:
                 return
             if self._linked(above, parts, entry):
                 return
+            written = None
             if entry.kind == "file":
-                self._file(above, name, entry)
+                written = self._file(above, name, entry)
             elif entry.kind == "symlink":
                 os.symlink(entry.target or b"", name, dir_fd=above)
             elif entry.kind == "fifo":
@@ -186,6 +195,8 @@ class _Writer:
                 return
             self._attributes(above, path, name, entry)
             self.result.files += 1
+            if written is not None:
+                self._compare(above, path, name, entry, written)
 
     @contextlib.contextmanager
     def _directory(self, parts: list[bytes], *, make: bool = False) -> Iterator[int]:
@@ -251,12 +262,15 @@ class _Writer:
         self.result.files += 1
         return True
 
-    def _file(self, above: int, name: bytes, entry: InnerEntry) -> None:
+    def _file(self, above: int, name: bytes, entry: InnerEntry) -> Written | None:
+        written = Written() if self._verify else None
         flags = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW | os.O_CLOEXEC
         fd = os.open(name, flags, 0o600, dir_fd=above)
         try:
             for offset, data in self._read(entry):
                 _write_all(fd, data, offset)
+                if written is not None:
+                    written.add(offset, data)
                 self.result.bytes += len(data)
                 self._alive(self.result)
             os.ftruncate(fd, entry.size)
@@ -266,6 +280,16 @@ class _Writer:
             raise
         finally:
             os.close(fd)
+        return written
+
+    def _compare(
+        self, above: int, path: bytes, name: bytes, entry: InnerEntry, written: Written
+    ) -> None:
+        difference = written.difference(name, above, entry.size)
+        if difference is None:
+            self.result.verified_files += 1
+        else:
+            self.result.note(path, "verify", difference, "error")
 
     def _read(self, entry: InnerEntry) -> Iterator[tuple[int, bytes]]:
         assert entry.volume is not None  # noqa: S101 - files are in volumes

@@ -13,11 +13,12 @@ from holdfast.movers.machines.record import is_machine
 from holdfast.movers.restore_run import run_restore
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
 
     from holdfast.engine import ClientKey, Pool, RestoreResult
     from holdfast.movers.drive import Reporter
     from holdfast.movers.machines.file_restore import FileRestore
+    from holdfast.movers.machines.inside import Inside
     from holdfast.movers.restore_run import RestoreOrder
 
 _REPORT_S = 0.5
@@ -38,33 +39,51 @@ def restore_paths(
     if not order.paths or not is_machine(pool.image(order.image)):
         return run_restore(pool, order, report, key)
     # What reads file systems is loaded for images of machines alone.
-    from holdfast.movers.machines.file_restore import restore_files
     from holdfast.movers.machines.inside import Inside
 
     with Inside.of_image(pool, order.image) as inside:
-        within = [path for path in order.paths if inside.knows(path)]
-        if not within:
+        if not leads_inside(inside, order.paths):
             return run_restore(pool, order, report, key)
-        if len(within) != len(order.paths):
-            raise Invalid(
-                "some of these paths are files of the image, and some are inside of its disks",
-                "restore them by two commands",
-            )
-        if order.verify:
-            raise Invalid(
-                "files inside of a disk can't be compared with the image afterwards",
-                "leave --verify out: every byte from the pool is proved while it is read",
-            )
-        done = restore_files(
-            inside,
-            within,
-            order.target,
-            overwrite=order.overwrite,
-            strip_components=order.strip_components,
-            alive=_now_and_then(report),
+        return restore_inside(inside, order, report)
+
+
+def leads_inside(inside: Inside, paths: Sequence[bytes]) -> bool:
+    """Whether paths of a machine's image are of files on its disks.
+
+    Raises:
+        Invalid: Some are, and some are of the image.
+    """
+    within = [path for path in paths if inside.knows(path)]
+    if within and len(within) != len(paths):
+        raise Invalid(
+            "some of these paths are files of the image, and some are inside of its disks",
+            "restore them by two commands",
         )
-        for one in inside.remarks_of(within):
-            done.note(f"/{one.about}".encode(), one.code, one.message, one.severity)
+    return bool(within)
+
+
+def restore_inside(
+    inside: Inside, order: RestoreOrder, report: Reporter | None = None
+) -> FileRestore:
+    """Restore files on the disks of a machine, and wait for it.
+
+    Raises:
+        TargetNotEmpty, PathMissing, Invalid, InputOutput: As `restore_files`.
+        HoldfastError: The pool can't be read.
+    """
+    from holdfast.movers.machines.file_restore import restore_files
+
+    done = restore_files(
+        inside,
+        order.paths,
+        order.target,
+        overwrite=order.overwrite,
+        strip_components=order.strip_components,
+        verify=order.verify,
+        alive=_now_and_then(report),
+    )
+    for one in inside.remarks_of(order.paths):
+        done.note(f"/{one.about}".encode(), one.code, one.message, one.severity)
     return done
 
 

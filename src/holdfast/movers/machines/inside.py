@@ -6,21 +6,23 @@ by `remarks`, never left out in silence; an error of the pool comes out as it is
 
 from __future__ import annotations
 
+import contextlib
 from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING
 
 from holdfast.base.errors import InputOutput, PathMissing
-from holdfast.movers.machines.record import DISKS
+from holdfast.movers.machines.record import DISKS, disk_path
 from holdfast.sources.filesystems.entries import KINDS, NO_STREAM, ROOT, FilesUnreadable, is_name
 from holdfast.sources.filesystems.opening import is_replayed, open_files
 from holdfast.sources.filesystems.volumes import LVM, NEEDS_REPLAY, look
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Mapping, Sequence
+    from collections.abc import Callable, Iterator, Mapping, Sequence
     from typing import Self
 
     from holdfast.base.ids import ImageId
     from holdfast.engine import Pool
+    from holdfast.movers.machines.record import Record
     from holdfast.sources.filesystems import entries
     from holdfast.sources.filesystems.disk import Disk
     from holdfast.sources.filesystems.entries import Batch, Files
@@ -93,6 +95,24 @@ class Inside:
                 for name in names
             }
         )
+
+    @classmethod
+    def of_record(cls, record: Record, open_file: Callable[[bytes], Disk]) -> Inside:
+        """The files in the disks of an image that is elsewhere.
+
+        Args:
+            record: Of the machine, as it is in the image.
+            open_file: Opens a file of the image by its path.
+
+        Raises:
+            HoldfastError: The image can't be read.
+        """
+        disks = {}
+        for disk in record.machine.disks:
+            # one that was left out of the backup is in the record all the same
+            with contextlib.suppress(PathMissing):
+                disks[disk.name] = open_file(disk_path(disk.name))
+        return cls(disks)
 
     def close(self) -> None:
         """End every reader."""

@@ -20,7 +20,11 @@ from holdfast.base.errors import Invalid, NotAuthenticated
 from holdfast.base.files import mark_as_cache
 from holdfast.engine import RemotePool
 from holdfast.movers.agent import Ways
-from holdfast.movers.transfer.machine_runs import remote_machine_backup, remote_machine_restore
+from holdfast.movers.transfer.machine_runs import (
+    remote_machine_backup,
+    remote_machine_restore,
+    remote_restore_inside,
+)
 from holdfast.movers.transfer.rate import SLOWEST_BYTES_PER_S, RateLimit
 from holdfast.movers.transfer.remote_runs import (
     TransferTarget,
@@ -41,6 +45,7 @@ if TYPE_CHECKING:
     from holdfast.movers.backup_run import BackupOrder
     from holdfast.movers.client_keys import ClientKeys
     from holdfast.movers.drive import Reporter
+    from holdfast.movers.machines.file_restore import FileRestore
     from holdfast.movers.remote_agent import Transfer
     from holdfast.movers.restore_run import RestoreOrder
     from holdfast.wire.identity import Identity
@@ -92,8 +97,10 @@ class FarMovers:
             made = self._target(transfer, token, partial(RemotePool, trees=trees))
             return remote_backup(made, order, self._clock, report)
 
-        def restore(order: RestoreOrder, report: Reporter, /) -> RestoreResult:
-            return remote_restore(self._target(transfer, token, RemotePool), order, report)
+        def restore(order: RestoreOrder, report: Reporter, /) -> RestoreResult | FileRestore:
+            made = self._target(transfer, token, RemotePool)
+            inside = remote_restore_inside(made, order, report)
+            return remote_restore(made, order, report) if inside is None else inside
 
         def back_up_machine(
             work: MachineWork, report: Reporter, _alive: Callable[[], None], note: Note, /

@@ -1,4 +1,4 @@
-"""Back up virtual machines to, and make them again from, a media server on another machine.
+"""Virtual machines to a media server on another machine; they, or files on their disks, back.
 
 As `movers.transfer.remote_runs` does files. Invariant: as there, no request is on its way when a
 run returns or raises, and an upload that came to no image is given up.
@@ -9,10 +9,11 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from holdfast.base.errors import ImageMissing, Unsupported
+from holdfast.base.errors import ImageMissing, IntegrityError, PathMissing, Unsupported
 from holdfast.base.ids import ImageId
 from holdfast.engine import client_key_of
 from holdfast.movers.machines.ends import given
+from holdfast.movers.machines.record import read_record
 from holdfast.movers.machines.work import back_up_machine, restore_machine
 from holdfast.movers.transfer.remote_runs import LinkedRun, linked
 
@@ -24,7 +25,9 @@ if TYPE_CHECKING:
     from holdfast.engine import DiskSink, Image, RestoreResult
     from holdfast.movers.drive import Drivable, Reporter
     from holdfast.movers.machines.backup_run import Contents
+    from holdfast.movers.machines.file_restore import FileRestore
     from holdfast.movers.machines.record import StoredFile
+    from holdfast.movers.restore_run import RestoreOrder
     from holdfast.movers.transfer.client import TransferLink
     from holdfast.movers.transfer.remote_runs import RemotePool, TransferTarget
     from holdfast.wire.messages import MachineRestoreWork, MachineWork, WorkEvent
@@ -70,6 +73,41 @@ def remote_machine_restore(
             raise Unsupported("virtual machines are not sealed with client keys")
         pool = target.remote_pool(link.terms(), link)
         restore_machine(work, _FarImage(pool, link, manifest), report, note)
+
+
+def remote_restore_inside(
+    target: TransferTarget, order: RestoreOrder, report: Reporter | None = None
+) -> FileRestore | None:
+    """Restore files on the disks of a machine whose image a media server has, and wait for it.
+
+    Returns:
+        What came of it; None where the order is of no such files, and nothing was done.
+
+    Raises:
+        TargetNotEmpty, PathMissing, InputOutput: As `restore_files`.
+        Invalid: Some paths are of the image, and some are inside of its disks.
+        HoldfastError: The restore failed.
+    """
+    if not order.paths:
+        return None
+    with linked(target) as link:
+        manifest = link.manifest(order.image)
+        if client_key_of(manifest) is not None:
+            return None
+        pool = target.remote_pool(link.terms(), link)
+        try:
+            record = read_record(_FarImage(pool, link, manifest).open_file)
+        except (PathMissing, IntegrityError):
+            # of no machine: a file of that name may be anybody's
+            return None
+        # What reads file systems is loaded for images of machines alone.
+        from holdfast.movers.machines.image_restore import leads_inside, restore_inside
+        from holdfast.movers.machines.inside import Inside
+
+        with Inside.of_record(record, lambda path: pool.open_file(manifest, path)) as inside:
+            if not leads_inside(inside, order.paths):
+                return None
+            return restore_inside(inside, order, report)
 
 
 @dataclass(frozen=True, slots=True)
