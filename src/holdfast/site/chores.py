@@ -17,12 +17,13 @@ from holdfast.base.units import parse_clock_time
 from holdfast.control.catalog import Feeder
 from holdfast.control.database import facts
 from holdfast.control.jobs import JobKind, JobState, NewJob, Outcome, Sort, Wanted
-from holdfast.site.machine_indexes import MachineIndexer
+from holdfast.site.machine_indexes import MachineIndexer, bring_beside
 from holdfast.site.master import STORAGE_UNIT
 from holdfast.site.steward import EXPIRE, PROTECT
 from holdfast.wire.messages import SiteWork
 
 if TYPE_CHECKING:
+    from holdfast.base.ids import ImageId
     from holdfast.site.master import Master
 
 HOUSEKEEPING = "housekeeping"
@@ -44,7 +45,11 @@ class Chores:
         self._master = master
         self._looked_at: datetime | None = None
         self._feeder = Feeder(master.catalog, master.site.pools.of)
-        self._indexer = MachineIndexer(master.catalog, master.site.pools.holding, self._feeder.wake)
+        self._indexer = MachineIndexer(master.catalog, master.site.pools.holding, self._indexed)
+
+    def _indexed(self, image: ImageId) -> None:
+        bring_beside(self._master.catalog, self._master.site.pools, self._master.clock, image)
+        self._feeder.wake()
 
     def queue_what_is_due(self) -> None:
         """Queue chores whose time has come; cheap when it was called just before."""

@@ -23,13 +23,16 @@ from holdfast.base.errors import (
 )
 from holdfast.base.ids import ImageId, pool_id
 from holdfast.control.catalog import IndexingState
+from holdfast.movers.drive import drive
 from holdfast.movers.machines.indexing import index_image
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from holdfast.base.clock import Clock
     from holdfast.control.catalog import Catalog
     from holdfast.engine import Pool
+    from holdfast.site.pools import Pools
 
 _LOG = logging.getLogger("holdfast.catalog")
 
@@ -77,6 +80,25 @@ def index_machine(
     return done.names
 
 
+def bring_beside(catalog: Catalog, pools: Pools, clock: Clock, image: ImageId) -> None:
+    """Bring the index of an image to wherever this process reaches the image itself.
+
+    What can't be brought is told of in the log: the index is made again where it is missed.
+    """
+    for index in catalog.indexes_of(image):
+        has = pools.with_copy(index)
+        for pool in set(pools.with_copy(image)) - set(has):
+            if not (pools.is_near(pool) and any(map(pools.is_near, has))):
+                continue
+            try:
+                source = pools.holding(index)
+                run = source.replicate(index, pools.of(pool), started_ns=clock.now_ns())
+                catalog.record_image(drive(run), pool)
+            except HoldfastError as error:
+                name = pools.unit_of(pool)
+                _LOG.warning("the index of %s is not in '%s': %s", image, name, error.message)
+
+
 def _in_words(error: HoldfastError) -> str:
     return f"{error.message}; {error.hint}" if error.hint else error.message
 
@@ -88,7 +110,7 @@ class MachineIndexer:
         self,
         catalog: Catalog,
         holding: Callable[[ImageId], Pool],
-        indexed: Callable[[], None] = lambda: None,
+        indexed: Callable[[ImageId], None] = lambda _: None,
         *,
         look_s: float = LOOK_S,
         retry_s: float = RETRY_S,
@@ -98,7 +120,7 @@ class MachineIndexer:
         Args:
             catalog: Knows what waits, and is told of indexes.
             holding: A pool that has an image.
-            indexed: Called after each index that was made.
+            indexed: Called after each index that was made, with the image that it is of.
             look_s: How often it is looked for images that nobody told of, in seconds.
             retry_s: How long an image is put off at first, in seconds.
         """
@@ -170,7 +192,7 @@ class MachineIndexer:
             wait_s = min(self._retry_s * 2 ** (times - 1), RETRY_AT_MOST_S)
             self._put_off[image] = (times, time.monotonic() + wait_s)
             return
-        self._indexed()
+        self._indexed(image)
 
     def _go_on(self, _: int) -> None:
         if self._stopping.is_set():

@@ -1,5 +1,7 @@
 """Bring images of one storage unit into another: only what is missing there travels.
 
+An image of a machine takes the index of the files inside of it along.
+
 Must not decide which images, nor when. Invariants: an image that is brought is the same there,
 under its id; it is in the other pool before the catalog hears of it; the data goes from where the
 image lies to where it is to be, by way of the master only where that has either pool itself; no
@@ -52,7 +54,7 @@ class Replication:
     def bring(
         self, image: ImageId, unit: str | None, report: Reporter, alive: Callable[[], None]
     ) -> WorkEvent:
-        """Bring an image.
+        """Bring an image, and the index of the files inside of it.
 
         Args:
             image: Which.
@@ -70,7 +72,12 @@ class Replication:
         """
         target = self._master.site.pools.of_unit(unit)
         with _alone(image, target, alive):
-            return self._bring(image, target, report, alive)
+            done = self._bring(image, target, report, alive)
+        # behind it: a unit never has an index of what it does not have
+        for index in self._master.catalog.indexes_of(image):
+            with _alone(index, target, alive):
+                self._bring(index, target, report, alive)
+        return done
 
     def _bring(
         self, image: ImageId, target: PoolId, report: Reporter, alive: Callable[[], None]
@@ -189,6 +196,12 @@ def _alone(image: ImageId, target: PoolId, alive: Callable[[], None]) -> Iterato
             _on_their_way.discard(key)
 
 
-def is_brought(work: SiteWork, image: str) -> bool:
-    """Whether a job is to bring an image."""
-    return work.verb == REPLICATE and image in work.images
+def is_brought(work: SiteWork, image: str, index_of: str | None = None) -> bool:
+    """Whether a job is to bring an image.
+
+    Args:
+        work: What the job is.
+        image: The image.
+        index_of: The image that it is an index of, if it is one: that takes it along.
+    """
+    return work.verb == REPLICATE and (image in work.images or index_of in work.images)

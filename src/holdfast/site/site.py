@@ -380,12 +380,13 @@ class Site:
 
     def _index_machines(self, rows: RowsReporter | None) -> None:
         """Index the files inside of machines that wait for it; the catalog knows which can't be."""
-        from holdfast.site.machine_indexes import index_machine
+        from holdfast.site.machine_indexes import bring_beside, index_machine
 
         for image in self.catalog.unindexed():
             pool = self.pools.holding(image)
             with contextlib.suppress(HoldfastError):
                 index_machine(self.catalog, pool, image)
+                bring_beside(self.catalog, self.pools, self.clock, image)
             for index in self.catalog.indexes_of(image):
                 self.catalog.ingest(pool, index, rows)
 

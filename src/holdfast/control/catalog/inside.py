@@ -152,7 +152,7 @@ class InnerIndexes:
                 known.clear()
             for image in (one.first_image, one.last_image):
                 if image not in known:
-                    known[image] = self._index_of(image)
+                    known[image] = self.index_of(image) or image
             yield replace(
                 one,
                 source=source_of_files(one.source),
@@ -160,10 +160,12 @@ class InnerIndexes:
                 last_image=known[one.last_image],
             )
 
-    def _index_of(self, image: ImageId) -> ImageId:
+    def index_of(self, image: ImageId) -> ImageId | None:
+        """The image that an index is of; None for what is no index, or not known."""
         query = sa.select(images.c.index_of).where(images.c.id == image)
         with self._database.read() as connection:
-            return ImageId(connection.scalar(query) or image)
+            found = connection.scalar(query)
+        return None if found is None else ImageId(found)
 
 
 def _indexing(state: str, detail: str | None, *, has: bool) -> Indexing:

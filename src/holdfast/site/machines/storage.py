@@ -210,7 +210,8 @@ class Storage:
 
     def _brings(self, job_id: int, image: str) -> bool:
         work = work_from_json(self._master.jobs.work(JobId(job_id)))
-        return isinstance(work, SiteWork) and is_brought(work, image)
+        of = self._master.catalog.index_of(ImageId(image))
+        return isinstance(work, SiteWork) and is_brought(work, image, of)
 
     def committed(self, job_id: int, fence: int) -> ImageNote | None:
         """What was committed under a job's fence; also by who kept the storage before."""
