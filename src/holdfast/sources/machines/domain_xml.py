@@ -1,7 +1,8 @@
 """Definitions of machines as libvirt writes them: what they say, and the same for a new machine.
 
-Must not ask libvirt. Invariant: what is read is plain XML: no document type, no entities, nothing
-fetched, whoever wrote it.
+Must not ask libvirt. Invariants: what is read is plain XML: no document type, no entities, nothing
+fetched, whoever wrote it; a disk that an image can't hold is told of with the reason, never passed
+over.
 """
 
 from __future__ import annotations
@@ -48,21 +49,42 @@ _STATES = {
 }
 
 
+METADATA = "urn:holdfast:machine"
+"""Namespace of what an administrator may write into a definition: folder and tags."""
+_OSINFO = "{http://libosinfo.org/xmlns/libvirt/domain/1.0}"
+_LUN = "a SCSI disk that is passed through (device='lun'): the guest talks to it past QEMU"
+_HOST_DEVICE = "a device of the host that is passed through, and whatever is stored on it"
+
+
 @dataclass(frozen=True, slots=True)
 class DomainDisk:
     """A disk, as a definition has it.
 
     Attributes:
-        name: What the machine knows it by: ``vda``.
-        kind: Where it lies: ``file``, ``block``, ``volume``, ``network``, …
-        source: Path of a file or a device; else its name for people.
-        format: Of it, as the definition says; ``raw`` where it says none, as libvirt takes it.
+        name: Its target, what the machine knows it by: ``vda``.
+        place: A path or an address; empty for none.
+        kind: What libvirt calls the type of its source: ``file``, ``block``, ``network``, …
+        format: Of its content; ``raw`` where the definition says none, as libvirt takes it.
+        readonly: Whether the guest may not write.
+        shared: Whether others write it, too.
+        encrypted: Whether libvirt has a key without which it can't be read.
+        left_out: Why an image can't hold it; None where it can.
+        left_out_running: The same, where that is so only while the machine runs.
+        volume: Pool and volume of a storage pool, where it is given so.
+        device: What it pretends to be: ``disk``, ``lun``, ``cdrom``, …
     """
 
     name: str
+    place: str
     kind: str
-    source: str
     format: str
+    readonly: bool = False
+    shared: bool = False
+    encrypted: bool = False
+    left_out: str | None = None
+    left_out_running: str | None = None
+    volume: tuple[str, str] | None = None
+    device: str = "disk"
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +129,15 @@ def parse(data: bytes, where: str) -> Any:
     return root
 
 
+def read(text: str) -> Any:
+    """Read what libvirt says.
+
+    Raises:
+        Invalid: It is not plain XML.
+    """
+    return parse(text.encode(), "what libvirt says")
+
+
 def read_domain(data: bytes, where: str) -> Domain | None:
     """What a definition says; None for XML that defines no machine.
 
@@ -117,11 +148,6 @@ def read_domain(data: bytes, where: str) -> Domain | None:
     if found is None:
         return None
     root, state = found
-    disks = [
-        one
-        for disk in root.iterfind("devices/disk")
-        if disk.get("device", "disk") in ("disk", "lun") and (one := _disk(disk)) is not None
-    ]
     cpus = root.findtext("vcpu", "1").strip()
     return Domain(
         name=root.findtext("name", "").strip(),
@@ -129,11 +155,77 @@ def read_domain(data: bytes, where: str) -> Domain | None:
         state=state,
         memory=_bytes(root.find("memory")),
         cpus=int(cpus) if cpus.isdecimal() else 1,
-        guest=_guest(root),
-        disks=tuple(disks),
-        networks=tuple(map(_network, root.iterfind("devices/interface"))),
-        nvram=root.findtext("os/nvram"),
+        guest=system(root),
+        disks=tuple(one for one in map(_disk, root.iterfind("devices/disk")) if _is_fixed(one)),
+        networks=networks(root),
+        nvram=firmware_variables(root),
     )
+
+
+def disks(domain: Any) -> list[DomainDisk]:
+    """Its disks, removable ones and those that are passed through with them."""
+    found = [_disk(one) for one in domain.iterfind("devices/disk")]
+    for at, one in enumerate(domain.iterfind("devices/hostdev")):
+        kind = one.get("type", "")
+        if kind in ("scsi", "scsi_host", "pci"):
+            alias = one.find("alias")
+            name = f"hostdev{at}" if alias is None else alias.get("name", f"hostdev{at}")
+            address = one.find("source/address")
+            place = "" if address is None else " ".join(f"{k}={v}" for k, v in address.items())
+            found.append(DomainDisk(name, place, "hostdev", kind, left_out=_HOST_DEVICE))
+    return found
+
+
+def networks(domain: Any) -> tuple[Network, ...]:
+    """Its network cards."""
+    found = []
+    for one in domain.iterfind("devices/interface"):
+        mac, source, model = one.find("mac"), one.find("source"), one.find("model")
+        where = one.get("type", "")
+        if source is not None:
+            keys = ("network", "bridge", "dev", "portgroup")
+            where = next((source.get(key) for key in keys if source.get(key)), where)
+        found.append(
+            Network(
+                mac="" if mac is None else mac.get("address", "").lower(),
+                network=where,
+                model="" if model is None else model.get("type", ""),
+            )
+        )
+    return tuple(found)
+
+
+def system(domain: Any) -> str:
+    """The guest's system as whoever defined the machine said: ``debian 12``."""
+    for one in domain.iter(f"{_OSINFO}os"):
+        words = one.get("id", "").split("://")[-1].split("/")[1:]
+        return " ".join(words)
+    return ""
+
+
+def folder(domain: Any) -> str:
+    """Where an administrator filed it."""
+    found = domain.findtext(f"metadata/{{{METADATA}}}machine/{{{METADATA}}}folder")
+    return (found or "").strip()
+
+
+def tags(domain: Any) -> tuple[str, ...]:
+    """What an administrator marked it with."""
+    found = domain.iterfind(f"metadata/{{{METADATA}}}machine/{{{METADATA}}}tag")
+    return tuple((one.text or "").strip() for one in found)
+
+
+def agent_connected(domain: Any) -> bool:
+    """Whether an agent in the guest has opened the channel that it has for one."""
+    return any(
+        one.get("name") == "org.qemu.guest_agent.0" and one.get("state") == "connected"
+        for one in domain.iterfind("devices/channel/target")
+    )
+
+
+def firmware_variables(domain: Any) -> str | None:
+    """The file in which the firmware keeps its settings."""
+    return (domain.findtext("os/nvram") or "").strip() or None
 
 
 def rewritten(
@@ -239,33 +331,45 @@ def _domain(root: Any) -> tuple[Any, State] | None:
     return root, State.RUNNING if root.get("id") else State.OFF
 
 
-def _disk(disk: Any) -> DomainDisk | None:
-    kind, source = disk.get("type", "file"), disk.find("source")
-    target, driver = disk.find("target"), disk.find("driver")
-    if target is None or not target.get("dev"):
-        return None
-    place = ""
+def _is_fixed(disk: DomainDisk) -> bool:
+    return bool(disk.name) and disk.device in ("disk", "lun")
+
+
+def _disk(disk: Any) -> DomainDisk:
+    target, source, driver = disk.find("target"), disk.find("source"), disk.find("driver")
+    kind, device = disk.get("type", "file"), disk.get("device", "disk")
+    place, volume, encrypted = "", None, disk.find("encryption") is not None
     if source is not None:
-        keys = ("file", "dev", "name", "volume", "dir")
-        place = next((source.get(key) for key in keys if source.get(key)), "")
+        place = source.get("file") or source.get("dev") or source.get("dir") or ""
+        encrypted = encrypted or source.find("encryption") is not None
+        if kind == "network":
+            host = source.find("host")
+            server = "" if host is None else host.get("name", "")
+            place = f"{source.get('protocol', '')}://{server}/{source.get('name', '')}"
         if kind == "volume":
-            place = f"{source.get('pool', '')}/{place}"
-        if source.find("encryption") is not None or disk.find("encryption") is not None:
-            kind = "encrypted"
-    image_format = "raw" if driver is None else driver.get("type", "raw")
-    return DomainDisk(target.get("dev"), kind, place, image_format)
-
-
-def _network(card: Any) -> Network:
-    mac, source, model = card.find("mac"), card.find("source"), card.find("model")
-    connected = ""
-    if source is not None:
-        keys = ("network", "bridge", "dev", "portgroup")
-        connected = next((source.get(key) for key in keys if source.get(key)), "")
-    return Network(
-        mac="" if mac is None else mac.get("address", "").lower(),
-        network=connected,
-        model="" if model is None else model.get("type", ""),
+            volume = (source.get("pool", ""), source.get("volume", ""))
+            place = "/".join(volume)
+    reason = running = None
+    if device in ("cdrom", "floppy"):
+        reason = "a removable medium, such as a CD"
+    elif kind in ("vhostuser", "dir", "nvme", "vhostvdpa"):
+        reason = f"a disk of the type '{kind}', which QEMU does not read by itself"
+    elif source is None or not place:
+        reason = "it has no source"
+    elif device == "lun":
+        running = _LUN
+    return DomainDisk(
+        name="" if target is None else target.get("dev", ""),
+        place=place,
+        kind=kind,
+        format="raw" if driver is None else driver.get("type", "raw"),
+        readonly=disk.find("readonly") is not None,
+        shared=disk.find("shareable") is not None,
+        encrypted=encrypted,
+        left_out=reason,
+        left_out_running=running,
+        volume=volume,
+        device=device,
     )
 
 
@@ -274,11 +378,6 @@ def _bytes(element: Any) -> int:
     if not text.isdecimal():
         return 0
     return int(text) * _UNITS.get(element.get("unit", "KiB").lower(), 1024)
-
-
-def _guest(root: Any) -> str:
-    system = root.find("metadata/{*}libosinfo/{*}os")
-    return "" if system is None else system.get("id", "").rsplit(".org/", 1)[-1]
 
 
 def _set_text(root: Any, tag: str, text: str, at: int) -> None:

@@ -113,7 +113,7 @@ def _import(name: str, kind: ProviderKind) -> ModuleType:
             raise Unsupported(
                 f"this Holdfast knows nothing of {kind.title}", "use a newer one"
             ) from error
-        wanted = kind.package or str(error.name)
+        wanted = kind.package if error.name == kind.library else str(error.name)
         raise LibraryMissing(
             f"{kind.title} needs the Python library '{wanted}', which is not installed here",
             _how(wanted, kind),

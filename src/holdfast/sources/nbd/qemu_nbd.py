@@ -9,13 +9,11 @@ alone.
 from __future__ import annotations
 
 import contextlib
-import fcntl
 import json
 import os
 import shutil
 import signal
 import subprocess
-import tempfile
 import time
 from dataclasses import dataclass
 from pathlib import Path
@@ -29,6 +27,7 @@ from holdfast.base.errors import (
     Unreachable,
     Unsupported,
 )
+from holdfast.sources import places
 from holdfast.sources.nbd import client
 from holdfast.sources.nbd.qemu_errors import true_cause
 from holdfast.sources.nbd.wire import Address
@@ -37,7 +36,6 @@ if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
 
 _PREFIX = "holdfast-nbd-"
-_OWNER = "owner"
 _LOG_BYTES = 64 * 1024
 _FINISH_S = 600
 
@@ -139,7 +137,7 @@ def serving(
         Unsupported: There is no qemu-nbd here, or it does not know the format.
         TooSlow: It is not opened in time.
     """
-    with _private_directory() as directory:
+    with places.private_directory(_PREFIX) as directory:
         command = [program("qemu-nbd"), "--persistent", f"--shared={shared}"]
         command += [f"--socket={directory / 'socket'}"]
         command += ["--discard=unmap"] if writable else ["--read-only"]
@@ -191,38 +189,7 @@ def clear_leftovers() -> list[Path]:
 
     Their `qemu-nbd` ended with them.
     """
-    found = []
-    for directory in Path(tempfile.gettempdir()).glob(f"{_PREFIX}*"):
-        try:
-            if directory.lstat().st_uid != os.geteuid() or directory.is_symlink():
-                continue
-            owner = os.open(directory / _OWNER, os.O_RDWR | os.O_NOFOLLOW | os.O_CLOEXEC)
-        except OSError:
-            continue
-        try:
-            fcntl.flock(owner, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            shutil.rmtree(directory, ignore_errors=True)
-            found.append(directory)
-        except OSError:
-            continue
-        finally:
-            os.close(owner)
-    return found
-
-
-@contextlib.contextmanager
-def _private_directory() -> Iterator[Path]:
-    """A directory of this user alone, locked for as long as this process has it."""
-    directory = Path(tempfile.mkdtemp(prefix=_PREFIX))
-    try:
-        owner = os.open(directory / _OWNER, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)
-        try:
-            fcntl.flock(owner, fcntl.LOCK_EX)
-            yield directory
-        finally:
-            os.close(owner)
-    finally:
-        shutil.rmtree(directory, ignore_errors=True)
+    return places.clear(_PREFIX)
 
 
 def _wait_until_open(served: Served, start_s: float) -> None:

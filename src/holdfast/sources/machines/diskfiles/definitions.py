@@ -128,14 +128,15 @@ def _libvirt_disk(path: Path, disk: domain_xml.DomainDisk) -> DefinedDisk:
         "nvme": "it is a device that is passed through",
         "vhostuser": "another program has it",
         "dir": "it is a directory shown as a disk",
-        "encrypted": "it is encrypted, and its key is with libvirt",
     }.get(disk.kind)
-    if why is None and not disk.source:
+    if disk.encrypted:
+        why = "it is encrypted, and its key is with libvirt"
+    if why is None and not disk.place:
         why = "the definition does not say where it lies"
     if why is not None:
-        return DefinedDisk(disk.name, None, disk.format, why, disk.source or "nowhere")
-    place = Place(path.parent / disk.source)
-    return DefinedDisk(disk.name, place, disk.format, said=disk.source)
+        return DefinedDisk(disk.name, None, disk.format, why, disk.place or "nowhere")
+    place = Place(path.parent / disk.place)
+    return DefinedDisk(disk.name, place, disk.format, said=disk.place)
 
 
 def _vmx(path: Path) -> list[Definition]:

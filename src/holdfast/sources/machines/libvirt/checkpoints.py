@@ -14,8 +14,8 @@ from typing import TYPE_CHECKING, Any
 import libvirt
 
 from holdfast.base.errors import HoldfastError
+from holdfast.sources.machines import domain_xml
 from holdfast.sources.machines.labels import PREFIX, owner_of
-from holdfast.sources.machines.libvirt import definition
 from holdfast.sources.machines.libvirt.connection import asked
 from holdfast.sources.machines.provider import Remark
 from holdfast.sources.nbd.qemu_nbd import run_img
@@ -27,7 +27,7 @@ GONE = "its list of changes since the last image is gone"
 INCONSISTENT = "its list of changes is inconsistent, since the machine was not shut down"
 
 
-def tracks_changes(source: definition.Source) -> bool:
+def tracks_changes(source: domain_xml.DomainDisk) -> bool:
     """Whether libvirt can keep a list of a disk's changes, of all of them."""
     return source.format == "qcow2" and not source.readonly and not source.shared
 
@@ -35,7 +35,7 @@ def tracks_changes(source: definition.Source) -> bool:
 def of_disks(domain: Any, checkpoint: str) -> set[str]:
     """Names of the disks that have a bitmap of a checkpoint; none if there is no such."""
     try:
-        found = definition.read(domain.checkpointLookupByName(checkpoint).getXMLDesc(0))
+        found = domain_xml.read(domain.checkpointLookupByName(checkpoint).getXMLDesc(0))
     except libvirt.libvirtError:
         return set()
     return {
@@ -45,14 +45,14 @@ def of_disks(domain: Any, checkpoint: str) -> set[str]:
     }
 
 
-def lost(source: definition.Source, reason: str) -> Remark:
+def lost(source: domain_xml.DomainDisk, reason: str) -> Remark:
     """Tell that all of a disk is read."""
     text = f"all of disk '{source.name}' is read: {reason}"
     return Remark("warning", "bitmap-lost", text, source.name)
 
 
 def delete_stale(
-    domain: Any, label: str, keep: Collection[str], sources: Sequence[definition.Source]
+    domain: Any, label: str, keep: Collection[str], sources: Sequence[domain_xml.DomainDisk]
 ) -> list[str]:
     """Delete checkpoints of a site that no image is followed by any more; their names.
 
@@ -70,7 +70,7 @@ def delete_stale(
     return found
 
 
-def delete(domain: Any, name: str, sources: Iterable[definition.Source]) -> None:
+def delete(domain: Any, name: str, sources: Iterable[domain_xml.DomainDisk]) -> None:
     """Delete one, with its bitmaps.
 
     Raises:
@@ -94,7 +94,7 @@ def delete(domain: Any, name: str, sources: Iterable[definition.Source]) -> None
                 run_img(["bitmap", "--remove", source.place, name], f"disk '{source.name}'")
 
 
-def why_not_off(source: definition.Source, checkpoint: str) -> str | None:
+def why_not_off(source: domain_xml.DomainDisk, checkpoint: str) -> str | None:
     """Why the bitmap in the file of a machine that is off can't be trusted; None: it can.
 
     Raises:

@@ -12,7 +12,7 @@ from typing import Any
 import libvirt
 
 from holdfast.base.errors import HoldfastError
-from holdfast.sources.machines.libvirt import definition
+from holdfast.sources.machines import domain_xml
 from holdfast.sources.machines.libvirt.connection import asked
 from holdfast.sources.machines.machine import Disk, Machine, State
 
@@ -36,14 +36,14 @@ def machine(connection: Any, domain: Any, *, ask_guest: bool = True) -> Machine:
     """
     with asked("libvirt does not tell of a machine"):
         state = domain.state()[0]
-        known = definition.read(domain.XMLDesc(0))
+        known = domain_xml.read(domain.XMLDesc(0))
         memory_kib, cpus = domain.info()[1], domain.info()[3]
         host = connection.getHostname()
     found = _STATES.get(state, State.UNKNOWN)
-    guest = definition.system(known)
-    if ask_guest and found is State.RUNNING and definition.agent_connected(known):
+    guest = domain_xml.system(known)
+    if ask_guest and found is State.RUNNING and domain_xml.agent_connected(known):
         guest = _guest(domain) or guest
-    sources = definition.sources(known)
+    sources = domain_xml.disks(known)
     disks = tuple(_disk(domain, one, found) for one in sources)
     stores = {_store(connection, one) for one in sources if one.left_out is None}
     return Machine(
@@ -51,18 +51,18 @@ def machine(connection: Any, domain: Any, *, ask_guest: bool = True) -> Machine:
         name=domain.name(),
         host=host,
         state=found,
-        folder=definition.folder(known),
-        tags=definition.tags(known),
+        folder=domain_xml.folder(known),
+        tags=domain_xml.tags(known),
         guest=guest,
         disks=disks,
-        networks=definition.networks(known),
+        networks=domain_xml.networks(known),
         memory=memory_kib * 1024,
         cpus=cpus,
         datastores=tuple(sorted(stores)),
     )
 
 
-def why_left_out(source: definition.Source, state: State) -> str | None:
+def why_left_out(source: domain_xml.DomainDisk, state: State) -> str | None:
     """Why an image of a machine in that state can't hold a disk; None: it can."""
     if source.left_out is not None:
         return source.left_out
@@ -73,7 +73,7 @@ def why_left_out(source: definition.Source, state: State) -> str | None:
     return None
 
 
-def real_place(connection: Any, source: definition.Source) -> str:
+def real_place(connection: Any, source: domain_xml.DomainDisk) -> str:
     """The path of a disk, also of one that is a volume of a pool.
 
     Raises:
@@ -86,7 +86,7 @@ def real_place(connection: Any, source: definition.Source) -> str:
         return str(pool.storageVolLookupByName(source.volume[1]).path())
 
 
-def _disk(domain: Any, source: definition.Source, state: State) -> Disk:
+def _disk(domain: Any, source: domain_xml.DomainDisk, state: State) -> Disk:
     reason = why_left_out(source, state)
     capacity, allocated = 0, None
     if source.place and source.kind != "hostdev":
@@ -98,7 +98,7 @@ def _disk(domain: Any, source: definition.Source, state: State) -> Disk:
     return Disk(source.name, capacity, source.place, source.format, reason, allocated)
 
 
-def _store(connection: Any, source: definition.Source) -> str:
+def _store(connection: Any, source: domain_xml.DomainDisk) -> str:
     if source.volume is not None:
         return source.volume[0]
     if source.kind == "network":

@@ -19,8 +19,8 @@ from holdfast.sources.nbd.qemu_nbd import file_node, serving
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from holdfast.sources.machines.domain_xml import DomainDisk
     from holdfast.sources.machines.libvirt.connection import Libvirt
-    from holdfast.sources.machines.libvirt.definition import Source
     from holdfast.sources.machines.machine import Machine
     from holdfast.sources.machines.provider import Remark, SnapshotOrder
     from holdfast.sources.nbd.qemu_nbd import Served
@@ -35,7 +35,7 @@ class OffSnapshot:
         order: SnapshotOrder,
         machine: Machine,
         definitions: dict[str, bytes],
-        sources: Sequence[Source],
+        sources: Sequence[DomainDisk],
     ) -> None:
         """Begin with nothing; `take` opens the disks."""
         self.machine = machine
@@ -69,7 +69,7 @@ class OffSnapshot:
         """See `Snapshot.keep_checkpoint`."""
         self._kept = True
 
-    def take(self, wanted: Sequence[Source], alive: Callable[[], None]) -> None:
+    def take(self, wanted: Sequence[DomainDisk], alive: Callable[[], None]) -> None:
         """Open the disks."""
         sizes = {one.name: one.size for one in self.machine.disks}
         since = self._order.since

@@ -18,9 +18,10 @@ from typing import TYPE_CHECKING, Any
 import libvirt
 
 from holdfast.base.errors import Busy, HoldfastError, MachineMissing, Unsupported
-from holdfast.sources.machines import places
+from holdfast.sources import places
+from holdfast.sources.machines import domain_xml
 from holdfast.sources.machines.labels import PREFIX, directory_prefix
-from holdfast.sources.machines.libvirt import checkpoints, definition, looking, rebuild
+from holdfast.sources.machines.libvirt import checkpoints, looking, rebuild
 from holdfast.sources.machines.libvirt.connection import Libvirt, asked
 from holdfast.sources.machines.libvirt.off import OffSnapshot
 from holdfast.sources.machines.libvirt.running import (
@@ -35,8 +36,8 @@ from holdfast.sources.machines.provider import Remark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
-    from xml.etree.ElementTree import Element
 
+    from holdfast.sources.machines.domain_xml import DomainDisk
     from holdfast.sources.machines.machine import Machine
     from holdfast.sources.machines.provider import DiskWriter, NewMachine, SnapshotOrder
     from holdfast.sources.machines.providers import Credentials
@@ -93,7 +94,7 @@ class LibvirtProvider:
             if not checkpoints.tracks_changes(source):
                 text = f"disk '{source.name}' is '{source.format}': each backup reads all of it"
                 found.append(Remark("info", "no-bitmap", text, source.name))
-        if not definition.agent_connected(known):
+        if not domain_xml.agent_connected(known):
             text = "no guest agent answers in the machine"
             found.append(Remark("warning", "not-quiesced", text))
         with places.private_directory(f"{PREFIX}-try-", scratch) as place:
@@ -128,7 +129,7 @@ class LibvirtProvider:
                 if isinstance(made, OffSnapshot):
                     made.take(wanted, alive)
                 elif wanted:
-                    made.take(wanted, definition.agent_connected(known), alive)
+                    made.take(wanted, domain_xml.agent_connected(known), alive)
                 yield made
             except BaseException:
                 with contextlib.suppress(HoldfastError):  # what failed first is what is told
@@ -162,14 +163,14 @@ class LibvirtProvider:
                 found.append(Remark("info", "leftover", text))
         return found
 
-    def _look(self, domain: Any) -> tuple[Machine, Element, list[definition.Source]]:
+    def _look(self, domain: Any) -> tuple[Machine, Any, list[DomainDisk]]:
         connection = self._host.get()
         machine = looking.machine(connection, domain)
         with asked("libvirt does not tell of a machine"):
-            known = definition.read(domain.XMLDesc())
+            known = domain_xml.read(domain.XMLDesc())
         sources = [
             replace(one, place=looking.real_place(connection, one)) if one.volume else one
-            for one in definition.sources(known)
+            for one in domain_xml.disks(known)
         ]
         return machine, known, sources
 
@@ -188,8 +189,8 @@ class LibvirtProvider:
             found.append("a backup")
         places.clear(prefix, order.scratch)
         keep = {*order.keep, str(order.since)}
-        known = definition.read(domain.XMLDesc())
-        stale = checkpoints.delete_stale(domain, order.label, keep, definition.sources(known))
+        known = domain_xml.read(domain.XMLDesc())
+        stale = checkpoints.delete_stale(domain, order.label, keep, domain_xml.disks(known))
         found += [f"checkpoint {one}" for one in stale]
         if not found:
             return []
@@ -226,7 +227,7 @@ def _place_of(domain: Any) -> Path | None:
     return place if socket and place.name.startswith(f"{PREFIX}-") else None
 
 
-def _wanted(machine: Machine, sources: Sequence[definition.Source]) -> list[definition.Source]:
+def _wanted(machine: Machine, sources: Sequence[domain_xml.DomainDisk]) -> list[DomainDisk]:
     held = {one.name for one in machine.disks if one.left_out is None}
     return [one for one in sources if one.name in held]
 

@@ -11,18 +11,18 @@ import re
 import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
-from xml.etree import ElementTree as ET
 
 import libvirt
+from lxml import etree
 
 from holdfast.base.errors import AlreadyExists, Invalid, Unsupported, storage_error
-from holdfast.sources.machines.libvirt import definition, looking
+from holdfast.sources.machines import domain_xml
+from holdfast.sources.machines.libvirt import looking
 from holdfast.sources.machines.libvirt.connection import asked
 from holdfast.sources.machines.new_disks import NewDisk, new_mac, write_disk
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
-    from xml.etree.ElementTree import Element
 
     from holdfast.sources.machines.machine import Machine
     from holdfast.sources.machines.provider import DiskWriter, NewMachine
@@ -53,7 +53,7 @@ def restore(connection: Any, order: NewMachine, write: DiskWriter) -> Machine:
         for one in order.machine.disks
         if one.left_out is None
     ]
-    domain = definition.read(order.definitions[DOMAIN].decode())
+    domain = domain_xml.read(order.definitions[DOMAIN].decode())
     variables = directory / f"{order.name}.nvram"
     _identify(domain, order)
     _with_disks(domain, disks, keep_passed_through=order.keep_identity)
@@ -65,7 +65,7 @@ def restore(connection: Any, order: NewMachine, write: DiskWriter) -> Machine:
             made.append(one.path)
         _with_variables(domain, order, variables, made)
         with asked(f"machine '{order.name}' can't be defined"):
-            defined = connection.defineXML(ET.tostring(domain, encoding="unicode"))
+            defined = connection.defineXML(etree.tostring(domain, encoding="unicode"))
     except BaseException:
         for path in made:
             with contextlib.suppress(OSError):
@@ -97,7 +97,7 @@ def _directory(connection: Any, storage: str | None) -> Path:
         place = USUAL_PLACE
         try:
             pool = connection.storagePoolLookupByName(storage or "default")
-            place = definition.read(pool.XMLDesc()).findtext("target/path") or place
+            place = domain_xml.read(pool.XMLDesc()).findtext("target/path") or place
         except libvirt.libvirtError as error:
             if storage is not None:
                 raise Invalid(
@@ -111,7 +111,7 @@ def _directory(connection: Any, storage: str | None) -> Path:
     return Path(place)
 
 
-def _identify(domain: Element, order: NewMachine) -> None:
+def _identify(domain: Any, order: NewMachine) -> None:
     for name in ("name", "uuid", "genid"):
         for one in domain.findall(name):
             if name == "name":
@@ -119,13 +119,13 @@ def _identify(domain: Element, order: NewMachine) -> None:
             elif not order.keep_identity:
                 domain.remove(one)
     if not order.keep_identity:
-        ET.SubElement(domain, "uuid").text = str(uuid.uuid4())
+        etree.SubElement(domain, "uuid").text = str(uuid.uuid4())
     for one in domain.findall("seclabel"):
         domain.remove(one)
     domain.attrib.pop("id", None)
 
 
-def _with_disks(domain: Element, disks: Sequence[NewDisk], *, keep_passed_through: bool) -> None:
+def _with_disks(domain: Any, disks: Sequence[NewDisk], *, keep_passed_through: bool) -> None:
     by_name = {one.disk.name: one for one in disks}
     devices = domain.find("devices")
     if devices is None:
@@ -145,25 +145,25 @@ def _with_disks(domain: Element, disks: Sequence[NewDisk], *, keep_passed_throug
         _drop(devices, "hostdev")
 
 
-def _point(disk: Element, new: NewDisk) -> None:
+def _point(disk: Any, new: NewDisk) -> None:
     _drop(disk, "source")
     disk.set("type", "file")
     disk.set("device", "disk")
     disk.attrib.pop("rawio", None)
     disk.attrib.pop("sgio", None)
-    ET.SubElement(disk, "source", {"file": str(new.path)})
+    etree.SubElement(disk, "source", {"file": str(new.path)})
     driver = disk.find("driver")
     if driver is None:
-        driver = ET.SubElement(disk, "driver", {"name": "qemu"})
+        driver = etree.SubElement(disk, "driver", {"name": "qemu"})
     driver.set("type", new.format)
 
 
-def _drop(element: Element, child: str) -> None:
+def _drop(element: Any, child: str) -> None:
     for one in element.findall(child):
         element.remove(one)
 
 
-def _with_networks(domain: Element, order: NewMachine) -> None:
+def _with_networks(domain: Any, order: NewMachine) -> None:
     for at, card in enumerate(domain.findall("devices/interface")):
         mac = card.find("mac")
         if mac is not None and not order.keep_identity:
@@ -180,13 +180,13 @@ def _with_networks(domain: Element, order: NewMachine) -> None:
         if order.networks:
             network = order.networks[min(at, len(order.networks) - 1)]
             card.set("type", "network")
-            ET.SubElement(card, "source", {"network": network})
+            etree.SubElement(card, "source", {"network": network})
         else:
             card.set("type", "user")
-            ET.SubElement(card, "link", {"state": "down"})
+            etree.SubElement(card, "link", {"state": "down"})
 
 
-def _with_variables(domain: Element, order: NewMachine, path: Path, made: list[Path]) -> None:
+def _with_variables(domain: Any, order: NewMachine, path: Path, made: list[Path]) -> None:
     known = domain.find("os/nvram")
     if known is None:
         return
@@ -213,7 +213,7 @@ def definitions(domain: Any) -> tuple[dict[str, bytes], str | None]:
     with asked("libvirt does not tell how the machine is defined"):
         text = domain.XMLDesc(flags)
     found = {DOMAIN: text.encode()}
-    path = definition.firmware_variables(definition.read(text))
+    path = domain_xml.firmware_variables(domain_xml.read(text))
     if path is None:
         return found, None
     try:

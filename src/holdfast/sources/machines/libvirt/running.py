@@ -26,19 +26,20 @@ from holdfast.base.errors import (
     SnapshotBroken,
     TooSlow,
 )
+from holdfast.sources.machines import domain_xml
 from holdfast.sources.machines.guard import guarded
 from holdfast.sources.machines.labels import directory_prefix, new_checkpoint
-from holdfast.sources.machines.libvirt import checkpoints, definition
+from holdfast.sources.machines.libvirt import checkpoints
 from holdfast.sources.machines.libvirt.connection import asked, translated
 from holdfast.sources.machines.nbd_disk import NbdDisk
-from holdfast.sources.machines.places import private_directory
 from holdfast.sources.machines.provider import Remark
 from holdfast.sources.nbd.wire import Address
+from holdfast.sources.places import private_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
-    from xml.etree.ElementTree import Element
 
+    from holdfast.sources.machines.domain_xml import DomainDisk
     from holdfast.sources.machines.libvirt.connection import Libvirt
     from holdfast.sources.machines.machine import Machine
     from holdfast.sources.machines.provider import SnapshotOrder
@@ -82,7 +83,7 @@ class RunningSnapshot:
         order: SnapshotOrder,
         machine: Machine,
         definitions: dict[str, bytes],
-        sources: Sequence[definition.Source],
+        sources: Sequence[DomainDisk],
     ) -> None:
         """Begin with nothing; `take` freezes."""
         self.machine = machine
@@ -119,9 +120,7 @@ class RunningSnapshot:
         """See `Snapshot.keep_checkpoint`."""
         self._kept = True
 
-    def take(
-        self, wanted: Sequence[definition.Source], agent: bool, alive: Callable[[], None]
-    ) -> None:
+    def take(self, wanted: Sequence[DomainDisk], agent: bool, alive: Callable[[], None]) -> None:
         """Freeze the machine, and let it go on."""
         order = self._order
         domain = self._host.domain(order.uuid)
@@ -178,7 +177,7 @@ class RunningSnapshot:
             checkpoints.delete_stale(domain, self._order.label, keep, self._sources)
 
     def _freeze_and_begin(
-        self, domain: Any, place: Path, wanted: Sequence[definition.Source], agent: bool
+        self, domain: Any, place: Path, wanted: Sequence[DomainDisk], agent: bool
     ) -> _Try:
         quiesce = self._order.quiesce
         if quiesce and not agent:
@@ -198,7 +197,7 @@ class RunningSnapshot:
                     self._thaw(domain)
                     self.frozen_s = time.monotonic() - began
 
-    def _begin(self, domain: Any, place: Path, wanted: Sequence[definition.Source]) -> _Try:
+    def _begin(self, domain: Any, place: Path, wanted: Sequence[DomainDisk]) -> _Try:
         """Begin in the best way that libvirt takes."""
         tracked = {one.name for one in wanted if checkpoints.tracks_changes(one)}
         since = self._order.since
@@ -276,7 +275,7 @@ class RunningSnapshot:
     def _let_in(self, domain: Any, place: Path) -> None:
         """Let the user that QEMU runs as make files there."""
         with asked("libvirt does not tell of a machine"):
-            known = definition.read(domain.XMLDesc(0))
+            known = domain_xml.read(domain.XMLDesc(0))
         for label in known.findall("seclabel"):
             if label.get("model") == "dac" and os.geteuid() == 0:
                 user, _, group = (label.findtext("label") or "").partition(":")
@@ -333,10 +332,10 @@ def _used(told: dict[str, Any]) -> int:
     return int(told.get("disk_temp_used", 0))
 
 
-def backup_of(domain: Any) -> Element | None:
+def backup_of(domain: Any) -> Any | None:
     """The backup that libvirt makes of a machine just now, as it describes it."""
     try:
-        return definition.read(domain.backupGetXMLDesc())
+        return domain_xml.read(domain.backupGetXMLDesc())
     except libvirt.libvirtError as error:
         if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN_BACKUP:
             return None
@@ -358,7 +357,7 @@ def end_backup(domain: Any) -> None:
         time.sleep(0.01)
 
 
-def busy_with(domain: Any, backup: Element) -> Busy:
+def busy_with(domain: Any, backup: Any) -> Busy:
     """Say that somebody else's backup is in the way."""
     server = backup.find("server")
     where = "" if server is None else server.get("socket") or server.get("name") or ""
@@ -369,7 +368,10 @@ def busy_with(domain: Any, backup: Element) -> Busy:
 
 
 def _backup_xml(
-    place: Path, wanted: Sequence[definition.Source], since: str | None, incremental: frozenset[str]
+    place: Path,
+    wanted: Sequence[DomainDisk],
+    since: str | None,
+    incremental: frozenset[str],
 ) -> str:
     head = f"<incremental>{since}</incremental>" if incremental else ""
     disks = []
@@ -393,7 +395,7 @@ def _backup_xml(
 
 
 def _checkpoint_xml(
-    name: str | None, wanted: Sequence[definition.Source], tracked: set[str], machine: Machine
+    name: str | None, wanted: Sequence[DomainDisk], tracked: set[str], machine: Machine
 ) -> str | None:
     if name is None:
         return None

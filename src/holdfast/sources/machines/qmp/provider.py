@@ -24,7 +24,7 @@ from holdfast.base.errors import (
     Unreachable,
     storage_error,
 )
-from holdfast.sources.machines import places
+from holdfast.sources import places
 from holdfast.sources.machines.guest_agent import GuestAgent
 from holdfast.sources.machines.machine import Machine, State
 from holdfast.sources.machines.provider import Remark

@@ -19,10 +19,10 @@ from holdfast.sources.machines.guard import guarded
 from holdfast.sources.machines.guest_agent import GuestAgent
 from holdfast.sources.machines.labels import new_checkpoint
 from holdfast.sources.machines.nbd_disk import NbdDisk
-from holdfast.sources.machines.places import private_directory
 from holdfast.sources.machines.provider import Remark
 from holdfast.sources.machines.qmp import bitmaps, fleece
 from holdfast.sources.nbd.wire import Address
+from holdfast.sources.places import private_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
