@@ -18,6 +18,7 @@ from holdfast.wire.messages import (
     HYPERVISOR_VERSION,
     Answer,
     BackupWork,
+    CommandWork,
     MachineRestoreWork,
     MachineWork,
     Reached,
@@ -330,6 +331,52 @@ def test_the_command_after_runs_where_the_backup_failed_and_hides_nothing(tmp_pa
     assert "failed=1" in ended.events[0].message
 
 
+def around(**more: Any) -> WorkOffer:
+    return WorkOffer(7, 3, LEASE_S, CommandWork("web1", labels={"policy": "files"}, **more))
+
+
+@pytest.mark.parametrize("failed", [True, False])
+def test_a_command_that_is_a_job_is_told_how_the_backups_ended(failed: bool) -> None:
+    time, master = Time(), FakeMaster()
+    note = "import os; print(os.environ['HOLDFAST_POLICY'], os.environ.get('HOLDFAST_FAILED'))"
+    backup = Backup(time)
+    agent(backup, master, time).work(around(pre_command=say(note), post_command=say("exit(1)")))
+    agent(backup, master, time).work(around(post_command=say(note), failed=failed))
+    assert [one.error for one in master.ended] == [None, None]
+    said = [one.message for ended in master.ended for one in ended.events]
+    assert said == ["pre-command said: files None", f"post-command said: files {int(failed)}"]
+    assert backup.orders == []
+
+
+@pytest.mark.parametrize(
+    ("answer", "is_undone"), [(Answer.STOP, True), (Answer.FENCED, False)], ids=["stop", "fenced"]
+)
+def test_a_command_that_is_a_job_and_was_stopped_is_undone_by_whoever_has_it(
+    tmp_path: Path, answer: Answer, is_undone: bool
+) -> None:
+    """What another has now, the master has undone when its turn has come."""
+    time, master = Time(), FakeMaster()
+    master.answer = lambda _message: answer if master.heard[1:] else Answer.GO_ON
+    thawed = tmp_path / "thawed"
+    after = say(f"open({str(thawed)!r}, 'w')")
+    given = around(pre_command=say("import time; time.sleep(30)"), post_command=after)
+
+    def passing() -> float:
+        time.now_s += 0.5
+        return time.now_s
+
+    Agent(Ways(Backup(time), no_restore), nothing, master, passing).work(given)
+    assert thawed.exists() is is_undone
+
+
+def test_a_command_after_that_fails_says_so_whatever_became_of_the_backups() -> None:
+    time, master = Time(), FakeMaster()
+    agent(Backup(time), master, time).work(around(post_command=say("exit('stuck')"), failed=True))
+    (ended,) = master.ended
+    assert ended.error is not None
+    assert "stuck" in ended.error.message
+
+
 @pytest.mark.parametrize("answer", [Answer.STOP, Answer.FENCED])
 @pytest.mark.parametrize("before", [True, False], ids=["in the first command", "in the backup"])
 def test_the_command_after_ends_in_peace_when_the_work_is_stopped(
@@ -475,7 +522,7 @@ def test_messages_pass_json_and_newer_ones_are_refused(tmp_path: Path) -> None:
     data = json.loads(json.dumps(work.to_json()))
     assert work_from_json(data) == work
     assert work_from_json(SiteWork("expire").to_json()) == SiteWork("expire")
-    for wrong in ({"version": 4}, {"work": "dance"}, {"version": None}):
+    for wrong in ({"version": 5}, {"work": "dance"}, {"version": None}):
         with pytest.raises(Invalid):
             work_from_json({**data, **wrong})
     with pytest.raises(Invalid, match="not complete"):

@@ -30,6 +30,7 @@ from holdfast.movers.restore_mark import RestoreMark
 from holdfast.movers.restore_run import RestoreOrder
 from holdfast.wire.messages import (
     Answer,
+    CommandWork,
     ImageNote,
     MachineRestoreWork,
     MachineWork,
@@ -51,7 +52,7 @@ if TYPE_CHECKING:
 
     Alive = Callable[[], None]
     Note = Callable[[WorkEvent], None]
-    WithCommands = BackupWork | MachineWork
+    WithCommands = BackupWork | MachineWork | CommandWork
 
 REPORTS_S = 1.0
 """How often the master hears of a job at work; ten times a lease at most."""
@@ -212,6 +213,8 @@ class _Task:
             self._events += self._agent.for_site(work, self._report, self._alive)
         elif isinstance(work, RestoreWork):
             self._restore(work)
+        elif isinstance(work, CommandWork):
+            self._one_command(work)
         elif isinstance(work, MachineRestoreWork):
             self._agent.ways.restore_machine(work, self._report, self._alive, self._events.append)
         elif isinstance(work, MachineWork):
@@ -269,6 +272,15 @@ class _Task:
             if work.post_command:
                 self._post(work, failed=failed)
 
+    def _one_command(self, work: CommandWork) -> None:
+        """Run what goes before several backups, or after them; the master sees to which is when."""
+        if work.pre_command:
+            # Of what this one no longer has, the master has the other command run.
+            self._pre(work, tidies_up=(Cancelled,))
+        elif work.post_command:
+            failed_is = {"HOLDFAST_FAILED": "1" if work.failed else "0"}
+            self._command(work, work.post_command, "post-command", failed_is, self._renew)
+
     def _tell_left(self, stats: Mapping[str, int]) -> None:
         left_bytes = stats.get("bytes_left", 0)
         if left_bytes:
@@ -306,11 +318,15 @@ class _Task:
             else:
                 return
 
-    def _pre(self, work: WithCommands) -> None:
+    def _pre(
+        self,
+        work: WithCommands,
+        tidies_up: tuple[type[HoldfastError], ...] = (Cancelled, Fenced),
+    ) -> None:
         try:
             self._command(work, work.pre_command, "pre-command", {}, self._alive)
-        except (Cancelled, Fenced):
-            cut_off = True
+        except (Cancelled, Fenced) as error:
+            cut_off = isinstance(error, tidies_up)
             raise
         except CommandFailed as error:
             cut_off = error.cut_off

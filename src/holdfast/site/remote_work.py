@@ -16,6 +16,7 @@ from holdfast.base.ids import ClientName, JobId
 from holdfast.control.dispatch import Presence
 from holdfast.wire.messages import (
     BackupWork,
+    CommandWork,
     MachineRestoreWork,
     MachineWork,
     RestoreWork,
@@ -138,6 +139,6 @@ def _client_of(offer: WorkOffer) -> ClientName | None:
     work = offer.work
     if isinstance(work, MachineWork | MachineRestoreWork):
         return None if work.proxy is None else ClientName(work.proxy)
-    if not isinstance(work, BackupWork | RestoreWork) or work.client is None:
+    if not isinstance(work, BackupWork | RestoreWork | CommandWork) or work.client is None:
         return None
     return ClientName(work.client)

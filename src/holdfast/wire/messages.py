@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from holdfast.base.errors import Invalid
 
-VERSION = 3
+VERSION = 4
 """Of all messages together; a receiver refuses a newer one."""
 
 SEALING_VERSION = 2
@@ -21,6 +21,9 @@ SEALING_VERSION = 2
 
 HYPERVISOR_VERSION = 3
 """From here on a worker knows of virtual machines."""
+
+COMMAND_VERSION = 4
+"""From here on a worker knows of commands that are jobs of their own."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -235,7 +238,34 @@ class MachineRestoreWork:
         return {"version": HYPERVISOR_VERSION, "work": "machine-restore", **asdict(self)}
 
 
-Work: TypeAlias = BackupWork | RestoreWork | SiteWork | MachineWork | MachineRestoreWork
+@dataclass(frozen=True, slots=True)
+class CommandWork:
+    """A command that a policy wants run once before, or after, several backups of one client.
+
+    Attributes:
+        client: Whose machine.
+        pre_command: Run before all of them; empty where it is the turn of the one after.
+        post_command: Run after all of them; with a `pre_command`, only if that is cut off.
+        command_timeout_s: How long each of them may take.
+        failed: Whether one of the backups did not come to a good end.
+        labels: What images of those backups are labelled with; the commands are told.
+    """
+
+    client: str
+    pre_command: tuple[str, ...] = ()
+    post_command: tuple[str, ...] = ()
+    command_timeout_s: float = 3600.0
+    failed: bool = False
+    labels: dict[str, str] = field(default_factory=dict)
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data, with the version from which on it is understood."""
+        return {"version": COMMAND_VERSION, "work": "command", **asdict(self)}
+
+
+Work: TypeAlias = (
+    BackupWork | RestoreWork | SiteWork | MachineWork | MachineRestoreWork | CommandWork
+)
 
 
 def work_from_json(data: dict[str, Any]) -> Work:
@@ -252,6 +282,7 @@ def work_from_json(data: dict[str, Any]) -> Work:
         "site": SiteWork,
         "machine": MachineWork,
         "machine-restore": MachineRestoreWork,
+        "command": CommandWork,
     }
     if not isinstance(version, int) or version > VERSION or kind not in known:
         raise Invalid(

@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
+import sys
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
 from tests.kit.agents import MachineSite, machine_site
+from tests.kit.served import until
 from tests.kit.trees import assert_same_tree
 
 if TYPE_CHECKING:
@@ -24,7 +27,7 @@ def network(site: Command, tmp_path: Path) -> Iterator[MachineSite]:
         yield made
 
 
-def protect(network: MachineSite, client: str, tree: Path) -> None:
+def protect(network: MachineSite, client: str, tree: Path, more: str = "") -> None:
     file = network.directory / f"{client}.toml"
     file.write_text(
         f"""
@@ -34,6 +37,7 @@ clients = ["{client}"]
 streams = 3
 limits = {{streams_per_client = 3}}
 retention = {{last = 3}}
+{more}
 [[policy.selections]]
 name = "tree"
 paths = ["{tree}"]
@@ -91,3 +95,78 @@ def back_up_and_compare(network: MachineSite, client: str, tree: Path, tmp_path:
         network.site(*words).assert_ok()
     assert_same_tree(tree, os.fsencode(to) + os.fsencode(tree))
     network.site("verify", "--read-data").assert_ok()
+
+
+NOTE = """import os, sys
+told = os.environ.get("HOLDFAST_FAILED", "-")
+with open(sys.argv[1], "a") as log:
+    print(sys.argv[2], told, os.environ["HOLDFAST_POLICY"], os.environ["HOLDFAST_JOB"], file=log)
+"""
+
+
+def around(tmp_path: Path) -> tuple[Path, str]:
+    """Where commands write that they ran, and what of a policy has them do so."""
+    log, script = tmp_path / "ran", tmp_path / "note.py"
+    script.write_text(NOTE)
+    words = [
+        f'{when}_command = ["{sys.executable}", "{script}", "{log}", "{when}"]'
+        for when in ("pre", "post")
+    ]
+    return log, "\n".join(words)
+
+
+def several(tree: Path, size: int = 200_000) -> None:
+    for at in range(4):
+        (tree / f"part {at}").mkdir()
+        for number in range(4):
+            (tree / f"part {at}" / f"{number}").write_bytes(os.urandom(size))
+
+
+@pytest.mark.parametrize("client", ["web1", "itself"])
+def test_commands_run_once_around_all_streams(
+    network: MachineSite, tree: Path, tmp_path: Path, client: str
+) -> None:
+    several(tree)
+    log, commands = around(tmp_path)
+    name = os.uname().nodename if client == "itself" else client
+    with contextlib.nullcontext() if client == "itself" else network.machine(name):
+        protect(network, name, tree, commands)
+        done = network.ended(network.run("wide"))
+        assert done["outcome"] == "completed", done
+        assert len(newest(network)) == 3
+        first, second = log.read_text().splitlines()
+        assert first.split()[:3] == ["pre", "-", "wide"]
+        assert second.split()[:3] == ["post", "0", "wide"]
+        # Both know the same job.
+        assert first.split()[3] == second.split()[3]
+
+
+def test_what_was_begun_is_undone_when_a_machine_died_and_the_job_was_cancelled(
+    network: MachineSite, tree: Path, tmp_path: Path
+) -> None:
+    several(tree, 3_000_000)
+    log, commands = around(tmp_path)
+    # So slow that it is at work when it dies.
+    network.site("bandwidth", "set", "slow", "--limit", "1M").assert_ok()
+    with network.machine("web1") as machine:
+        protect(network, "web1", tree, commands)
+        job = network.run("wide")
+        until(lambda: "pre" in (log.read_text() if log.exists() else ""), "the command before")
+        until(lambda: at_work(network, job) >= 2, "streams to begin")
+        machine.kill()
+        network.site("jobs", "cancel", str(job)).assert_ok()
+        assert "post" not in log.read_text()
+        machine.start()
+        done = network.ended(job)
+    parts = network.listed("jobs", "list", "--parts-of", str(job))
+    told = [(one["kind"], one["outcome"], one["error"]) for one in parts]
+    assert done["outcome"] == "cancelled", told
+    assert [line.split()[:2] for line in log.read_text().splitlines()] == [
+        ["pre", "-"],
+        ["post", "1"],
+    ]
+
+
+def at_work(network: MachineSite, job: int) -> int:
+    parts = network.listed("jobs", "list", "--parts-of", str(job))
+    return sum(one["state"] == "active" and one["kind"] == "backup" for one in parts)

@@ -27,6 +27,7 @@ from holdfast.control.jobs import JobError, JobKind, JobState, Outcome, Result
 from holdfast.wire.messages import (
     Answer,
     BackupWork,
+    CommandWork,
     MachineWork,
     WorkOffer,
     WorkProgress,
@@ -230,6 +231,10 @@ class Dispatcher:
             return None
         if isinstance(work, BackupWork | MachineWork):
             named = {**work.labels, labels.JOB: self._label(job.id, job.fence)}
+            work = replace(work, labels=named)
+        elif isinstance(work, CommandWork) and job.parent_id is not None:
+            # Both commands are told the same, however often each is tried.
+            named = {**work.labels, labels.JOB: self._label(job.parent_id, 0)}
             work = replace(work, labels=named)
         return WorkOffer(job.id, job.fence, self.lease_s, work)
 

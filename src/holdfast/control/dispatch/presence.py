@@ -9,7 +9,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from holdfast.control.broker import Kind, Need, Resource
-from holdfast.control.jobs import JobKind
+from holdfast.control.jobs import OF_CLIENTS
 
 if TYPE_CHECKING:
     from holdfast.base.ids import ClientName
@@ -39,7 +39,7 @@ class Presence:
 
     def is_remote(self, job: Ready | Job) -> bool:
         """Whether a job is done by a machine that has joined."""
-        return job.kind in _OF_CLIENTS and job.done_by in self.agents
+        return job.kind in OF_CLIENTS and job.done_by in self.agents
 
     def needs(self, job: Ready) -> tuple[Need, ...]:
         """What a job needs of machines."""
@@ -52,8 +52,6 @@ class Presence:
         """Whether a job needs other machines now than it did."""
         return self.needs(job) != other.needs(job)
 
-
-_OF_CLIENTS = frozenset({JobKind.BACKUP, JobKind.RESTORE})
 
 NOBODY = Presence()
 

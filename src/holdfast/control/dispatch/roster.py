@@ -5,14 +5,14 @@ Must not ask a clock or a database. Made anew when a policy or a client comes, g
 
 from __future__ import annotations
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING
 
 from holdfast.base import labels
 from holdfast.control.broker import Kind, Need, Resource
 from holdfast.control.dispatch import hosts
 from holdfast.control.hypervisors import Estate
-from holdfast.control.jobs import BY_SITE, JobKind, NewJob
+from holdfast.control.jobs import BY_SITE, Held, JobKind, NewJob
 from holdfast.control.policies import (
     NO_QUIESCE,
     REQUIRE_QUIESCE,
@@ -25,7 +25,7 @@ from holdfast.control.policies import (
     undivided,
 )
 from holdfast.control.schedule import BackupKind, Entry
-from holdfast.wire.messages import BackupWork, MachineWork
+from holdfast.wire.messages import BackupWork, CommandWork, MachineWork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
@@ -191,6 +191,7 @@ def backup_of(
         priority=policy.priority if own is None else own,
         due_at=due_at,
         worker=worker,
+        divided=isinstance(of, PolicySource) and bool(of.stream),
     )
 
 
@@ -264,7 +265,11 @@ def _files_work(
 
 
 def family(parts: Sequence[NewJob]) -> NewJob:
-    """One job over parts that begin together, or the only part itself."""
+    """One job over parts that begin together, or the only part itself.
+
+    What the policy wants run before and after is run once around all of one client's.
+    """
+    parts = _around(parts)
     first = parts[0]
     if len(parts) == 1:
         return first
@@ -278,3 +283,46 @@ def family(parts: Sequence[NewJob]) -> NewJob:
         priority=first.priority,
         parts=tuple(parts),
     )
+
+
+def _around(parts: Sequence[NewJob]) -> Sequence[NewJob]:
+    """Parts, with commands as parts of their own where a client has several backups."""
+    of: dict[ClientName | None, list[NewJob]] = {}
+    for one in parts:
+        of.setdefault(one.client, []).append(one)
+    return [each for some in of.values() for each in _around_client(some)]
+
+
+def _around_client(some: list[NewJob]) -> Iterator[NewJob]:
+    first = some[0]
+    pre, post = first.work.get("pre_command"), first.work.get("post_command")
+    is_one = len(some) == 1 and not first.divided
+    if (
+        is_one
+        or first.missed is not None
+        or first.work.get("work") != "backup"
+        or not (pre or post)
+    ):
+        yield from some
+        return
+    work = CommandWork(
+        client=first.work["client"],
+        post_command=tuple(post or ()),
+        command_timeout_s=first.work["command_timeout_s"],
+        labels=first.work["labels"],
+    )
+    command = replace(first, source=None, storage_unit=None, divided=False)
+    if pre:
+        told = replace(work, pre_command=tuple(pre))
+        yield replace(command, kind=JobKind.COMMAND_BEFORE, work=told.to_json())
+    for one in some:
+        plain = {**one.work, "pre_command": (), "post_command": ()}
+        yield replace(one, work=plain, held=Held.BY_COMMAND if pre else None)
+    if post:
+        yield replace(
+            command,
+            kind=JobKind.COMMAND_AFTER,
+            work=work.to_json(),
+            due_at=None,
+            held=Held.BY_BACKUPS,
+        )

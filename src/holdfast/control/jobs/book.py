@@ -15,9 +15,9 @@ from typing import TYPE_CHECKING, Any
 import sqlalchemy as sa
 
 from holdfast.base.clock import to_ns
-from holdfast.base.errors import WrongState
-from holdfast.control.jobs import enqueue, history, life, queue, store
-from holdfast.control.jobs.job import JobKind, JobState, Remark, Severity
+from holdfast.base.errors import WorkerLost, WrongState
+from holdfast.control.jobs import enqueue, history, life, queue, sequence, store
+from holdfast.control.jobs.job import OF_CLIENTS, JobKind, JobState, Outcome, Remark, Severity
 from holdfast.control.jobs.life import Retrying
 from holdfast.control.jobs.questions import JobQuestions
 from holdfast.control.jobs.queue import AT_WORK
@@ -223,6 +223,7 @@ class JobBook(JobQuestions):
             step = life.end(before, fence, now, result, self._retrying)
             if step.job is before:
                 return before
+            sequence.owe(connection, before, owed=not _has_tidied_up(result))
             after = store.take_step(connection, before, step, now, remarks, left_out)
             store.follow(connection, [after], now)
             return after
@@ -282,9 +283,9 @@ class JobBook(JobQuestions):
             The jobs as they have become: queued once more, or ended.
         """
         why = "the master server ended while it was at work"
-        backup = str(JobKind.BACKUP)
+        theirs = [str(one) for one in OF_CLIENTS if one is not JobKind.RESTORE]
         worker = sa.case((jobs.c.worker != "", jobs.c.worker), else_=jobs.c.client)
-        here = sa.not_(sa.and_(jobs.c.kind == backup, worker.in_(sorted(elsewhere))))
+        here = sa.not_(sa.and_(jobs.c.kind.in_(theirs), worker.in_(sorted(elsewhere))))
         return self._lose(self._clock.now(), why, here, at_once=True)
 
     def clock_was_set(self) -> None:
@@ -311,14 +312,15 @@ class JobBook(JobQuestions):
     def cancel(self, job: JobId, by: str | None = None) -> Job:
         """End a job, or all of a family that have not ended, without its work being done.
 
-        One at work ends when its worker has stopped.
+        One at work ends when its worker has stopped. A command that undoes what was begun runs all
+        the same, unless it is named itself, or the last of its family.
 
         Raises:
             JobMissing: There is no such job.
             WrongState: It has ended otherwise.
         """
         now = self._clock.now()
-        return self._asked(job, now, lambda one: life.cancel(one, now), by)
+        return self._asked(job, now, lambda one: life.cancel(one, now), by, but_after=True)
 
     def suspend(self, job: JobId, by: str | None = None) -> Job:
         """Keep a job, or a family, from beginning; one at work goes back to the queue.
@@ -373,8 +375,18 @@ class JobBook(JobQuestions):
 
     # -- inside ---------------------------------------------------------------------------
 
-    def _asked(self, job: JobId, now: datetime, act: Callable[[Job], Step], by: str | None) -> Job:
-        return self._commits.write(lambda connection: _ask(connection, job, now, act, by))
+    def _asked(
+        self,
+        job: JobId,
+        now: datetime,
+        act: Callable[[Job], Step],
+        by: str | None,
+        *,
+        but_after: bool = False,
+    ) -> Job:
+        return self._commits.write(
+            lambda connection: _ask(connection, job, now, act, by, but_after=but_after)
+        )
 
     def _lose(
         self, now: datetime, why: str, *conditions: sa.ColumnElement[bool], at_once: bool
@@ -391,6 +403,7 @@ class JobBook(JobQuestions):
                 heard = (one.lease_until or now) - self._lease
                 told = why.format(heard=heard)
                 step = life.lose(one, now, told, self._retrying, at_once=at_once)
+                sequence.owe(connection, one, owed=True)
                 lost.append(store.take_step(connection, one, step, now))
             store.follow(connection, lost, now)
             return lost
@@ -404,14 +417,28 @@ def _ask(
     now: datetime,
     act: Callable[[Job], Step],
     by: str | None = None,
+    *,
+    but_after: bool = False,
 ) -> Job:
-    """Do something to a job, or to all of a family that have not ended."""
+    """Do something to a job, or to all of a family that have not ended.
+
+    Args:
+        connection: In a write transaction.
+        job: Which.
+        now: The moment.
+        act: What.
+        by: Who asked for it.
+        but_after: Not to the commands that undo what others of the family have begun.
+    """
     asked = store.load(connection, job)
     members = [asked]
     if asked.children:
         unended = (jobs.c.parent_id == job, jobs.c.state != str(JobState.ENDED))
         # What can't be done to one that has ended is said in the same words of a family.
         members = store.load_some(connection, *unended) or [replace(asked, children=0)]
+        if but_after:
+            after = JobKind.COMMAND_AFTER
+            members = [one for one in members if one.kind is not after] or members
     written, refused = [], None
     for one in members:
         try:
@@ -425,6 +452,12 @@ def _ask(
         raise refused
     store.follow(connection, written, now)
     return store.load(connection, job)
+
+
+def _has_tidied_up(result: Result) -> bool:
+    """Whether a command before that ended so left nothing to undo."""
+    lost = result.error is not None and result.error.code == WorkerLost.code
+    return result.outcome in {Outcome.FAILED, Outcome.CANCELLED} and not lost
 
 
 def _missing(why: str, now: datetime) -> Callable[[Job], Step]:

@@ -15,8 +15,8 @@ import sqlalchemy as sa
 from holdfast.base.clock import to_ns
 from holdfast.base.errors import Invalid
 from holdfast.base.ids import JobId
-from holdfast.control.jobs import family
-from holdfast.control.jobs.job import Job, JobKind
+from holdfast.control.jobs import family, sequence
+from holdfast.control.jobs.job import COMMANDS, Held, Job, JobKind
 from holdfast.control.jobs.rows import values_of
 from holdfast.control.jobs.schema import job_work, jobs
 
@@ -43,6 +43,8 @@ class NewJob:
         due_at: Which occurrence of its schedule it is; None for what a person asked for.
         parts: Jobs that do the work; this one only follows them.
         missed: Why it can't begin in time any more: it is written down, and ends as missed.
+        divided: It is one of several streams of a path, so that commands around it are jobs.
+        held: What part of its family it has to wait for.
     """
 
     kind: JobKind
@@ -60,6 +62,8 @@ class NewJob:
     parts: tuple[NewJob, ...] = ()
     missed: str | None = None
     worker: ClientName | None = None
+    divided: bool = False
+    held: Held | None = None
 
     def __post_init__(self) -> None:
         if self.priority not in PRIORITIES:
@@ -120,11 +124,14 @@ def enqueue(connection: sa.Connection, new: Sequence[NewJob], now: datetime) -> 
                 known.setdefault(occurrence, there)
         answers.append(there)
     ids = _insert(connection, [_row(one, now, len(parts)) for one, parts in wanted])
+    held = sequence.in_line(connection, [part for _, parts in wanted for part in parts])
     children = [
         (part, _row(part, now, 0, parent))
         for parent, (_, parts) in zip(ids, wanted, strict=True)
         for part in parts
     ]
+    for at, by in held.items():
+        children[at][1].update(held=str(by), waits_for=sequence.WORDS[by])
     part_ids = _insert(connection, [row for _, row in children])
     workers = [(job, one) for job, (one, parts) in zip(ids, wanted, strict=True) if not parts] + [
         (job, part) for job, (part, _) in zip(part_ids, children, strict=True)
@@ -165,13 +172,17 @@ def _still_to_do(
         return there, ()
     parts: dict[Occurrence | int, NewJob] = {}
     for place, part in enumerate(one.parts):
-        if part.occurrence is None:
+        if part.occurrence is None or part.kind in COMMANDS:
             parts[place] = part
         elif part.occurrence in known:
             there = there or known[part.occurrence]
         else:
             parts[part.occurrence] = part
-    return (None if parts else there), tuple(parts.values())
+    # The command before is there already where a master was killed as it handed out another split.
+    known_commands = any(part.occurrence in known for part in one.parts if part.kind in COMMANDS)
+    is_there = there is not None or known_commands
+    kept = sequence.with_commands(tuple(parts.values()), there=is_there)
+    return (None if kept else there), kept
 
 
 def _known(
@@ -208,7 +219,10 @@ def _row(one: NewJob, now: datetime, children: int, parent: JobId | None = None)
             due_at=one.due_at,
             not_before=one.not_before,
             worker=one.worker,
-            waits_for=family.waits_for(children, children),
+            held=one.held,
+            waits_for=sequence.WORDS.get(one.held)
+            if one.held
+            else family.waits_for(children, children),
         )
     )
 

@@ -39,6 +39,10 @@ class JobKind(enum.StrEnum):
     """What a job does. More kinds may come."""
 
     BACKUP = "backup"
+    COMMAND_BEFORE = "command-before"
+    """What a policy wants run on a client before the first of several backups; see `sequence`."""
+    COMMAND_AFTER = "command-after"
+    """The same after the last of them."""
     RESTORE = "restore"
     VERIFY = "verify"
     COLLECT = "collect"
@@ -50,6 +54,25 @@ class JobKind(enum.StrEnum):
     """The pool's index is made anew."""
     REPLICATE = "replicate"
     """Images are brought into another storage unit."""
+
+
+COMMANDS: Final = frozenset({JobKind.COMMAND_BEFORE, JobKind.COMMAND_AFTER})
+
+OF_CLIENTS: Final = frozenset({JobKind.BACKUP, JobKind.RESTORE, *COMMANDS})
+"""What the machine of a client does, where one has joined."""
+
+
+class Held(enum.StrEnum):
+    """What part of its family a queued job is kept by; see `sequence`."""
+
+    BY_FAMILY_BEFORE = "family-before"
+    """The commands of an older job of the same policy on the same client are not through."""
+    BY_COMMAND = "command"
+    """The command before it has not run."""
+    BY_BACKUPS = "backups"
+    """Its backups have not ended."""
+    BY_BACKUPS_OWED = "backups-owed"
+    """The same; and it has to run, as what it undoes was begun."""
 
 
 class JobState(enum.StrEnum):
@@ -139,6 +162,7 @@ class Job:
         events: How many events it has; see `events_left_out`.
         events_left_out: How many more there were than are kept.
         worker: Whose machine does the work, or `BY_SITE`; None for that of the client.
+        held: What part of its family keeps it from beginning; None for nothing.
     """
 
     id: JobId
@@ -173,6 +197,7 @@ class Job:
     events: int = 0
     events_left_out: int = 0
     worker: ClientName | None = None
+    held: Held | None = None
 
     @property
     def done_by(self) -> ClientName | None:

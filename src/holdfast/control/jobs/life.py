@@ -134,6 +134,8 @@ def grant(job: Job, now: datetime, lease: timedelta) -> Step:
         raise WrongState(f"job {job.id} is suspended")
     if job.children:
         raise WrongState(f"job {job.id} begins with its parts, of which it has {job.children}")
+    if job.held is not None:
+        raise WrongState(f"job {job.id} is held: it waits for {job.waits_for}")
     if job.not_before is not None and job.not_before > now:
         raise WrongState(f"job {job.id} may not begin before {job.not_before:%Y-%m-%d %H:%M:%S}")
     return Step(
@@ -208,6 +210,9 @@ def end(job: Job, fence: int, now: datetime, result: Result, retrying: Retrying)
     )
     if result.outcome is Outcome.FAILED:
         error = result.error or JobError("internal", "the work failed, and did not say why")
+        if error.code == WorkerLost.code and job.asked is not None:
+            # Nobody is there any more to do as was asked: so it is done.
+            return _stopped(told, now)
         return _failed(told, now, error, retrying)
     if result.outcome is Outcome.CANCELLED:
         return _stopped(told, now)
@@ -326,6 +331,36 @@ def miss(job: Job, now: datetime, why: str) -> Step:
     return Step(_ended(job, now, Outcome.MISSED), remark)
 
 
+def release(job: Job) -> Step:
+    """Let a job that its family kept waiting begin."""
+    waits_for = job.waits_for if job.suspended else None
+    return Step(replace(job, held=None, waits_for=waits_for))
+
+
+def drop(job: Job, now: datetime, like: Job) -> Step:
+    """End a queued job that can't begin, as another of its family ended: in the same way.
+
+    Args:
+        job: Queued.
+        now: The moment.
+        like: The one that ended, and not well.
+    """
+    outcome = like.outcome or Outcome.CANCELLED
+    error = like.error if outcome is Outcome.FAILED else None
+    ended = replace(_ended(job, now, outcome), error=error)
+    why = f"the command before it {_ENDED_SO.get(outcome, 'failed')}, as job {like.id}"
+    return Step(ended, Remark(Severity.ERROR, "not begun", why, matters=True))
+
+
+_ENDED_SO = {Outcome.CANCELLED: "was cancelled", Outcome.MISSED: "could not begin in time"}
+
+
+def spare(job: Job, now: datetime) -> Step:
+    """End a queued command that has nothing to undo."""
+    words = "it did not run, as nothing was begun that it would undo"
+    return Step(_ended(job, now, Outcome.CANCELLED), _told("not needed", words))
+
+
 # -- inside -----------------------------------------------------------------------------------
 
 
@@ -363,6 +398,7 @@ def _ended(job: Job, now: datetime, outcome: Outcome) -> Job:
         asked=None,
         lease_until=None,
         not_before=None,
+        held=None,
         waits_on=None,
         waits_for=None,
     )

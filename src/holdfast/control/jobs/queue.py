@@ -14,7 +14,7 @@ import sqlalchemy as sa
 from holdfast.base.clock import from_ns, to_ns
 from holdfast.base.errors import WrongState
 from holdfast.base.ids import ClientName, JobId, PolicyName, SourceName
-from holdfast.control.jobs import store
+from holdfast.control.jobs import sequence, store
 from holdfast.control.jobs.enqueue import NewJob
 from holdfast.control.jobs.events import plain
 from holdfast.control.jobs.job import JobKind, JobState, Outcome
@@ -175,11 +175,13 @@ def restarted(connection: sa.Connection, old: Job) -> NewJob:
     if again:
         raise WrongState(f"job {old.id} runs again already, as job {again[0].id}")
     parts = store.load_some(connection, jobs.c.parent_id == old.id)
-    chosen = [part for part in parts if part.outcome not in _DONE] or parts
+    undone = [part for part in parts if part.outcome not in _DONE]
+    chosen = sequence.to_restart(parts, undone) if undone else parts
     work = work_of(connection, [one.id for one in (chosen or [old])])
-    return replace(
-        _anew(old, work), restart_of=old.id, parts=tuple(_anew(part, work) for part in chosen)
-    )
+    if not chosen:
+        work = {old.id: sequence.with_own_commands(connection, old, work.get(old.id, {}))}
+    parts_anew = sequence.in_order([_anew(part, work) for part in chosen])
+    return replace(_anew(old, work), restart_of=old.id, parts=parts_anew)
 
 
 def chunks(some: Sequence[JobId]) -> Iterator[Sequence[JobId]]:
@@ -193,6 +195,7 @@ def _may_begin(now: datetime) -> list[sa.ColumnElement[bool]]:
         jobs.c.state == str(JobState.QUEUED),
         jobs.c.suspended.is_(False),
         jobs.c.children == 0,
+        jobs.c.held == "",
         jobs.c.not_before_ns <= to_ns(now),
     ]
 

@@ -14,6 +14,7 @@ from holdfast.control.jobs.job import (
     COUNTER_NAMES,
     Asked,
     Event,
+    Held,
     Job,
     JobError,
     JobKind,
@@ -72,6 +73,7 @@ def values_of(job: Job) -> Values:
         "events": job.events,
         "events_left_out": job.events_left_out,
         "worker": job.worker or "",
+        "held": str(job.held or ""),
     }
 
 
@@ -116,6 +118,7 @@ def job_of(row: sa.Row[Any]) -> Job:
         events=row.events,
         events_left_out=row.events_left_out,
         worker=ClientName(row.worker) if row.worker else None,
+        held=Held(row.held) if row.held else None,
     )
 
 

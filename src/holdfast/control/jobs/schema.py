@@ -84,6 +84,8 @@ jobs = Table(
     _number("events_left_out"),
     # who does the work, where that is not the client; see `job.BY_SITE`
     _text("worker"),
+    # what of its family it has to wait for; see `job.Held`
+    _text("held"),
     sqlite_autoincrement=True,
 )
 Index("ix_jobs_parent_id", jobs.c.parent_id)

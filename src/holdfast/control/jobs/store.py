@@ -12,7 +12,7 @@ import sqlalchemy as sa
 
 from holdfast.base.clock import from_ns
 from holdfast.base.errors import JobMissing
-from holdfast.control.jobs import events, family
+from holdfast.control.jobs import events, family, sequence
 from holdfast.control.jobs.family import Parts
 from holdfast.control.jobs.job import COUNTER_NAMES, JobState, Outcome
 from holdfast.control.jobs.rows import changed, job_of
@@ -75,7 +75,12 @@ def take_step(
 
 
 def follow(connection: sa.Connection, some: Iterable[Job], now: datetime) -> None:
-    """Take the parents of jobs that were written to where their parts are now."""
+    """Take the parents of jobs that were written to where their parts are now.
+
+    Parts that waited for those go on first.
+    """
+    some = list(some)
+    sequence.advance(connection, some, now)
     for parent_id in sorted({one.parent_id for one in some if one.parent_id is not None}):
         parent = load(connection, parent_id)
         step = family.follow(parent, _parts(connection, parent_id))

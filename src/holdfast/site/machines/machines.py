@@ -25,7 +25,7 @@ from holdfast.base.errors import (
     WorkerLost,
 )
 from holdfast.base.ids import JobId
-from holdfast.control.jobs import LEASE, JobKind, JobState
+from holdfast.control.jobs import LEASE, OF_CLIENTS, JobKind, JobState
 from holdfast.control.machines import Said, Standing
 from holdfast.site.machine_work import complete
 from holdfast.site.machines.sessions import Sessions
@@ -243,7 +243,7 @@ class Machines:
         """Take jobs back that a machine was given and does not know of: it was started anew."""
         hear, name, working = self.hear, session.peer.name, set(session.hello.working)
         for job in self.master.jobs.at_work() if hear is not None else ():
-            if job.done_by != name or job.kind not in _OF_CLIENTS:
+            if job.done_by != name or job.kind not in OF_CLIENTS:
                 continue
             if hear is None or (job.id, job.fence) in working:
                 continue
@@ -356,7 +356,7 @@ class Machines:
             job = self.master.jobs.job(JobId(job_id))
         except (JobMissing, OverflowError):
             return False
-        if job.done_by != name or job.fence != fence or job.kind not in _OF_CLIENTS:
+        if job.done_by != name or job.fence != fence or job.kind not in OF_CLIENTS:
             return False
         self._remember(key, name, None)
         return True
@@ -375,9 +375,6 @@ class Machines:
             _LOG.error("who is let in can't be looked up: %s", error.message)
         for chore in self.chores:
             chore()
-
-
-_OF_CLIENTS = frozenset({JobKind.BACKUP, JobKind.RESTORE})
 
 
 def _no_replication(*_: object) -> dict[str, Any]:
