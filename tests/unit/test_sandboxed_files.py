@@ -133,6 +133,44 @@ def test_paths_are_found_and_directories_told_alone(tmp_path: Path) -> None:
         assert files.entry(b"/etc/hosts").size == 20
 
 
+@pytest.mark.parametrize("kind", ["ext4", "ntfs"])
+def test_parts_of_files_are_read_here_and_there(tmp_path: Path, kind: str) -> None:
+    need(f"mkfs.{kind}", *(["ntfs-3g"] if kind == "ntfs" else []))
+    path = blank(tmp_path / "disk", 32 * MIB)
+    run(f"mkfs.{kind}", "-q", "-F", *(["-Q"] if kind == "ntfs" else []), path)
+    how = ("ntfs-3g", "-o", "compression") if kind == "ntfs" else ()
+    rng = random.Random(7)
+    with mounted(path, tmp_path / "mnt", *how) as at:
+        if kind == "ntfs":
+            os.setxattr(at, "system.ntfs_attrib_be", (0x800).to_bytes(4, "big"))
+        fill(at, plain_names=True)
+        (at / "text").write_bytes(b"again and again " * 90_000)
+        with (at / "torn").open("wb") as file:
+            for place in rng.sample(range(400), 60):
+                file.seek(place * 16384)
+                file.write(rng.randbytes(5000))
+        expected = {name: (at / name).read_bytes() for name in ("large", "sparse", "torn", "text")}
+        expected["hosts"] = (at / "etc/hosts").read_bytes()
+    with FileDisk(path) as disk, SandboxedFiles(disk, kind, "vda/fs") as files:
+        for name, whole in expected.items():
+            path_there = b"/etc/hosts" if name == "hosts" else b"/" + name.encode()
+            entry = files.entry(path_there)
+            for _ in range(40):
+                begin = rng.randrange(len(whole) + 10)
+                length = rng.choice((1, 4096, 100_000, 9 << 20))
+                at_most = whole[begin : begin + min(length, 8 << 20)]
+                assert files.piece(entry, path_there, begin, length) == at_most, (
+                    name,
+                    begin,
+                    length,
+                )
+        # two files in turn
+        one, other = files.entry(b"/large"), files.entry(b"/torn")
+        for begin in range(0, 1 << 20, 1 << 17):
+            assert files.piece(one, b"/large", begin, 99) == expected["large"][begin : begin + 99]
+            assert files.piece(other, b"/torn", begin, 99) == expected["torn"][begin : begin + 99]
+
+
 def made_ext4(tmp_path: Path) -> FileDisk:
     need("mkfs.ext4")
     path = blank(tmp_path / "disk", 32 * MIB)

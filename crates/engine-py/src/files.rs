@@ -1,9 +1,12 @@
 //! Files of an image as something else than a restore: read at any place, or mounted.
 
+use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use holdfast_engine_core::error::{Error, Result};
 use holdfast_engine_core::mount::Mount as CoreMount;
+use holdfast_engine_core::mount::inside::{InsideFiles, Xattrs};
 use holdfast_engine_core::reader::FileReader as CoreReader;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
@@ -46,6 +49,47 @@ impl FileReader {
     fn data_extents(&self, offset: u64, length: u64) -> Vec<(u64, u64)> {
         let found = self.0.data_extents(offset, length);
         found.iter().map(|extent| (extent.offset, extent.length)).collect()
+    }
+}
+
+/// Who reads what lies inside of an image's disks: a Python object. Its methods are called from
+/// the threads of a mount, several at a time.
+pub struct PythonInside(pub Py<PyAny>);
+
+impl PythonInside {
+    fn call<T>(
+        &self,
+        path: &[u8],
+        call: impl FnOnce(&Bound<'_, PyAny>) -> PyResult<T>,
+    ) -> Result<T> {
+        Python::attach(|py| call(self.0.bind(py))).map_err(|error| {
+            let what = format!("reading '{}'", path.escape_ascii());
+            Error::io(what, io::Error::other(Python::attach(|py| error.value(py).to_string())))
+        })
+    }
+}
+
+impl InsideFiles for PythonInside {
+    fn read(
+        &self,
+        path: &[u8],
+        inode: u64,
+        size: u64,
+        offset: u64,
+        length: usize,
+    ) -> Result<Vec<u8>> {
+        self.call(path, |files| {
+            let path = PyBytes::new(files.py(), path);
+            let found = files.call_method1("read", (path, inode, size, offset, length))?;
+            Ok(found.cast::<PyBytes>()?.as_bytes().to_vec())
+        })
+    }
+
+    fn xattrs(&self, path: &[u8], inode: u64) -> Result<Xattrs> {
+        self.call(path, |files| {
+            let path = PyBytes::new(files.py(), path);
+            files.call_method1("xattrs", (path, inode))?.extract()
+        })
     }
 }
 

@@ -17,6 +17,7 @@ use holdfast_engine_core::finding::Findings;
 use holdfast_engine_core::gc;
 use holdfast_engine_core::ids::Id;
 use holdfast_engine_core::keys::NameKeys;
+use holdfast_engine_core::mount::inside::Inside;
 use holdfast_engine_core::mount::{Mount as CoreMount, MountOptions};
 use holdfast_engine_core::pool::jobs::DEFAULT_LEASE_S;
 use holdfast_engine_core::pool::{Header, Pool as CorePool};
@@ -35,7 +36,7 @@ use crate::client_key::ClientKey;
 use crate::disks::{DiskInput, DiskSink};
 use crate::errors::{OrRaise, to_python};
 use crate::far::{Receiver, overwrite_of, restored};
-use crate::files::{FileReader, Mount};
+use crate::files::{FileReader, Mount, PythonInside};
 use crate::run::{Context, Outcome, Run};
 use crate::store;
 use crate::types::{Entry, Finding, GarbageResult, Image, PoolConfig, PoolStats, VerifyResult};
@@ -485,19 +486,31 @@ labels=BTreeMap::new(),
         })
     }
 
-    /// Mounts an image, read only, at an existing directory.
-    #[pyo3(signature = (image, at, allow_other=false))]
+    /// Mounts an image, read only, at an existing directory. `inside`: an index image of this pool,
+    /// and who reads what it names.
+    #[pyo3(signature = (image, at, allow_other=false, inside=None))]
     fn mount(
         &self,
         py: Python<'_>,
         image: &str,
         at: PathBuf,
         allow_other: bool,
+        inside: Option<(String, Py<PyAny>)>,
     ) -> PyResult<Mount> {
         let id = image_id(image)?;
+        let inside = inside
+            .map(|(index, files)| Ok::<_, PyErr>((image_id(&index)?, PythonInside(files))))
+            .transpose()?;
         py.detach(|| {
             let manifest = self.0.image(&id)?;
             manifest.require_readable()?;
+            let inside = match inside {
+                Some((index, files)) => {
+                    let root = self.0.image(&index)?.root;
+                    Some(Inside { root, files: Arc::new(files) })
+                }
+                None => None,
+            };
             let stat = |name: &str| manifest.stats.get(name).copied().unwrap_or(0);
             let options = MountOptions {
                 allow_other,
@@ -506,7 +519,7 @@ labels=BTreeMap::new(),
                 ..MountOptions::default()
             };
             let source = Arc::clone(&self.0) as Arc<dyn ChunkSource>;
-            CoreMount::new(source, &manifest.root, &at, &options)
+            CoreMount::with_inside(source, &manifest.root, &at, &options, inside)
         })
         .or_raise()
         .map(Mount::new)

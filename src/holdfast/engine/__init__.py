@@ -32,6 +32,7 @@ from holdfast.engine._engine import (
     engine_version,
     error_codes,
 )
+from holdfast.engine.inside import InsideFiles
 from holdfast.engine.link import Link
 from holdfast.engine.store import Store, StoreSpec
 
@@ -47,6 +48,7 @@ __all__ = [
     "Finding",
     "GarbageResult",
     "Image",
+    "InsideFiles",
     "Link",
     "Mount",
     "Pool",

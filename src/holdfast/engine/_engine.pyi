@@ -8,6 +8,7 @@ and names are bytes as the file system has them.
 from collections.abc import Iterator
 from typing import Any, Generic, TypeVar, final
 
+from holdfast.engine.inside import InsideFiles
 from holdfast.engine.link import Link
 from holdfast.engine.store import StoreSpec
 
@@ -658,8 +659,18 @@ class Pool:
     ) -> Changes:
         """What differs between two images; None is an empty tree."""
     def open_file(self, image: str, path: bytes) -> FileReader: ...
-    def mount(self, image: str, at: str, allow_other: bool = False) -> Mount:
-        """Mount an image, read only, at an existing directory."""
+    def mount(
+        self,
+        image: str,
+        at: str,
+        allow_other: bool = False,
+        inside: tuple[str, InsideFiles] | None = None,
+    ) -> Mount:
+        """Mount an image, read only, at an existing directory.
+
+        `inside` is an index image of this pool and who reads what it names: what is at its top is
+        shown beside the image's own. It is asked by several threads.
+        """
 
 @final
 class RemotePool:

@@ -80,6 +80,21 @@ def index_machine(
     return done.names
 
 
+def index_at_hand(catalog: Catalog, pools: Pools, clock: Clock, image: ImageId) -> ImageId:
+    """The index of an image, which is made where there is none.
+
+    Raises:
+        HoldfastError: It could not be made.
+    """
+    if not catalog.indexes_of(image):
+        index_machine(catalog, pools.holding(image), image)
+        bring_beside(catalog, pools, clock, image)
+    found = catalog.indexes_of(image)
+    if not found:
+        raise ImageMissing(f"there is no image {image} any more")
+    return found[0]
+
+
 def bring_beside(catalog: Catalog, pools: Pools, clock: Clock, image: ImageId) -> None:
     """Bring the index of an image to wherever this process reaches the image itself.
 

@@ -24,8 +24,9 @@ pub(super) fn file_type(kind: EntryKind) -> FileType {
     }
 }
 
-pub(super) fn attributes(ino: u64, seen: &Peek<'_>) -> Result<FileAttr> {
-    let data = match seen.extents {
+/// `inside`: of a file inside of a disk it is not known where it has holes.
+pub(super) fn attributes(ino: u64, seen: &Peek<'_>, inside: bool) -> Result<FileAttr> {
+    let data = match seen.extents.filter(|_| !inside) {
         // Holes take no blocks: cp and du tell a sparse file by that.
         Some(encoded) => {
             let list = extents::decode(encoded, seen.size);

@@ -1,6 +1,6 @@
 //! Answers to the kernel.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::OsStr;
 use std::io;
 use std::os::unix::ffi::OsStrExt;
@@ -20,6 +20,7 @@ use super::MountOptions;
 use super::attributes::{attributes, blank, file_type};
 use super::cache::KeptTrees;
 use super::inodes::{Inodes, Node};
+use super::inside::{Inside, InsideFile, InsideFiles, Xattrs, join};
 use crate::error::{Error, Result};
 use crate::finding::Findings;
 use crate::reader::FileReader;
@@ -43,13 +44,21 @@ pub(super) struct Image {
     next_handle: AtomicU64,
     options: MountOptions,
     findings: Arc<Findings>,
+    inside: Option<Arc<dyn InsideFiles>>,
 }
 
 #[derive(Default)]
 struct OpenFiles {
-    by_handle: HashMap<u64, Arc<FileReader>>,
+    by_handle: HashMap<u64, Opened>,
     /// A file opened twice is read by one reader, which has learned where its chunks are.
     by_inode: HashMap<u64, Weak<FileReader>>,
+}
+
+/// A file that is open.
+#[derive(Clone)]
+enum Opened {
+    Stored(Arc<FileReader>),
+    Inside(Arc<InsideFile>),
 }
 
 /// A directory being listed.
@@ -60,9 +69,6 @@ struct Listing {
     /// A part could not be read: the list must not look complete.
     failed: bool,
 }
-
-/// Names and values.
-type Xattrs = Vec<(Vec<u8>, Vec<u8>)>;
 
 /// What one step of a listing gives.
 struct Listed<'a> {
@@ -79,17 +85,23 @@ impl Image {
         root: &Entry,
         options: &MountOptions,
         findings: Arc<Findings>,
+        inside: Option<Inside>,
     ) -> Result<Self> {
+        let (source, root, tops) = match &inside {
+            Some(inside) => join(source, root, &inside.root)?,
+            None => (source, root.clone(), HashSet::new()),
+        };
         let mut raw = Vec::new();
-        codec::encode_entry(&Entry { name: b"root".to_vec(), ..root.clone() }, &mut raw)?;
+        codec::encode_entry(&Entry { name: b"root".to_vec(), ..root }, &mut raw)?;
         Ok(Image {
             source: Arc::new(KeptTrees::new(source)),
-            inodes: Inodes::new(&raw),
+            inodes: Inodes::new(&raw, tops),
             open_files: Mutex::default(),
             open_dirs: Mutex::default(),
             next_handle: AtomicU64::new(1),
             options: options.clone(),
             findings,
+            inside: inside.map(|inside| inside.files),
         })
     }
 
@@ -127,7 +139,8 @@ impl Image {
             let Some(entry) = cursor.entry()?.filter(|entry| entry.name == name) else {
                 return Ok(None);
             };
-            let mut attr = attributes(0, &entry.peek()?)?;
+            let inside = self.inodes.is_inside(parent.0, name);
+            let mut attr = attributes(0, &entry.peek()?, inside)?;
             attr.ino = INodeNo(self.inodes.hold(parent.0, entry)?);
             Ok(Some(attr))
         };
@@ -135,6 +148,11 @@ impl Image {
     }
 
     fn open_file(&self, ino: INodeNo) -> Result<u64, Errno> {
+        if let Some(file) = self.inside_file(ino)? {
+            let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
+            self.open_files.lock().by_handle.insert(handle, Opened::Inside(Arc::new(file)));
+            return Ok(handle);
+        }
         let known = self.open_files.lock().by_inode.get(&ino.0).and_then(Weak::upgrade);
         let reader = match known {
             Some(reader) => reader,
@@ -146,8 +164,19 @@ impl Image {
         let handle = self.next_handle.fetch_add(1, Ordering::Relaxed);
         let mut open = self.open_files.lock();
         open.by_inode.insert(ino.0, Arc::downgrade(&reader));
-        open.by_handle.insert(handle, reader);
+        open.by_handle.insert(handle, Opened::Stored(reader));
         Ok(handle)
+    }
+
+    /// What is read by somebody else; `None` for the image's own.
+    fn inside_file(&self, ino: INodeNo) -> Result<Option<InsideFile>, Errno> {
+        let node = self.node(ino)?;
+        let Some(files) = self.inside.clone().filter(|_| node.inside) else { return Ok(None) };
+        let path = self.inodes.path(ino.0, None);
+        self.with(ino, |node| {
+            let seen = codec::peek(&node.raw)?;
+            Ok(Some(InsideFile { files, path, inode: seen.inode, size: seen.size }))
+        })
     }
 
     fn close_file(&self, ino: INodeNo, handle: FileHandle) {
@@ -158,7 +187,7 @@ impl Image {
         }
     }
 
-    fn reader(&self, handle: FileHandle) -> Result<Arc<FileReader>, Errno> {
+    fn opened(&self, handle: FileHandle) -> Result<Opened, Errno> {
         self.open_files.lock().by_handle.get(&handle.0).cloned().ok_or(Errno::EBADF)
     }
 
@@ -249,6 +278,10 @@ impl Image {
     }
 
     fn xattrs(&self, ino: INodeNo) -> Result<Xattrs, Errno> {
+        if let Some(file) = self.inside_file(ino)? {
+            let found = file.files.xattrs(&file.path, file.inode);
+            return found.map_err(|error| self.fail(ino, None, &error));
+        }
         self.with(ino, |node| match codec::peek(&node.raw)?.xattrs {
             Some(encoded) => codec::decode_xattrs(encoded),
             None => Ok(Vec::new()),
@@ -308,7 +341,7 @@ impl Filesystem for Image {
     }
 
     fn getattr(&self, _: &Request, ino: INodeNo, _: Option<FileHandle>, reply: ReplyAttr) {
-        match self.with(ino, |node| attributes(ino.0, &codec::peek(&node.raw)?)) {
+        match self.with(ino, |node| attributes(ino.0, &codec::peek(&node.raw)?, node.inside)) {
             Ok(attr) => reply.attr(&TTL, &attr),
             Err(errno) => reply.error(errno),
         }
@@ -346,13 +379,20 @@ impl Filesystem for Image {
         _: Option<LockOwner>,
         reply: ReplyData,
     ) {
-        let reader = match self.reader(handle) {
-            Ok(reader) => reader,
+        let length = size.min(MAX_READ_BYTES) as usize;
+        let read = match self.opened(handle) {
+            Ok(Opened::Stored(reader)) => {
+                let mut buffer = vec![0; length];
+                reader.read_at(offset, &mut buffer).map(|length| {
+                    buffer.truncate(length);
+                    buffer
+                })
+            }
+            Ok(Opened::Inside(file)) => file.read_at(offset, length),
             Err(errno) => return reply.error(errno),
         };
-        let mut buffer = vec![0; size.min(MAX_READ_BYTES) as usize];
-        match reader.read_at(offset, &mut buffer) {
-            Ok(length) => reply.data(buffer.get(..length).unwrap_or_default()),
+        match read {
+            Ok(bytes) => reply.data(&bytes),
             Err(error) => reply.error(self.fail(ino, None, &error)),
         }
     }
@@ -370,11 +410,13 @@ impl Filesystem for Image {
         const SEEK_DATA: i32 = 3;
         const SEEK_HOLE: i32 = 4;
         let found = || {
-            let reader = self.reader(handle)?;
             let from = u64::try_from(offset).map_err(|_| Errno::EINVAL)?;
-            let next = match whence {
-                SEEK_DATA => reader.next_data(from),
-                SEEK_HOLE => reader.next_hole(from),
+            let next = match (self.opened(handle)?, whence) {
+                (Opened::Stored(reader), SEEK_DATA) => reader.next_data(from),
+                (Opened::Stored(reader), SEEK_HOLE) => reader.next_hole(from),
+                // It is not known where it has holes: all of it is data.
+                (Opened::Inside(file), SEEK_DATA) => Some(from).filter(|at| *at < file.size),
+                (Opened::Inside(file), SEEK_HOLE) => Some(file.size).filter(|size| from < *size),
                 _ => return Err(Errno::EINVAL),
             };
             next.and_then(|next| i64::try_from(next).ok()).ok_or(Errno::ENXIO)
@@ -441,7 +483,8 @@ impl Filesystem for Image {
                 let number = INodeNo(listed.ino);
                 return Ok(reply.add(number, next, name, &TTL, &attr, Generation(0)));
             };
-            let mut attr = attributes(0, &entry.peek()?)?;
+            let inside = self.inodes.is_inside(ino.0, listed.name);
+            let mut attr = attributes(0, &entry.peek()?, inside)?;
             let held = self.inodes.hold(ino.0, entry)?;
             attr.ino = INodeNo(held);
             let full = reply.add(INodeNo(held), next, name, &TTL, &attr, Generation(0));

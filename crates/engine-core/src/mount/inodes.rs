@@ -4,7 +4,7 @@
 //! the kernel forgets. Names of one inode share a number if all that is stored of them is the
 //! same: a file that changed between two of its names was backed up as two.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 
 use parking_lot::Mutex;
@@ -21,17 +21,29 @@ pub(super) struct Node {
     /// The encoded entry.
     pub raw: Arc<[u8]>,
     pub parent: u64,
+    /// It lies inside of one of the image's disks.
+    pub inside: bool,
 }
 
 pub(super) struct Inodes {
     table: Mutex<HashMap<u64, (Node, u64)>>,
+    /// The names at the top that lead inside of disks.
+    tops: HashSet<Vec<u8>>,
 }
 
 impl Inodes {
     /// `root` is encoded with any lawful name, which is never shown.
-    pub(super) fn new(root: &[u8]) -> Self {
-        let node = Node { raw: root.into(), parent: ROOT };
-        Inodes { table: Mutex::new(HashMap::from([(ROOT, (node, 1))])) }
+    pub(super) fn new(root: &[u8], tops: HashSet<Vec<u8>>) -> Self {
+        let node = Node { raw: root.into(), parent: ROOT, inside: false };
+        Inodes { table: Mutex::new(HashMap::from([(ROOT, (node, 1))])), tops }
+    }
+
+    /// Whether a name of a directory lies inside of a disk.
+    pub(super) fn is_inside(&self, parent: u64, name: &[u8]) -> bool {
+        if parent == ROOT {
+            return self.tops.contains(name);
+        }
+        !self.tops.is_empty() && self.table.lock().get(&parent).is_some_and(|(node, _)| node.inside)
     }
 
     pub(super) fn get(&self, ino: u64) -> Option<Node> {
@@ -41,6 +53,7 @@ impl Inodes {
     /// The number of an entry, which the kernel will hold once more.
     pub(super) fn hold(&self, parent: u64, entry: RawEntry<'_>) -> Result<u64> {
         let linked = is_linked(entry)?;
+        let inside = self.is_inside(parent, entry.name);
         let mut ino = number_of(parent, entry, linked);
         let mut table = self.table.lock();
         loop {
@@ -52,7 +65,7 @@ impl Inodes {
                 // Two hashes fell together: the next number is free with certainty near 1.
                 Some(_) => ino = next(ino),
                 None => {
-                    table.insert(ino, (Node { raw: entry.raw.into(), parent }, 1));
+                    table.insert(ino, (Node { raw: entry.raw.into(), parent, inside }, 1));
                     return Ok(ino);
                 }
             }

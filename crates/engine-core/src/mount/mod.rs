@@ -8,6 +8,7 @@ mod attributes;
 mod cache;
 mod filesystem;
 mod inodes;
+pub mod inside;
 mod session;
 
 use std::path::{Path, PathBuf};
@@ -18,6 +19,8 @@ use crate::error::{Error, Result};
 use crate::finding::{Finding, Findings};
 use crate::tree::ChunkSource;
 use crate::tree::entry::{Entry, EntryKind};
+
+use inside::Inside;
 
 /// How to mount.
 #[derive(Clone, Debug)]
@@ -54,6 +57,17 @@ impl Mount {
         at: &Path,
         options: &MountOptions,
     ) -> Result<Self> {
+        Self::with_inside(source, root, at, options, None)
+    }
+
+    /// The same, with what lies inside of the image's disks beside its own files.
+    pub fn with_inside(
+        source: Arc<dyn ChunkSource>,
+        root: &Entry,
+        at: &Path,
+        options: &MountOptions,
+        inside: Option<Inside>,
+    ) -> Result<Self> {
         if root.kind != EntryKind::Dir {
             return Err(Error::Invalid("only a directory can be mounted".into()));
         }
@@ -64,7 +78,7 @@ impl Mount {
             return Err(Error::Invalid(format!("'{}' is not a directory", at.display())));
         }
         let findings = Arc::new(Findings::default());
-        let served = filesystem::Image::new(source, root, options, findings.clone())?;
+        let served = filesystem::Image::new(source, root, options, findings.clone(), inside)?;
         let session = session::Running::start(served, &at, options)?;
         Ok(Mount { at, session, findings })
     }

@@ -181,7 +181,7 @@ class Inside:
             PathMissing: Nothing.
             InputOutput: The file system that it is on can't be read.
         """
-        volume, rest = self._place(path)
+        volume, rest = self.place(path)
         name = path.rstrip(b"/").rpartition(b"/")[2]
         if volume is None:
             return InnerEntry(name, "dir")
@@ -195,7 +195,7 @@ class Inside:
 
     def children(self, path: bytes) -> Iterator[InnerEntry]:
         """What is in a directory, by name."""
-        volume, rest = self._place(path)
+        volume, rest = self.place(path)
         if volume is None:
             prefix = path.strip(b"/")
             yield from (self.entry(prefix + b"/" + one) for one in self._between(prefix))
@@ -215,7 +215,7 @@ class Inside:
 
     def below(self, path: bytes) -> Iterator[tuple[bytes, InnerEntry]]:
         """Everything below a directory, with whole paths; a directory before what is in it."""
-        volume, rest = self._place(path)
+        volume, rest = self.place(path)
         base = path.rstrip(b"/")
         if volume is None:
             prefix = path.strip(b"/")
@@ -266,8 +266,13 @@ class Inside:
 
     # -- places ---------------------------------------------------------------------------------
 
-    def _place(self, path: bytes) -> tuple[Volume | None, bytes]:
-        """The volume that a path leads into, and the path in there; None: it is above them."""
+    def place(self, path: bytes) -> tuple[Volume | None, bytes]:
+        """The volume that a path leads into, and the path in there; None: it is above them.
+
+        Raises:
+            PathMissing: It leads nowhere.
+            InputOutput: There are no files on what it leads to.
+        """
         parts = path.strip(b"/").split(b"/")
         for count in (2, 3):
             volume = self._volumes.get(b"/".join(parts[:count]))

@@ -125,6 +125,13 @@ class Files(Protocol):
         """
         ...
 
+    def piece(self, entry: Entry, path: bytes, offset: int, length: int) -> bytes:
+        """The bytes of a file from an offset on, holes as zeros; fewer only at its end.
+
+        For who reads here and there: what was begun need not be read to its end. As `read`.
+        """
+        ...
+
     def details(self, entry: Entry, path: bytes) -> Details:
         """The rest; as `read`."""
         ...

@@ -44,6 +44,8 @@ class Say(enum.IntEnum):
     """Answer to `WANT`: the bytes; fewer at the end of the disk."""
     FAILED = 7
     """Answer to `WANT`: the disk can't be read."""
+    PIECE = 8
+    """`WHICH`, `PLACE` in the file, and its path: a part of a file."""
 
     # from the worker
     WANT = 16

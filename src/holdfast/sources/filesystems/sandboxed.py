@@ -41,6 +41,9 @@ KINDS = frozenset({*EXT, *FAT, "ntfs", "exfat"})
 
 REMARKS_AT_MOST = 1000
 
+PIECE_AT_MOST = 8 << 20
+"""Bytes of a file that may be asked for at once."""
+
 _WANT_AT_MOST = 4 << 20
 _BUFFER = 4 << 20
 
@@ -120,6 +123,21 @@ class SandboxedFiles:
                     raise FilesUnreadable(f"{self._name}: a file is not as long as it was")
                 at = offset + len(data)
                 yield offset, data
+
+    def piece(self, entry: Entry, path: bytes, offset: int, length: int) -> bytes:
+        """As `Files.piece`."""
+        found = bytearray(max(0, min(length, PIECE_AT_MOST, entry.size - offset)))
+        if not found:
+            return b""
+        which = WHICH.pack(entry.inode, entry.stream) + PLACE.pack(offset, len(found)) + path
+        for kind, payload in self._ask(Say.PIECE, which, entry.name):
+            if kind is Say.DATA and len(payload) > OFFSET.size:
+                at = OFFSET.unpack_from(payload)[0] - offset
+                end = at + len(payload) - OFFSET.size
+                if not 0 <= at < end <= len(found):
+                    raise self._nonsense(ValueError("a part of a file that was not asked for"))
+                found[at:end] = memoryview(payload)[OFFSET.size :]
+        return bytes(found)
 
     def details(self, entry: Entry, path: bytes) -> Details:
         """As `Files.details`."""

@@ -7,7 +7,9 @@ paths. Deleted names, and what the Sleuth Kit makes up, are left out.
 
 from __future__ import annotations
 
+import bisect
 import codecs
+import itertools
 from typing import TYPE_CHECKING, Any
 
 import pytsk3
@@ -21,7 +23,7 @@ from holdfast.sources.filesystems.entries import (
 )
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable, Iterable, Iterator
 
     from holdfast.sources.filesystems.disk import Disk
 
@@ -84,6 +86,7 @@ class TskFiles:
         self._block = int(self._fs.info.block_size)
         self._ntfs = kind == "ntfs"
         self._has_owners = kind.startswith("ext")
+        self._last: tuple[tuple[int, int], Any, Any, list[tuple[int, int]]] | None = None
 
     def entry(self, path: bytes) -> Row | None:
         """What is at a path; the root has no name."""
@@ -147,7 +150,32 @@ class TskFiles:
         attribute = self._stream(file, stream)
         if attribute is None:
             return 0, iter(())
-        return int(attribute.info.size), self._pieces(file, attribute)
+        filled = self._filled(attribute, int(attribute.info.size))
+        return int(attribute.info.size), self._pieces(file, attribute, filled)
+
+    def piece(
+        self,
+        inode: int,
+        stream: int,
+        path: bytes,  # noqa: ARG002 - as above
+        begin: int,
+        end: int,
+    ) -> Iterator[tuple[int, bytes]]:
+        """The bytes of a part of a file; the one that was read last is at hand."""
+        if self._last is None or self._last[0] != (inode, stream):
+            file = self._fs.open_meta(inode=inode)
+            attribute = self._stream(file, stream)
+            if attribute is None:
+                return
+            filled = list(self._filled(attribute, int(attribute.info.size)))
+            self._last = ((inode, stream), file, attribute, filled)
+        _, file, attribute, filled = self._last
+        first = max(bisect.bisect_right(filled, (begin, end)) - 1, 0)
+        within = (
+            (max(one[0], begin), min(one[1], end))
+            for one in itertools.takewhile(lambda one: one[0] < end, filled[first:])
+        )
+        yield from self._pieces(file, attribute, within)
 
     def details(
         self,
@@ -260,11 +288,13 @@ class TskFiles:
                 wanted = one
         return wanted
 
-    def _pieces(self, file: Any, attribute: Any) -> Iterator[tuple[int, bytes]]:
+    def _pieces(
+        self, file: Any, attribute: Any, filled: Iterable[tuple[int, int]]
+    ) -> Iterator[tuple[int, bytes]]:
         info = attribute.info
         size = int(info.size)
         which = (int(info.type), int(info.id))
-        for begin, end in self._filled(attribute, size):
+        for begin, end in filled:
             at = begin
             while at < end:
                 data = file.read_random(at, min(_PIECE, end - at), *which)

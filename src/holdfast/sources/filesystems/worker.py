@@ -48,6 +48,12 @@ class Reads(Protocol):
         """The size of a file, and its bytes where they are not a hole."""
         ...
 
+    def piece(
+        self, inode: int, stream: int, path: bytes, begin: int, end: int
+    ) -> Iterator[tuple[int, bytes]]:
+        """The bytes of a part of a file, where they are not a hole; the file stays open."""
+        ...
+
     def details(self, inode: int, path: bytes) -> tuple[int, list[str], dict[bytes, bytes]]:
         """Attributes of NTFS, what can't be had of the file, and extended attributes."""
         ...
@@ -159,6 +165,12 @@ class Worker:
             return Say.DONE, frames.pack_rows([b"/"], [row])
         inode, stream = WHICH.unpack_from(payload)
         path = payload[WHICH.size :]
+        if kind is Say.PIECE:
+            begin, length = PLACE.unpack_from(path)
+            path = path[PLACE.size :]
+            for offset, data in files.piece(inode, stream, path, begin, begin + length):
+                self._link.say(Say.DATA, frames.OFFSET.pack(offset) + data)
+            return Say.DONE, b""
         if kind is Say.READ:
             length, pieces = files.read(inode, stream, path)
             for offset, data in pieces:

@@ -45,6 +45,7 @@ class KernelFiles:
     def __init__(self, disk: FarDisk, kind: str) -> None:  # noqa: ARG002 - it is attached
         _mount(DISK, MOUNTED.decode(), kind, _OPTIONS.get(kind, ""))
         self._devices: dict[int, int] = {}
+        self._last: tuple[bytes, int] | None = None
 
     def entry(self, path: bytes) -> Row | None:
         """What is at a path; a link on the way is not followed."""
@@ -86,6 +87,24 @@ class KernelFiles:
         if found is None:
             raise FileNotFoundError(errno.ENOENT, "there is no such file")
         return found[5], _pieces(MOUNTED + path)
+
+    def piece(
+        self,
+        inode: int,  # noqa: ARG002 - as above
+        stream: int,  # noqa: ARG002 - as above
+        path: bytes,
+        begin: int,
+        end: int,
+    ) -> Iterator[tuple[int, bytes]]:
+        """The bytes of a part of a file, which stays open until another is asked for."""
+        if self._last is None or self._last[0] != path:
+            if self.entry(path) is None:
+                raise FileNotFoundError(errno.ENOENT, "there is no such file")
+            if self._last is not None:
+                os.close(self._last[1])
+                self._last = None
+            self._last = path, os.open(MOUNTED + path, os.O_RDONLY | os.O_NOFOLLOW)
+        yield from _data(self._last[1], begin, end)
 
     def details(
         self,
@@ -147,23 +166,27 @@ class KernelFiles:
 def _pieces(place: bytes) -> Iterator[tuple[int, bytes]]:
     fd = os.open(place, os.O_RDONLY | os.O_NOFOLLOW)
     try:
-        at = 0
-        while True:
-            try:
-                at = os.lseek(fd, at, os.SEEK_DATA)
-                end = os.lseek(fd, at, os.SEEK_HOLE)
-            except OSError as error:
-                if error.errno == errno.ENXIO:
-                    return
-                raise
-            while at < end:
-                data = os.pread(fd, min(_PIECE, end - at), at)
-                if not data:
-                    return
-                yield at, data
-                at += len(data)
+        yield from _data(fd, 0, os.fstat(fd).st_size)
     finally:
         os.close(fd)
+
+
+def _data(fd: int, at: int, until: int) -> Iterator[tuple[int, bytes]]:
+    """What is between two places of a file, holes apart."""
+    while at < until:
+        try:
+            at = os.lseek(fd, at, os.SEEK_DATA)
+            end = min(until, os.lseek(fd, at, os.SEEK_HOLE))
+        except OSError as error:
+            if error.errno == errno.ENXIO:
+                return
+            raise
+        while at < end:
+            data = os.pread(fd, min(_PIECE, end - at), at)
+            if not data:
+                return
+            yield at, data
+            at += len(data)
 
 
 def _mount(device: str, at: str, kind: str, options: str = "") -> None:
