@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import re
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, NewType
+from typing import TYPE_CHECKING, NamedTuple, NewType
 
 from holdfast.base.errors import Invalid
 
@@ -143,6 +143,39 @@ def machine_of(source: str) -> str | None:
     """The uuid of the virtual machine that a source is of; None for files."""
     rest = source.removeprefix(_MACHINE)
     return rest if rest != source and not rest.startswith("/") else None
+
+
+_STREAM = re.compile(r"([^:]+):split-([0-9]+)\.(?:stream-([0-9]+)|rest):(.*)", re.DOTALL)
+
+
+class StreamOf(NamedTuple):
+    """What a source is one of several streams of.
+
+    Attributes:
+        client: Whose path.
+        split: The number of its split.
+        path: What is divided.
+        number: Which of the named streams, from 1 on; None for the rest.
+    """
+
+    client: str
+    split: int
+    path: str
+    number: int | None
+
+    @property
+    def whole(self) -> tuple[str, int, str]:
+        """What is the same of all its streams."""
+        return self.client, self.split, self.path
+
+
+def stream_of(source: str) -> StreamOf | None:
+    """What a source is a stream of; None if it is none."""
+    found = _STREAM.fullmatch(source)
+    if found is None:
+        return None
+    client, split, number, path = found.groups()
+    return StreamOf(client, int(split), path, None if number is None else int(number))
 
 
 FILES_OF = ":files:"

@@ -28,6 +28,7 @@ from holdfast.movers.backup_run import BackupOrder, absolute_paths
 from holdfast.movers.commands import run_command
 from holdfast.movers.restore_mark import RestoreMark
 from holdfast.movers.restore_run import RestoreOrder
+from holdfast.movers.whole_restore import restore_whole
 from holdfast.wire.messages import (
     Answer,
     CommandWork,
@@ -242,7 +243,13 @@ class _Task:
             strip_components=work.strip_components,
             verify=work.verify,
         )
-        result = self._agent.ways.restore(order, self._report)
+        images = [ImageId(one) for one in (work.image, *work.also)]
+        result = restore_whole(
+            images,
+            order,
+            lambda one: self._agent.ways.restore(one, self._report),
+            work.overwrite or "always",
+        )
         if mark is not None:
             mark.remove()
         self._findings, self._findings_total = result.findings, result.findings_total

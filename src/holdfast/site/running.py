@@ -6,10 +6,12 @@ Must not wait for it: the job is queued, and a master that is at work begins it.
 from __future__ import annotations
 
 import os
+from dataclasses import replace
 from typing import TYPE_CHECKING
 
 from holdfast.base import labels
-from holdfast.base.ids import ADHOC, ClientName, SourceName, source_name
+from holdfast.base.errors import Invalid
+from holdfast.base.ids import ADHOC, ClientName, ImageId, SourceName, source_name
 from holdfast.control.dispatch import Roster, by_hand
 from holdfast.control.dispatch.roster import WHOLE
 from holdfast.control.jobs import JobKind, NewJob
@@ -17,6 +19,7 @@ from holdfast.control.schedule import BackupKind
 from holdfast.movers.backup_run import DEFAULT_COMPRESSION, absolute_paths
 from holdfast.site.master import STORAGE_UNIT
 from holdfast.site.probing import this_client
+from holdfast.site.whole_backups import whole_backup
 from holdfast.site.whose_drives import drives_of
 from holdfast.wire.messages import BackupWork, RestoreWork
 
@@ -125,6 +128,27 @@ def adhoc_job(
         backup_kind=kind,
         storage_unit=STORAGE_UNIT,
     )
+
+
+def with_other_streams(master: Master, work: RestoreWork) -> RestoreWork:
+    """A restore with the images that are one backup with its image.
+
+    Raises:
+        Invalid: They lie in different storage units.
+    """
+    image = master.catalog.image(ImageId(work.image))
+    others = whole_backup(master.catalog, image).images[1:]
+    if not others:
+        return work
+    pool = master.pool_with(image.id)
+    for one in others:
+        if pool not in master.site.pools.with_copy(one.id):
+            raise Invalid(
+                f"image {one.id} of '{one.source}', which is one backup with image {image.id}, is "
+                "in another storage unit",
+                "restore each by itself: --only-this, or only_this of the API",
+            )
+    return replace(work, also=tuple(one.id for one in others))
 
 
 def restore_job(master: Master, image: ImageRow, work: RestoreWork) -> NewJob:

@@ -26,6 +26,10 @@ COMMAND_VERSION = 4
 """From here on a worker knows of commands that are jobs of their own."""
 
 
+WHOLE_VERSION = 4
+"""From here on a worker restores several images as one."""
+
+
 @dataclass(frozen=True, slots=True)
 class BackupWork:
     """A backup of one source.
@@ -110,6 +114,8 @@ class RestoreWork:
         strip_components: How many leading parts of each path to leave out.
         verify: Read everything back and compare it with the image.
         client: Whose machine it is done on; None for the one that serves the site.
+        also: Ids of images that are restored with it, into the same directory: those of the other
+            streams of its path.
     """
 
     image: str
@@ -119,10 +125,15 @@ class RestoreWork:
     strip_components: int = 0
     verify: bool = False
     client: str | None = None
+    also: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data, with its version."""
-        return {"version": 1, "work": "restore", **asdict(self)}
+        """As plain data, with the version from which on it is understood."""
+        plain = asdict(self)
+        if self.also:
+            return {"version": WHOLE_VERSION, "work": "restore", **plain}
+        del plain["also"]
+        return {"version": 1, "work": "restore", **plain}
 
 
 @dataclass(frozen=True, slots=True)

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
+from holdfast.base.errors import PathMissing
 from tests.kit.agents import MachineSite, machine_site
 from tests.kit.served import until
 from tests.kit.trees import assert_same_tree
@@ -89,11 +90,40 @@ def back_up_and_compare(network: MachineSite, client: str, tree: Path, tmp_path:
         # Each goes on from its own, and reads what is new alone.
         assert image["parent"] == first[source]["id"]
         assert image["transmitted_bytes"] < 150_000
-    to = tmp_path / "back"
-    for image in second.values():
-        words = ("restore", image["id"], "--to", to, "--overwrite", "always")
-        network.site(*words).assert_ok()
-    assert_same_tree(tree, os.fsencode(to) + os.fsencode(tree))
+    # One command brings all of them back, whichever of them is named, also of the backup before.
+    for number, image in enumerate([*second.values(), {"id": "latest"}]):
+        to = tmp_path / f"back-{number}"
+        done = network.site("restore", image["id"], "--to", to, "--json").assert_ok().json()
+        assert len(done["images"]) == 3
+        assert_same_tree(tree, os.fsencode(to) + os.fsencode(tree))
+    of_before = {one["id"] for one in first.values()}
+    for number, image in enumerate(first.values()):
+        to = tmp_path / f"before-{number}"
+        done = network.site("restore", image["id"], "--to", to, "--json").assert_ok().json()
+        assert {one["image"] for one in done["images"]} == of_before
+        assert os.path.exists(os.fsencode(to) + os.fsencode(tree) + b"/part 1/inner/2")
+    only = tmp_path / "only"
+    one = first[min(first)]
+    network.site("restore", one["id"], "--to", only, "--only-this", "--verify").assert_ok()
+    assert len(list(only.rglob("*"))) < len(list(to.rglob("*")))
+    # A path is looked for in all of them.
+    some = tmp_path / "some"
+    paths = [f"{tree}/part {at}" for at in range(6)] + [f"{tree}/new"]
+    network.site("restore", "latest", *paths, "--to", some, "--verify").assert_ok()
+    for path in paths:
+        assert_same_tree(os.fsencode(path), os.fsencode(some) + os.fsencode(path))
+    wrong = network.site("restore", "latest", f"{tree}/nowhere", "--to", tmp_path / "none")
+    wrong.assert_failed(PathMissing.exit_status, "no image of this backup has")
+    listed = {one["path"] for one in network.listed("ls", f"latest:{tree}", "--recursive")}
+    there = [*tree.rglob("*")]
+    assert listed == {str(one) for one in there}
+    if client == "web1":
+        # On the machine itself, as one job.
+        back = tmp_path / "on the machine"
+        words = ("restore", "latest", "--to", back, "--client", client, "--json")
+        job = network.site(*words).assert_ok().json()["job"]
+        assert network.ended(job)["outcome"] == "completed"
+        assert_same_tree(tree, os.fsencode(back) + os.fsencode(tree))
     network.site("verify", "--read-data").assert_ok()
 
 

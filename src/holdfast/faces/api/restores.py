@@ -63,6 +63,11 @@ class NewRestore(Model):
     verify: bool = Field(
         default=False, description="Read everything back and compare it with the image."
     )
+    only_this: bool = Field(
+        default=False,
+        description="Only this image. Else, of one stream of a path, the images of the other "
+        "streams of the same backup are restored with it.",
+    )
 
 
 class Restore(Model):
@@ -102,6 +107,8 @@ def restore_image(
         strip_components=body.strip_components,
         verify=body.verify,
     )
+    if not body.only_this:
+        work = running.with_other_streams(master, work)
     job = running.enqueue(master, running.restore_job(master, master.catalog.image(found), work))
     note.details["job"] = job
     return Restore(job=job)

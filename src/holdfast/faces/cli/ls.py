@@ -7,9 +7,10 @@ from typing import TYPE_CHECKING
 import click
 
 from holdfast.base.clock import from_ns
-from holdfast.base.errors import EXIT_OK
+from holdfast.base.errors import EXIT_OK, PathMissing
 from holdfast.base.ids import parse_image_path
 from holdfast.faces.cli import describe, opening, options
+from holdfast.faces.cli.restore import together
 from holdfast.faces.cli.screen import Screen, path_text, printable
 from holdfast.faces.cli.words import Command
 from holdfast.movers.machines.record import is_machine
@@ -35,9 +36,16 @@ if TYPE_CHECKING:
 @click.argument("place", metavar="IMAGE[:PATH]")
 @click.option("--long", "-l", is_flag=True, help="Mode, owner, size and time as well.")
 @click.option("--recursive", "-R", is_flag=True, help="Everything below, not one directory.")
+@click.option(
+    "--only-this",
+    is_flag=True,
+    help="Not the other streams of the same backup, if it is of one of several.",
+)
 @options.json_flag
-def ls(place: str, long: bool, recursive: bool, as_json: bool) -> int:
+def ls(place: str, long: bool, recursive: bool, only_this: bool, as_json: bool) -> int:
     """List a directory, or one file, of an image.
+
+    Where a path is backed up in several streams, what all of them have is listed as one.
 
     In the image of a virtual machine, /DISK/VOLUME leads to the files on a disk: /vda/p1/etc,
     /lvm/GROUP/VOLUME/home.
@@ -50,7 +58,9 @@ def ls(place: str, long: bool, recursive: bool, as_json: bool) -> int:
         if is_machine(pool.image(image)):
             _machine(screen, pool, image, wanted.path, long=long, recursive=recursive)
         else:
-            for path, entry in walk(pool, image, wanted.path, recursive=recursive):
+            images = [image] if only_this else together(screen, site, image)
+            pools = [(site.pools.holding(one), one) for one in images]
+            for path, entry in walk_all(pools, wanted.path, recursive=recursive):
                 _tell(screen, path, entry, long=long)
     return EXIT_OK
 
@@ -88,6 +98,55 @@ def walk_inside(
         return
     for entry in inside.children(path):
         yield path.rstrip(b"/") + b"/" + entry.name, entry
+
+
+def walk_all(
+    images: list[tuple[Pool, ImageId]], path: bytes, *, recursive: bool
+) -> Iterator[tuple[bytes, Entry]]:
+    """As `walk`, of images that are one backup: what several have is there once.
+
+    Raises:
+        PathMissing: None of them has it.
+    """
+    if len(images) == 1:
+        yield from walk(*images[0], path, recursive=recursive)
+        return
+    there: list[tuple[Pool, ImageId]] = []
+    for pool, image in images:
+        try:
+            first = pool.entry(image, path)
+        except PathMissing:
+            continue
+        if first.kind != "dir":
+            yield path, first
+            return
+        there.append((pool, image))
+    if not there:
+        shown = path.decode("utf-8", "backslashreplace")
+        raise PathMissing(f"no image of this backup has '{shown}'")
+    yield from _below_all(there, path, recursive=recursive)
+
+
+def _below_all(
+    images: list[tuple[Pool, ImageId]], path: bytes, *, recursive: bool
+) -> Iterator[tuple[bytes, Entry]]:
+    entries: dict[bytes, Entry] = {}
+    having: dict[bytes, list[tuple[Pool, ImageId]]] = {}
+    for pool, image in images:
+        for entry in pool.list_dir(image, path):
+            entries.setdefault(entry.name, entry)
+            if entry.kind == "dir":
+                having.setdefault(entry.name, []).append((pool, image))
+    for name in sorted(entries):
+        child = path.rstrip(b"/") + b"/" + name
+        yield child, entries[name]
+        if recursive and name in having:
+            if len(having[name]) == 1:
+                ((pool, image),) = having[name]
+                below = walk(pool, image, child, recursive=True)
+            else:
+                below = _below_all(having[name], child, recursive=True)
+            yield from below
 
 
 def walk(

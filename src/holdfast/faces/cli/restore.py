@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, get_args
 import click
 
 from holdfast.base.errors import EXIT_FINDINGS, EXIT_OK, UsageError
-from holdfast.base.ids import clean_path, parse_image_path
+from holdfast.base.ids import clean_path, parse_image_path, stream_of
 from holdfast.base.units import format_count, format_duration, format_rate, format_size
 from holdfast.faces.cli import describe, opening, options
 from holdfast.faces.cli.progress import reporting
@@ -18,12 +18,16 @@ from holdfast.faces.cli.screen import Screen, path_json, path_text, tell_finding
 from holdfast.faces.cli.words import Command
 from holdfast.movers.machines.image_restore import restore_paths
 from holdfast.movers.restore_run import Overwrite, RestoreOrder
+from holdfast.movers.whole_restore import restore_whole
 
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from holdfast.base.ids import ImageId
     from holdfast.engine import ClientKey, Counters, RestoreResult
     from holdfast.movers.machines.file_restore import FileRestore
+    from holdfast.movers.whole_restore import WholeRestore
+    from holdfast.site.site import Site
 
 
 @click.command(
@@ -71,6 +75,11 @@ if TYPE_CHECKING:
     type=options.FILE,
     help="The client key that the image is sealed with, where this machine has not imported it.",
 )
+@click.option(
+    "--only-this",
+    is_flag=True,
+    help="Not the other streams of the same backup, if it is of one of several.",
+)
 @options.url_option
 @options.json_flag
 def restore(
@@ -82,6 +91,7 @@ def restore(
     verify: bool,
     client: str | None,
     client_key_file: Path | None,
+    only_this: bool,
     url: str | None,
     as_json: bool,
 ) -> int:
@@ -92,6 +102,9 @@ def restore(
 
     Of a virtual machine's image, /DISK/VOLUME leads to the files on a disk: /vda/p1/etc,
     /lvm/GROUP/VOLUME/home. What DIR can't hold of them is told as findings.
+
+    Where a path is backed up in several streams, the images of all of them that are one backup with
+    IMAGE come back together; --only-this leaves the others out.
 
     With --client the site has another of its machines do it, as a job that 'holdfast serve' gives
     out. For a site that is named by its URL, IMAGE is a whole id.
@@ -114,6 +127,7 @@ def restore(
             "overwrite": overwrite,
             "strip_components": strip_components,
             "verify": verify,
+            "only_this": only_this,
         }
         return queue_restore(screen, whole_id(wanted.image, url), "restores", body, url)
     if url is not None:
@@ -128,14 +142,39 @@ def restore(
             strip_components=strip_components,
             verify=verify,
         )
-        pool = site.pools.holding(order.image)
-        key = _client_key(pool.image(order.image).client_key, client_key_file)
+        images = [order.image] if only_this else together(screen, site, order.image)
         started = time.monotonic()
         with reporting(screen, "restore") as (meter, report):
-            result = restore_paths(pool, order, report, key)
+
+            def one_of(each: RestoreOrder) -> RestoreResult | FileRestore:
+                pool = site.pools.holding(each.image)
+                key = _client_key(pool.image(each.image).client_key, client_key_file)
+                return restore_paths(pool, each, report, key)
+
+            result = restore_whole(images, order, one_of, overwrite or "always")
         elapsed = time.monotonic() - started
     _tell(screen, order, result, meter.last, elapsed)
     return EXIT_FINDINGS if result.findings_total else EXIT_OK
+
+
+def together(screen: Screen, site: Site, image: ImageId) -> list[ImageId]:
+    """The images that are one backup with an image, that one first; what to know of them is said.
+
+    A site whose catalog is gone knows of none.
+    """
+    from holdfast.base.errors import HoldfastError
+    from holdfast.site.whole_backups import whole_backup
+
+    if stream_of(site.pools.holding(image).image(image).source) is None:
+        return [image]
+    try:
+        found = whole_backup(site.catalog, site.catalog.image(image))
+    except HoldfastError as error:
+        screen.say(f"warning: which images are of the other streams is not known: {error.message}")
+        return [image]
+    for remark in found.remarks:
+        screen.say(f"warning: {remark}")
+    return [one.id for one in found.images]
 
 
 def _client_key(wanted: str | None, file: Path | None) -> ClientKey | None:
@@ -187,7 +226,7 @@ def queue_restore(
 def _tell(
     screen: Screen,
     order: RestoreOrder,
-    result: RestoreResult | FileRestore,
+    result: WholeRestore,
     counters: Counters | None,
     elapsed_s: float,
 ) -> None:
@@ -195,6 +234,16 @@ def _tell(
         screen.json(
             {
                 "image": order.image,
+                "images": [
+                    {
+                        "image": image,
+                        "files": one.files,
+                        "dirs": one.dirs,
+                        "bytes": one.bytes,
+                        "findings_total": one.findings_total,
+                    }
+                    for image, one in result.of
+                ],
                 **path_json(order.target, "to"),
                 "files": result.files,
                 "dirs": result.dirs,
@@ -212,6 +261,7 @@ def _tell(
     rate = format_rate(result.bytes / max(elapsed_s, 1e-3))
     facts = [
         ("image", order.image),
+        *(("and", image) for image, _ in result.of if image != order.image),
         ("to", path_text(order.target)),
         ("files", format_count(result.files)),
         ("directories", format_count(result.dirs)),

@@ -159,7 +159,7 @@ class Storage:
                 pool=pool,
                 verbs=frozenset({RESTORE}),
                 expires_s=expires_s,
-                images=frozenset({work.image}),
+                images=frozenset({work.image, *_also(work)}),
             )
         else:
             return None
@@ -288,3 +288,7 @@ class Storage:
                 return work.parent
         source = SourceName(work.source)
         return catalog.newest_of([source], pool).get(source)
+
+
+def _also(work: RestoreWork | MachineRestoreWork) -> tuple[str, ...]:
+    return work.also if isinstance(work, RestoreWork) else ()
