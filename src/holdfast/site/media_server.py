@@ -1,6 +1,7 @@
 """A media server on a machine of its own: takes data into its pools, and gives it out.
 
-Its pools are the site's, if its home has the way to that, and those on its own disk. Must not
+Its pools are the site's, if its home has the way to that, with those storage units that it reaches
+as the master does, and those on its own disk. Must not
 decide whose data it takes: the master's tokens say so. Invariants: nothing is committed that the
 master does not want any more, or can't be asked about; the master has heard of an image before the
 client has; a machine that the site lets in no more is refused as soon as that is told; objects of a
@@ -42,6 +43,7 @@ from holdfast.site import own_pool_orders
 from holdfast.site.own_pools import OwnPools
 from holdfast.site.pool_work import PoolWork
 from holdfast.site.replication import REPLICATE
+from holdfast.site.shared_pools import SharedPools
 from holdfast.wire.fields import Reader
 from holdfast.wire.identity import MachineRole, server_context, use
 from holdfast.wire.messages import SiteWork, WorkEvent, WorkOffer
@@ -97,6 +99,7 @@ class MediaServer:
         self._pool: Pool | None = None if site is None else site.pool
         clock = SystemClock()
         self._own = OwnPools(home.home, clock)
+        self._shared = SharedPools(home.home / "cache")
         self._movers = FarMovers(clock=clock, master=lambda: self.session.master_url)
         self._work = PoolWork(
             lambda pool: self._own.get(pool).pool, clock, more={REPLICATE: self._replicate}
@@ -118,6 +121,7 @@ class MediaServer:
             home,
             answers={
                 "refuse": self._refuse,
+                "share": self._share,
                 **own_pool_orders.answers(self._own),
                 **self._work.answers,
             },
@@ -199,6 +203,8 @@ class MediaServer:
     def _pool_of(self, pool_id: str) -> Pool:
         if self._site is not None and self._pool is not None and pool_id == self._site.pool_id:
             return self._pool
+        if self._shared.has(pool_id):
+            return self._shared.get(pool_id)
         return self._own.get(pool_id).pool
 
     def _may_commit(self, job: int, fence: int) -> bool:
@@ -238,13 +244,14 @@ class MediaServer:
         self.listening.wait()
         self._own.look()
         self._tell()
-        if self._own.standing().there:
-            self._own.look()
-            self._tell_news()
+        self._own.look()
+        self._tell_news()
+        self._shared.look()
+        self._tell_news()
 
     def _tell(self) -> None:
         with self._telling:
-            pools = own_pool_orders.told(self._own)
+            pools = self._standing()
             pool = None if self._site is None else self._site.pool_id
             order = {"ask": "serve-data", "pool": pool, "urls": list(self.urls), **pools}
             if self._jobs is not None:
@@ -255,6 +262,7 @@ class MediaServer:
                 self._refused = frozenset(said.texts("refused"))
                 self._tokens.take(said)
                 self._own.know(own_pool_orders.keys_in(said))
+                self._know_shared(said)
             except Unreachable as error:
                 # It is tried again, or done anew in the next session.
                 self._told = None
@@ -264,18 +272,44 @@ class MediaServer:
 
     def _tell_news(self) -> None:
         """Tell the master how pools are, if they are otherwise than it heard last."""
-        standing = own_pool_orders.told(self._own)
+        standing = self._standing()
+        if standing == self._told:
+            return
         for pool, problem in standing["problems"].items():
             _LOG.error("pool %s can't be used: %s", pool, problem)
-        if standing != self._told:
-            self._tell()
+        self._tell()
+
+    def _standing(self) -> dict[str, Any]:
+        """How the pools are, for the master."""
+        told = own_pool_orders.told(self._own)
+        if self._site is None:
+            return told
+        problems = {**told["problems"], **self._shared.problems}
+        return {**told, "shared": list(self._shared.open), "problems": problems}
+
+    def _know_shared(self, said: Reader) -> None:
+        shared = own_pool_orders.shared_in(said)
+        # Whoever has the site's own pool has the key that opens the keys of these.
+        if shared is not None and self._site is not None:
+            self._shared.know(shared)
+
+    def _share(self, order: dict[str, Any]) -> dict[str, Any]:
+        """Hear that there are other pools that all reach."""
+        self._know_shared(Reader(order, "which pools all reach"))
+        threading.Thread(target=self._look_and_tell, name="sharing", daemon=True).start()
+        return {"answer": "share"}
+
+    def _look_and_tell(self) -> None:
+        self._shared.look()
+        self._tell_news()
 
     async def _look_after(self) -> None:
         """See whether the disks of pools are there, again and again."""
         while True:
             await asyncio.sleep(LOOK_EVERY_S)
             await asyncio.to_thread(self._own.look)
-            if self.session.connected and own_pool_orders.told(self._own) != self._told:
+            await asyncio.to_thread(self._shared.look)
+            if self.session.connected and self._standing() != self._told:
                 await asyncio.to_thread(self._tell_news)
 
     def _note_refusal(self, refusal: Refusal) -> None:

@@ -1,6 +1,7 @@
-"""What a master can order of a media server about the pools on its own disk, and is told of them.
+"""What a master can order of a media server about its pools, and is told of them.
 
-Must not touch a disk: see `own_pools`. Invariant: a key comes in an order, and goes nowhere else.
+Must not touch a disk: see `own_pools` and `shared_pools`. Invariant: a key comes in an order, and
+goes nowhere else.
 """
 
 from __future__ import annotations
@@ -11,6 +12,7 @@ from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.base.errors import Invalid
 from holdfast.engine import PoolConfig
+from holdfast.site.shared_pools import SharedPool
 from holdfast.vault import PoolKey
 from holdfast.wire.fields import Reader
 
@@ -19,6 +21,7 @@ if TYPE_CHECKING:
 
     from holdfast.site.own_pools import OwnPools
 
+MOST_SHARED: Final = 1000
 NAMING_BYTES: Final = 128
 _SIZES: Final = frozenset({"chunk_min", "chunk_avg", "chunk_max", "block_bytes", "pack_bytes"})
 
@@ -60,6 +63,16 @@ def keys_in(answer: Reader) -> dict[str, PoolKey]:
     """The keys of pools that a master tells; none if it tells none."""
     given = answer.maybe_record("keys") or {}
     return {str(pool): _key(key) for pool, key in given.items()}
+
+
+def shared_in(answer: Reader) -> dict[str, SharedPool] | None:
+    """The pools that all reach, of which a master tells; None if it tells nothing of them."""
+    if not answer.has("shared"):
+        return None
+    found = {}
+    for one in answer.records("shared", MOST_SHARED):
+        found[one.text("pool")] = SharedPool(one.text("place"), _key(one.text("key")))
+    return found
 
 
 def _config(given: Reader) -> PoolConfig | None:

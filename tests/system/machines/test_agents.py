@@ -74,7 +74,7 @@ def test_a_bandwidth_rule_holds_for_a_job_at_work_and_lets_go(
         assert time.monotonic() - before < 30
 
 
-def protect(network: MachineSite, client: str, tree: Path) -> None:
+def protect(network: MachineSite, client: str, tree: Path, more: str = "") -> None:
     file = network.directory / f"{client}.toml"
     file.write_text(
         f"""
@@ -82,6 +82,7 @@ def protect(network: MachineSite, client: str, tree: Path) -> None:
 name = "{client}"
 clients = ["{client}"]
 retention = {{last = 3}}
+{more}
 [[policy.selections]]
 name = "tree"
 paths = ["{tree}"]

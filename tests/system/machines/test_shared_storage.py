@@ -16,6 +16,7 @@ from tests.system.machines.test_media_servers import took
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from tests.kit.agents import Machine
     from tests.kit.command import Command
     from tests.kit.s3_server import S3Server
 
@@ -46,10 +47,7 @@ def test_two_media_servers_write_to_one_bucket_at_once(
             for name, one in trees.items():
                 protect(network, name, one)
             jobs = [network.run(name) for name in trees]
-            until(
-                lambda: all(network.job(job)["counters"]["new_bytes"] > 0 for job in jobs),
-                "both to bring data at once",
-            )
+            await_data(network, jobs)
             assert {network.job(job)["state"] for job in jobs} == {"active"}
             network.site("bandwidth", "remove", "slow").assert_ok()
             done = [network.ended(job) for job in jobs]
@@ -68,6 +66,18 @@ def test_two_media_servers_write_to_one_bucket_at_once(
             network.site("pool", "check", "--read-data").assert_ok()
             first.stop()
             second.stop()
+
+
+def await_data(network: MachineSite, jobs: list[int]) -> None:
+    until(
+        lambda: all(network.job(job)["counters"]["new_bytes"] > 0 for job in jobs),
+        "all to bring data at once",
+    )
+
+
+def await_open(pool: str, *servers: Machine) -> None:
+    opened = f"pool {pool} is open here"
+    until(lambda: all(opened in one.log.read_text() for one in servers), opened)
 
 
 def _restored(
@@ -90,3 +100,51 @@ def _no_special_files(directory: str, names: list[str]) -> set[str]:
         for name, path in paths.items()
         if not (os.path.islink(path) or os.path.isdir(path) or os.path.isfile(path))
     }
+
+
+def test_a_further_unit_in_object_storage_is_served_by_every_media_server(
+    site: Command, s3_server: S3Server, tree: Path, tmp_path: Path
+) -> None:
+    (tmp_path / "machines").mkdir()
+    own = replace(site, environ={**site.environ, **s3_server.environment()})
+    trees = {name: tmp_path / f"tree of {name}" for name in ("web1", "web2")}
+    for number in range(4):
+        (tree / f"common {number}").write_bytes(os.urandom(4_000_000))
+    for one in trees.values():
+        shutil.copytree(tree, one, symlinks=True, ignore=_no_special_files)
+        (one / "own").write_bytes(os.urandom(8_000_000))
+    with machine_site(own, tmp_path / "machines") as network:
+        early, late = (s3_server.make_bucket(name) for name in ("early", "late"))
+        network.site("storage", "create", "early", "--pool", early).assert_ok()
+        with (
+            network.media_server("media1") as first,
+            network.media_server("media2") as second,
+            network.media_server("branch", shares=False) as branch,
+            network.machine("web1"),
+            network.machine("web2"),
+        ):
+            # One that is made while they run, too.
+            network.site("storage", "create", "late", "--pool", late).assert_ok()
+            ids = {one["name"]: one["pool_id"] for one in network.listed("storage", "list")}
+            for number, unit in enumerate(("early", "late"), 1):
+                await_open(ids[unit], first, second)
+                for name, one in trees.items():
+                    protect(network, name, one, f'storage_unit = "{unit}"')
+                network.site("bandwidth", "set", "slow", "--limit", "8M").assert_ok()
+                jobs = [network.run(name) for name in trees]
+                await_data(network, jobs)
+                network.site("bandwidth", "remove", "slow").assert_ok()
+                done = [network.ended(job) for job in jobs]
+                assert [one["outcome"] for one in done] == ["completed"] * 2, done
+                assert (took(first), took(second)) == (number, number)
+                images = {one["client"]: one["image_id"] for one in done}
+                _restored(network, trees, images, tmp_path / unit)
+                network.site("pool", "check", "--read-data", "--unit", unit).assert_ok()
+            # Again: what is there is not sent, whoever takes it.
+            done = [network.ended(network.run(name)) for name in trees]
+            assert sum(one["counters"]["transmitted_bytes"] for one in done) < 1_000_000
+            # One that has not the site's pool is given no key but those of its own.
+            assert took(branch) == 0
+            assert not any(pool in branch.log.read_text() for pool in ids.values())
+            for unit in ("early", "late"):
+                network.site("verify", "--read-data", "--unit", unit).assert_ok()

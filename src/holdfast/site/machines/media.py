@@ -53,6 +53,7 @@ class MediaServer:
         problems: Why others of its own can't be used, in words, by id.
         most: Of how many jobs it takes data at once; None for as many as come.
         jobs: Whose data it takes now.
+        shared: Ids of the pools that all reach, of which it was told; None for one that is not.
         gone_since_s: Since when it holds no session; None while it does.
     """
 
@@ -63,6 +64,7 @@ class MediaServer:
     problems: Mapping[str, str] = field(default_factory=dict)
     most: int | None = None
     jobs: set[Job] = field(default_factory=set)
+    shared: frozenset[str] | None = None
     gone_since_s: float | None = None
 
     @property
@@ -127,9 +129,17 @@ class MediaServers:
     @property
     def problems(self) -> dict[str, str]:
         """Why pools can't be used, in words, by id; told by those who are there."""
+        units = self._machines.master.units.units()
+        shared = {one.pool for one in units if one.server is None}
         with self._lock:
             there = [one for one in self._there.values() if self._is_there(one)]
-            return {pool: why for one in there for pool, why in one.problems.items()}
+        found: dict[str, str] = {}
+        for one in there:
+            for pool, why in one.problems.items():
+                # What all reach is told of each who does not.
+                words = f"media server '{one.name}': {why}" if pool in shared else why
+                found[pool] = f"{found[pool]}; {words}" if pool in found else words
+        return found
 
     def made(self, server: ClientName, pool: str) -> None:
         """A media server has made a pool, and has it open."""
@@ -192,6 +202,7 @@ class MediaServers:
         for server, job in lost:
             self._give_up(server, job)
         self._tell_revoked()
+        self._tell_shared()
         if now_s - self._pruned_s > PRUNE_EVERY_S:
             self._pruned_s = now_s
             self._prune()
@@ -247,6 +258,42 @@ class MediaServers:
         if told:
             self._told_of = refused
 
+    def _tell_shared(self) -> None:
+        """Tell those who have the site's pool which others there are that all reach."""
+        try:
+            shared = self._shared()
+        except HoldfastError as error:
+            _LOG.error("%s", error.message)
+            return
+        known = frozenset(one["pool"] for one in shared)
+        with self._lock:
+            there = [one for one in self._there.values() if one.gone_since_s is None]
+        for one in there:
+            if one.shared is None or one.shared == known:
+                continue
+            try:
+                one.session.ask({"ask": "share", "shared": shared}, TELL_S)
+            except HoldfastError as error:
+                _LOG.warning("media server '%s' was not told: %s", one.name, error.message)
+            else:
+                one.shared = known
+
+    def _shared(self) -> list[dict[str, str]]:
+        """The storage units that nobody owns, with their keys."""
+        master = self._machines.master
+        units = [one for one in master.units.units() if one.server is None]
+        if not units:
+            return []
+        key = master.site.pool_key()
+        return [
+            {
+                "pool": one.pool,
+                "place": one.place,
+                "key": b64encode(master.units.key(one.pool, key)).decode(),
+            }
+            for one in units
+        ]
+
     # -- what they say ----------------------------------------------------------------------
 
     def _serve_data(self, session: Session, order: dict[str, Any]) -> dict[str, Any]:
@@ -264,6 +311,10 @@ class MediaServers:
                 f"media server '{session.peer.name}' has pool {pool}, this site {ours}",
                 "there: holdfast init --existing --pool URL --recovery-kit F",
             )
+        # An older one says nothing of what all reach, and is not told.
+        shares = pool is not None and given.has("shared")
+        shared = self._shared() if shares else []
+        ids = frozenset(one["pool"] for one in shared)
         refused = self._machines.refused_serials()
         name = session.peer.name
         with self._lock:
@@ -273,8 +324,17 @@ class MediaServers:
             pools = keys.keys() & set(given.texts("open"))
             if pool is not None:
                 pools.add(pool)
+            if shares:
+                pools |= ids.intersection(given.texts("shared"))
             self._there[name] = MediaServer(
-                name, session, tuple(urls), frozenset(pools), problems, most, jobs
+                name,
+                session,
+                tuple(urls),
+                frozenset(pools),
+                problems,
+                most,
+                jobs,
+                ids if shares else None,
             )
         for one in sorted(problems.items() - known.items()):
             _LOG.warning("media server '%s' can't use pool %s: %s", name, *one)
@@ -284,6 +344,7 @@ class MediaServers:
             "refused": sorted(refused),
             "token_key": b64encode(self._token_key).decode(),
             "keys": {one: b64encode(key).decode() for one, key in keys.items()},
+            **({"shared": shared} if shares else {}),
         }
 
     def _reached(self, server: ClientName, urls: Sequence[str]) -> None:
