@@ -20,6 +20,7 @@ from tests.kit.libvirtd import why_no_libvirt
 from tests.kit.machine_providers import (
     Bench,
     DiskFilesBench,
+    FarLibvirtBench,
     LibvirtBench,
     QmpBench,
     Writer,
@@ -29,6 +30,7 @@ from tests.kit.machine_providers import (
     read,
 )
 from tests.kit.served import until
+from tests.kit.sshd import why_no_sshd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -39,6 +41,7 @@ pytestmark = needs_qemu
 BENCHES: dict[str, Callable[[Path], Bench]] = {
     "diskfiles": DiskFilesBench,
     "libvirt": LibvirtBench,
+    "libvirt over ssh": FarLibvirtBench,
     "qmp": QmpBench,
 }
 """Every provider that can be had here; one that can't skips, and says why."""
@@ -48,7 +51,9 @@ BENCHES: dict[str, Callable[[Path], Bench]] = {
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     if request.param == "qmp" and not shutil.which("qemu-system-x86_64"):
         pytest.skip("needs qemu-system-x86")
-    if request.param == "libvirt" and (reason := why_no_libvirt()):
+    if request.param.startswith("libvirt") and (reason := why_no_libvirt()):
+        pytest.skip(reason)
+    if request.param == "libvirt over ssh" and (reason := why_no_sshd()):
         pytest.skip(reason)
     made = BENCHES[request.param](tmp_path)
     try:

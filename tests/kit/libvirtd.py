@@ -25,8 +25,10 @@ from tests.kit.qemu import GRAIN, MIB, SIZE, Content
 
 __all__ = [
     "GRAIN",
+    "IMAGES",
     "MIB",
     "SIZE",
+    "STRANGER",
     "LibvirtMachine",
     "Libvirtd",
     "libvirtd_kit",
@@ -35,6 +37,9 @@ __all__ = [
     "why_no_libvirt",
 ]
 
+IMAGES = "/var/lib/libvirt/images"
+STRANGER = "holdfast-stranger"
+"""A user of that host who may do nothing."""
 _QEMU_USER = 64055
 _PLACES = {
     "etc": "/etc/libvirt",
@@ -81,7 +86,7 @@ class Libvirtd:
     def __init__(self, user: str = "libvirt-qemu") -> None:
         self.directory = Path(tempfile.mkdtemp(prefix="hf-lv-", dir="/tmp"))
         self.directory.chmod(0o711)
-        for name in (*_PLACES, "sock", "disks", "scratch"):
+        for name in (*_PLACES, "disks", "scratch"):
             (self.directory / name).mkdir()
             (self.directory / name).chmod(0o711)
         (self.directory / "etc" / "qemu").mkdir()
@@ -93,6 +98,8 @@ class Libvirtd:
         group = Path("/etc/group").read_text()
         if "libvirt-qemu:" not in passwd:
             passwd += f"{line}{_QEMU_USER}::/var/lib/libvirt:/usr/sbin/nologin\n"
+        passwd += f"{STRANGER}:x:64999:64999::/:/bin/sh\n"
+        group += f"{STRANGER}:x:64999:\n"
         if "libvirt-qemu:" not in group:
             group += f"{line}\n"
         # Whoever looks for KVM as root and runs machines as one who may not looks again each time.
@@ -100,7 +107,7 @@ class Libvirtd:
         (self.directory / "passwd").write_text(passwd)
         (self.directory / "group").write_text(group)
         (self.directory / "etc" / "libvirtd.conf").write_text(
-            f'unix_sock_dir = "{self.directory}/sock"\n'
+            'unix_sock_dir = "/run/libvirt"\n'
             'unix_sock_rw_perms = "0700"\nunix_sock_ro_perms = "0777"\n'
             'auth_unix_rw = "none"\nauth_unix_ro = "none"\n'
             f'log_outputs = "3:file:{self.directory}/libvirtd.log"\n'
@@ -113,11 +120,18 @@ class Libvirtd:
 
     @property
     def url(self) -> str:
-        return f"qemu:///system?socket={self.directory}/sock/libvirt-sock"
+        return f"qemu:///system?socket={self.directory}/run/libvirt-sock"
 
     @property
     def scratch(self) -> Path:
         return self.directory / "scratch"
+
+    @property
+    def images(self) -> Path:
+        """What this libvirtd has at `IMAGES`."""
+        found = self.directory / "lib" / "images"
+        found.mkdir(mode=0o711, exist_ok=True)
+        return found
 
     def start(self) -> None:
         import libvirt
@@ -212,13 +226,15 @@ class LibvirtMachine:
         formats: tuple[str, ...] = ("qcow2", "raw"),
         more: str = "",
         metadata: str = "",
+        far: bool = False,
     ) -> None:
+        """Make it; with `far`, its files are where only libvirt has them at the paths it knows."""
         self.daemon = daemon
         self.name = name
         self.uuid = uuid
         self.formats = formats
         self.names = [f"vd{letter}" for letter in "abcdef"[: len(formats)]]
-        place = daemon.directory / "disks"
+        place = daemon.images if far else daemon.directory / "disks"
         self.files = [
             place / f"{name}-{disk}.{kind}" for disk, kind in zip(self.names, formats, strict=True)
         ]
@@ -226,7 +242,8 @@ class LibvirtMachine:
         for file, kind in zip(self.files, formats, strict=True):
             subprocess.run(["qemu-img", "create", "-q", "-f", kind, file, str(SIZE)], check=True)
         cd = "<disk type='file' device='cdrom'><target dev='hda' bus='ide'/><readonly/></disk>"
-        self.xml = small_domain(name, uuid, self.files, more=cd + more, metadata=metadata)
+        shown = [Path(IMAGES, one.name) if far else one for one in self.files]
+        self.xml = small_domain(name, uuid, shown, more=cd + more, metadata=metadata)
         self.connection = daemon.open()
         self.domain = self.connection.defineXML(self.xml)
 

@@ -21,8 +21,9 @@ from holdfast.sources.machines.qmp.monitor import Monitor
 from holdfast.sources.nbd import client
 from holdfast.sources.nbd.wire import Address
 from tests.kit.disk_images import MIB, content, create, fill, run, write
-from tests.kit.libvirtd import Libvirtd, small_domain
+from tests.kit.libvirtd import IMAGES, Libvirtd, small_domain
 from tests.kit.served import until
+from tests.kit.sshd import Sshd
 
 if TYPE_CHECKING:
     from holdfast.sources.machines.machine import Disk, Machine
@@ -180,6 +181,66 @@ class LibvirtBench(Bench):
         device = f"/machine/peripheral/virtio-disk{at}/virtio-backend"
         line = f'qemu-io -d {device} "{command}"'
         return str(libvirt_qemu.qemuMonitorCommand(domain, line, 1))
+
+
+class FarLibvirtBench(LibvirtBench):
+    """The same, by ssh: no file of the host has a path here that the provider could know."""
+
+    def __init__(self, directory: Path) -> None:
+        self._directory = directory
+        self._daemon = Libvirtd()
+        self._sshd = None
+        try:
+            self._daemon.start()
+            self._sshd = Sshd(self._daemon)
+            self._connection = self._daemon.open()
+            assert self._daemon.images.exists()
+            place = f"<target><path>{IMAGES}</path></target>"
+            pool = f"<pool type='dir'><name>default</name>{place}</pool>"
+            self._connection.storagePoolCreateXML(pool)
+        except BaseException:
+            self.close()
+            raise
+        self.url = self._sshd.url()
+
+    def make(self, name: str, *sizes: int) -> str:
+        there = [Path(f"{IMAGES}/{name}-{at}.qcow2") for at in range(len(sizes))]
+        for at, (path, size) in enumerate(zip(there, sizes, strict=True)):
+            fill(create(self._here(path), "qcow2", size), "qcow2", seed=10 * at + len(name))
+        known = str(uuid.uuid5(uuid.NAMESPACE_DNS, name))
+        self._connection.defineXML(small_domain(name, known, there)).create()
+        return known
+
+    def truth(self, known: str) -> dict[str, bytes]:
+        found = {}
+        for disk in self.open().machine(known).disks:
+            assert not Path(disk.place).exists()
+            self._io(known, disk.name, "flush")
+            found[disk.name] = self._content(self._here(Path(disk.place)), disk.format)
+        return found
+
+    def _content(self, path: Path, image_format: str) -> bytes:
+        into = self._directory / "truth.raw"
+        words = ["qemu-img", "convert", "-U", "-f", image_format, "-O", "raw", str(path)]
+        subprocess.run([*words, str(into)], check=True)
+        return into.read_bytes()
+
+    def _here(self, path: Path) -> Path:
+        return self._daemon.directory / "lib" / path.relative_to("/var/lib/libvirt")
+
+    def traces(self) -> list[str]:
+        found = super().traces()
+        for pool in self._connection.listAllStoragePools():
+            pool.refresh()
+            found += [f"pool {pool.name()}"] * pool.name().startswith("holdfast")
+            found += [one for one in pool.listVolumes() if one.startswith("holdfast")]
+        files = (self._daemon.directory / "lib").rglob("holdfast*")
+        return found + [str(one) for one in files if one.parents[1].name != "checkpoint"]
+
+    def close(self) -> None:
+        if self._sshd is not None:
+            self._sshd.end()
+        super().close()
 
 
 class QmpBench(Bench):

@@ -33,7 +33,6 @@ from holdfast.base.errors import (
     NotQuiesced,
     SnapshotBroken,
     Unreachable,
-    Unsupported,
 )
 from holdfast.sources.machines.machine import Disk, State
 from holdfast.sources.machines.provider import Kind, NewMachine, SnapshotOrder
@@ -392,7 +391,7 @@ def test_scratch_is_given_up_before_the_guest_stands_still(
 def test_too_little_scratch_is_said_before_anything_is_frozen(
     machine: LibvirtMachine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("holdfast.sources.machines.libvirt.running.RESERVE_BYTES", 1 << 60)
+    monkeypatch.setattr("holdfast.sources.machines.libvirt.near.RESERVE_BYTES", 1 << 60)
     with pytest.raises(NoSpace, match="would stand still"):
         with provider(machine).snapshot(order(machine)):
             pass
@@ -476,9 +475,6 @@ def test_true_causes_are_told(daemon: Libvirtd) -> None:
     with pytest.raises(Unreachable, match="No such file") as caught:
         open_provider("libvirt", "qemu:///system?socket=/nowhere/libvirt-sock").machines()
     assert "libvirtd runs" in str(caught.value.hint)
-    with pytest.raises(Unsupported, match="another host") as unsupported:
-        open_provider("libvirt", "qemu+ssh://elsewhere/system").try_out("x", Path("/"))
-    assert "run an agent on that host" in str(unsupported.value.hint)
 
 
 def test_a_user_who_may_only_look_is_told_so(machine: LibvirtMachine) -> None:

@@ -27,7 +27,7 @@ from holdfast.base.errors import (
     Unreachable,
     Unsupported,
 )
-from holdfast.sources import places
+from holdfast.sources import places, supervised
 from holdfast.sources.nbd import client
 from holdfast.sources.nbd.qemu_errors import true_cause
 from holdfast.sources.nbd.wire import Address
@@ -38,20 +38,6 @@ if TYPE_CHECKING:
 _PREFIX = "holdfast-nbd-"
 _LOG_BYTES = 64 * 1024
 _FINISH_S = 600
-
-# Waits for the program, and kills it when the other end of standard input is closed: also by the
-# system, when the process that holds it is killed.
-_SUPERVISOR = """
-trap '' TERM
-exec 3<&0
-"$@" </dev/null 3<&- & program=$!
-exec 2>/dev/null
-{ read -r _ <&3; kill -KILL $program; } >/dev/null & watch=$!
-exec 3<&-
-wait $program; status=$?
-kill -KILL $watch
-exit $status
-"""
 
 Node = dict[str, Any]
 """What qemu calls a block node: a driver, its options, and the nodes beneath it."""
@@ -104,7 +90,7 @@ class Served:
             HoldfastError: It ended, and why as far as it said so.
         """
         if self.process.poll() is not None:
-            raise _ended(self)
+            raise ended(self)
 
 
 @contextlib.contextmanager
@@ -138,31 +124,34 @@ def serving(
         TooSlow: It is not opened in time.
     """
     with places.private_directory(_PREFIX) as directory:
-        command = [program("qemu-nbd"), "--persistent", f"--shared={shared}"]
-        command += [f"--socket={directory / 'socket'}"]
-        command += ["--discard=unmap"] if writable else ["--read-only"]
-        command += [f"--load-snapshot={snapshot}"] if snapshot is not None else []
-        command += [f"--bitmap={bitmap}"] if bitmap is not None else []
-        command.append(f"json:{json.dumps(node)}")
+        command = [program("qemu-nbd"), f"--socket={directory / 'socket'}"]
+        command += words(node, writable=writable, shared=shared, snapshot=snapshot, bitmap=bitmap)
         with (directory / "log").open("wb") as log:
-            process = subprocess.Popen(
-                ["/bin/sh", "-c", _SUPERVISOR, "holdfast-qemu-nbd", *command],
-                stdin=subprocess.PIPE,
-                stdout=subprocess.DEVNULL,
-                stderr=log,
-                env=plain_environment(),
-                start_new_session=True,
-            )
+            process = supervised.begin(command, plain_environment(), stderr=log)
         served = Served(Address(str(directory / "socket")), directory / "log", process, what)
         try:
-            _wait_until_open(served, start_s)
+            wait_until_open(served, start_s)
             yield served
             if writable:
                 _finish(served)
         finally:
-            with contextlib.suppress(ProcessLookupError):
-                os.killpg(process.pid, signal.SIGKILL)
-            process.communicate()
+            supervised.end(process)
+
+
+def words(
+    node: Node,
+    *,
+    writable: bool = False,
+    shared: int = 8,
+    snapshot: str | None = None,
+    bitmap: str | None = None,
+) -> list[str]:
+    """What `qemu-nbd` is told besides its socket, see `serving`."""
+    found = ["--persistent", f"--shared={shared}"]
+    found += ["--discard=unmap"] if writable else ["--read-only"]
+    found += [f"--load-snapshot={snapshot}"] if snapshot is not None else []
+    found += [f"--bitmap={bitmap}"] if bitmap is not None else []
+    return [*found, f"json:{json.dumps(node)}"]
 
 
 def program(name: str) -> str:
@@ -192,7 +181,12 @@ def clear_leftovers() -> list[Path]:
     return places.clear(_PREFIX)
 
 
-def _wait_until_open(served: Served, start_s: float) -> None:
+def wait_until_open(served: Served, start_s: float = 60.0) -> None:
+    """Wait until a process has its disk.
+
+    Raises:
+        HoldfastError: It ended, and why; or it is not ready in time.
+    """
     until, pause = time.monotonic() + start_s, 0.002
     while time.monotonic() < until:
         served.check()
@@ -208,7 +202,8 @@ def _wait_until_open(served: Served, start_s: float) -> None:
     )
 
 
-def _ended(served: Served) -> HoldfastError:
+def ended(served: Served) -> HoldfastError:
+    """Why a process ended, as far as it said so."""
     said = _tail(served.log)
     status = served.process.returncode
     if said:
@@ -237,7 +232,7 @@ def _finish(served: Served) -> None:
             hint="see whether the storage that it lies on answers",
         ) from error
     if status:
-        raise _ended(served)
+        raise ended(served)
 
 
 def run_img(arguments: Sequence[str], what: str, *, timeout_s: float = 120.0) -> bytes:

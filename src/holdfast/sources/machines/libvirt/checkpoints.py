@@ -8,7 +8,6 @@ fails deletes its own and has nothing else to put right.
 from __future__ import annotations
 
 import contextlib
-import json
 from typing import TYPE_CHECKING, Any
 
 import libvirt
@@ -18,10 +17,11 @@ from holdfast.sources.machines import domain_xml
 from holdfast.sources.machines.labels import PREFIX, owner_of
 from holdfast.sources.machines.libvirt.connection import asked
 from holdfast.sources.machines.provider import Remark
-from holdfast.sources.nbd.qemu_nbd import run_img
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
+
+    Tool = Callable[[Sequence[str], str], bytes]
 
 GONE = "its list of changes since the last image is gone"
 INCONSISTENT = "its list of changes is inconsistent, since the machine was not shut down"
@@ -52,25 +52,36 @@ def lost(source: domain_xml.DomainDisk, reason: str) -> Remark:
 
 
 def delete_stale(
-    domain: Any, label: str, keep: Collection[str], sources: Sequence[domain_xml.DomainDisk]
+    domain: Any,
+    label: str,
+    keep: Collection[str],
+    sources: Sequence[domain_xml.DomainDisk],
+    run_img: Tool | None,
 ) -> list[str]:
     """Delete checkpoints of a site that no image is followed by any more; their names.
+
+    Those of a machine that is off are left to a later backup where there is no `qemu-img` that
+    could take the bitmaps out of its disks.
 
     Raises:
         HoldfastError: One can't be deleted.
     """
     whose = f"{PREFIX}.{owner_of(label)}."
-    found = []
+    found: list[str] = []
     with asked("libvirt does not tell of checkpoints"):
+        if run_img is None and not domain.isActive():
+            return found
         names = [one.getName() for one in domain.listAllCheckpoints()]
     for name in names:
         if name.startswith(whose) and name not in keep:
-            delete(domain, name, sources)
+            delete(domain, name, sources, run_img)
             found.append(name)
     return found
 
 
-def delete(domain: Any, name: str, sources: Iterable[domain_xml.DomainDisk]) -> None:
+def delete(
+    domain: Any, name: str, sources: Iterable[domain_xml.DomainDisk], run_img: Tool | None
+) -> None:
     """Delete one, with its bitmaps.
 
     Raises:
@@ -86,7 +97,7 @@ def delete(domain: Any, name: str, sources: Iterable[domain_xml.DomainDisk]) -> 
             except libvirt.libvirtError:
                 pass  # its bitmap is gone; what libvirt knows of it is to go, too
         known.delete(libvirt.VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY)
-    if domain.isActive():
+    if domain.isActive() or run_img is None:
         return
     for source in sources:  # libvirt does not touch the disks of a machine that is off
         if source.name in with_bitmaps and source.kind in ("file", "block"):
@@ -94,15 +105,14 @@ def delete(domain: Any, name: str, sources: Iterable[domain_xml.DomainDisk]) -> 
                 run_img(["bitmap", "--remove", source.place, name], f"disk '{source.name}'")
 
 
-def why_not_off(source: domain_xml.DomainDisk, checkpoint: str) -> str | None:
+def why_not_off(info: dict[str, Any], checkpoint: str) -> str | None:
     """Why the bitmap in the file of a machine that is off can't be trusted; None: it can.
 
-    Raises:
-        HoldfastError: The file can't be read.
+    Args:
+        info: What `qemu-img info` says of the file.
+        checkpoint: Whose bitmap it is.
     """
-    arguments = ["info", "-U", "--output=json", "-f", source.format, source.place]
-    told = json.loads(run_img(arguments, f"disk '{source.name}'"))
-    details = told.get("format-specific", {}).get("data", {})
+    details = info.get("format-specific", {}).get("data", {})
     for one in details.get("bitmaps", ()):
         if one["name"] == checkpoint:
             if "in-use" in one["flags"]:

@@ -20,13 +20,17 @@ from holdfast.base.errors import (
     NoPermission,
     NotAuthenticated,
     Unreachable,
+    Unsupported,
 )
+from holdfast.sources.machines.libvirt.address import parse
+from holdfast.sources.machines.libvirt.there import There, look
+from holdfast.sources.machines.libvirt.tunnel import Tunnel, not_forwarded
+from holdfast.sources.machines.providers import Credentials
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from holdfast.base.errors import HoldfastError
-    from holdfast.sources.machines.providers import Credentials
 
 _WRONG_WORDS = "give a user and a password that this libvirt knows"
 _MAY_NOT = (
@@ -50,11 +54,18 @@ class Libvirt:
     """A connection that is made when it is needed. Thread-safe."""
 
     def __init__(self, url: str, credentials: Credentials) -> None:
-        """Name the host; nobody is asked."""
+        """Name the host; nobody is asked.
+
+        Raises:
+            Invalid: The URL is none of libvirt's.
+        """
         self.url = url
+        self.address = parse(url)
         self._credentials = credentials
-        self._lock = threading.Lock()
+        self._lock = threading.RLock()
         self._connection: Any = None
+        self._tunnel: Tunnel | None = None
+        self._there: There | None = None
 
     def get(self) -> Any:
         """The connection.
@@ -69,10 +80,82 @@ class Libvirt:
                         return self._connection
                 self._connection = None
             libvirt.registerErrorHandler(_quiet, None)
-            with asked(f"libvirt at '{self.url}' can't be reached"):
-                kinds = [libvirt.VIR_CRED_AUTHNAME, libvirt.VIR_CRED_PASSPHRASE]
-                self._connection = libvirt.openAuth(self.url, [kinds, self._answer, None], 0)
+            url = self._url()
+            try:
+                with asked(f"libvirt at '{self.url}' can't be reached"):
+                    kinds = [libvirt.VIR_CRED_AUTHNAME, libvirt.VIR_CRED_PASSPHRASE]
+                    self._connection = libvirt.openAuth(url, [kinds, self._answer, None], 0)
+            except Unreachable as error:
+                raise self._unanswered(error) from error
             return self._connection
+
+    @property
+    def tunnel(self) -> Tunnel:
+        """The connection by ssh, of a host that is reached so.
+
+        Raises:
+            HoldfastError: It can't be made; why.
+        """
+        with self._lock:
+            if self._tunnel is None or not self._tunnel.lives():
+                if self._tunnel is not None:
+                    self._tunnel.close()
+                self._tunnel = self._there = None
+                self._tunnel = Tunnel(self.address)
+            return self._tunnel
+
+    def there(self) -> There | None:
+        """What a host that is reached by ssh told of itself; None for others.
+
+        Raises:
+            HoldfastError: It can't be reached.
+        """
+        if self.address.transport != "ssh":
+            return None
+        with self._lock:
+            tunnel = self.tunnel
+            if self._there is None:
+                self._there = look(tunnel, self.address)
+            return self._there
+
+    def _unanswered(self, error: Unreachable) -> HoldfastError:
+        """Why nobody answers; a socket that is forwarded does not tell."""
+        found = self.there()
+        if found is None:
+            return error
+        told = not_forwarded(self.tunnel, "libvirt", closed=found.found is None)
+        if told is None and found.found is None:
+            return Forbidden(
+                f"'{self.tunnel.who}' may not use the socket '{found.socket}' there, or libvirt "
+                "does not run",
+                "be root there, or a member of the group 'libvirt', and see that libvirtd runs",
+            )
+        return told or error
+
+    def _url(self) -> str:
+        """What libvirt's library is given; over a socket of ours where that is reached by ssh."""
+        if self.address.transport != "ssh":
+            return self.address.url
+        if self.address.mode != "system":
+            raise Unsupported(
+                f"'{self.url}' is a libvirt of one user, which is not reached from afar",
+                "use qemu+ssh://HOST/system, or run an agent there",
+            )
+        tunnel, found = self.tunnel, self.there()
+        assert found is not None  # noqa: S101 - by ssh, something is known
+        if found.found is False:
+            raise Unreachable(
+                f"libvirt does not run on '{tunnel.who}': there is no socket '{found.socket}'",
+                "start it there: systemctl start libvirtd, or name its socket: ?socket=PATH",
+            )
+        if not found.allowed:
+            raise Forbidden(
+                f"user '{found.user}' of '{self.address.host}' may not use its libvirt: "
+                f"'{found.socket}' is closed to that user",
+                "be root there, or a member of the group 'libvirt'",
+            )
+        scheme = self.address.url.partition("+")[0]
+        return f"{scheme}+unix:///system?socket={tunnel.forward(found.socket)}"
 
     def domain(self, uuid: str) -> Any:
         """A machine.
@@ -129,9 +212,8 @@ def thaw_at(url: str, uuid: str) -> None:
     Raises:
         HoldfastError: Nobody answers.
     """
+    domain = Libvirt(url, Credentials()).domain(uuid)
     with asked(f"machine {uuid} at '{url}'"):
-        libvirt.registerErrorHandler(_quiet, None)
-        domain = libvirt.open(url).lookupByUUIDString(uuid)
         domain.fsThaw()
 
 

@@ -8,19 +8,18 @@ ran, and go on being followed.
 from __future__ import annotations
 
 import contextlib
-import os
 from typing import TYPE_CHECKING, Any
 
-from holdfast.base.errors import HoldfastError, SnapshotBroken, storage_error
+from holdfast.base.errors import HoldfastError, SnapshotBroken
 from holdfast.sources.machines.libvirt import checkpoints
 from holdfast.sources.machines.nbd_disk import NbdDisk
-from holdfast.sources.nbd.qemu_nbd import file_node, serving
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from holdfast.sources.machines.domain_xml import DomainDisk
     from holdfast.sources.machines.libvirt.connection import Libvirt
+    from holdfast.sources.machines.libvirt.side import Side
     from holdfast.sources.machines.machine import Machine
     from holdfast.sources.machines.provider import Remark, SnapshotOrder
     from holdfast.sources.nbd.qemu_nbd import Served
@@ -36,8 +35,10 @@ class OffSnapshot:
         machine: Machine,
         definitions: dict[str, bytes],
         sources: Sequence[DomainDisk],
+        side: Side,
     ) -> None:
         """Begin with nothing; `take` opens the disks."""
+        self._side = side
         self.machine = machine
         self.definitions = definitions
         self.disks: Sequence[NbdDisk] = ()
@@ -49,7 +50,7 @@ class OffSnapshot:
         self._sources = sources
         self._kept = False
         self._served: list[Served] = []
-        self._written: dict[str, tuple[int, int]] = {}
+        self._written: list[tuple[DomainDisk, object]] = []
         self._open = contextlib.ExitStack()
 
     def check(self) -> None:
@@ -57,7 +58,7 @@ class OffSnapshot:
         for served in self._served:
             served.check()
         domain = self._host.domain(self._order.uuid)
-        changed = [path for path, known in self._written.items() if _state(path) != known]
+        changed = [one for one, known in self._written if self._side.state(one) != known]
         if domain.isActive() or changed:
             raise SnapshotBroken(
                 f"machine '{self.machine.name}' was started, or its disks written, while they "
@@ -78,24 +79,19 @@ class OffSnapshot:
         found = []
         for source in wanted:
             alive()
-            self._written[source.place] = _state(source.place)
+            self._written.append((source, self._side.state(source)))
+            what = f"disk '{source.name}' of '{self.machine.name}'"
+            file = self._open.enter_context(self._side.off_disk(source, what, self._order.scratch))
             bitmap = None
             if since is not None and checkpoints.tracks_changes(source):
                 reason: str | None = checkpoints.GONE
                 if source.name in tracked:
-                    reason = checkpoints.why_not_off(source, since)
+                    reason = checkpoints.why_not_off(file.info(), since)
                 if reason is None:
                     bitmap = since
                 else:
                     self.remarks.append(checkpoints.lost(source, reason))
-            node = {
-                "driver": source.format,
-                "file": file_node(source.place),
-                "read-only": True,
-                "force-share": True,
-            }
-            what = f"disk '{source.name}' of '{self.machine.name}'"
-            served = self._open.enter_context(serving(node, what, bitmap=bitmap))
+            served = self._open.enter_context(file.serving(bitmap))
             self._served.append(served)
             found.append(NbdDisk(source.name, sizes[source.name], served.address, "", bitmap))
             if bitmap is not None:
@@ -116,15 +112,6 @@ class OffSnapshot:
         keep |= {str(self.checkpoint)} if self._kept else {str(self._order.since)}
         domain = self._host.domain(self._order.uuid)
         with contextlib.suppress(HoldfastError):  # the next backup does it, too
-            checkpoints.delete_stale(domain, self._order.label, keep, self._sources)
-
-
-def _state(path: str) -> tuple[int, int]:
-    try:
-        found = os.stat(path)
-    except OSError as error:
-        raise storage_error(error)(
-            f"the disk '{path}' can't be looked at: {error.strerror}",
-            "run the proxy on the machine's host, as root",
-        ) from error
-    return found.st_mtime_ns, found.st_size
+            checkpoints.delete_stale(
+                domain, self._order.label, keep, self._sources, self._side.bitmap_tool()
+            )

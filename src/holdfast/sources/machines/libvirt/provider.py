@@ -7,43 +7,44 @@ snapshot of QEMU's, one that is off from its disk files.
 from __future__ import annotations
 
 import contextlib
-import os
-import re
-import shutil
 import threading
 from dataclasses import replace
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import libvirt
 
-from holdfast.base.errors import Busy, HoldfastError, MachineMissing, Unsupported
-from holdfast.sources import places
+from holdfast.base.errors import Busy, HoldfastError, MachineMissing
 from holdfast.sources.machines import domain_xml
-from holdfast.sources.machines.labels import PREFIX, directory_prefix
+from holdfast.sources.machines.labels import directory_prefix
 from holdfast.sources.machines.libvirt import checkpoints, looking, rebuild
 from holdfast.sources.machines.libvirt.connection import Libvirt, asked
+from holdfast.sources.machines.libvirt.far import Far
+from holdfast.sources.machines.libvirt.near import Near
 from holdfast.sources.machines.libvirt.off import OffSnapshot
 from holdfast.sources.machines.libvirt.running import (
-    RESERVE_BYTES,
     RunningSnapshot,
     backup_of,
     busy_with,
     end_backup,
 )
+from holdfast.sources.machines.libvirt.side import name_of
+from holdfast.sources.machines.libvirt.there import reason
 from holdfast.sources.machines.machine import NOT_WANTED, State
-from holdfast.sources.machines.provider import Remark
+from holdfast.sources.machines.provider import Remark, SnapshotOrder
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
+    from pathlib import Path
 
     from holdfast.sources.machines.domain_xml import DomainDisk
+    from holdfast.sources.machines.libvirt.side import Side
     from holdfast.sources.machines.machine import Machine
-    from holdfast.sources.machines.provider import DiskWriter, NewMachine, SnapshotOrder
+    from holdfast.sources.machines.provider import DiskWriter, NewMachine
     from holdfast.sources.machines.providers import Credentials
 
 _OLDEST = 7_002_000
-_REMOTE = re.compile(r"^[a-z]+(\+[a-z]+)?://[^/?]+")
+_TRIAL = "try-0"
+"""Who orders a backup that is only to show that it comes to pass."""
 
 _under_way: set[tuple[str, str]] = set()
 _turn = threading.Lock()
@@ -55,7 +56,8 @@ class LibvirtProvider:
     def __init__(self, url: str, credentials: Credentials) -> None:
         """Name the host; nobody is asked."""
         self._host = Libvirt(url, credentials)
-        self._remote = _REMOTE.match(url) is not None
+        self._far = bool(self._host.address.host)
+        self._side: Side = Far(self._host) if self._far else Near(self._host)
 
     def machines(self) -> Sequence[Machine]:
         """See `Provider.machines`."""
@@ -74,34 +76,28 @@ class LibvirtProvider:
 
     def try_out(self, uuid: str, scratch: Path) -> Sequence[Remark]:
         """See `Provider.try_out`."""
-        self._only_here()
         connection = self._host.get()
         domain = self._host.domain(uuid)
-        rebuild.definitions(domain)
+        rebuild.definitions(domain, self._side)
         machine, known, sources = self._look(domain)
         found = _left_out(machine)
         with asked("libvirt does not tell its version"):
             if connection.getLibVersion() < _OLDEST:
                 text = "this libvirt is too old: 7.2 is needed to read machines that run"
                 found.append(Remark("error", "too-old", text))
+        wanted = _wanted(machine, sources)
+        found += self._side.try_out(machine, wanted, scratch)
         if machine.state is State.OFF:
-            for source in _wanted(machine, sources):
-                if not os.access(source.place, os.R_OK):
-                    text = f"this user may not read '{source.place}' while the machine is off"
-                    found.append(Remark("error", "not-readable", text, source.name))
             return found
-        for source in _wanted(machine, sources):
+        for source in wanted:
             if not checkpoints.tracks_changes(source):
                 text = f"disk '{source.name}' is '{source.format}': each backup reads all of it"
                 found.append(Remark("info", "no-bitmap", text, source.name))
         if not domain_xml.agent_connected(known):
             text = "no guest agent answers in the machine"
             found.append(Remark("warning", "not-quiesced", text))
-        with places.private_directory(f"{PREFIX}-try-", scratch) as place:
-            told = os.statvfs(place)
-            if told.f_bavail * told.f_frsize < RESERVE_BYTES:
-                text = f"'{scratch}' has less than {RESERVE_BYTES} bytes free"
-                found.append(Remark("error", "no-scratch", text))
+        if self._far and wanted and not any(one.severity == "error" for one in found):
+            found += self._trial(uuid, scratch)
         return found
 
     @contextlib.contextmanager
@@ -109,19 +105,18 @@ class LibvirtProvider:
         self, order: SnapshotOrder, alive: Callable[[], None] = lambda: None
     ) -> Iterator[RunningSnapshot | OffSnapshot]:
         """See `Provider.snapshot`."""
-        self._only_here()
         with self._alone(order.uuid):
             domain = self._host.domain(order.uuid)
             leftovers = self._leftovers(domain, order)
             machine, known, sources = self._look(domain)
             machine = machine.without(order.leave_out)
-            definitions, unread = rebuild.definitions(domain)
+            definitions, unread = rebuild.definitions(domain, self._side)
             wanted = _wanted(machine, sources)
             made: RunningSnapshot | OffSnapshot
             if machine.state is State.OFF:
-                made = OffSnapshot(self._host, order, machine, definitions, sources)
+                made = OffSnapshot(self._host, order, machine, definitions, sources, self._side)
             else:
-                made = RunningSnapshot(self._host, order, machine, definitions, sources)
+                made = RunningSnapshot(self._host, order, machine, definitions, sources, self._side)
             made.remarks += leftovers + _left_out(machine)
             if unread is not None:
                 made.remarks.append(Remark("warning", "firmware-left-out", unread))
@@ -139,8 +134,7 @@ class LibvirtProvider:
 
     def restore(self, order: NewMachine, write: DiskWriter) -> Machine:
         """See `Provider.restore`."""
-        self._only_here()
-        return rebuild.restore(self._host.get(), order, write)
+        return rebuild.restore(self._host.get(), self._side, order, write)
 
     def start(self, uuid: str) -> None:
         """See `Provider.start`."""
@@ -155,13 +149,28 @@ class LibvirtProvider:
             domains = connection.listAllDomains(libvirt.VIR_CONNECT_LIST_DOMAINS_ACTIVE)
         found = []
         for domain in domains:
-            place = _place_of(domain)
-            if place is not None and place.exists() and not places.lives(place):
+            backup = backup_of(domain)
+            if backup is not None and self._side.lives(backup) is False:
                 end_backup(domain)
-                shutil.rmtree(place, ignore_errors=True)
-                text = f"a backup of '{domain.name()}' that died"
-                found.append(Remark("info", "leftover", text))
-        return found
+                self._side.clear(domain, backup, "", None)
+                found.append(f"a backup of '{domain.name()}' that died")
+        found += self._side.leftovers()
+        return [Remark("info", "leftover", text) for text in found]
+
+    def _trial(self, uuid: str, scratch: Path) -> list[Remark]:
+        """Make a snapshot of a machine that is far away, and read of it: nothing else shows it."""
+        order = SnapshotOrder(uuid, None, False, False, scratch, _TRIAL)
+        try:
+            with self.snapshot(order) as made:
+                for disk in made.disks:
+                    disk.check()
+        except Busy as error:
+            return [
+                Remark("info", "busy", f"whether it can be read was not tried: {error.message}")
+            ]
+        except HoldfastError as error:
+            return [Remark("error", "not-readable", reason(error))]
+        return []
 
     def _look(self, domain: Any) -> tuple[Machine, Any, list[DomainDisk]]:
         connection = self._host.get()
@@ -179,30 +188,22 @@ class LibvirtProvider:
         prefix = directory_prefix(order.label)
         backup = backup_of(domain)
         if backup is not None:
-            place = _place_of(domain)
-            if place is None or places.lives(place):
-                raise busy_with(domain, backup)
-            if not place.name.startswith(prefix) and not place.exists():
+            alive = self._side.lives(backup)
+            if alive or (alive is None and not name_of(backup).startswith(prefix)):
                 raise busy_with(domain, backup)  # of another site, and perhaps of another proxy
             end_backup(domain)
-            shutil.rmtree(place, ignore_errors=True)
             found.append("a backup")
-        places.clear(prefix, order.scratch)
+        self._side.clear(domain, backup, prefix, order)
         keep = {*order.keep, str(order.since)}
         known = domain_xml.read(domain.XMLDesc())
-        stale = checkpoints.delete_stale(domain, order.label, keep, domain_xml.disks(known))
+        stale = checkpoints.delete_stale(
+            domain, order.label, keep, domain_xml.disks(known), self._side.bitmap_tool()
+        )
         found += [f"checkpoint {one}" for one in stale]
         if not found:
             return []
         text = f"of an earlier backup of '{domain.name()}' was taken away: {', '.join(found)}"
         return [Remark("info", "leftover", text)]
-
-    def _only_here(self) -> None:
-        if self._remote:
-            raise Unsupported(
-                f"'{self._host.url}' is another host: a proxy that runs there reads its disks",
-                "run an agent on that host, and let it use qemu:///system",
-            )
 
     @contextlib.contextmanager
     def _alone(self, uuid: str) -> Iterator[None]:
@@ -216,15 +217,6 @@ class LibvirtProvider:
         finally:
             with _turn:
                 _under_way.discard(key)
-
-
-def _place_of(domain: Any) -> Path | None:
-    """The directory of a backup of ours that a machine has; None for none, or somebody else's."""
-    backup = backup_of(domain)
-    server = None if backup is None else backup.find("server")
-    socket = "" if server is None else server.get("socket", "")
-    place = Path(socket).parent
-    return place if socket and place.name.startswith(f"{PREFIX}-") else None
 
 
 def _wanted(machine: Machine, sources: Sequence[domain_xml.DomainDisk]) -> list[DomainDisk]:

@@ -5,8 +5,6 @@ Must not start anything. Invariant: a machine that can't be made whole leaves no
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
 import uuid
 from pathlib import Path
@@ -15,24 +13,24 @@ from typing import TYPE_CHECKING, Any
 import libvirt
 from lxml import etree
 
-from holdfast.base.errors import AlreadyExists, Invalid, Unsupported, storage_error
+from holdfast.base.errors import AlreadyExists, HoldfastError, Invalid, Unsupported
 from holdfast.sources.machines import domain_xml
 from holdfast.sources.machines.libvirt import looking
 from holdfast.sources.machines.libvirt.connection import asked
-from holdfast.sources.machines.new_disks import NewDisk, new_mac, write_disk
+from holdfast.sources.machines.new_disks import NewDisk, new_mac
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
 
+    from holdfast.sources.machines.libvirt.side import Making, Side
     from holdfast.sources.machines.machine import Machine
     from holdfast.sources.machines.provider import DiskWriter, NewMachine
 
 DOMAIN = "domain.xml"
 VARIABLES = "nvram"
-USUAL_PLACE = "/var/lib/libvirt/images"
 
 
-def restore(connection: Any, order: NewMachine, write: DiskWriter) -> Machine:
+def restore(connection: Any, side: Side, order: NewMachine, write: DiskWriter) -> Machine:
     """Write the disks and define the machine.
 
     Raises:
@@ -42,36 +40,34 @@ def restore(connection: Any, order: NewMachine, write: DiskWriter) -> Machine:
     if not re.fullmatch(r"[^/\s][^/\n]*", order.name):
         raise Invalid(f"'{order.name}' can't be the name of a machine", "use letters and digits")
     _refuse_conflicts(connection, order)
-    directory = _directory(connection, order.storage)
     if DOMAIN not in order.definitions:
         raise Unsupported(
             f"the image of '{order.machine.name}' has no definition of libvirt",
             "restore its disks to a directory",
         )
+    with side.making(order.storage) as making:
+        return _make(connection, order, write, making)
+
+
+def _make(connection: Any, order: NewMachine, write: DiskWriter, making: Making) -> Machine:
     disks = [
-        NewDisk(one, directory / f"{order.name}-{one.name}.{order.format}", order.format)
+        NewDisk(one, Path(making.path(f"{order.name}-{one.name}.{order.format}")), order.format)
         for one in order.machine.disks
         if one.left_out is None
     ]
     domain = domain_xml.read(order.definitions[DOMAIN].decode())
-    variables = directory / f"{order.name}.nvram"
     _identify(domain, order)
     _with_disks(domain, disks, keep_passed_through=order.keep_identity)
     _with_networks(domain, order)
-    made: list[Path] = []
     try:
         for one in disks:
-            write_disk(one, write)
-            made.append(one.path)
-        _with_variables(domain, order, variables, made)
+            making.disk(one, write)
+        _with_variables(domain, order, making)
         with asked(f"machine '{order.name}' can't be defined"):
             defined = connection.defineXML(etree.tostring(domain, encoding="unicode"))
     except BaseException:
-        for path in made:
-            with contextlib.suppress(OSError):
-                path.unlink()
+        making.undo()
         raise
-    _refresh(connection, directory)
     return looking.machine(connection, defined)
 
 
@@ -88,27 +84,6 @@ def _refuse_conflicts(connection: Any, order: NewMachine) -> None:
                 f"machine '{one.name()}' has the uuid {order.machine.uuid}",
                 "remove it first, or restore with a new identity",
             )
-
-
-def _directory(connection: Any, storage: str | None) -> Path:
-    if storage is not None and storage.startswith("/"):
-        place = storage
-    else:
-        place = USUAL_PLACE
-        try:
-            pool = connection.storagePoolLookupByName(storage or "default")
-            place = domain_xml.read(pool.XMLDesc()).findtext("target/path") or place
-        except libvirt.libvirtError as error:
-            if storage is not None:
-                raise Invalid(
-                    f"this host has no storage pool '{storage}'",
-                    "see 'virsh pool-list', or name a directory",
-                ) from error
-    try:
-        os.makedirs(place, mode=0o711, exist_ok=True)
-    except OSError as error:
-        raise storage_error(error)(f"'{place}' can't be made: {error.strerror}") from error
-    return Path(place)
 
 
 def _identify(domain: Any, order: NewMachine) -> None:
@@ -186,24 +161,19 @@ def _with_networks(domain: Any, order: NewMachine) -> None:
             etree.SubElement(card, "link", {"state": "down"})
 
 
-def _with_variables(domain: Any, order: NewMachine, path: Path, made: list[Path]) -> None:
+def _with_variables(domain: Any, order: NewMachine, making: Making) -> None:
     known = domain.find("os/nvram")
     if known is None:
         return
     if VARIABLES in order.definitions:
-        path.write_bytes(order.definitions[VARIABLES])
-        made.append(path)
-        known.text = str(path)
+        name = f"{order.name}.nvram"
+        making.file(name, order.definitions[VARIABLES])
+        known.text = making.path(name)
     elif not order.keep_identity:
         known.text = None  # libvirt makes it from its template
 
 
-def _refresh(connection: Any, directory: Path) -> None:
-    with contextlib.suppress(libvirt.libvirtError):
-        connection.storagePoolLookupByTargetPath(str(directory)).refresh()
-
-
-def definitions(domain: Any) -> tuple[dict[str, bytes], str | None]:
+def definitions(domain: Any, side: Side) -> tuple[dict[str, bytes], str | None]:
     """What makes a machine again, and why the firmware's settings are not with it.
 
     Raises:
@@ -217,7 +187,7 @@ def definitions(domain: Any) -> tuple[dict[str, bytes], str | None]:
     if path is None:
         return found, None
     try:
-        found[VARIABLES] = Path(path).read_bytes()
-    except OSError as error:
-        return found, f"what the firmware keeps in '{path}' can't be read: {error.strerror}"
+        found[VARIABLES] = side.file(path)
+    except HoldfastError as error:
+        return found, f"what the firmware keeps in '{path}' can't be read: {error.message}"
     return found, None

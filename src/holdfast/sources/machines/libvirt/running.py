@@ -7,11 +7,9 @@ so the scratch is watched, and the backup given up while there is some left.
 from __future__ import annotations
 
 import contextlib
-import os
 import threading
 import time
 from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import quoteattr
 
@@ -20,7 +18,6 @@ import libvirt
 from holdfast.base.errors import (
     Busy,
     HoldfastError,
-    Invalid,
     NoSpace,
     NotQuiesced,
     SnapshotBroken,
@@ -28,24 +25,21 @@ from holdfast.base.errors import (
 )
 from holdfast.sources.machines import domain_xml
 from holdfast.sources.machines.guard import guarded
-from holdfast.sources.machines.labels import directory_prefix, new_checkpoint
+from holdfast.sources.machines.labels import new_checkpoint
 from holdfast.sources.machines.libvirt import checkpoints
 from holdfast.sources.machines.libvirt.connection import asked, translated
 from holdfast.sources.machines.nbd_disk import NbdDisk
 from holdfast.sources.machines.provider import Remark
-from holdfast.sources.nbd.wire import Address
-from holdfast.sources.places import private_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
     from holdfast.sources.machines.domain_xml import DomainDisk
     from holdfast.sources.machines.libvirt.connection import Libvirt
+    from holdfast.sources.machines.libvirt.side import Ground, Side
     from holdfast.sources.machines.machine import Machine
     from holdfast.sources.machines.provider import SnapshotOrder
 
-RESERVE_BYTES = 64 << 20
-"""So much is to stay free where the scratch files lie."""
 FREEZE_TIMEOUT_S = 30
 THAW_TIMEOUT_S = 5
 THAW_LATE_S = 3600.0
@@ -53,8 +47,8 @@ THAW_LATE_S = 3600.0
 _THAW_AGAIN_S = 1.0
 _WATCH_S = 0.25
 _ENDS_S = 60.0
+_TRIES = 5
 _BITMAP = "changes"
-_LONGEST_SOCKET = 107
 _BITMAP_LOST = {
     libvirt.VIR_ERR_NO_DOMAIN_CHECKPOINT,
     libvirt.VIR_ERR_CHECKPOINT_INCONSISTENT,
@@ -84,8 +78,11 @@ class RunningSnapshot:
         machine: Machine,
         definitions: dict[str, bytes],
         sources: Sequence[DomainDisk],
+        side: Side,
     ) -> None:
         """Begin with nothing; `take` freezes."""
+        self._side = side
+        self._ground: Ground | None = None
         self.machine = machine
         self.definitions = definitions
         self.disks: Sequence[NbdDisk] = ()
@@ -124,17 +121,9 @@ class RunningSnapshot:
         """Freeze the machine, and let it go on."""
         order = self._order
         domain = self._host.domain(order.uuid)
-        place = self._places.enter_context(
-            private_directory(directory_prefix(order.label), order.scratch)
-        )
-        self._let_in(domain, place)
-        socket = str(place / "nbd")
-        if len(socket) > _LONGEST_SOCKET:
-            raise Invalid(
-                f"'{order.scratch}' is too long a path for a socket in it",
-                "name a scratch directory with a short path",
-            )
-        self._room(place, 0)
+        ground = self._places.enter_context(self._side.ground(order, self._sources))
+        sizes = {one.name: one.size for one in self.machine.disks}
+        ground.prepare(domain, {one.name: sizes[one.name] for one in wanted})
         for source in wanted:
             if source.shared:
                 text = (
@@ -143,15 +132,16 @@ class RunningSnapshot:
                 )
                 self.remarks.append(Remark("warning", "disk-shared", text, source.name))
         alive()
-        done = self._freeze_and_begin(domain, place, wanted, agent)
+        self._ground = ground
+        done = self._freeze_and_begin(domain, ground, wanted, agent)
         self._began = True
         self.checkpoint = done.checkpoint
-        sizes = {one.name: one.size for one in self.machine.disks}
+        ground.reach()
         self.disks = [
             NbdDisk(
                 one.name,
                 sizes[one.name],
-                Address(socket),
+                ground.address,
                 one.name,
                 _BITMAP if one.name in done.incremental else None,
             )
@@ -174,10 +164,12 @@ class RunningSnapshot:
                 end_backup(domain)
             keep = {*self._order.keep}
             keep |= {str(self.checkpoint)} if self._kept else {str(self._order.since)}
-            checkpoints.delete_stale(domain, self._order.label, keep, self._sources)
+            checkpoints.delete_stale(
+                domain, self._order.label, keep, self._sources, self._side.bitmap_tool()
+            )
 
     def _freeze_and_begin(
-        self, domain: Any, place: Path, wanted: Sequence[DomainDisk], agent: bool
+        self, domain: Any, ground: Ground, wanted: Sequence[DomainDisk], agent: bool
     ) -> _Try:
         quiesce = self._order.quiesce
         if quiesce and not agent:
@@ -191,25 +183,26 @@ class RunningSnapshot:
             began = time.monotonic()
             quiesce = quiesce and self._quiet(domain)
             try:
-                return self._begin(domain, place, wanted)
+                return self._begin(domain, ground, wanted)
             finally:
                 if quiesce:
                     self._thaw(domain)
                     self.frozen_s = time.monotonic() - began
 
-    def _begin(self, domain: Any, place: Path, wanted: Sequence[DomainDisk]) -> _Try:
+    def _begin(self, domain: Any, ground: Ground, wanted: Sequence[DomainDisk]) -> _Try:
         """Begin in the best way that libvirt takes."""
         tracked = {one.name for one in wanted if checkpoints.tracks_changes(one)}
         since = self._order.since
         known = checkpoints.of_disks(domain, since) & tracked if since is not None else set()
         new = new_checkpoint(self._order.label) if tracked else None
-        reason = checkpoints.GONE
+        reason, tries = checkpoints.GONE, 0
         attempt = _Try(frozenset(known), new)
         while True:
             try:
                 domain.backupBegin(
-                    _backup_xml(place, wanted, since, attempt.incremental),
+                    _backup_xml(ground, wanted, since, attempt.incremental),
                     _checkpoint_xml(attempt.checkpoint, wanted, tracked, self.machine),
+                    ground.flags,
                 )
                 break
             except libvirt.libvirtError as error:
@@ -221,6 +214,8 @@ class RunningSnapshot:
                     text = f"the next backup reads everything: {error.get_error_message()}"
                     self.remarks.append(Remark("warning", "bitmap-refused", text))
                     attempt = _Try(attempt.incremental, None)
+                elif "already in use" in str(error) and tries < _TRIES:
+                    tries += 1  # somebody has that port; the next one is another
                 else:
                     raise translated(
                         error, f"libvirt does not begin a backup of '{self.machine.name}'"
@@ -272,32 +267,6 @@ class RunningSnapshot:
         text = f"the guest was not brought to rest: {reason}"
         self.remarks.append(Remark("warning", "not-quiesced", text))
 
-    def _let_in(self, domain: Any, place: Path) -> None:
-        """Let the user that QEMU runs as make files there."""
-        with asked("libvirt does not tell of a machine"):
-            known = domain_xml.read(domain.XMLDesc(0))
-        for label in known.findall("seclabel"):
-            if label.get("model") == "dac" and os.geteuid() == 0:
-                user, _, group = (label.findtext("label") or "").partition(":")
-                with contextlib.suppress(ValueError):
-                    os.chown(place, int(user), int(group))
-
-    def _room(self, place: Path, used: int) -> None:
-        most = self._order.scratch_bytes
-        if most and used > most:
-            raise NoSpace(
-                f"the scratch files in '{place.parent}' take {used} bytes, and {most} are allowed",
-                "allow more, or back the machine up when it writes less",
-            )
-        found = os.statvfs(place)
-        free = found.f_bavail * found.f_frsize
-        if free < RESERVE_BYTES:
-            raise NoSpace(
-                f"the scratch directory '{place.parent}' has {free} bytes left, and the guest "
-                f"would stand still if it were full; {RESERVE_BYTES} are to stay free",
-                "give it more room, or back the machine up when it writes less",
-            )
-
     def _watch(self) -> None:
         while not self._over.wait(_WATCH_S):
             self._watch_once()
@@ -315,9 +284,10 @@ class RunningSnapshot:
                 state == libvirt.VIR_DOMAIN_PAUSED and why == libvirt.VIR_DOMAIN_PAUSED_IOERROR
             )
             try:
-                self._room(Path(self.disks[0].address.path or "/").parent, _used(told))
+                if self._ground is not None:
+                    self._ground.room(_used(told))
                 if stopped:
-                    raise NoSpace(f"the scratch directory '{self._order.scratch}' is full")
+                    raise NoSpace("the place for scratch files is full")
             except NoSpace as error:
                 self._broken = error
                 end_backup(domain)
@@ -368,7 +338,7 @@ def busy_with(domain: Any, backup: Any) -> Busy:
 
 
 def _backup_xml(
-    place: Path,
+    ground: Ground,
     wanted: Sequence[DomainDisk],
     since: str | None,
     incremental: frozenset[str],
@@ -377,7 +347,7 @@ def _backup_xml(
     disks = []
     for one in wanted:
         name = quoteattr(one.name)
-        scratch = quoteattr(str(place / f"{one.name}.scratch"))
+        scratch = quoteattr(ground.scratch(one.name))
         mode = ""
         if incremental:
             mode = "backupmode='full'"
@@ -387,9 +357,8 @@ def _backup_xml(
             f"<disk name={name} backup='yes' type='file' exportname={name} {mode}>"
             f"<driver type='qcow2'/><scratch file={scratch}/></disk>"
         )
-    socket = quoteattr(str(place / "nbd"))
     return (
-        f"<domainbackup mode='pull'>{head}<server transport='unix' socket={socket}/>"
+        f"<domainbackup mode='pull'>{head}{ground.server()}"
         f"<disks>{''.join(disks)}</disks></domainbackup>"
     )
 

@@ -1,0 +1,304 @@
+"""The side of a libvirt of this machine: its files are opened here.
+
+Must not decide what is backed up.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import json
+import os
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+from xml.sax.saxutils import quoteattr
+
+import libvirt
+
+from holdfast.base.errors import Invalid, NoSpace, storage_error
+from holdfast.sources import places
+from holdfast.sources.machines import domain_xml
+from holdfast.sources.machines.labels import PREFIX, directory_prefix
+from holdfast.sources.machines.libvirt.connection import asked
+from holdfast.sources.machines.libvirt.side import name_of, scratch_files
+from holdfast.sources.machines.machine import State
+from holdfast.sources.machines.new_disks import write_disk
+from holdfast.sources.machines.provider import Remark
+from holdfast.sources.nbd.qemu_nbd import Served, file_node, run_img, serving
+from holdfast.sources.nbd.wire import Address
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator, Sequence
+    from contextlib import AbstractContextManager
+
+    from holdfast.sources.machines.domain_xml import DomainDisk
+    from holdfast.sources.machines.libvirt.connection import Libvirt
+    from holdfast.sources.machines.machine import Machine
+    from holdfast.sources.machines.new_disks import NewDisk
+    from holdfast.sources.machines.provider import DiskWriter, SnapshotOrder
+
+RESERVE_BYTES = 64 << 20
+"""So much is to stay free where scratch files lie."""
+USUAL_PLACE = "/var/lib/libvirt/images"
+_LONGEST_SOCKET = 107
+
+
+@dataclass(frozen=True, slots=True)
+class NearGround:
+    """See `Ground`: a directory of this machine that QEMU's user may write to."""
+
+    place: Path
+    most: int
+    flags: int = 0
+
+    @property
+    def address(self) -> Address:
+        """See `Ground.address`."""
+        return Address(str(self.place / "nbd"))
+
+    def server(self) -> str:
+        """See `Ground.server`."""
+        return f"<server transport='unix' socket={quoteattr(str(self.place / 'nbd'))}/>"
+
+    def scratch(self, disk: str) -> str:
+        """See `Ground.scratch`."""
+        return str(self.place / f"{disk}.scratch")
+
+    def prepare(self, domain: Any, sizes: dict[str, int]) -> None:  # noqa: ARG002 - libvirt makes them
+        """Let the user that QEMU runs as make files there."""
+        with asked("libvirt does not tell of a machine"):
+            known = domain_xml.read(domain.XMLDesc(0))
+        for label in known.findall("seclabel"):
+            if label.get("model") == "dac" and os.geteuid() == 0:
+                user, _, group = (label.findtext("label") or "").partition(":")
+                with contextlib.suppress(ValueError):
+                    os.chown(self.place, int(user), int(group))
+        if len(str(self.place / "nbd")) > _LONGEST_SOCKET:
+            raise Invalid(
+                f"'{self.place.parent}' is too long a path for a socket in it",
+                "name a scratch directory with a short path",
+            )
+        self.room(0)
+
+    def reach(self) -> None:
+        """See `Ground.reach`: what is here is reached."""
+
+    def room(self, used: int) -> None:
+        """See `Ground.room`."""
+        within(used, self.most, f"in '{self.place.parent}'")
+        found = os.statvfs(self.place)
+        enough(found.f_bavail * found.f_frsize, f"the scratch directory '{self.place.parent}'")
+
+
+def within(used: int, most: int, where: str) -> None:
+    """Refuse scratch files that take more than is allowed.
+
+    Raises:
+        NoSpace: They do.
+    """
+    if most and used > most:
+        raise NoSpace(
+            f"the scratch files {where} take {used} bytes, and {most} are allowed",
+            "allow more, or back the machine up when it writes less",
+        )
+
+
+def enough(free: int, where: str) -> None:
+    """Refuse a place for scratch files that is nearly full.
+
+    Raises:
+        NoSpace: It is.
+    """
+    if free < RESERVE_BYTES:
+        raise NoSpace(
+            f"{where} has {free} bytes left, and the guest would stand still if it were full; "
+            f"{RESERVE_BYTES} are to stay free",
+            "give it more room, or back the machine up when it writes less",
+        )
+
+
+@dataclass(frozen=True, slots=True)
+class FileDisk:
+    """See `OffDisk`: a file, or a device, of this machine."""
+
+    source: DomainDisk
+    what: str
+
+    def info(self) -> dict[str, Any]:
+        """See `OffDisk.info`."""
+        arguments = ["info", "-U", "--output=json", "-f", self.source.format, self.source.place]
+        return dict(json.loads(run_img(arguments, self.what)))
+
+    def serving(self, bitmap: str | None) -> AbstractContextManager[Served]:
+        """See `OffDisk.serving`."""
+        node = {
+            "driver": self.source.format,
+            "file": file_node(self.source.place),
+            "read-only": True,
+            "force-share": True,
+        }
+        return serving(node, self.what, bitmap=bitmap)
+
+
+class Near:
+    """See `Side`."""
+
+    def __init__(self, host: Libvirt) -> None:
+        """Take a host whose files are here."""
+        self._host = host
+
+    @contextlib.contextmanager
+    def ground(
+        self,
+        order: SnapshotOrder,
+        sources: Sequence[DomainDisk],  # noqa: ARG002 - the order says where
+    ) -> Iterator[NearGround]:
+        """See `Side.ground`."""
+        with places.private_directory(directory_prefix(order.label), order.scratch) as place:
+            yield NearGround(place, order.scratch_bytes)
+
+    def lives(self, backup: Any) -> bool | None:
+        """See `Side.lives`."""
+        place = _place_of(backup)
+        return places.lives(place) if place is not None and place.exists() else None
+
+    def clear(
+        self,
+        domain: Any,  # noqa: ARG002 - the files of each backup are beside each other
+        backup: Any,
+        prefix: str,
+        order: SnapshotOrder | None,
+    ) -> None:
+        """See `Side.clear`."""
+        place = _place_of(backup)
+        if place is not None:
+            shutil.rmtree(place, ignore_errors=True)
+        if order is not None:
+            places.clear(prefix, order.scratch)
+
+    def leftovers(self) -> list[str]:
+        """See `Side.leftovers`: a directory of scratch is known by its backup alone."""
+        return []
+
+    @contextlib.contextmanager
+    def off_disk(
+        self,
+        source: DomainDisk,
+        what: str,
+        scratch: Path,  # noqa: ARG002 - nothing is copied
+    ) -> Iterator[FileDisk]:
+        """See `Side.off_disk`."""
+        yield FileDisk(source, what)
+
+    def state(self, source: DomainDisk) -> object:
+        """See `Side.state`."""
+        try:
+            found = os.stat(source.place)
+        except OSError as error:
+            raise storage_error(error)(
+                f"the disk '{source.place}' can't be looked at: {error.strerror}",
+                "run the proxy on the machine's host, as root",
+            ) from error
+        return found.st_mtime_ns, found.st_size
+
+    def bitmap_tool(self) -> Callable[[Sequence[str], str], bytes] | None:
+        """See `Side.bitmap_tool`."""
+        return run_img
+
+    def file(self, path: str) -> bytes:
+        """See `Side.file`."""
+        try:
+            return Path(path).read_bytes()
+        except OSError as error:
+            raise storage_error(error)(str(error.strerror)) from error
+
+    @contextlib.contextmanager
+    def making(self, storage: str | None) -> Iterator[NearMaking]:
+        """See `Side.making`."""
+        connection = self._host.get()
+        directory = _directory(connection, storage)
+        yield NearMaking(directory)
+        with contextlib.suppress(libvirt.libvirtError):
+            connection.storagePoolLookupByTargetPath(str(directory)).refresh()
+
+    def try_out(
+        self, machine: Machine, wanted: Sequence[DomainDisk], scratch: Path
+    ) -> list[Remark]:
+        """See `Side.try_out`."""
+        found = []
+        if machine.state is State.OFF:
+            for source in wanted:
+                if not os.access(source.place, os.R_OK):
+                    text = f"this user may not read '{source.place}' while the machine is off"
+                    found.append(Remark("error", "not-readable", text, source.name))
+            return found
+        with places.private_directory(f"{PREFIX}-try-", scratch) as place:
+            told = os.statvfs(place)
+            if told.f_bavail * told.f_frsize < RESERVE_BYTES:
+                text = f"'{scratch}' has less than {RESERVE_BYTES} bytes free"
+                found.append(Remark("error", "no-scratch", text))
+        return found
+
+
+class NearMaking:
+    """See `Making`: files in a directory of this machine."""
+
+    def __init__(self, directory: Path) -> None:
+        """Nothing is made yet."""
+        self._directory = directory
+        self._made: list[Path] = []
+
+    def path(self, name: str) -> str:
+        """See `Making.path`."""
+        return str(self._directory / name)
+
+    def disk(self, new: NewDisk, write: DiskWriter) -> None:
+        """See `Making.disk`."""
+        write_disk(new, write)
+        self._made.append(new.path)
+
+    def file(self, name: str, data: bytes) -> None:
+        """See `Making.file`."""
+        path = self._directory / name
+        try:
+            path.write_bytes(data)
+        except OSError as error:
+            raise storage_error(error)(f"'{path}' can't be made: {error.strerror}") from error
+        self._made.append(path)
+
+    def undo(self) -> None:
+        """See `Making.undo`."""
+        for path in self._made:
+            with contextlib.suppress(OSError):
+                path.unlink()
+
+
+def _place_of(backup: Any) -> Path | None:
+    """The directory of a backup of ours; None for somebody else's, or one of another side."""
+    name = name_of(backup)
+    if not name:
+        return None
+    parents = {Path(one).parent for one in scratch_files(backup)}
+    return next((one for one in parents if one.name == name), None)
+
+
+def _directory(connection: Any, storage: str | None) -> Path:
+    if storage is not None and storage.startswith("/"):
+        place = storage
+    else:
+        place = USUAL_PLACE
+        try:
+            pool = connection.storagePoolLookupByName(storage or "default")
+            place = domain_xml.read(pool.XMLDesc()).findtext("target/path") or place
+        except libvirt.libvirtError as error:
+            if storage is not None:
+                raise Invalid(
+                    f"this host has no storage pool '{storage}'",
+                    "see 'virsh pool-list', or name a directory",
+                ) from error
+    try:
+        os.makedirs(place, mode=0o711, exist_ok=True)
+    except OSError as error:
+        raise storage_error(error)(f"'{place}' can't be made: {error.strerror}") from error
+    return Path(place)

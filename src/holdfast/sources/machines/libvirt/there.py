@@ -1,0 +1,179 @@
+"""What another host has for us, as a shell there tells: libvirt's socket, and qemu's programs.
+
+Must not need them: a host that gives nobody a shell is worked with through libvirt alone.
+Invariant: what is begun there ends with the connection to it.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import shlex
+import signal
+import subprocess
+import time
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from holdfast.base.errors import CommandFailed, HoldfastError, TooSlow
+from holdfast.sources import places
+from holdfast.sources.nbd.qemu_errors import true_cause
+from holdfast.sources.nbd.qemu_nbd import Served, ended, wait_until_open, words
+from holdfast.sources.nbd.wire import Address
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+
+    from holdfast.sources.machines.libvirt.address import LibvirtAddress
+    from holdfast.sources.machines.libvirt.tunnel import Tunnel
+    from holdfast.sources.nbd.qemu_nbd import Node
+
+_SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
+_PREFIX = "holdfast-far-"
+_FINISH_S = 600.0
+
+_LOOK = """
+echo uid $(id -u); echo user $(id -un);
+for one in "$@"; do if [ -S "$one" ]; then
+if [ -w "$one" ]; then echo open "$one"; else echo closed "$one"; fi; fi; done;
+if command -v qemu-nbd >/dev/null && command -v qemu-img >/dev/null; then echo tools yes; fi
+"""
+
+# Serves a disk until standard input ends, or says to finish. The directory is of that user alone.
+_SERVE = """
+umask 077; d=$(mktemp -d "${TMPDIR:-/tmp}/holdfast-nbd.XXXXXXXX") || exit 1; echo "$d"; exec 3<&0;
+qemu-nbd --socket="$d/socket" "$@" </dev/null 3<&- >/dev/null & p=$!; exec 4>&1 >/dev/null;
+{ read -r word <&3; if [ "$word" = finish ]; then kill -TERM $p; else kill -KILL $p; fi; } & w=$!;
+exec 3<&- 4>&-; wait $p; s=$?; kill -KILL $w 2>/dev/null; rm -rf "$d"; exit $s
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class There:
+    """What a host told of itself.
+
+    Attributes:
+        socket: Of its libvirt.
+        found: Whether that was seen; None where no shell told.
+        allowed: Whether this user may write to it.
+        user: Who we are there; empty where no shell told.
+        root: Whether that is root.
+        tools: Whether it has qemu's programs.
+    """
+
+    socket: str
+    found: bool | None = None
+    allowed: bool = True
+    user: str = ""
+    root: bool = False
+    tools: bool = False
+
+
+def look(tunnel: Tunnel, address: LibvirtAddress) -> There:
+    """Ask a host what it has.
+
+    Raises:
+        HoldfastError: The connection is lost.
+    """
+    wanted = [address.options["socket"]] if "socket" in address.options else list(_SOCKETS)
+    try:
+        said = tunnel.run(_script(_LOOK, wanted)).decode(errors="replace")
+    except CommandFailed:
+        return There(wanted[0])
+    told = [line.partition(" ")[::2] for line in said.splitlines()]
+    facts = dict(told)
+    if "uid" not in facts:
+        return There(wanted[0])
+    sockets = [(word, path) for word, path in told if word in ("open", "closed")]
+    sockets.sort(key=lambda one: one[0] != "open")
+    return There(
+        socket=sockets[0][1] if sockets else wanted[0],
+        found=bool(sockets),
+        allowed=not sockets or sockets[0][0] == "open",
+        user=facts.get("user", ""),
+        root=facts["uid"] == "0",
+        tools="tools" in facts,
+    )
+
+
+def run_img(tunnel: Tunnel, arguments: Sequence[str], what: str) -> bytes:
+    """Run `qemu-img` there; see `qemu_nbd.run_img`.
+
+    Raises:
+        HoldfastError: It failed; the true cause.
+    """
+    try:
+        return tunnel.run(["qemu-img", *arguments])
+    except CommandFailed as error:
+        raise true_cause(error.message.partition(": ")[2], what) from error
+
+
+@contextlib.contextmanager
+def serving(
+    tunnel: Tunnel, node: Node, what: str, *, writable: bool = False, bitmap: str | None = None
+) -> Iterator[Served]:
+    """Have a disk of that host served for the time of the block; see `qemu_nbd.serving`.
+
+    Raises:
+        HoldfastError: It can't be opened there, or what was written can't be written out.
+    """
+    script = _script(_SERVE, words(node, writable=writable, bitmap=bitmap))
+    with places.private_directory(_PREFIX) as directory:
+        with (directory / "log").open("wb") as log:
+            process = tunnel.begin(script, log)
+        assert process.stdout is not None  # noqa: S101 - it is a pipe
+        there = ""
+        try:
+            place = process.stdout.readline().decode().strip()
+            if not place:
+                process.wait(30)
+                raise ended(Served(Address(""), directory / "log", process, what))
+            there = f"{place}/socket"
+            address = Address(tunnel.forward(there))
+            served = Served(address, directory / "log", process, what)
+            wait_until_open(served)
+            yield served
+            if writable:
+                _finish(served)
+        finally:
+            if process.stdin is not None and not process.stdin.closed:
+                with contextlib.suppress(OSError):
+                    process.stdin.close()
+            until = time.monotonic() + 5
+            while process.poll() is None and time.monotonic() < until:
+                time.sleep(0.005)
+            with contextlib.suppress(ProcessLookupError):
+                os.killpg(process.pid, signal.SIGKILL)
+            process.wait()
+            process.stdout.close()
+            if there:
+                tunnel.cancel(there)
+
+
+def _finish(served: Served) -> None:
+    """Let the process write out what it has in memory."""
+    stdin = served.process.stdin
+    assert stdin is not None  # noqa: S101 - it is a pipe
+    with contextlib.suppress(OSError):
+        stdin.write(b"finish\n")
+        stdin.close()
+    try:
+        status = served.process.wait(timeout=_FINISH_S)
+    except subprocess.TimeoutExpired as error:
+        raise TooSlow(
+            f"{served.what} could not be written out within {_FINISH_S:g} seconds",
+            hint="see whether the storage that it lies on answers",
+        ) from error
+    if status:
+        raise ended(served)
+
+
+def reason(error: HoldfastError) -> str:
+    """What went wrong, with the advice."""
+    return f"{error.message} ({error.hint})" if error.hint else error.message
+
+
+def _script(text: str, arguments: Sequence[str]) -> str:
+    """A script for whatever shell the user has there."""
+    line = " ".join(text.split("\n")).strip()
+    return f"exec env LC_ALL=C sh -c {shlex.quote(line)} holdfast {shlex.join(arguments)}"

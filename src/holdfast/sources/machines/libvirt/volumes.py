@@ -1,0 +1,309 @@
+"""Files of a host as volumes of libvirt's storage pools: made, read, written and taken away there.
+
+Must not need anything of that host but libvirt. Invariant: a pool that is made to get at a
+directory is gone from libvirt's list when its user is; files that were there stay.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import errno
+import os
+import zlib
+from pathlib import PurePosixPath
+from typing import TYPE_CHECKING, Any
+from xml.sax.saxutils import escape
+
+import libvirt
+
+from holdfast.base.errors import HoldfastError, Invalid
+from holdfast.sources import places
+from holdfast.sources.machines import domain_xml
+from holdfast.sources.machines.labels import PREFIX
+from holdfast.sources.machines.libvirt.connection import asked
+from holdfast.sources.nbd.qemu_nbd import run_img
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator, Sequence
+    from pathlib import Path
+
+    from holdfast.sources.machines.domain_xml import DomainDisk
+
+_OF_FILES = ("dir", "fs", "netfs")
+_NAME_POOL = "define a storage pool there (virsh pool-define-as), or name one, or a directory"
+
+
+def of_files(pool: Any) -> bool:
+    """Whether the volumes of a pool are files."""
+    return domain_xml.read(pool.XMLDesc()).get("type") in _OF_FILES
+
+
+def directory_of(pool: Any) -> str:
+    """Where the files of a pool are."""
+    with asked("libvirt does not tell of a storage pool"):
+        return domain_xml.read(pool.XMLDesc()).findtext("target/path") or ""
+
+
+@contextlib.contextmanager
+def pool_over(connection: Any, directory: str) -> Iterator[Any]:
+    """A pool over a directory: one that there is, or one of ours for the time of the block.
+
+    Raises:
+        HoldfastError: There is no such directory.
+    """
+    try:
+        yield connection.storagePoolLookupByTargetPath(directory)
+        return
+    except libvirt.libvirtError as error:
+        if error.get_error_code() != libvirt.VIR_ERR_NO_STORAGE_POOL:
+            raise
+    name = f"{PREFIX}-{zlib.crc32(directory.encode()):08x}"
+    with asked(f"the directory '{directory}' can't be used by libvirt"):
+        pool = connection.storagePoolCreateXML(
+            f"<pool type='dir'><name>{name}</name><target><path>{escape(directory)}</path>"
+            "</target></pool>"
+        )
+    try:
+        yield pool
+    finally:
+        with contextlib.suppress(libvirt.libvirtError):
+            pool.destroy()
+
+
+@contextlib.contextmanager
+def pool_named(connection: Any, wanted: str, sources: Sequence[DomainDisk] = ()) -> Iterator[Any]:
+    """A pool whose volumes are files.
+
+    Args:
+        connection: To libvirt.
+        wanted: Its name, or a directory; empty for the one of the first disk, or a usual one.
+        sources: The disks of the machine that it is for.
+
+    Raises:
+        Invalid: There is no such pool.
+        HoldfastError: libvirt does not tell.
+    """
+    if wanted.startswith("/"):
+        with pool_over(connection, wanted.rstrip("/")) as pool:
+            yield pool
+        return
+    if wanted:
+        try:
+            found = connection.storagePoolLookupByName(wanted)
+        except libvirt.libvirtError as error:
+            raise Invalid(
+                f"this host has no storage pool '{wanted}'",
+                "see 'virsh pool-list', or name a directory",
+            ) from error
+    else:
+        found = _usual(connection, sources)
+    if not of_files(found):
+        raise Invalid(f"volumes of the storage pool '{found.name()}' are no files", _NAME_POOL)
+    yield found
+
+
+def _usual(connection: Any, sources: Sequence[DomainDisk]) -> Any:
+    for one in sources:
+        with contextlib.suppress(libvirt.libvirtError):
+            pool = connection.storageVolLookupByPath(one.place).storagePoolLookupByVolume()
+            if of_files(pool):
+                return pool
+    with contextlib.suppress(libvirt.libvirtError):
+        pool = connection.storagePoolLookupByName("default")
+        if pool.isActive() and of_files(pool):
+            return pool
+    with asked("libvirt does not tell of storage pools"):
+        active = connection.listAllStoragePools(libvirt.VIR_CONNECT_LIST_STORAGE_POOLS_ACTIVE)
+    for pool in active:
+        if of_files(pool) and not pool.name().startswith(f"{PREFIX}-"):
+            return pool
+    raise Invalid("this host has no storage pool of files", _NAME_POOL)
+
+
+def free_bytes(pool: Any) -> int:
+    """How much more a pool can hold.
+
+    Raises:
+        HoldfastError: libvirt does not tell.
+    """
+    with contextlib.suppress(libvirt.libvirtError):  # while something is written to it
+        pool.refresh()
+    with asked("libvirt does not tell of a storage pool"):
+        return int(pool.info()[3])
+
+
+def create(connection: Any, pool: Any, name: str, size: int, image_format: str) -> Any:
+    """Make a volume, all of it zero.
+
+    Raises:
+        HoldfastError: It can't be made.
+    """
+    if image_format == "raw":
+        return _create(pool, name, size)
+    # libvirt rounds the sizes of what it makes to KiB, and comes to harm itself when QEMU then
+    # finds that a scratch file is not as large as its disk: an empty image is uploaded instead.
+    with places.private_directory(f"{PREFIX}-empty-") as directory:
+        empty = directory / "disk"
+        what = f"volume '{name}'"
+        run_img(["create", "-q", "-f", image_format, str(empty), str(size)], what)
+        return create_of(connection, pool, name, empty)
+
+
+def create_of(connection: Any, pool: Any, name: str, source: Path) -> Any:
+    """Make a volume with the bytes of a file of this machine.
+
+    Raises:
+        HoldfastError: It can't be made.
+    """
+    made = _create(pool, name, source.stat().st_size)
+    try:
+        upload(connection, made, source)
+    except BaseException:
+        with contextlib.suppress(libvirt.libvirtError):
+            made.delete()
+        raise
+    return made
+
+
+def _create(pool: Any, name: str, size: int) -> Any:
+    xml = (
+        f"<volume><name>{escape(name)}</name><capacity unit='bytes'>{size}</capacity>"
+        "<allocation unit='bytes'>0</allocation><target><format type='raw'/></target></volume>"
+    )
+    with asked(f"volume '{name}' can't be made in storage pool '{pool.name()}'"):
+        return pool.createXML(xml)
+
+
+def delete_all(pool: Any, prefix: str, holding: str = "") -> list[str]:
+    """Take away the volumes whose names begin so, and have that in them; which those were."""
+    with contextlib.suppress(libvirt.libvirtError):
+        pool.refresh()
+    found = []
+    with asked("libvirt does not tell of volumes"):
+        known = pool.listAllVolumes()
+    for one in known:
+        name = one.name()
+        if name.startswith(prefix) and holding in name:
+            with contextlib.suppress(libvirt.libvirtError):
+                one.delete()
+                found.append(name)
+    return found
+
+
+@contextlib.contextmanager
+def volume_at(connection: Any, path: str) -> Iterator[Any]:
+    """The volume that a path of that host is.
+
+    Raises:
+        HoldfastError: There is no such file.
+    """
+    try:
+        found = connection.storageVolLookupByPath(path)
+    except libvirt.libvirtError:
+        found = None
+    if found is not None:
+        yield found
+        return
+    place = PurePosixPath(path)
+    with pool_over(connection, str(place.parent)) as pool:
+        with asked(f"'{path}' can't be found"):
+            found = pool.storageVolLookupByName(place.name)
+        yield found
+
+
+def download(connection: Any, volume: Any, into: Path) -> None:
+    """Copy a volume into a file here; its holes stay holes.
+
+    Raises:
+        HoldfastError: It can't be read, or there is no room here.
+    """
+    file = os.open(into, os.O_WRONLY | os.O_CREAT | os.O_TRUNC | os.O_CLOEXEC, 0o600)
+    with contextlib.ExitStack() as stack:
+        stack.callback(os.close, file)
+        stream = connection.newStream()
+        with asked(f"volume '{volume.name()}' can't be read"):
+            volume.download(stream, 0, 0, libvirt.VIR_STORAGE_VOL_DOWNLOAD_SPARSE_STREAM)
+            stream.sparseRecvAll(_write, _skip_over, file)
+            stream.finish()
+        os.ftruncate(file, os.lseek(file, 0, os.SEEK_CUR))
+
+
+def upload(connection: Any, volume: Any, source: Path) -> None:
+    """Copy a file of this machine into a volume; its holes stay holes.
+
+    Raises:
+        HoldfastError: It can't be written.
+    """
+    file = os.open(source, os.O_RDONLY | os.O_CLOEXEC)
+    try:
+        stream = connection.newStream()
+        with asked(f"volume '{volume.name()}' can't be written"):
+            volume.upload(stream, 0, 0, libvirt.VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM)
+            stream.sparseSendAll(_read, _section, _skip, file)
+            stream.finish()
+    finally:
+        os.close(file)
+
+
+def content(connection: Any, path: str, scratch: Path) -> bytes:
+    """A small file of that host.
+
+    Raises:
+        HoldfastError: It can't be read.
+    """
+    with volume_at(connection, path) as volume:
+        download(connection, volume, scratch)
+    try:
+        return scratch.read_bytes()
+    finally:
+        scratch.unlink()
+
+
+def chain(connection: Any, source: DomainDisk) -> list[tuple[str, str]]:
+    """The files that a disk is made of, the upper before the lower: path and format of each.
+
+    Raises:
+        HoldfastError: One is missing.
+    """
+    found = [(source.place, source.format)]
+    while True:
+        with volume_at(connection, found[-1][0]) as volume, asked("libvirt does not tell of it"):
+            backing = domain_xml.read(volume.XMLDesc()).find("backingStore")
+        path = "" if backing is None else backing.findtext("path") or ""
+        if not path or found[-1][1] == "raw":
+            return found
+        if path in {one for one, _ in found}:
+            raise HoldfastError(f"disk '{source.name}' lies over itself: '{path}'")
+        kind = backing.find("format")
+        found.append((path, "raw" if kind is None else kind.get("type", "raw")))
+
+
+def _write(_: Any, data: bytes, file: int) -> int:
+    return os.write(file, data)
+
+
+def _skip_over(_: Any, length: int, file: int) -> None:
+    os.ftruncate(file, os.lseek(file, length, os.SEEK_CUR))
+
+
+def _read(_: Any, count: int, file: int) -> bytes:
+    return os.read(file, count)
+
+
+def _skip(_: Any, length: int, file: int) -> int:
+    return os.lseek(file, length, os.SEEK_CUR)
+
+
+def _section(_: Any, file: int) -> tuple[bool, int]:
+    """Whether data comes next, and how long that goes on."""
+    at = os.lseek(file, 0, os.SEEK_CUR)
+    try:
+        data = os.lseek(file, at, os.SEEK_DATA)
+    except OSError as error:
+        if error.errno != errno.ENXIO:
+            raise
+        data, end = -1, os.lseek(file, 0, os.SEEK_END)
+    else:
+        end = data if data > at else os.lseek(file, at, os.SEEK_HOLE)
+    os.lseek(file, at, os.SEEK_SET)
+    return data == at, end - at
