@@ -52,6 +52,7 @@ class Stage:
     splits_version: Callable[[], object] = lambda: None
     estate: Estate = field(default_factory=Estate)
     complete: Callable[[Job, Work], Work] = lambda _job, work: work
+    follow: Callable[[Job, ImageId], None] = lambda _job, _image: None
 
     def __post_init__(self) -> None:
         self.policies = PolicyBook(self.database, self.clock)
@@ -89,11 +90,15 @@ class Stage:
             ),
             lease_s=LEASE.total_seconds(),
             complete=self._complete,
+            committed=self._follow,
         )
         return self.dispatcher.start(self.find)
 
     def _complete(self, job: Job, work: Work) -> Work:
         return self.complete(job, work)
+
+    def _follow(self, job: Job, image: ImageId) -> None:
+        self.follow(job, image)
 
     def put(self, *policies: Policy) -> None:
         """Have these policies and no others."""

@@ -2,12 +2,18 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from holdfast.base.errors import HoldfastError, NoSpace, NotAuthenticated, Unreachable
+from holdfast.base.errors import (
+    HoldfastError,
+    LibraryMissing,
+    NoSpace,
+    NotAuthenticated,
+    Unreachable,
+)
 from holdfast.control.access import local
 from holdfast.control.policies import (
     MACHINES,
@@ -16,6 +22,7 @@ from holdfast.control.policies import (
     Policy,
     Room,
     Severity,
+    VerifyBoot,
     check_live_machines,
     from_data,
     to_plain,
@@ -44,6 +51,7 @@ class FakeProbe:
     silent: HoldfastError | None = None
     full: HoldfastError | None = None
     is_over: bool = False
+    emulator: HoldfastError | None = None
     tried: list[str] = field(default_factory=list)
 
     def room(self, _unit: str) -> Room:
@@ -55,6 +63,10 @@ class FakeProbe:
         if self.silent is not None:
             raise self.silent
         return self.found
+
+    def require_emulator(self) -> None:
+        if self.emulator is not None:
+            raise self.emulator
 
     def try_machine(self, one: VirtualMachine, _scratch: str | None) -> Sequence[Remark]:
         self.tried.append(one.machine.name)
@@ -123,6 +135,20 @@ def test_what_is_in_the_way_of_machines_is_told_once_for_all_alike() -> None:
     assert len(told) == 2
     (told_of_all,) = look(FakeProbe(estate(machine())), vms(leave_out=("*",)))[1:]
     assert told_of_all.place == "machines.leave_out"
+
+
+def test_an_emulator_that_is_missing_is_told_where_images_are_to_be_booted() -> None:
+    why = LibraryMissing("qemu-system-x86_64 is not installed here", "apt-get install it")
+    probe = FakeProbe(estate(machine()), emulator=why)
+    assert len(look(probe)) == 1
+    first, _ = look(probe, replace(vms(), verify_boot=VerifyBoot(agent=True)))
+    assert (first.severity, first.place, first.hint) == (
+        Severity.ERROR,
+        "verify_boot",
+        "apt-get install it",
+    )
+    assert "on the master server: qemu-system-x86_64 is not installed here" in first.message
+    assert len(look(FakeProbe(estate(machine())), replace(vms(), verify_boot=VerifyBoot()))) == 1
 
 
 @pytest.mark.parametrize("is_over", [True, False])

@@ -62,6 +62,7 @@ def known_keys(*path: str) -> set[str]:
         ("### `retention`", ("retention",)),
         ("## `policy.selections`", ("selections",)),
         ("## `machines`", ("machines",)),
+        ("## `verify_boot`", ("verify_boot",)),
         ("## `policy.schedules`", ("schedules",)),
         ("### `calendar`", ("schedules", "calendar")),
     ],
@@ -79,7 +80,7 @@ def test_every_kind_of_backup_is_named() -> None:
 
 
 def test_every_field_of_a_machine_query_is_named() -> None:
-    section = PAGE.split("### Machine queries")[1].split("## `policy.schedules`")[0]
+    section = PAGE.split("### Machine queries")[1].split("## `verify_boot`")[0]
     rows = re.findall(r"^\| (`.*?) \|", section, re.MULTILINE)
     assert {field for row in rows for field in re.findall(r"`([a-z]+)`", row)} == set(FIELDS)
     for mode in QUIESCE_MODES:

@@ -78,6 +78,7 @@ SETTINGS = (
     Setting("login.client-secret", "text", "", "this site's secret there, if any", secret=True),
     Setting("login.claim", "text", "email", "what it says of its users that tells who is who here"),
     Setting("jobs.slots", "count", "2", "jobs that the storage unit takes at once"),
+    Setting("jobs.boot-checks", "count", "1", "backups of virtual machines booted at once"),
     Setting("jobs.attempts", "count", "3", "how often a job is tried when trying again may help"),
     Setting("housekeeping.at", "time", "12:00", "when images that no rule keeps are let go"),
     Setting(

@@ -31,6 +31,7 @@ from holdfast.movers.restore_run import RestoreOrder
 from holdfast.movers.whole_restore import restore_whole
 from holdfast.wire.messages import (
     Answer,
+    BootCheckWork,
     CommandWork,
     ImageNote,
     MachineRestoreWork,
@@ -130,6 +131,14 @@ class RestoreMachine(Protocol):
         ...
 
 
+class CheckBoot(Protocol):
+    """Boots a virtual machine from its image, and judges it."""
+
+    def __call__(self, work: BootCheckWork, report: Reporter, alive: Alive, note: Note, /) -> None:
+        """Boot it; raises `HoldfastError`. See `BackUpMachine`."""
+        ...
+
+
 def no_backup_of_machines(
     work: MachineWork, _report: Reporter, _alive: Alive, _note: Note, /
 ) -> Image:
@@ -144,6 +153,11 @@ def no_restore_of_machines(
     raise Unsupported(f"no virtual machine can be made of image {work.image} from here")
 
 
+def no_boot_checks(work: BootCheckWork, _report: Reporter, _alive: Alive, _note: Note, /) -> None:
+    """For a worker that boots nothing."""
+    raise Unsupported(f"image {work.image} can't be booted from here")
+
+
 class Ways(NamedTuple):
     """How a worker moves data.
 
@@ -152,12 +166,14 @@ class Ways(NamedTuple):
         restore: How it restores files.
         back_up_machine: How it takes a backup of a virtual machine.
         restore_machine: How it makes one of an image.
+        check_boot: How it boots one from its image, and judges it.
     """
 
     back_up: BackUp
     restore: Restore
     back_up_machine: BackUpMachine = no_backup_of_machines
     restore_machine: RestoreMachine = no_restore_of_machines
+    check_boot: CheckBoot = no_boot_checks
 
 
 @dataclass
@@ -218,6 +234,8 @@ class _Task:
             self._one_command(work)
         elif isinstance(work, MachineRestoreWork):
             self._agent.ways.restore_machine(work, self._report, self._alive, self._events.append)
+        elif isinstance(work, BootCheckWork):
+            self._agent.ways.check_boot(work, self._report, self._alive, self._events.append)
         elif isinstance(work, MachineWork):
             machine = {"HOLDFAST_MACHINE_NAME": work.name}
             self._back_up(work, machine, lambda: self._machine(work))

@@ -65,7 +65,7 @@ def upcoming(
         entry for name in roster.policies if (entry := roster.entry(name, since)) is not None
     ]
     timetable = Timetable(master.zone, entries, HistoryBook(master.database).load())
-    for job in master.jobs.each(Wanted(states=_UNENDED, leaves=True)):
+    for job in master.jobs.each(Wanted(states=_UNENDED, kinds=(JobKind.BACKUP,), leaves=True)):
         if job.policy is not None and job.source is not None and job.due_at is not None:
             timetable.occupy(job.policy, job.source)
     lengths = _lengths(master)

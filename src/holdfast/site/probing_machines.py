@@ -9,6 +9,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from holdfast.site.hypervisors import discover, try_out
+from holdfast.sources.machines.isolated import emulator
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -58,3 +59,11 @@ class HypervisorProbe:
             HoldfastError: It can't be looked at, and why.
         """
         return try_out(self._master, one, scratch).remarks
+
+    def require_emulator(self) -> None:
+        """Make sure that images can be booted here, as boot checks are done by the master.
+
+        Raises:
+            LibraryMissing: There is no emulator.
+        """
+        emulator()

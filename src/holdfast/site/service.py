@@ -20,6 +20,7 @@ from holdfast.control.dispatch import Agenda, Dispatcher, HistoryBook, Queue
 from holdfast.control.jobs import LEASE
 from holdfast.movers.agent import Agent, Ways
 from holdfast.site import storage_units
+from holdfast.site.boot_checks import check_boot, queue_boot_check
 from holdfast.site.chores import Chores
 from holdfast.site.discovering import Discoverer
 from holdfast.site.dividing import Divider
@@ -174,9 +175,11 @@ class Service:
                 master.unit_slots,
                 self._remote.presence,
                 master.hypervisors.estate,
+                master.settings.count("jobs.boot-checks"),
             ),
             lease_s=LEASE.total_seconds(),
             complete=partial(complete, master),
+            committed=partial(queue_boot_check, master),
         )
 
     # -- workers --------------------------------------------------------------------------
@@ -192,6 +195,7 @@ class Service:
                 restore=site.restore,
                 back_up_machine=partial(commit_machine, self._master, offer.job_id),
                 restore_machine=partial(make_machine, self._master),
+                check_boot=partial(check_boot, self._master),
             ),
             Steward(self._master, (offer.job_id, offer.fence)),
             dispatcher,

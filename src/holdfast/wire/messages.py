@@ -274,8 +274,39 @@ class CommandWork:
         return {"version": COMMAND_VERSION, "work": "command", **asdict(self)}
 
 
+@dataclass(frozen=True, slots=True)
+class BootCheckWork:
+    """A virtual machine booted from its image, cut off from every network, and judged.
+
+    Attributes:
+        image: Its id.
+        serial: A regular expression that something on its serial console matches.
+        port: A TCP port where something answers.
+        agent: Its guest agent answers.
+        command: What the guest agent is to run, with success; empty for nothing.
+        within_s: How long all of that may take, from power on.
+    """
+
+    image: str
+    serial: str | None = None
+    port: int | None = None
+    agent: bool = False
+    command: tuple[str, ...] = ()
+    within_s: float = 600.0
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data, with the version from which on it is understood."""
+        return {"version": HYPERVISOR_VERSION, "work": "boot-check", **asdict(self)}
+
+
 Work: TypeAlias = (
-    BackupWork | RestoreWork | SiteWork | MachineWork | MachineRestoreWork | CommandWork
+    BackupWork
+    | RestoreWork
+    | SiteWork
+    | MachineWork
+    | MachineRestoreWork
+    | CommandWork
+    | BootCheckWork
 )
 
 
@@ -294,6 +325,7 @@ def work_from_json(data: dict[str, Any]) -> Work:
         "machine": MachineWork,
         "machine-restore": MachineRestoreWork,
         "command": CommandWork,
+        "boot-check": BootCheckWork,
     }
     if not isinstance(version, int) or version > VERSION or kind not in known:
         raise Invalid(

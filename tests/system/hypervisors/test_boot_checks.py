@@ -104,7 +104,7 @@ def test_a_machine_that_says_what_it_should_is_well(tmp_path: Path, name: str) -
 
 def test_a_machine_that_says_something_else_is_not(tmp_path: Path) -> None:
     image = Image(tmp_path, boot_disk("no operating system"))
-    verdict = image.check(BootChecks(serial="login:", port=22, within_s=8))
+    verdict = image.check(BootChecks(serial="login:", port=22, within_s=20))
     assert not verdict.passed
     assert [one.split(" not within ")[0] for one in verdict.missed] == [
         "'login:' on the serial console",

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import json
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -10,7 +11,7 @@ pytest.importorskip("lxml", reason="lxml is not installed: see the extra 'vm'")
 
 from tests.kit.boot_sector import boot_disk
 from tests.kit.qemu import needs_qemu
-from tests.kit.served import served
+from tests.kit.served import served, until
 from tests.system.virtual_machines.test_policy_to_restore import run_and_wait
 
 if TYPE_CHECKING:
@@ -64,7 +65,7 @@ def test_an_image_is_booted_and_its_screen_kept(site: Command, image: str, tmp_p
 
 
 def test_one_that_does_not_come_up_is_told_and_fails(site: Command, image: str) -> None:
-    words = ("verify-boot", image, "--serial", "graphical", "--port", "22", "--within", "6")
+    words = ("verify-boot", image, "--serial", "graphical", "--port", "22", "--within", "20")
     done = site(*words)
     assert done.status == 2
     assert "did not come: 'graphical' on the serial console" in done.text
@@ -79,3 +80,106 @@ def test_what_can_not_be_is_refused(site: Command, image: str, tree: Path) -> No
     site("verify-boot", "abcdef00", "--agent").assert_failed(2, "abcdef00")
     site("backup", tree).assert_ok()
     site("verify-boot", "latest", "--agent").assert_failed(2, "machine")
+
+
+BOOTED = """
+[[policy]]
+name = "{name}"
+type = "machines"
+active = false
+machines = {{query = "name={name}"}}
+verify_boot = {{serial = "{name} login:", within = "{within}"}}
+
+[[policy.schedules]]
+name = "nightly"
+kind = "differential"
+every = "20h"
+"""
+
+
+def booted(**within: str) -> str:
+    """A policy for each machine, that says for how long its prompt is waited for."""
+    return "".join(BOOTED.format(name=name, within=given) for name, given in within.items())
+
+
+def boot_checks(site: Command) -> list[dict[str, Any]]:
+    return list(site("jobs", "list", "--kind", "boot-check", "--json").assert_ok().json_lines())
+
+
+def test_a_policy_has_its_images_booted(site: Command, tmp_path: Path) -> None:
+    shelf = tmp_path / "machines"
+    shelf.mkdir()
+    (shelf / "web1.raw").write_bytes(boot_disk("web1 login: "))
+    (shelf / "db1.raw").write_bytes(boot_disk("no operating system"))
+    (tmp_path / "policy.toml").write_text(booted(web1="5m", db1="10s"))
+    with served(site) as running:
+        site("hypervisor", "add", "shelf", "--kind", "diskfiles", "--at", shelf).assert_ok()
+        site("policy", "apply", tmp_path / "policy.toml", "--yes").assert_ok()
+        assert "within 10s: 'db1 login:' on the serial" in site("policy", "show", "db1").text
+        for name in ("web1", "db1"):
+            (done,) = run_and_wait(site, "policy", "run", name)
+            assert done["outcome"] == "completed"
+
+        def ended() -> list[dict[str, Any]]:
+            found = boot_checks(site)
+            return found if [one["state"] for one in found] == ["ended"] * 2 else []
+
+        by_client = {one["client"]: one for one in until(ended, "both to be booted", 300)}
+        good, bad = by_client["web1"], by_client["db1"]
+        assert (good["outcome"], good["policy"]) == ("completed", "web1")
+        assert (bad["outcome"], bad["error"]["code"]) == ("failed", "does-not-boot")
+        # One after the other.
+        first, second = sorted((good, bad), key=lambda one: one["started_at"])
+        assert first["ended_at"] <= second["started_at"]
+        images = {one["host"]: one for one in site("images", "--json").assert_ok().json_lines()}
+        assert (images["web1"]["boots"], images["db1"]["boots"]) == (True, False)
+        assert "does not boot" in site("images").text
+        assert "serial console not within" in site("events", str(bad["id"])).assert_ok().text
+        # It is there once more, as it was, by hand.
+        again = site("jobs", "restart", str(good["id"]), "--json").assert_ok().json()["id"]
+        until(lambda: job(site, again)["state"] == "ended", "it to be booted again", 300)
+        assert job(site, again)["outcome"] == "completed"
+        running.stop()
+    picture = tmp_path / "db1.png"
+    last = ("verify-boot", images["db1"]["id"], "--last")
+    done_last = site(*last, "--screenshot", picture)
+    assert done_last.status == 2
+    assert "verdict: it does not boot as it should" in done_last.text
+    assert picture.read_bytes().startswith(b"\x89PNG")
+    told = site(*last, "--json")
+    assert json.loads(told.out)["passed"] is False
+
+
+def job(site: Command, number: int) -> dict[str, Any]:
+    found: dict[str, Any] = site("jobs", "show", str(number), "--json").assert_ok().json()
+    return found
+
+
+def test_one_that_boots_can_be_cancelled_and_the_site_stopped(
+    site: Command, tmp_path: Path
+) -> None:
+    shelf = tmp_path / "machines"
+    shelf.mkdir()
+    (shelf / "web1.raw").write_bytes(boot_disk("it never comes up"))
+    (tmp_path / "policy.toml").write_text(booted(web1="1h"))
+    with served(site) as running:
+        site("hypervisor", "add", "shelf", "--kind", "diskfiles", "--at", shelf).assert_ok()
+        site("policy", "apply", tmp_path / "policy.toml", "--yes").assert_ok()
+        run_and_wait(site, "policy", "run", "web1")
+
+        def booting() -> dict[str, Any] | None:
+            return next((one for one in boot_checks(site) if one["state"] == "active"), None)
+
+        first = until(booting, "it to be booted", 60)
+        assert first is not None
+        # Whoever stops the site stops it, and it is booted anew after the next start.
+        running.stop()
+    with served(site) as running:
+        again = until(booting, "it to be booted anew", 60)
+        assert again is not None
+        assert again["id"] == first["id"]
+        site("jobs", "cancel", str(again["id"])).assert_ok()
+        until(lambda: job(site, again["id"])["state"] == "ended", "it to end")
+        assert job(site, again["id"])["outcome"] == "cancelled"
+        running.stop()
+    assert list((site.home / "scratch").iterdir()) == []

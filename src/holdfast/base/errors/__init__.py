@@ -50,6 +50,7 @@
     ├── ImageProtected                  image-protected        2  never
     ├── ClockDoubtful                   clock-doubtful         2  never
     ├── CommandFailed                   command-failed         2  same target
+    ├── DoesNotBoot                     does-not-boot          2  never
     ├── TargetNotEmpty                  target-not-empty       2  never
     ├── WrongState                      wrong-state            2  never
     ├── WorkerLost                      worker-lost            2  same target
@@ -90,6 +91,7 @@ from holdfast.base.errors.acts import (
     Busy,
     ClockDoubtful,
     CommandFailed,
+    DoesNotBoot,
     EditConflict,
     Fenced,
     Forbidden,
@@ -173,6 +175,7 @@ __all__ = [
     "ConfigInvalid",
     "DatabaseLost",
     "DiskUnreadable",
+    "DoesNotBoot",
     "EditConflict",
     "Fenced",
     "Forbidden",

@@ -119,6 +119,13 @@ class Busy(HoldfastError):
     advice = "wait until that is done, then run the same command again"
 
 
+class DoesNotBoot(HoldfastError):
+    """A machine that was booted from its image did not do in time what was waited for."""
+
+    code = "does-not-boot"
+    advice = "look at what its screen showed, and whether the original boots"
+
+
 class HypervisorError(HoldfastError):
     """What runs the virtual machines failed."""
 

@@ -31,6 +31,7 @@ class Kind(enum.StrEnum):
 
     MACHINE_SESSION = "machine-session"
     """There, or not: what is there takes any number of jobs, as far as that goes."""
+    BOOT_CHECKS = "boot-checks"
     POLICY_JOBS = "policy-jobs"
     CLIENT_STREAMS = "client-streams"
     HOST_FULLS = "host-fulls"
@@ -57,6 +58,7 @@ class Kind(enum.StrEnum):
 
 _WORDS = {
     Kind.MACHINE_SESSION: ("machine", "sessions", "held"),
+    Kind.BOOT_CHECKS: ("server", "boot checks", "running"),
     Kind.POLICY_JOBS: ("policy", "jobs", "running"),
     Kind.CLIENT_STREAMS: ("client", "streams", "in use"),
     Kind.HOST_FULLS: ("host", "full backups", "running"),

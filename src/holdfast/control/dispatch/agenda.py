@@ -16,7 +16,7 @@ from holdfast.base import long_lived
 from holdfast.base.ids import machine_of
 from holdfast.control.dispatch.roster import WHOLE, Roster, backup_of, family
 from holdfast.control.hypervisors import Estate
-from holdfast.control.jobs import JobState, Wanted
+from holdfast.control.jobs import JobKind, JobState, Wanted
 from holdfast.control.policies import undivided
 from holdfast.control.schedule import Timetable
 
@@ -42,6 +42,7 @@ AT_ONCE = 2000
 
 _LOG = logging.getLogger("holdfast.dispatch")
 _UNENDED = (JobState.QUEUED, JobState.ACTIVE, JobState.ENDING)
+_BACKUPS = (JobKind.BACKUP,)
 
 
 def _always_the_same() -> object:
@@ -166,7 +167,9 @@ class Agenda:
     def ended(self, job: Job) -> None:
         """Let a source be backed up again: the job that its schedule made has ended."""
         # What a person asked for occupied nothing.
-        if job.due_at is not None and job.policy is not None and job.source is not None:
+        if job.kind is not JobKind.BACKUP or job.due_at is None:
+            return
+        if job.policy is not None and job.source is not None:
             self._timetable.release(job.policy, job.source)
 
     def let_go_of_idle(
@@ -227,7 +230,7 @@ class Agenda:
     def _occupy(self, names: Collection[PolicyName]) -> None:
         if not names:
             return
-        for job in self._jobs.each(Wanted(states=_UNENDED, leaves=True)):
+        for job in self._jobs.each(Wanted(states=_UNENDED, kinds=_BACKUPS, leaves=True)):
             if job.policy is None or job.source is None or job.due_at is None:
                 continue
             if job.policy in names:

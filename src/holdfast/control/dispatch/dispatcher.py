@@ -20,7 +20,7 @@ from typing import TYPE_CHECKING
 from holdfast.base import labels
 from holdfast.base.clock import set_by
 from holdfast.base.errors import Fenced, HoldfastError, JobMissing
-from holdfast.base.ids import JobId
+from holdfast.base.ids import ImageId, JobId
 from holdfast.base.units import format_duration
 from holdfast.control.dispatch import hearing
 from holdfast.control.jobs import JobError, JobKind, JobState, Outcome, Result
@@ -39,7 +39,6 @@ if TYPE_CHECKING:
     from datetime import datetime
 
     from holdfast.base.clock import Clock
-    from holdfast.base.ids import ImageId
     from holdfast.control.catalog import Catalog
     from holdfast.control.dispatch.agenda import Agenda
     from holdfast.control.dispatch.queue import Queue
@@ -53,6 +52,10 @@ LOOK_S = 1.0
 """What no other thread of this process told of is looked for so often."""
 
 _LOG = logging.getLogger("holdfast.dispatch")
+
+
+def _nothing_follows(_job: Job, _image: ImageId) -> None:
+    return
 
 
 def _as_it_is(_job: Job, work: Work) -> Work:
@@ -74,6 +77,8 @@ class Dispatcher:
         lease_s: How long a worker may be silent, in seconds.
         complete: Adds to work what is known only when it is given out, such as credentials that
             are not written down with a job; raises `HoldfastError` if nobody can do it.
+        committed: Told of a job's image that the catalog knows, before that job ends, and again
+            after a crash: queues what follows on it.
         wake: Is set when there may be something to do at once.
     """
 
@@ -86,6 +91,7 @@ class Dispatcher:
     queue: Queue
     lease_s: float
     complete: Callable[[Job, Work], Work] = _as_it_is
+    committed: Callable[[Job, ImageId], None] = _nothing_follows
     wake: threading.Event = field(default_factory=threading.Event)
 
     def __post_init__(self) -> None:
@@ -115,6 +121,7 @@ class Dispatcher:
         done = []
         for label, image in (committed(set(at_work)) if at_work else {}).items():
             job = at_work[label]
+            self.committed(job, image)
             result = hearing.of_image(self.catalog.image(image))
             done.append(self.jobs.end(job.id, job.fence, result))
         presence = self.queue.presence
@@ -179,7 +186,9 @@ class Dispatcher:
                 return Answer.GO_ON if asked is None else Answer.STOP
             # The image is there, whoever made it, and whatever becomes of the job.
             if message.image is not None:
-                self.catalog.record_image(message.image, self.pool_of(self.jobs.job(job)))
+                known = self.jobs.job(job)
+                self.catalog.record_image(message.image, self.pool_of(known))
+                self.committed(known, ImageId(message.image.id))
             after = self.jobs.end(
                 job,
                 fence,

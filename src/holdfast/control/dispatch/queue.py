@@ -17,10 +17,10 @@ from holdfast.base.errors import HoldfastError, WrongState
 from holdfast.control.broker import Broker, Kind, Request, Resource
 from holdfast.control.dispatch import hosts
 from holdfast.control.dispatch.presence import NOBODY, Presence, session_of
-from holdfast.control.dispatch.roster import needs_of
+from holdfast.control.dispatch.roster import BOOT_CHECKS, needs_of
 from holdfast.control.dispatch.windows import Windows
 from holdfast.control.hypervisors import Estate
-from holdfast.control.jobs import Ready
+from holdfast.control.jobs import JobKind, Ready
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -49,6 +49,7 @@ class Queue:
         slots: Callable[[], Mapping[str, int]],
         presence: Callable[[], Presence] = Presence,
         estate: Callable[[], Estate] = Estate,
+        boot_checks: int = 1,
     ) -> None:
         """Begin with nobody.
 
@@ -58,6 +59,7 @@ class Queue:
             slots: How many jobs each storage unit takes at once now, by its name.
             presence: Which machines there are now, and which are connected.
             estate: The virtual machines that are known now.
+            boot_checks: How many images are booted at once.
         """
         self._look_up_estate = estate
         self._estate = Estate()
@@ -66,6 +68,7 @@ class Queue:
         self._presence = NOBODY
         self._jobs = jobs
         self._broker = Broker()
+        self._broker.set_limit(BOOT_CHECKS, boot_checks)
         self._look_up_slots = slots
         self._slots: dict[str, int] = {}
         self._windows = Windows(site_zone)
@@ -172,8 +175,10 @@ class Queue:
         self._fences.pop(job, None)
 
     def sources_at_work(self) -> set[tuple[PolicyName | None, SourceName | None]]:
-        """Whose jobs have begun and were not let go yet."""
-        return {(one.policy, one.source) for one in self._at_work.values()}
+        """Whose backups have begun and were not let go yet."""
+        return {
+            (one.policy, one.source) for one in self._at_work.values() if one.kind is JobKind.BACKUP
+        }
 
     def _take_limits(self, roster: Roster) -> None:
         if roster is self._roster:

@@ -123,8 +123,17 @@ class Roster:
         return found
 
 
+BOOT_CHECKS = Resource(Kind.BOOT_CHECKS, "master")
+"""Images are booted where the site is served."""
+
+
 def needs_of(job: Ready) -> tuple[Need, ...]:
-    """What a job has to have before it may begin."""
+    """What a job has to have before it may begin.
+
+    A machine that boots waits far more than it reads, and would keep backups from a slot.
+    """
+    if job.kind is JobKind.BOOT_CHECK:
+        return (Need(BOOT_CHECKS),)
     return tuple(Need(one) for one in _resources(job.policy, job.client, job.storage_unit))
 
 

@@ -54,6 +54,8 @@ class JobKind(enum.StrEnum):
     """The pool's index is made anew."""
     REPLICATE = "replicate"
     """Images are brought into another storage unit."""
+    BOOT_CHECK = "boot-check"
+    """An image of a virtual machine is booted, and judged."""
 
 
 COMMANDS: Final = frozenset({JobKind.COMMAND_BEFORE, JobKind.COMMAND_AFTER})

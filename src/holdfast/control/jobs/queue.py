@@ -72,10 +72,10 @@ def ready_ids(connection: sa.Connection, now: datetime) -> set[JobId]:
 
 
 def scheduled_sources(connection: sa.Connection) -> set[tuple[PolicyName, SourceName]]:
-    """Policies and sources of which a job that a schedule made has not ended."""
+    """Policies and sources of which a backup that a schedule made has not ended."""
     unended = [str(one) for one in JobState if one is not JobState.ENDED]
     query = sa.select(jobs.c.policy, jobs.c.source).where(
-        jobs.c.state.in_(unended), jobs.c.due_ns > 0
+        jobs.c.kind == str(JobKind.BACKUP), jobs.c.state.in_(unended), jobs.c.due_ns > 0
     )
     return {
         (PolicyName(row.policy), SourceName(row.source))

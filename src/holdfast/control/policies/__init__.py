@@ -58,6 +58,7 @@ from holdfast.control.policies.terms import terms_by, terms_of
 from holdfast.control.policies.texts import read_span, read_window, write_span, write_window
 from holdfast.control.policies.types import TYPES, PolicyType, PolicyTypes
 from holdfast.control.policies.validation import SiteFacts, review, validate
+from holdfast.control.policies.verify_boot import VerifyBoot
 
 __all__ = [
     "ALL_LOCAL_DRIVES",
@@ -101,6 +102,7 @@ __all__ = [
     "SplitKey",
     "StoredPolicy",
     "Template",
+    "VerifyBoot",
     "can_divide",
     "check_live",
     "check_live_machines",

@@ -18,6 +18,7 @@ from holdfast.control.policies.findings import Finding, error, inside, warning
 from holdfast.control.policies.policy import ALL_LOCAL_DRIVES, Drives
 from holdfast.control.policies.reading import shown
 from holdfast.control.policies.types import TYPES
+from holdfast.control.policies.verify_boot import KEY as VERIFY_BOOT
 from holdfast.control.schedule import BackupKind
 
 if TYPE_CHECKING:
@@ -42,6 +43,9 @@ class FilesType:
         if policy.machines is not None:
             hint = 'write type = "machines" as well, or leave it out'
             yield error("machines", f"a policy of the type '{self.name}' has none", hint)
+        if policy.verify_boot is not None:
+            hint = "leave it out: only virtual machines are booted"
+            yield error(VERIFY_BOOT, f"a policy of the type '{self.name}' has none", hint)
         yield from check_clients(policy, site)
         if not policy.selections:
             hint = 'write for example selections = [{ name = "home", paths = ["/home"] }]'

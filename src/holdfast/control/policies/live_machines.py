@@ -13,6 +13,7 @@ from holdfast.base.errors import HoldfastError
 from holdfast.base.units import format_count
 from holdfast.control.policies.findings import Finding, Severity, error, info, warning
 from holdfast.control.policies.machine_selection import machines_of
+from holdfast.control.policies.verify_boot import KEY as VERIFY_BOOT
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -64,6 +65,14 @@ class MachineProbe(Protocol):
         """
         ...
 
+    def require_emulator(self) -> None:
+        """Make sure that images can be booted where boot checks are done.
+
+        Raises:
+            HoldfastError: They can't, and why.
+        """
+        ...
+
 
 def check_live_machines(policy: Policy, estate: Estate, probe: MachineProbe) -> list[Finding]:
     """Look whether a policy for virtual machines would succeed as things are.
@@ -76,7 +85,7 @@ def check_live_machines(policy: Policy, estate: Estate, probe: MachineProbe) -> 
     Returns:
         Findings with the policy's name.
     """
-    found = [*_room(policy, probe), *_look(policy, estate, probe)]
+    found = [*_room(policy, probe), *_boots(policy, probe), *_look(policy, estate, probe)]
     return [replace(one, policy=policy.name) for one in found]
 
 
@@ -87,6 +96,16 @@ def _room(policy: Policy, probe: MachineProbe) -> Iterator[Finding]:
     except HoldfastError as failure:
         message = f"storage unit '{unit}' can't be written: {failure.message}"
         yield error("storage_unit", message, failure.hint)
+
+
+def _boots(policy: Policy, probe: MachineProbe) -> Iterator[Finding]:
+    if policy.verify_boot is None:
+        return
+    try:
+        probe.require_emulator()
+    except HoldfastError as failure:
+        message = f"no image can be booted on the master server: {failure.message}"
+        yield error(VERIFY_BOOT, message, failure.hint)
 
 
 def _look(policy: Policy, estate: Estate, probe: MachineProbe) -> Iterator[Finding]:

@@ -14,6 +14,7 @@ from holdfast.control.policies.findings import Finding, error, inside, warning
 from holdfast.control.policies.machine_selection import MACHINES, QUIESCE_MODES, machines_of
 from holdfast.control.policies.reading import shown
 from holdfast.control.policies.types import TYPES
+from holdfast.control.policies.verify_boot import check_verify_boot
 from holdfast.control.schedule import BackupKind
 
 if TYPE_CHECKING:
@@ -67,6 +68,7 @@ class MachinesType:
             if not rule.rpartition(":")[2]:
                 place = inside("machines.leave_out", number)
                 yield error(place, f"'{shown(rule)}' names no disk", 'write "vdb" or "db*:vdb"')
+        yield from check_verify_boot(policy)
         yield from _hypervisors(policy, site)
         yield from _query(policy, site)
 

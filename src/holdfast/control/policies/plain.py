@@ -20,6 +20,7 @@ from holdfast.control.policies.plain_schedules import (
     write_rules,
     write_schedule,
 )
+from holdfast.control.policies.plain_verify_boot import read_verify_boot, write_verify_boot
 from holdfast.control.policies.policy import ALL_LOCAL_DRIVES, Drives, Limits, Policy, Selection
 from holdfast.control.policies.reading import Table, table
 from holdfast.control.policies.texts import read_span, write_span
@@ -61,6 +62,7 @@ def to_plain(policy: Policy, *, whole: bool = False) -> dict[str, Any]:
         "retention": write_rules(policy.retention),
         "limits": _write_limits(policy.limits, whole=whole),
         "machines": write_machines(policy.machines, whole=whole),
+        "verify_boot": write_verify_boot(policy.verify_boot, whole=whole),
         "selections": [_write_selection(one, whole=whole) for one in policy.selections],
         "schedules": [write_schedule(one, whole=whole) for one in policy.schedules],
     }
@@ -116,6 +118,7 @@ def _read_policy(read: Table, nameless: PolicyName) -> Policy:
         client_key=read.parsed("client_key", client_key_wanted),
         names=read.text("names", policies.DEFAULT_NAMES),
         machines=read_machines(read.table("machines")),
+        verify_boot=read_verify_boot(read.table("verify_boot")),
     )
     read.end()
     return found
@@ -223,5 +226,6 @@ _DEFAULTS = to_plain(Policy(PolicyName("")), whole=True) | {
     "client_query": None,
     "client_key": None,
     "machines": None,
+    "verify_boot": None,
     "limits": {},
 }

@@ -16,6 +16,7 @@ from holdfast.control.retention import Rules
 if TYPE_CHECKING:
     from holdfast.base.ids import ClientName, PolicyName
     from holdfast.control.policies.machine_selection import MachineSelection
+    from holdfast.control.policies.verify_boot import VerifyBoot
     from holdfast.control.schedule import Schedule
 
 DEFAULT_TYPE = "files"
@@ -105,6 +106,7 @@ class Policy:
         names: How names of files are kept where clients seal, one of `NAME_MODES`.
         machines: Which virtual machines it is for, in a policy that is for such; then it has
             neither clients nor selections.
+        verify_boot: Which images of virtual machines are booted, and judged; None for none.
     """
 
     name: PolicyName
@@ -127,6 +129,7 @@ class Policy:
     client_key: str | None = None
     names: str = DEFAULT_NAMES
     machines: MachineSelection | None = None
+    verify_boot: VerifyBoot | None = None
 
     @property
     def sealing_key(self) -> str | None:

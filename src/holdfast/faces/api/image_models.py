@@ -85,12 +85,17 @@ class ImageDetail(Image):
         description="The job that made it, by the site's id and the job's.", examples=["5d1e/7"]
     )
     copies: list[Copy]
+    boots: bool | None = Field(
+        description="What the last boot check said; null: it was never booted."
+    )
 
     @classmethod
-    def made_of(cls, row: ImageRow, kept: Protection, copies: Sequence[CopyRow]) -> Self:
+    def made_of(
+        cls, row: ImageRow, kept: Protection, copies: Sequence[CopyRow], boots: bool | None
+    ) -> Self:
         """As the catalog has it."""
         where = [Copy(pool=one.pool, recorded_at=one.recorded_at) for one in copies]
-        return cls(**_facts(row, kept), job=row.job, copies=where)
+        return cls(**_facts(row, kept), job=row.job, copies=where, boots=boots)
 
 
 class NewHold(Model):

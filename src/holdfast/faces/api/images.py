@@ -9,6 +9,7 @@ from fastapi import Query
 from holdfast.base import errors
 from holdfast.base.ids import ImageId
 from holdfast.control.access import Principal, Verb
+from holdfast.control.boot_checks import BootCheckBook
 from holdfast.control.catalog import WantedImages
 from holdfast.faces.api.door import TheMaster, make_router, may
 from holdfast.faces.api.image_models import (
@@ -131,6 +132,10 @@ def seen(who: Principal, master: Master, image: str) -> ImageId:
 
 def detail(master: Master, image: ImageId) -> ImageDetail:
     """An image, as it is now."""
+    checked = BootCheckBook(master.database).newest_of([image]).get(image)
     return ImageDetail.made_of(
-        master.catalog.image(image), master.images.protection(image), master.catalog.copies(image)
+        master.catalog.image(image),
+        master.images.protection(image),
+        master.catalog.copies(image),
+        None if checked is None else checked.check.passed,
     )

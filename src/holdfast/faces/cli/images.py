@@ -15,11 +15,15 @@ from holdfast.faces.cli.screen import Column, Screen
 from holdfast.faces.cli.words import Command
 
 if TYPE_CHECKING:
+    from collections.abc import Sequence
     from datetime import datetime
 
+    from holdfast.base.ids import ImageId
     from holdfast.control.catalog import ImageRow, Indexing, Protection
+    from holdfast.site.site import Site
 
 TABLE_ROWS = 1000
+_AT_ONCE = 500
 
 
 @click.command(
@@ -42,11 +46,14 @@ def images(source: str | None, limit: int | None, as_json: bool) -> int:
         most = limit or (len(ids) if as_json else TABLE_ROWS)
         kept = site.catalog.protections()
         inside = site.catalog.indexings()
+        chosen = ids[-most:] if most else ids
+        boots = _boots(site, chosen)
         now = site.clock.now()
-        found = site.catalog.each_image(ids[-most:] if most else ids)
+        found = site.catalog.each_image(chosen)
         if as_json:
             for row in found:
-                screen.json(_object(row, kept.get(row.id)) | _inside(inside.get(row.id)))
+                more = _inside(inside.get(row.id)) | _booted(boots.get(row.id))
+                screen.json(_object(row, kept.get(row.id)) | more)
             return EXIT_OK
         rows = list(found)
     if not rows:
@@ -61,15 +68,38 @@ def images(source: str | None, limit: int | None, as_json: bool) -> int:
         ("new", "right"),
         ("status", "left"),
     ]
-    screen.table(columns, [_cells(row, kept.get(row.id), inside.get(row.id), now) for row in rows])
+    cells = [
+        _cells(row, kept.get(row.id), inside.get(row.id), boots.get(row.id), now) for row in rows
+    ]
+    screen.table(columns, cells)
     older = len(ids) - len(rows)
     if older > 0:
         screen.say(f"and {format_count(older)} older: '--limit {len(ids)}' shows all")
     return EXIT_OK
 
 
+def _boots(site: Site, chosen: Sequence[ImageId]) -> dict[ImageId, bool]:
+    """What the last boot check of each image said, of those that were booted."""
+    from holdfast.control.boot_checks import BootCheckBook
+
+    found: dict[ImageId, bool] = {}
+    book = BootCheckBook(site.database)
+    for begin in range(0, len(chosen), _AT_ONCE):
+        some = book.newest_of(chosen[begin : begin + _AT_ONCE])
+        found |= {image: one.check.passed for image, one in some.items()}
+    return found
+
+
+def _booted(boots: bool | None) -> dict[str, object]:
+    return {} if boots is None else {"boots": boots}
+
+
 def _cells(
-    row: ImageRow, kept: Protection | None, inside: Indexing | None, now: datetime
+    row: ImageRow,
+    kept: Protection | None,
+    inside: Indexing | None,
+    boots: bool | None,
+    now: datetime,
 ) -> list[str]:
     status = "completed" if not row.findings else f"findings: {format_count(row.findings)}"
     if row.client_key is not None:
@@ -78,6 +108,8 @@ def _cells(
         status += ", held"
     if inside is not None and inside.state is IndexingState.FAILED:
         status += ", files not indexed"
+    if boots is not None:
+        status += ", boots" if boots else ", does not boot"
     if kept and kept.locked_until is not None and kept.locked_until > now:
         status += ", locked"
     return [

@@ -121,6 +121,7 @@ def facts(detail: Plain, changed_at: str) -> list[tuple[str, str]]:
     if "client_query" in policy or "machines" in policy:
         found.append(("clients now", names(detail["clients"])))
     found += machines(policy.get("machines", {}))
+    found += boot_checks(policy.get("verify_boot", {}))
     found += [("selection", selection(one)) for one in policy["selections"]]
     found += [("schedule", schedule(one)) for one in policy["schedules"]]
     found += [
@@ -152,6 +153,22 @@ def machines(plain: Plain) -> list[tuple[str, str]]:
     if plain.get("scratch"):
         found.append(("scratch", plain["scratch"]))
     return found
+
+
+def boot_checks(plain: Plain) -> list[tuple[str, str]]:
+    """Which images are booted, in a line; nothing for a policy that boots none."""
+    if not plain:
+        return []
+    waits = []
+    if "serial" in plain:
+        waits.append(f"'{plain['serial']}' on the serial console")
+    if "port" in plain:
+        waits.append(f"TCP port {plain['port']}")
+    if plain.get("agent"):
+        waits.append("the guest agent")
+    if plain.get("command"):
+        waits.append(shlex.join(plain["command"]))
+    return [("verify boot", f"{plain['on']}, within {plain['within']}: {', '.join(waits)}")]
 
 
 def encryption(policy: Plain) -> str:

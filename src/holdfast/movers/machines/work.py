@@ -68,7 +68,9 @@ def back_up_machine(
         HoldfastError: It failed, and the machine goes on as if nothing had been.
     """
     provider = _open(work.reached, work.hypervisor)
-    with _scratch(Path(work.scratch) if work.scratch is not None else scratch) as directory:
+    with scratch_directory(
+        Path(work.scratch) if work.scratch is not None else scratch
+    ) as directory:
         order = MachineOrder(
             uuid=work.machine,
             source=SourceName(work.source),
@@ -158,7 +160,7 @@ def _make_target(directory: Path) -> None:
 
 
 @contextlib.contextmanager
-def _scratch(parent: Path) -> Iterator[Path]:
+def scratch_directory(parent: Path) -> Iterator[Path]:
     """A directory of this job's own, gone afterwards; those of processes that died go first."""
     try:
         parent.mkdir(mode=0o700, parents=True, exist_ok=True)

@@ -18,6 +18,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.base.errors import HoldfastError, HypervisorError, InputOutput, LibraryMissing
 from holdfast.sources.machines.qmp.monitor import Monitor
+from holdfast.sources.places import private_directory
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -29,6 +30,7 @@ FIRMWARE = (Path("/usr/share/OVMF/OVMF_CODE_4M.fd"), Path("/usr/share/OVMF/OVMF_
 LEAST_MEMORY = 256 << 20
 START_S = 60.0
 _STOP_S = 10.0
+_SOCKETS = "holdfast-boot-"
 _LONGEST_SERIAL = 4 << 20
 
 
@@ -74,11 +76,13 @@ class Isolated:
     def __init__(
         self,
         directory: Path,
+        sockets: Path,
         process: subprocess.Popen[bytes],
         monitor: Monitor,
         ports: dict[int, int],
     ) -> None:
         self._directory = directory
+        self._sockets = sockets
         self._process = process
         self._monitor = monitor
         self._ports = ports
@@ -86,7 +90,7 @@ class Isolated:
     @property
     def agent(self) -> str:
         """Path of the socket where its guest agent would answer."""
-        return str(self._directory / "agent")
+        return str(self._sockets / "agent")
 
     def port(self, number: int) -> tuple[str, int]:
         """Where the host reaches a port of it."""
@@ -122,6 +126,20 @@ class Isolated:
             raise HypervisorError(f"the machine ended by itself: {_said(self._directory)}")
 
 
+def emulator() -> str:
+    """The path of the emulator.
+
+    Raises:
+        LibraryMissing: There is none on this machine.
+    """
+    found = shutil.which(EMULATOR)
+    if found is None:
+        raise LibraryMissing(
+            f"{EMULATOR} is not installed here", "Debian: apt-get install qemu-system-x86"
+        )
+    return found
+
+
 @contextlib.contextmanager
 def isolated(order: IsolatedOrder, alive: Callable[[], None] = lambda: None) -> Iterator[Isolated]:
     """Run a machine for the time of the block.
@@ -134,22 +152,24 @@ def isolated(order: IsolatedOrder, alive: Callable[[], None] = lambda: None) -> 
         LibraryMissing: There is no emulator here, or no UEFI for it.
         HypervisorError: It does not start, with the emulator's own words.
     """
-    emulator = shutil.which(EMULATOR)
-    if emulator is None:
-        raise LibraryMissing(
-            f"{EMULATOR} is not installed here", "Debian: apt-get install qemu-system-x86"
-        )
+    program = emulator()
+    # A socket's path has a hundred bytes at most: it can't lie just anywhere.
+    with private_directory(_SOCKETS) as sockets, _running(program, order, sockets, alive) as made:
+        yield made
+
+
+@contextlib.contextmanager
+def _running(
+    program: str, order: IsolatedOrder, sockets: Path, alive: Callable[[], None]
+) -> Iterator[Isolated]:
     ports = {number: _free_port() for number in order.ports}
-    words = [emulator, *_machine(order), *_disks(order.disks), *_network(order, ports)]
+    words = [program, *_machine(order), *_disks(order.disks), *_network(order, ports)]
     directory = order.scratch
     words += ["-chardev", f"file,id=serial,path={_plain(directory / 'serial')}"]
-    words += ["-serial", "chardev:serial", "-qmp", "unix:monitor,server=on,wait=off"]
-    words += [
-        "-device",
-        "virtio-serial",
-        "-chardev",
-        "socket,id=agent,path=agent,server=on,wait=off",
-    ]
+    words += ["-serial", "chardev:serial"]
+    words += ["-qmp", f"unix:{_plain(sockets / 'monitor')},server=on,wait=off"]
+    agent = f"socket,id=agent,path={_plain(sockets / 'agent')},server=on,wait=off"
+    words += ["-device", "virtio-serial", "-chardev", agent]
     words += ["-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0"]
     with (directory / "said").open("wb") as said:
         process = subprocess.Popen(
@@ -161,9 +181,9 @@ def isolated(order: IsolatedOrder, alive: Callable[[], None] = lambda: None) -> 
             env={"TMPDIR": str(directory), "PATH": "/usr/bin:/bin"},
         )
     try:
-        monitor = _monitor(directory, process, alive)
+        monitor = _monitor(directory, sockets, process, alive)
         try:
-            yield Isolated(directory, process, monitor, ports)
+            yield Isolated(directory, sockets, process, monitor, ports)
         finally:
             monitor.close()
     finally:
@@ -224,7 +244,7 @@ def _network(order: IsolatedOrder, ports: dict[int, int]) -> list[str]:
 
 
 def _monitor(
-    directory: Path, process: subprocess.Popen[bytes], alive: Callable[[], None]
+    directory: Path, sockets: Path, process: subprocess.Popen[bytes], alive: Callable[[], None]
 ) -> Monitor:
     end_s = time.monotonic() + START_S
     while True:
@@ -232,7 +252,7 @@ def _monitor(
         if process.poll() is not None:
             raise HypervisorError(f"the machine does not start: {_said(directory)}")
         try:
-            return Monitor(str(directory / "monitor"))
+            return Monitor(str(sockets / "monitor"))
         except HoldfastError:
             if time.monotonic() > end_s:
                 raise
