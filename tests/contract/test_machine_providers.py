@@ -23,6 +23,7 @@ from tests.kit.machine_providers import (
     FarLibvirtBench,
     LibvirtBench,
     QmpBench,
+    VmwareBench,
     Writer,
     assert_whole,
     names,
@@ -31,6 +32,7 @@ from tests.kit.machine_providers import (
 )
 from tests.kit.served import until
 from tests.kit.sshd import why_no_sshd
+from tests.kit.vcsim import why_no_vcsim
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
@@ -43,6 +45,7 @@ BENCHES: dict[str, Callable[[Path], Bench]] = {
     "libvirt": LibvirtBench,
     "libvirt over ssh": FarLibvirtBench,
     "qmp": QmpBench,
+    "vmware": VmwareBench,
 }
 """Every provider that can be had here; one that can't skips, and says why."""
 
@@ -54,6 +57,8 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
     if request.param.startswith("libvirt") and (reason := why_no_libvirt()):
         pytest.skip(reason)
     if request.param == "libvirt over ssh" and (reason := why_no_sshd()):
+        pytest.skip(reason)
+    if request.param == "vmware" and (reason := why_no_vcsim()):
         pytest.skip(reason)
     made = BENCHES[request.param](tmp_path)
     try:
@@ -74,12 +79,12 @@ def new(machine: Machine, definitions: dict[str, bytes], name: str, **others: ob
 
 
 def test_machines_are_listed_as_they_are(bench: Bench) -> None:
-    made = {bench.make("web", 8 * MIB), bench.make("db", 4 * MIB + 512, 16 * MIB)}
+    made = {bench.make("web", 8 * MIB), bench.make("db", 4 * MIB + bench.sector, 16 * MIB)}
     found = {one.uuid: one for one in bench.open().machines()}
     assert set(found) == made
     by_name = {one.name: one for one in found.values()}
     assert [one.size for one in by_name["web"].disks] == [8 * MIB]
-    assert [one.size for one in by_name["db"].disks] == [4 * MIB + 512, 16 * MIB]
+    assert [one.size for one in by_name["db"].disks] == [4 * MIB + bench.sector, 16 * MIB]
     assert len({one.name for one in by_name["db"].disks}) == 2
     for one in found.values():
         assert one.host
@@ -110,7 +115,7 @@ def test_a_trial_of_what_can_be_backed_up_finds_nothing(bench: Bench, tmp_path: 
 
 
 def test_what_is_read_is_what_was_there(bench: Bench, tmp_path: Path) -> None:
-    known = bench.make("web", 8 * MIB, 4 * MIB + 512)
+    known = bench.make("web", 8 * MIB, 4 * MIB + bench.sector)
     truth = bench.truth(known)
     with bench.open().snapshot(order(known, tmp_path)) as frozen:
         assert frozen.machine.uuid == known
@@ -227,16 +232,17 @@ def test_a_backup_that_was_killed_leaves_nothing_for_long(bench: Bench, tmp_path
     code = (
         "import sys, time\n"
         "from pathlib import Path\n"
-        "from holdfast.sources.machines.providers import open_provider\n"
+        "from holdfast.sources.machines.providers import Credentials, open_provider\n"
         "from holdfast.sources.machines.provider import SnapshotOrder\n"
-        "kind, url, known, scratch = sys.argv[1:]\n"
+        "kind, url, known, scratch, user, password = sys.argv[1:]\n"
         "order = SnapshotOrder(known, None, True, False, Path(scratch), 'site-1')\n"
-        "with open_provider(kind, url).snapshot(order) as frozen:\n"
+        "with open_provider(kind, url, Credentials(user, password)).snapshot(order) as frozen:\n"
         "    frozen.disks[0].ranges()\n"
         "    print('reading', flush=True)\n"
         "    time.sleep(600)\n"
     )
     command = [sys.executable, "-c", code, bench.kind, bench.url, known, str(tmp_path)]
+    command += [bench.credentials.user, bench.credentials.password]
     with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
         assert child.stdout is not None
         try:
@@ -252,7 +258,7 @@ def test_a_backup_that_was_killed_leaves_nothing_for_long(bench: Bench, tmp_path
 
 
 def test_what_is_restored_is_what_was_backed_up(bench: Bench, tmp_path: Path) -> None:
-    known = bench.make("web", 8 * MIB, 4 * MIB + 512)
+    known = bench.make("web", 8 * MIB, 4 * MIB + bench.sector)
     with bench.open().snapshot(order(known, tmp_path)) as frozen:
         disks = {one.name: read(one) for one in frozen.disks}
         machine, definitions = frozen.machine, frozen.definitions
@@ -276,7 +282,9 @@ def test_a_disk_that_was_left_out_is_not_made(bench: Bench, tmp_path: Path) -> N
     with bench.open().snapshot(order(known, tmp_path, leave_out=(second,))) as frozen:
         disks = {one.name: read(one) for one in frozen.disks}
         writer = Writer(disks)
-        made = bench.open().restore(new(frozen.machine, frozen.definitions, "again"), writer)
+        made = bench.open().restore(
+            new(frozen.machine, frozen.definitions, "again", format=bench.formats[0]), writer
+        )
     assert [one.size for one in made.disks] == [8 * MIB]
 
 
@@ -287,9 +295,11 @@ def test_what_is_there_already_is_not_overwritten(bench: Bench, tmp_path: Path) 
         machine, definitions = frozen.machine, frozen.definitions
     writer = Writer(before)
     with pytest.raises(AlreadyExists, match="web"):
-        bench.open().restore(new(machine, definitions, "web"), writer)
+        bench.open().restore(new(machine, definitions, "web", format=bench.formats[0]), writer)
     with pytest.raises(AlreadyExists, match=known):
-        bench.open().restore(new(machine, definitions, "again", keep_identity=True), writer)
+        bench.open().restore(
+            new(machine, definitions, "again", keep_identity=True, format=bench.formats[0]), writer
+        )
     assert not writer.asked
     assert bench.truth(known) == before
     assert [one.uuid for one in bench.open().machines()] == [known]
@@ -303,8 +313,11 @@ def test_a_restore_that_fails_leaves_nothing(bench: Bench, tmp_path: Path) -> No
     for failing in disks:
         with pytest.raises(RuntimeError, match="the pool is gone"):
             bench.open().restore(
-                new(machine, definitions, "again"), Writer(disks, fails_at=failing)
+                new(machine, definitions, "again", format=bench.formats[0]),
+                Writer(disks, fails_at=failing),
             )
         assert [one.uuid for one in bench.open().machines()] == [known]
-    made = bench.open().restore(new(machine, definitions, "again"), Writer(disks))
+    made = bench.open().restore(
+        new(machine, definitions, "again", format=bench.formats[0]), Writer(disks)
+    )
     assert list(bench.truth(made.uuid).values()) == list(disks.values())

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.base.errors import HoldfastError
 from holdfast.sources.machines.provider import Kind, SnapshotOrder
-from holdfast.sources.machines.providers import open_provider
+from holdfast.sources.machines.providers import Credentials, open_provider
 from holdfast.sources.machines.qmp.monitor import Monitor
 from holdfast.sources.nbd import client
 from holdfast.sources.nbd.wire import Address
@@ -24,6 +24,7 @@ from tests.kit.disk_images import MIB, content, create, fill, run, write
 from tests.kit.libvirtd import IMAGES, Libvirtd, small_domain
 from tests.kit.served import until
 from tests.kit.sshd import Sshd
+from tests.kit.vcsim import Vcsim
 
 if TYPE_CHECKING:
     from holdfast.sources.machines.machine import Disk, Machine
@@ -38,16 +39,20 @@ class Bench(ABC):
         url: As `open_provider` takes it.
         tells_changes: Whether incrementals read less.
         formats: That a machine can be restored in.
+        sector: Bytes that the size of each disk is a multiple of.
+        credentials: What opens it.
     """
 
     kind: str
     url: str
     tells_changes = False
     formats: tuple[str, ...] = ("qcow2", "raw")
+    sector = 512
+    credentials = Credentials()
 
     def open(self) -> Provider:
         """The provider, opened anew."""
-        return open_provider(self.kind, self.url)
+        return open_provider(self.kind, self.url, self.credentials)
 
     @abstractmethod
     def make(self, name: str, *sizes: int) -> str:
@@ -317,6 +322,35 @@ class QmpBench(Bench):
         line = f'qemu-io -d /machine/peripheral/{disk}/virtio-backend "{command}"'
         asked = {"command-line": line}
         return str(self._monitors[known].execute("human-monitor-command", asked))
+
+
+class VmwareBench(Bench):
+    """A simulated vCenter whose datastores are directories."""
+
+    kind = "vmware"
+    tells_changes = True
+    formats = ("vmdk",)
+    sector = 1024
+
+    def __init__(self, directory: Path) -> None:
+        self._vcsim = Vcsim(directory)
+        self.url = self._vcsim.url
+        self.credentials = self._vcsim.credentials
+
+    def make(self, name: str, *sizes: int) -> str:
+        return self._vcsim.make(name, *sizes)
+
+    def change(self, known: str, disk: str, offset: int, byte: int, length: int) -> None:
+        write(self._vcsim.flats(known)[disk], "raw", f"write -P {byte} {offset} {length}")
+
+    def truth(self, known: str) -> dict[str, bytes]:
+        return {name: path.read_bytes() for name, path in self._vcsim.flats(known).items()}
+
+    def traces(self) -> list[str]:
+        return self._vcsim.snapshots()
+
+    def close(self) -> None:
+        self._vcsim.close()
 
 
 def domain_xml(name: str, known: str, disks: list[Path], attributes: str = "") -> str:

@@ -69,6 +69,13 @@ KINDS: dict[str, ProviderKind] = {
         ),
         ProviderKind("qmp", "QEMU without libvirt", "holdfast.sources.machines.qmp"),
         ProviderKind(
+            "vmware",
+            "VMware",
+            "holdfast.sources.machines.vmware",
+            "pyVmomi",
+            "pyvmomi",
+        ),
+        ProviderKind(
             "diskfiles", "files of disks", "holdfast.sources.machines.diskfiles", "lxml", "lxml"
         ),
     )

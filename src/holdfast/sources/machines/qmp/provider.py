@@ -62,6 +62,9 @@ _turn = threading.Lock()
 class QmpProvider:
     """See `Provider`. Thread-safe."""
 
+    usual_format = "qcow2"
+    """See `Provider.usual_format`."""
+
     def __init__(self, place: str) -> None:
         """Name the directory, or one socket in it; nobody is asked."""
         self._place = Path(place)
