@@ -16,6 +16,7 @@ from holdfast.control.jobs import JobKind, NewJob
 from holdfast.site.machine_work import worker_of
 from holdfast.site.probing import this_client
 from holdfast.sources.machines.machine import State
+from holdfast.sources.machines.providers import KINDS
 from holdfast.wire.messages import MachineRestoreWork
 
 if TYPE_CHECKING:
@@ -76,10 +77,10 @@ def restore_job(master: Master, who: Principal, image: ImageRow, wanted: Machine
     if (wanted.hypervisor is None) == (wanted.to_dir is None):
         raise Invalid("a machine is restored to a hypervisor, or to a directory", "say one of them")
     if wanted.hypervisor is None:
-        worker = _to_directory(master, who, wanted)
+        worker, usual = _to_directory(master, who, wanted), "raw"
     else:
         worker = _to_hypervisor(master, who, image, uuid, wanted, wanted.hypervisor)
-    usual = "raw" if wanted.hypervisor is None else "qcow2"
+        usual = KINDS[master.hypervisors.hypervisor(wanted.hypervisor).kind].disk_format
     work = MachineRestoreWork(
         image=image.id,
         hypervisor=wanted.hypervisor,

@@ -101,11 +101,12 @@ def list_(url: str | None, as_json: bool) -> int:
     arguments=[("NAME", "What policies will name it by.")],
     examples=[
         "holdfast hypervisor add kvm1 --kind libvirt --at qemu:///system --proxy kvm1",
+        "holdfast hypervisor add vc --kind vmware --at https://vcenter.example.com --user backup",
         "holdfast hypervisor add lab --kind diskfiles --at /srv/machines",
     ],
 )
 @click.argument("name")
-@click.option("--kind", metavar="KIND", required=True, help="libvirt, qmp or diskfiles.")
+@click.option("--kind", metavar="KIND", required=True, help="libvirt, qmp, vmware or diskfiles.")
 @click.option("--at", "place", metavar="PLACE", required=True, help="Where it is: a URL or path.")
 @proxy_option
 @user_option

@@ -128,7 +128,7 @@ def run_machine_restore(
         keep_identity=order.keep_identity,
         networks=order.networks,
         storage=order.storage,
-        format=order.format or provider.usual_format,
+        format=order.format or "qcow2",
     )
     made = provider.restore(new, write)
     if order.start:

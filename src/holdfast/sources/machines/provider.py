@@ -205,11 +205,6 @@ class DiskWriter(Protocol):
 class Provider(Protocol):
     """One hypervisor, or one manager of many. Thread-safe."""
 
-    @property
-    def usual_format(self) -> str:
-        """What disks of new machines are, where nobody says."""
-        ...
-
     def machines(self) -> Sequence[Machine]:
         """All of them.
 

@@ -46,6 +46,7 @@ class ProviderKind:
         library: What has to be importable besides; empty for nothing.
         package: What is installed to have that.
         needs: What Debian packages that takes, for the hint.
+        disk_format: Of new machines' disks, where nobody says.
     """
 
     name: str
@@ -54,6 +55,7 @@ class ProviderKind:
     library: str = ""
     package: str = ""
     needs: str = ""
+    disk_format: str = "qcow2"
 
 
 KINDS: dict[str, ProviderKind] = {
@@ -74,6 +76,7 @@ KINDS: dict[str, ProviderKind] = {
             "holdfast.sources.machines.vmware",
             "pyVmomi",
             "pyvmomi",
+            disk_format="vmdk",
         ),
         ProviderKind(
             "diskfiles", "files of disks", "holdfast.sources.machines.diskfiles", "lxml", "lxml"

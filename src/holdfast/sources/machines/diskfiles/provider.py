@@ -27,9 +27,6 @@ if TYPE_CHECKING:
 class DiskFiles:
     """Machines of one directory. Thread-safe."""
 
-    usual_format = "qcow2"
-    """See `Provider.usual_format`."""
-
     def __init__(self, store: Store) -> None:
         """Nobody is asked yet."""
         self._store = store

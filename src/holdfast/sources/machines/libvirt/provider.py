@@ -53,9 +53,6 @@ _turn = threading.Lock()
 class LibvirtProvider:
     """See `Provider`. Thread-safe."""
 
-    usual_format = "qcow2"
-    """See `Provider.usual_format`."""
-
     def __init__(self, url: str, credentials: Credentials) -> None:
         """Name the host; nobody is asked."""
         self._host = Libvirt(url, credentials)

@@ -62,9 +62,6 @@ _turn = threading.Lock()
 class QmpProvider:
     """See `Provider`. Thread-safe."""
 
-    usual_format = "qcow2"
-    """See `Provider.usual_format`."""
-
     def __init__(self, place: str) -> None:
         """Name the directory, or one socket in it; nobody is asked."""
         self._place = Path(place)

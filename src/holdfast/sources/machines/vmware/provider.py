@@ -49,9 +49,6 @@ _turn = threading.Lock()
 class VmwareProvider:
     """See `Provider`. Thread-safe."""
 
-    usual_format = rebuild.FORMAT
-    """See `Provider.usual_format`: its disks are of no other."""
-
     def __init__(self, vcenter: VCenter) -> None:
         """Name it; nobody is asked."""
         self._vcenter = vcenter
