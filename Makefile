@@ -36,6 +36,7 @@ test-rust: $(RUNTIME)
 test-python: $(ENGINE) $(TOOLS)
 	tests/install-system-packages
 	tests/install-machine-libraries $(BIN)/python
+	tests/install-vcsim
 	$(BIN)/python -m pytest $(PYTEST_ARGS)
 
 check: check-python check-rust ## Style, types, layers, warnings

@@ -23,6 +23,7 @@ from cryptography.x509.oid import NameOID
 
 from holdfast.sources.machines.providers import Credentials
 from tests.kit.disk_images import fill
+from tests.kit.served import until
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -162,7 +163,6 @@ class Vcsim:
             sizes: Of its disks.
             modes: Of its disks, where they are not the usual one.
         """
-        from pyVim.task import WaitForTask
         from pyVmomi import vim
 
         content = self.connect().content
@@ -211,13 +211,13 @@ class Vcsim:
         )
         host = center.hostFolder.childEntity[0]
         task = center.vmFolder.CreateVM_Task(spec, host.resourcePool, host.host[0])
-        WaitForTask(task)
+        wait(task)
         made = task.info.result
         for at, (path, size) in enumerate(zip(self.flats(known).values(), sizes, strict=True)):
             os.truncate(path, size)
             fill(path, "raw", seed=10 * at + len(name))
         (path.parent / f"{name}.vmx").write_text(f'displayName = "{name}"\n')
-        WaitForTask(made.PowerOnVM_Task())
+        wait(made.PowerOnVM_Task())
         return known
 
     def flats(self, known: str) -> dict[str, Path]:
@@ -257,6 +257,12 @@ class Vcsim:
         self.process.wait(60)
         if self.process.stdout is not None:
             self.process.stdout.close()
+
+
+def wait(task: Any) -> None:
+    """Wait for a task that has to succeed. The library's own stumbles over some that still run."""
+    until(lambda: str(task.info.state) in ("success", "error"), "a task")
+    assert str(task.info.state) == "success", task.info.error
 
 
 def _names(info: Any) -> Iterator[str]:

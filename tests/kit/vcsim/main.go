@@ -17,7 +17,6 @@ import (
 	"time"
 
 	"github.com/vmware/govmomi/simulator"
-	"github.com/vmware/govmomi/vim25/methods"
 	"github.com/vmware/govmomi/vim25/mo"
 	"github.com/vmware/govmomi/vim25/soap"
 	"github.com/vmware/govmomi/vim25/types"
@@ -124,12 +123,23 @@ type refusing struct {
 	mo.AuthorizationManager
 }
 
+// privileges is the answer with every "false" written out, which the interface's own type leaves away.
+type privileges struct {
+	Res    *HasPrivilegeOnEntityResponse
+	Fault_ *soap.Fault
+}
+
+// HasPrivilegeOnEntityResponse has the name that the answer is written under.
+type HasPrivilegeOnEntityResponse struct {
+	Returnval []string `xml:"returnval"`
+}
+
+func (b *privileges) Fault() *soap.Fault { return b.Fault_ }
+
 func (m *refusing) HasPrivilegeOnEntity(req *types.HasPrivilegeOnEntity) soap.HasFault {
-	granted := make([]bool, len(req.PrivId))
-	for i, one := range req.PrivId {
-		granted[i] = strings.HasPrefix(one, "System.")
+	body := &privileges{Res: &HasPrivilegeOnEntityResponse{}}
+	for _, one := range req.PrivId {
+		body.Res.Returnval = append(body.Res.Returnval, fmt.Sprint(strings.HasPrefix(one, "System.")))
 	}
-	return &methods.HasPrivilegeOnEntityBody{
-		Res: &types.HasPrivilegeOnEntityResponse{Returnval: granted},
-	}
+	return body
 }

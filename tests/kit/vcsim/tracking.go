@@ -73,7 +73,7 @@ func (a *additions) mark(ctx *simulator.Context, vm *simulator.VirtualMachine) t
 		newBacking.ChangeId = id
 		newDisk.Backing = &newBacking
 		devices = append(devices, &newDisk)
-		if err := a.keep(id, a.flat(ctx, vm, backing)); err != nil {
+		if err := a.keep(id, a.flat(ctx, vm, backing)); err != nil && !os.IsNotExist(err) {
 			return &types.FileFault{File: err.Error()}
 		}
 	}

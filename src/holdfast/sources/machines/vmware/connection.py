@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from urllib.parse import parse_qs, urlsplit
 from xml.parsers.expat import ExpatError
 
-from pyVim.connect import Disconnect, SmartConnect
+from pyVim.connect import SmartStubAdapter
 from pyVmomi import vim, vmodl
 
 from holdfast.base.errors import (
@@ -150,27 +150,26 @@ class VCenter:
             NotAuthenticated: It does not know the user, or not with that password.
             Unreachable: Nobody answers there, or one whose certificate is not believed.
         """
-        what = f"'{self.place}' does not let user '{self._credentials.user}' in"
-        with asked(what, self.place):
+        with asked(f"'{self.place}' tells nothing of itself", self.place):
             context = _context(self.place, self._credentials)
-            instance = SmartConnect(
+            stub = SmartStubAdapter(
                 host=self.place.host,
                 port=self.place.port,
-                user=self._credentials.user,
-                pwd=self._credentials.password,
                 sslContext=context,
                 httpConnectionTimeout=ANSWER_S,
             )
         try:
-            with asked(f"'{self.place}' tells nothing of itself", self.place):
-                content = instance.RetrieveContent()
-            # The library has no other way to what it sends with each request.
-            cookie = instance._stub.cookie.partition(";")[0]  # noqa: SLF001
-            yield Session(self.place, content, cookie, context)
+            what = f"'{self.place}' does not let user '{self._credentials.user}' in"
+            with asked(what, self.place):
+                content: Any = vim.ServiceInstance("ServiceInstance", stub).RetrieveContent()
+                content.sessionManager.Login(self._credentials.user, self._credentials.password)
+            try:
+                yield Session(self.place, content, stub.cookie.partition(";")[0], context)
+            finally:
+                with contextlib.suppress(vmodl.MethodFault, OSError, http.client.HTTPException):
+                    content.sessionManager.Logout()
         finally:
-            with contextlib.suppress(vmodl.MethodFault, OSError, http.client.HTTPException):
-                Disconnect(instance)
-            instance._stub.DropConnections()  # noqa: SLF001 - else they stay open
+            stub.DropConnections()
 
 
 @contextlib.contextmanager
@@ -227,6 +226,8 @@ def _said(error: Any) -> str:
     said = str(getattr(error, "msg", "") or "").strip()
     more = [str(one.message) for one in getattr(error, "faultMessage", None) or () if one.message]
     name = type(error).__name__.rpartition(".")[2]
+    if file := str(getattr(error, "file", "") or ""):
+        more.insert(0, f"file '{file}'")
     return "; ".join([said or name, *more])
 
 

@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING, Any
 
 from pyVmomi import vmodl
 
+from holdfast.base.errors import HypervisorError
 from holdfast.sources.machines.vmware.connection import asked
 
 if TYPE_CHECKING:
@@ -59,4 +60,6 @@ def missing(session: Session, entity: Any, wanted: Iterable[str]) -> Sequence[st
             granted = manager.HasPrivilegeOnEntity(entity, key, names)
         except (vmodl.fault.NotSupported, vmodl.fault.MethodNotFound, AttributeError):
             return []
+    if len(granted) != len(names):
+        raise HypervisorError("the vCenter tells what the user may in an unknown way")
     return [name for name, one in zip(names, granted, strict=True) if not one]
