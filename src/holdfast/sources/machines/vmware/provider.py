@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 from pyVmomi import vim
 
 from holdfast.base.errors import Busy, HoldfastError
-from holdfast.sources.machines import places
+from holdfast.sources import places
 from holdfast.sources.machines.machine import NOT_WANTED, State
 from holdfast.sources.machines.provider import Remark
 from holdfast.sources.machines.vmware import (

@@ -24,7 +24,7 @@ from holdfast.base.errors import (
     NotFound,
     Unsupported,
 )
-from holdfast.sources.machines import places
+from holdfast.sources import places
 from holdfast.sources.machines.new_disks import NewDisk, write_disk
 from holdfast.sources.machines.vmware import disks, inventory, settings
 from holdfast.sources.machines.vmware.connection import asked

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 from pyVmomi import vim, vmodl
 
 from holdfast.base.errors import Busy, HoldfastError, NotQuiesced, WrongState
-from holdfast.sources.machines import places
+from holdfast.sources import places
 from holdfast.sources.machines.labels import PREFIX, owner_of
 from holdfast.sources.machines.provider import Remark
 from holdfast.sources.machines.vmware.connection import asked, translated
