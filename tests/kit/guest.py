@@ -66,7 +66,7 @@ needs_guest = pytest.mark.skipif(
 )
 
 
-def build(directory: Path) -> tuple[Path, Path]:
+def build(directory: Path, init: str = INIT) -> tuple[Path, Path]:
     """Make kernel and first file system of the guest; their paths."""
     root = directory / "root"
     for name in ("bin", "modules", "proc", "sys", "dev", "mnt", "run", "etc", "tmp", "var"):
@@ -88,7 +88,7 @@ def build(directory: Path) -> tuple[Path, Path]:
     for name in MODULES:
         (found,) = modules.rglob(f"{name}.ko")
         shutil.copy(found, root / "modules")
-    (root / "init").write_text(INIT)
+    (root / "init").write_text(init)
     (root / "init").chmod(0o755)
     names = "\n".join(str(one.relative_to(root)) for one in sorted(root.rglob("*")))
     made = directory / "initrd"

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING
 from holdfast.base.errors import NotFound
 from holdfast.engine import DiskSource
 from holdfast.sources.machines.machine import Disk, Machine, State
+from holdfast.sources.machines.overlays import RunsNoImages
 from holdfast.sources.machines.provider import Kind, Range, Remark
 
 if TYPE_CHECKING:
@@ -104,7 +105,7 @@ class RawFrozen:
         return DiskSource.file(str(self.path))
 
 
-class RawProvider:
+class RawProvider(RunsNoImages):
     """All of them."""
 
     def __init__(self, machines: Sequence[RawMachine]) -> None:

@@ -34,6 +34,7 @@ from holdfast.wire.messages import (
     BootCheckWork,
     CommandWork,
     ImageNote,
+    InstantWork,
     MachineRestoreWork,
     MachineWork,
     RestoreWork,
@@ -139,6 +140,35 @@ class CheckBoot(Protocol):
         ...
 
 
+class Instant(Protocol):
+    """Does something about a virtual machine that runs from its image."""
+
+    def __call__(
+        self,
+        work: InstantWork,
+        tell: Callable[[Mapping[str, int]], None],
+        alive: Alive,
+        note: Note,
+        /,
+    ) -> None:
+        """Do it; raises `HoldfastError`.
+
+        Args:
+            work: What.
+            tell: Takes what is counted.
+            alive: As for `BackUpMachine`, and so the last.
+            note: See there.
+        """
+        ...
+
+
+def no_instant(
+    work: InstantWork, _tell: Callable[[Mapping[str, int]], None], _alive: Alive, _note: Note, /
+) -> None:
+    """For a worker that reaches no hypervisor."""
+    raise Unsupported(f"virtual machine '{work.name}' can't run from its image here")
+
+
 def no_backup_of_machines(
     work: MachineWork, _report: Reporter, _alive: Alive, _note: Note, /
 ) -> Image:
@@ -167,6 +197,7 @@ class Ways(NamedTuple):
         back_up_machine: How it takes a backup of a virtual machine.
         restore_machine: How it makes one of an image.
         check_boot: How it boots one from its image, and judges it.
+        instant: How it has one run from its image.
     """
 
     back_up: BackUp
@@ -174,6 +205,7 @@ class Ways(NamedTuple):
     back_up_machine: BackUpMachine = no_backup_of_machines
     restore_machine: RestoreMachine = no_restore_of_machines
     check_boot: CheckBoot = no_boot_checks
+    instant: Instant = no_instant
 
 
 @dataclass
@@ -236,6 +268,8 @@ class _Task:
             self._agent.ways.restore_machine(work, self._report, self._alive, self._events.append)
         elif isinstance(work, BootCheckWork):
             self._agent.ways.check_boot(work, self._report, self._alive, self._events.append)
+        elif isinstance(work, InstantWork):
+            self._agent.ways.instant(work, self._count, self._alive, self._events.append)
         elif isinstance(work, MachineWork):
             machine = {"HOLDFAST_MACHINE_NAME": work.name}
             self._back_up(work, machine, lambda: self._machine(work))
@@ -397,6 +431,10 @@ class _Task:
     def _report(self, counters: Counters | None) -> None:
         if counters is not None:
             self._counters = {name: getattr(counters, name) for name in COUNTERS}
+        self._alive()
+
+    def _count(self, counters: Mapping[str, int]) -> None:
+        self._counters = dict(counters)
         self._alive()
 
     def _renew(self) -> None:

@@ -20,6 +20,7 @@ from holdfast.movers.probe import look
 from holdfast.movers.streams import divide_path
 from holdfast.wire.dividing import DivideOrder
 from holdfast.wire.looking import LookOrder
+from holdfast.wire.messages import InstantWork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
@@ -131,6 +132,11 @@ class Hands:
 
     def _ways(self, offered: Offer) -> Ways:
         """How this job's data travels. What is in the way is told when the job begins."""
+        work = offered.offer.work
+        if isinstance(work, InstantWork) and work.step != "serve":
+            # It may be done while the storage is out of reach.
+            no_data = Unsupported(f"job {offered.offer.job_id} moves no data")
+            return _failing(no_data)._replace(instant=without_data)
         try:
             return self._movers(self._transfer(offered))
         except HoldfastError as error:
@@ -156,13 +162,26 @@ class Hands:
         return Transfer(offer, tuple(map(str, urls)), pool, token, self._identity())
 
 
+def without_data(
+    work: InstantWork,
+    tell: Callable[[Mapping[str, int]], None],
+    alive: Callable[[], None],
+    note: Callable[[WorkEvent], None],
+    /,
+) -> None:
+    """Do what is to be done with a machine that runs from its image, but for serving that."""
+    from holdfast.movers.machines.work import instant
+
+    instant(work, None, tell, alive, note)
+
+
 def _failing(error: HoldfastError) -> Ways:
     """What takes the place of ways that there are not."""
 
     def fail(*_: object) -> NoReturn:
         raise error
 
-    return Ways(fail, fail, fail, fail)
+    return Ways(fail, fail, fail, fail, instant=fail)
 
 
 def find_out(order: dict[str, Any], answers: Mapping[str, Finder]) -> dict[str, Any]:

@@ -116,7 +116,10 @@ class Chores:
         last_ns, last_state = json.loads(noted) if noted else (0, None)
         if 0 <= to_ns(now) - last_ns < to_ns(now) - to_ns(now - after):
             return
-        if next(iter(master.jobs.page(Wanted(states=_UNENDED), limit=1)), None) is not None:
+        # A machine that runs from its image may do so for days.
+        short = tuple(one for one in JobKind if one is not JobKind.INSTANT)
+        at_work = master.jobs.page(Wanted(states=_UNENDED, kinds=short), limit=1)
+        if next(iter(at_work), None) is not None:
             return
         state = self._state()
         if state == last_state and not self._failed_last():

@@ -79,8 +79,9 @@ def restore_job(master: Master, who: Principal, image: ImageRow, wanted: Machine
     if wanted.hypervisor is None:
         worker, usual = _to_directory(master, who, wanted), "raw"
     else:
-        worker = _to_hypervisor(master, who, image, uuid, wanted, wanted.hypervisor)
-        usual = KINDS[master.hypervisors.hypervisor(wanted.hypervisor).kind].disk_format
+        to_hypervisor(master, who, image, uuid, wanted, wanted.hypervisor)
+        hypervisor = master.hypervisors.hypervisor(wanted.hypervisor)
+        worker, usual = hypervisor.proxy, KINDS[hypervisor.kind].disk_format
     work = MachineRestoreWork(
         image=image.id,
         hypervisor=wanted.hypervisor,
@@ -126,17 +127,34 @@ def _to_directory(master: Master, who: Principal, wanted: MachineRestore) -> Cli
     return wanted.client
 
 
-def _to_hypervisor(
+def to_hypervisor(
     master: Master,
     who: Principal,
     image: ImageRow,
     uuid: str,
     wanted: MachineRestore,
     name: str,
-) -> ClientName | None:
+) -> str:
+    """Refuse a machine that must not be made on a hypervisor; what the new one is to be called.
+
+    Args:
+        master: Whose.
+        who: Who wants it.
+        image: Of what.
+        uuid: That the machine had.
+        wanted: What is wanted.
+        name: Of the hypervisor.
+
+    Raises:
+        Invalid: What is wanted contradicts itself.
+        Forbidden: Somebody may not make a machine of that name.
+        NotFound: There is no such hypervisor.
+        AlreadyExists: There is a machine of that name or uuid.
+        WrongState: The original runs.
+    """
     if wanted.client is not None:
         raise Invalid("the hypervisor's own proxy does that", "leave the client out")
-    hypervisor = master.hypervisors.hypervisor(name)
+    master.hypervisors.hypervisor(name)
     estate = master.hypervisors.estate()
     known = estate.machines.get(uuid)
     new_name = wanted.name or (image.host if known is None else known.machine.name)
@@ -145,7 +163,7 @@ def _to_hypervisor(
     there = estate.select(None, (name,))
     _require_free(name, new_name, there)
     if not wanted.keep_identity:
-        return hypervisor.proxy
+        return new_name
     same = next((one for one in there if one.machine.uuid == uuid), None)
     if same is not None:
         raise AlreadyExists(
@@ -155,7 +173,7 @@ def _to_hypervisor(
         )
     if known is not None and known.is_there and not wanted.beside_original:
         _require_at_rest(known)
-    return hypervisor.proxy
+    return new_name
 
 
 def _require_free(hypervisor: str, name: str, there: list[VirtualMachine]) -> None:

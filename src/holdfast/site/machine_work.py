@@ -13,7 +13,7 @@ from holdfast.base.errors import MachineMissing
 from holdfast.base.ids import ClientName, ImageId, SourceName
 from holdfast.control.jobs import BY_SITE
 from holdfast.site.hypervisors import reached
-from holdfast.wire.messages import MachineRestoreWork, MachineWork
+from holdfast.wire.messages import InstantWork, MachineRestoreWork, MachineWork
 
 if TYPE_CHECKING:
     from holdfast.control.jobs import Job
@@ -34,6 +34,11 @@ def complete(master: Master, job: Job, work: Work) -> Work:
     if isinstance(work, MachineRestoreWork) and work.hypervisor is not None:
         hypervisor = master.hypervisors.hypervisor(work.hypervisor)
         return replace(work, reached=reached(master, hypervisor), proxy=_proxy(job))
+    if isinstance(work, InstantWork):
+        hypervisor = master.hypervisors.hypervisor(work.hypervisor)
+        begun = any(one.was_up for one in master.instants.all() if one.new.label == work.label)
+        how = reached(master, hypervisor)
+        return replace(work, reached=how, proxy=_proxy(job), begun=begun)
     return work
 
 

@@ -14,6 +14,7 @@ from holdfast.control.bandwidth import BandwidthBook
 from holdfast.control.catalog import ImageLists
 from holdfast.control.dispatch import SplitBook
 from holdfast.control.hypervisors import HypervisorBook
+from holdfast.control.instant import InstantBook
 from holdfast.control.jobs import JobBook, Retrying
 from holdfast.control.machines import MachineBook
 from holdfast.control.policies import DEFAULT_STORAGE_UNIT, PolicyBook
@@ -61,6 +62,7 @@ class Master:
         bandwidth: How much they may move.
         units: Storage units beside the site's own pool.
         hypervisors: What runs virtual machines, and those that were found there.
+        instants: Virtual machines that run from their images.
         policies: What is protected, and everything they ever said.
         jobs: What is to be done, and what came of it.
         zone: Of schedules that name none, and of the calendar of retention.
@@ -83,6 +85,7 @@ class Master:
         self.bandwidth = BandwidthBook(self.database)
         self.units = StorageBook(self.database)
         self.hypervisors = HypervisorBook(self.database, self.clock)
+        self.instants = InstantBook(self.database, self.clock)
         self.policies = PolicyBook(self.database, self.clock, [this_client()])
         retrying = Retrying(attempts=self.settings.count("jobs.attempts"))
         self.jobs = JobBook(self.database, self.clock, retrying)

@@ -10,15 +10,15 @@ from typing import TYPE_CHECKING
 
 from holdfast.base.ids import ImageId, JobId, SourceName
 from holdfast.movers.machines.ends import NearDestination, NearImage
-from holdfast.movers.machines.work import back_up_machine, restore_machine
+from holdfast.movers.machines.work import back_up_machine, instant, restore_machine
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
-    from holdfast.engine import Image
+    from holdfast.engine import FileReader, Image
     from holdfast.movers.drive import Reporter
     from holdfast.site.master import Master
-    from holdfast.wire.messages import MachineRestoreWork, MachineWork, WorkEvent
+    from holdfast.wire.messages import InstantWork, MachineRestoreWork, MachineWork, WorkEvent
 
     Alive = Callable[[], None]
     Note = Callable[[WorkEvent], None]
@@ -60,3 +60,25 @@ def make_machine(
     image = ImageId(work.image)
     end = NearImage(master.site.pools.holding(image), image)
     restore_machine(work, end, report, note)
+
+
+def run_instant(
+    master: Master,
+    work: InstantWork,
+    tell: Callable[[Mapping[str, int]], None],
+    alive: Alive,
+    note: Note,
+    /,
+) -> None:
+    """Do something about a virtual machine that runs from its image.
+
+    Raises:
+        HoldfastError: It failed.
+    """
+    alive()
+    image = ImageId(work.image)
+
+    def open_file(path: bytes, /) -> FileReader:
+        return master.site.pools.holding(image).open_file(image, path)
+
+    instant(work, open_file, tell, alive, note)

@@ -17,6 +17,7 @@ from holdfast.control.dispatch import Presence
 from holdfast.wire.messages import (
     BackupWork,
     CommandWork,
+    InstantWork,
     MachineRestoreWork,
     MachineWork,
     RestoreWork,
@@ -137,7 +138,7 @@ class RemoteWork:
 def _client_of(offer: WorkOffer) -> ClientName | None:
     """Whose machine does a job; None for this one."""
     work = offer.work
-    if isinstance(work, MachineWork | MachineRestoreWork):
+    if isinstance(work, MachineWork | MachineRestoreWork | InstantWork):
         return None if work.proxy is None else ClientName(work.proxy)
     if not isinstance(work, BackupWork | RestoreWork | CommandWork) or work.client is None:
         return None

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import logging
 import threading
+import time
 from functools import partial
 from typing import TYPE_CHECKING
 
@@ -19,13 +20,13 @@ from holdfast.control.database import Leadership, facts
 from holdfast.control.dispatch import Agenda, Dispatcher, HistoryBook, Queue
 from holdfast.control.jobs import LEASE
 from holdfast.movers.agent import Agent, Ways
-from holdfast.site import storage_units
+from holdfast.site import instant, storage_units
 from holdfast.site.boot_checks import check_boot, queue_boot_check
 from holdfast.site.chores import Chores
 from holdfast.site.discovering import Discoverer
 from holdfast.site.dividing import Divider
 from holdfast.site.machine_work import complete
-from holdfast.site.near_machines import commit_machine, make_machine
+from holdfast.site.near_machines import commit_machine, make_machine, run_instant
 from holdfast.site.remote_work import RemoteWork
 from holdfast.site.steward import Steward
 from holdfast.site.whose_drives import drives_of
@@ -65,6 +66,7 @@ class Service:
         self._divider = Divider(master, machines)
         self._discoverer = Discoverer(master)
         self._dispatcher: Dispatcher | None = None
+        self._settled_s = 0.0
         master.news = self.wake
 
     @property
@@ -135,11 +137,17 @@ class Service:
     def _look_around(self, dispatcher: Dispatcher) -> None:
         try:
             self._chores.queue_what_is_due()
+            self._settle_instants()
             for offer in dispatcher.turn():
                 self._put_to_work(dispatcher, offer)
         except HoldfastError as error:
             # A database that is lost or full comes back; until then nothing is given out.
             _LOG.error("%s", error.message)
+
+    def _settle_instants(self) -> None:
+        if time.monotonic() - self._settled_s >= STEP_S:
+            self._settled_s = time.monotonic()
+            instant.settle(self._master)
 
     def _pause_s(self, dispatcher: Dispatcher) -> float:
         moment = dispatcher.next_moment()
@@ -196,6 +204,7 @@ class Service:
                 back_up_machine=partial(commit_machine, self._master, offer.job_id),
                 restore_machine=partial(make_machine, self._master),
                 check_boot=partial(check_boot, self._master),
+                instant=partial(run_instant, self._master),
             ),
             Steward(self._master, (offer.job_id, offer.fence)),
             dispatcher,

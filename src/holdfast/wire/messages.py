@@ -13,7 +13,7 @@ from typing import Any, Literal, Protocol, TypeAlias
 
 from holdfast.base.errors import Invalid
 
-VERSION = 4
+VERSION = 5
 """Of all messages together; a receiver refuses a newer one."""
 
 SEALING_VERSION = 2
@@ -24,6 +24,9 @@ HYPERVISOR_VERSION = 3
 
 COMMAND_VERSION = 4
 """From here on a worker knows of commands that are jobs of their own."""
+
+INSTANT_VERSION = 5
+"""From here on a worker has virtual machines run from their images."""
 
 
 WHOLE_VERSION = 4
@@ -299,6 +302,49 @@ class BootCheckWork:
         return {"version": HYPERVISOR_VERSION, "work": "boot-check", **asdict(self)}
 
 
+InstantStep: TypeAlias = Literal["serve", "migrate", "discard"]
+
+
+@dataclass(frozen=True, slots=True)
+class InstantWork:
+    """Something about a virtual machine that runs from its image.
+
+    Attributes:
+        image: Its id.
+        step: ``serve``: serve its disks as long as it needs them, and begin it first; ``migrate``:
+            bring what it reads onto disks of its own; ``discard``: stop it and take it away.
+        label: Names it among all of this site and others, in a word that is part of a path.
+        machine: The uuid that it has.
+        name: What it is called.
+        hypervisor: The name of the hypervisor that has it.
+        reached: As in `MachineWork`, and so the next.
+        proxy: See there.
+        keep_identity: As in `MachineRestoreWork`, and so the next three.
+        networks: See there.
+        storage: See there.
+        format: See there; ``qcow2`` or ``raw``, in the end.
+        begun: It was up before: it is served, and never made anew. Said when it is given out.
+    """
+
+    image: str
+    step: InstantStep
+    label: str
+    machine: str
+    name: str
+    hypervisor: str
+    reached: Reached | None = None
+    proxy: str | None = None
+    keep_identity: bool = True
+    networks: tuple[str, ...] | None = None
+    storage: str | None = None
+    format: str = "qcow2"
+    begun: bool = False
+
+    def to_json(self) -> dict[str, Any]:
+        """As plain data, with the version from which on it is understood."""
+        return {"version": INSTANT_VERSION, "work": "instant", **asdict(self)}
+
+
 Work: TypeAlias = (
     BackupWork
     | RestoreWork
@@ -307,6 +353,7 @@ Work: TypeAlias = (
     | MachineRestoreWork
     | CommandWork
     | BootCheckWork
+    | InstantWork
 )
 
 
@@ -326,6 +373,7 @@ def work_from_json(data: dict[str, Any]) -> Work:
         "machine-restore": MachineRestoreWork,
         "command": CommandWork,
         "boot-check": BootCheckWork,
+        "instant": InstantWork,
     }
     if not isinstance(version, int) or version > VERSION or kind not in known:
         raise Invalid(

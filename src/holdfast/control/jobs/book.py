@@ -277,7 +277,8 @@ class JobBook(JobQuestions):
         """Give up on every worker that ended with the master that was before this one.
 
         Args:
-            elsewhere: Clients whose backups are done by machines of their own, which did not.
+            elsewhere: Clients whose backups, and what they do with hypervisors, are done by
+                machines of their own, which did not.
 
         Returns:
             The jobs as they have become: queued once more, or ended.

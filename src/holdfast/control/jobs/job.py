@@ -56,11 +56,17 @@ class JobKind(enum.StrEnum):
     """Images are brought into another storage unit."""
     BOOT_CHECK = "boot-check"
     """An image of a virtual machine is booted, and judged."""
+    INSTANT = "instant"
+    """A virtual machine runs from its image, which is served for as long as it needs that."""
+    INSTANT_MIGRATE = "instant-migrate"
+    INSTANT_DISCARD = "instant-discard"
 
 
 COMMANDS: Final = frozenset({JobKind.COMMAND_BEFORE, JobKind.COMMAND_AFTER})
 
-OF_CLIENTS: Final = frozenset({JobKind.BACKUP, JobKind.RESTORE, *COMMANDS})
+INSTANT: Final = frozenset({JobKind.INSTANT, JobKind.INSTANT_MIGRATE, JobKind.INSTANT_DISCARD})
+
+OF_CLIENTS: Final = frozenset({JobKind.BACKUP, JobKind.RESTORE, *COMMANDS, *INSTANT})
 """What the machine of a client does, where one has joined."""
 
 

@@ -27,6 +27,7 @@ from holdfast.control.jobs.job import (
     Asked,
     Job,
     JobError,
+    JobKind,
     JobState,
     Outcome,
     Remark,
@@ -38,6 +39,10 @@ if TYPE_CHECKING:
     from collections.abc import Mapping
 
     from holdfast.base.ids import ImageId
+
+_GUEST_ATTEMPTS = 1000
+_GUEST_FIRST = timedelta(seconds=1)
+_GUEST_MOST = timedelta(seconds=10)
 
 _GOLDEN = 0x9E3779B1
 """Numbers in a row, multiplied by this modulo 2^32, lie far apart (D. Knuth, TAOCP 3, 6.4)."""
@@ -406,6 +411,8 @@ def _ended(job: Job, now: datetime, outcome: Outcome) -> Job:
 
 def _failed(job: Job, now: datetime, error: JobError, retrying: Retrying) -> Step:
     told = replace(job, error=error)
+    if job.kind is JobKind.INSTANT:
+        retrying = _for_guests(retrying, error)
     # Who asked for its end does not want it back.
     if job.asked is Asked.CANCEL or not retrying.allows(error, job.attempt):
         remark = Remark(Severity.ERROR, "failed", error.message, matters=True)
@@ -418,6 +425,13 @@ def _failed(job: Job, now: datetime, error: JobError, retrying: Retrying) -> Ste
     if not suspended:
         back = replace(back, waits_for=words)
     return Step(back, Remark(Severity.WARNING, "tried again", f"{which} failed: {error.message}"))
+
+
+def _for_guests(retrying: Retrying, error: JobError) -> Retrying:
+    """How work is tried again that a guest waits for: soon; as often as its worker is restarted."""
+    attempts = _GUEST_ATTEMPTS if error.code == WorkerLost.code else retrying.attempts
+    first = min(retrying.first, _GUEST_FIRST)
+    return replace(retrying, attempts=attempts, first=first, most=_GUEST_MOST, spread=0)
 
 
 def _stopped(job: Job, now: datetime) -> Step:

@@ -19,7 +19,7 @@ COMMANDS = (
     *("retention", "hold", "unhold", "lock", "expire", "gc", "pool", "storage", "replicate"),
     *("catalog", "recover", "user", "token", "audit", "machine", "enroll", "agent"),
     *("client-key", "media", "bandwidth", "hypervisor", "machines"),
-    "restore-machine",
+    *("restore-machine", "instant"),
 )
 """In the order of the help. Each is a module of this package, with a command of the same name; '-'
 is '_' there."""

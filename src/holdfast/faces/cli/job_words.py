@@ -25,7 +25,7 @@ OUTCOMES = (
 KINDS = (
     *("backup", "restore", "verify", "collect", "expire", "catalog-backup", "catalog", "index"),
     *("command-before", "command-after"),
-    *("replicate", "boot-check"),
+    *("replicate", "boot-check", "instant", "instant-migrate", "instant-discard"),
 )
 """As the control floor has them; to load that for a help text would take long."""
 

@@ -15,11 +15,12 @@ from holdfast.movers.machines.record import disk_path, read_definitions, read_re
 from holdfast.sources.machines.provider import NewMachine, Remark
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
     from contextlib import AbstractContextManager
 
     from holdfast.engine import DiskSink, RestoreResult
     from holdfast.movers.drive import Drivable, Reporter
-    from holdfast.movers.machines.record import Record, StoredFile
+    from holdfast.movers.machines.record import StoredFile
     from holdfast.sources.machines.machine import Disk, Machine
     from holdfast.sources.machines.provider import Provider
 
@@ -111,7 +112,7 @@ def run_machine_restore(
         raise NotFound(
             f"'{record.machine.name}' has no disk '{min(unknown)}'", f"its disks are: {known}"
         )
-    machine, remarks = _with_what_there_is(image, record, order.disks)
+    machine, remarks = with_what_there_is(image.open_file, record.machine, order.disks)
     written = 0
 
     def write(disk: Disk, socket: str) -> None:
@@ -137,18 +138,24 @@ def run_machine_restore(
     return RestoredMachine(made, written, remarks)
 
 
-def _with_what_there_is(
-    image: StoredMachine, record: Record, wanted: tuple[str, ...]
+def with_what_there_is(
+    open_file: Callable[[bytes], StoredFile], machine: Machine, wanted: tuple[str, ...]
 ) -> tuple[Machine, tuple[Remark, ...]]:
-    """The machine with its disks as far as the image holds them; what it does not hold is told."""
+    """A machine with its disks as far as its image holds them; what it does not hold is told.
+
+    Args:
+        open_file: Opens a file of the image by its path.
+        machine: As it was.
+        wanted: Names of the disks that are; none: all.
+    """
     disks: list[Disk] = []
     remarks: list[Remark] = []
-    for disk in record.machine.disks:
+    for disk in machine.disks:
         if wanted and disk.name not in wanted:
             disks.append(replace(disk, left_out="it is not wanted"))
             continue
         try:
-            size = image.open_file(disk_path(disk.name)).size
+            size = open_file(disk_path(disk.name)).size
         except PathMissing:
             why = disk.left_out or "it was left out of the backup"
             message = f"disk '{disk.name}' is not in the image: {why}"
@@ -156,4 +163,4 @@ def _with_what_there_is(
             disks.append(replace(disk, left_out=why))
         else:
             disks.append(replace(disk, size=size, left_out=None))
-    return replace(record.machine, disks=tuple(disks)), tuple(remarks)
+    return replace(machine, disks=tuple(disks)), tuple(remarks)

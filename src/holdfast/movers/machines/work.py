@@ -15,10 +15,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdfast.base import labels
-from holdfast.base.errors import Invalid, NoPermission, storage_error
+from holdfast.base.errors import Invalid, NoPermission, Unsupported, storage_error
 from holdfast.base.ids import SourceName
 from holdfast.engine import DiskSink
 from holdfast.movers.machines.backup_run import MachineOrder, run_machine_backup
+from holdfast.movers.machines.instant import discard_machine, move_machine, serve_machine
 from holdfast.movers.machines.restore_run import MachineRestoreOrder, run_machine_restore
 from holdfast.sources.machines.providers import Credentials, open_provider
 from holdfast.sources.nbd.client import sockets
@@ -33,9 +34,10 @@ if TYPE_CHECKING:
     from holdfast.engine import Image
     from holdfast.movers.drive import Reporter
     from holdfast.movers.machines.backup_run import Destination
+    from holdfast.movers.machines.instant import Opens, Tell
     from holdfast.movers.machines.restore_run import StoredMachine
     from holdfast.sources.machines.provider import Provider, Remark
-    from holdfast.wire.messages import MachineRestoreWork, MachineWork, Reached
+    from holdfast.wire.messages import InstantWork, MachineRestoreWork, MachineWork, Reached
 
     Note = Callable[[WorkEvent], None]
 
@@ -122,6 +124,32 @@ def restore_machine(
         note(_event(one))
     message = f"'{done.machine.name}' was made, with uuid {done.machine.uuid}"
     note(WorkEvent("info", "machine-made", message))
+
+
+def instant(
+    work: InstantWork, open_file: Opens | None, tell: Tell, alive: Callable[[], None], note: Note
+) -> None:
+    """Do something about a virtual machine that runs from its image.
+
+    Args:
+        work: What.
+        open_file: Opens a file of the image; None where none is read.
+        tell: Takes what is counted.
+        alive: To be called again and again; raises if the work is to stop.
+        note: Takes what a person may want to know.
+
+    Raises:
+        HoldfastError: It failed.
+    """
+    provider = _open(work.reached, work.hypervisor)
+    if work.step == "migrate":
+        move_machine(provider, work, tell, alive, note)
+    elif work.step == "discard":
+        discard_machine(provider, work, alive, note)
+    elif open_file is None:
+        raise Unsupported(f"image {work.image} can't be read from here")
+    else:
+        serve_machine(provider, open_file, work, tell, alive, note)
 
 
 @contextlib.contextmanager

@@ -21,6 +21,7 @@ from holdfast.base.files import mark_as_cache
 from holdfast.engine import RemotePool
 from holdfast.movers.agent import Ways
 from holdfast.movers.transfer.machine_runs import (
+    remote_instant,
     remote_machine_backup,
     remote_machine_restore,
     remote_restore_inside,
@@ -37,7 +38,7 @@ from holdfast.wire.identity import MachineRole, client_context, identity_of
 from holdfast.wire.transfer_tokens import MASTER_ITSELF
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
 
     from holdfast.base.clock import Clock
     from holdfast.base.ids import ImageId
@@ -49,7 +50,7 @@ if TYPE_CHECKING:
     from holdfast.movers.remote_agent import Transfer
     from holdfast.movers.restore_run import RestoreOrder
     from holdfast.wire.identity import Identity
-    from holdfast.wire.messages import MachineRestoreWork, MachineWork, WorkEvent
+    from holdfast.wire.messages import InstantWork, MachineRestoreWork, MachineWork, WorkEvent
 
     Note = Callable[[WorkEvent], None]
 
@@ -114,7 +115,17 @@ class FarMovers:
             made = self._target(transfer, token, RemotePool)
             remote_machine_restore(made, work, report, note)
 
-        return Ways(back_up, restore, back_up_machine, restore_machine)
+        def instant(
+            work: InstantWork,
+            tell: Callable[[Mapping[str, int]], None],
+            alive: Callable[[], None],
+            note: Note,
+            /,
+        ) -> None:
+            made = self._target(transfer, token, RemotePool)
+            remote_instant(made, work, tell, alive, note)
+
+        return Ways(back_up, restore, back_up_machine, restore_machine, instant=instant)
 
     def replicate(
         self, transfer: Transfer, pool: Pool, image: ImageId, report: Reporter | None = None

@@ -7,6 +7,7 @@ run returns or raises, and an upload that came to no image is given up.
 from __future__ import annotations
 
 from dataclasses import dataclass
+from functools import partial
 from typing import TYPE_CHECKING
 
 from holdfast.base.errors import ImageMissing, IntegrityError, PathMissing, Unsupported
@@ -14,11 +15,11 @@ from holdfast.base.ids import ImageId
 from holdfast.engine import client_key_of
 from holdfast.movers.machines.ends import given
 from holdfast.movers.machines.record import read_record
-from holdfast.movers.machines.work import back_up_machine, restore_machine
+from holdfast.movers.machines.work import back_up_machine, instant, restore_machine
 from holdfast.movers.transfer.remote_runs import LinkedRun, linked
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Mapping
     from pathlib import Path
 
     from holdfast.base.clock import Clock
@@ -30,7 +31,7 @@ if TYPE_CHECKING:
     from holdfast.movers.restore_run import RestoreOrder
     from holdfast.movers.transfer.client import TransferLink
     from holdfast.movers.transfer.remote_runs import RemotePool, TransferTarget
-    from holdfast.wire.messages import MachineRestoreWork, MachineWork, WorkEvent
+    from holdfast.wire.messages import InstantWork, MachineRestoreWork, MachineWork, WorkEvent
 
     Note = Callable[[WorkEvent], None]
 
@@ -108,6 +109,27 @@ def remote_restore_inside(
             if not leads_inside(inside, order.paths):
                 return None
             return restore_inside(inside, order, report)
+
+
+def remote_instant(
+    target: TransferTarget,
+    work: InstantWork,
+    tell: Callable[[Mapping[str, int]], None],
+    alive: Callable[[], None],
+    note: Note,
+) -> None:
+    """Have a virtual machine run from an image of a media server, as long as it needs that.
+
+    Raises:
+        Unsupported: The image is sealed with a client key.
+        HoldfastError: It failed.
+    """
+    with linked(target) as link:
+        manifest = link.manifest(ImageId(work.image))
+        if client_key_of(manifest) is not None:
+            raise Unsupported("virtual machines are not sealed with client keys")
+        pool = target.remote_pool(link.terms(), link)
+        instant(work, partial(pool.open_file, manifest), tell, alive, note)
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import logging
 import threading
 from collections import OrderedDict
-from typing import TYPE_CHECKING, Any, Final
+from typing import TYPE_CHECKING, Any, Final, TypeGuard
 
 from holdfast.base import labels
 from holdfast.base.errors import (
@@ -34,6 +34,7 @@ from holdfast.site.replication import is_brought
 from holdfast.wire.fields import Reader
 from holdfast.wire.messages import (
     BackupWork,
+    InstantWork,
     MachineRestoreWork,
     MachineWork,
     RestoreWork,
@@ -60,7 +61,7 @@ if TYPE_CHECKING:
     from holdfast.engine import Image, Pool
     from holdfast.site.machines.machines import Machines
     from holdfast.site.machines.sessions import Session
-    from holdfast.wire.messages import ImageNote, WorkOffer
+    from holdfast.wire.messages import ImageNote, Work, WorkOffer
 
 TOKEN_S: Final = 900
 """How long a token is good; a job that takes longer is given others."""
@@ -149,7 +150,7 @@ class Storage:
                 parent=self._parent(work, pool),
                 host=work.client if isinstance(work, MachineWork) else None,
             )
-        elif isinstance(work, RestoreWork | MachineRestoreWork):
+        elif isinstance(work, RestoreWork | MachineRestoreWork) or _serves(work):
             pool = self._master.pool_with(ImageId(work.image))
             grant = TransferGrant(
                 job=offer.job_id,
@@ -290,5 +291,9 @@ class Storage:
         return catalog.newest_of([source], pool).get(source)
 
 
-def _also(work: RestoreWork | MachineRestoreWork) -> tuple[str, ...]:
+def _also(work: Work) -> tuple[str, ...]:
     return work.also if isinstance(work, RestoreWork) else ()
+
+
+def _serves(work: Work) -> TypeGuard[InstantWork]:
+    return isinstance(work, InstantWork) and work.step == "serve"

@@ -19,6 +19,7 @@ if TYPE_CHECKING:
 
     from holdfast.engine import DiskSource
     from holdfast.sources.machines.machine import Disk, Machine
+    from holdfast.sources.machines.overlays import Moved, Over, Standing
 
 
 class Kind(enum.IntEnum):
@@ -174,6 +175,7 @@ class NewMachine:
         storage: Where its disks go: a pool or datastore of the host, or a directory; None for the
             host's usual place.
         format: Of its disks: ``qcow2``, ``raw``, and what else the provider can.
+        uuid: What a new identity is to have; None for one that is drawn.
     """
 
     machine: Machine
@@ -183,6 +185,7 @@ class NewMachine:
     networks: tuple[str, ...] | None
     storage: str | None
     format: str
+    uuid: str | None = None
 
 
 class DiskWriter(Protocol):
@@ -253,4 +256,63 @@ class Provider(Protocol):
 
     def clean_up(self) -> Sequence[Remark]:
         """Take away what dead backups left: checkpoints, scratch files, jobs; what that was."""
+        ...
+
+    def start_over(self, order: NewMachine, over: Over) -> Machine:
+        """Make a machine whose disks lie over served ones, and start it.
+
+        Done a second time, it finishes what the first one left, and starts what is off.
+
+        Args:
+            order: As for `restore`, with the uuid that `over` names; its disks are served.
+            over: How it is named from now on.
+
+        Raises:
+            AlreadyExists: There is another one of its name or uuid.
+            Unsupported: This kind of hypervisor can't.
+            HoldfastError: It can't be made or started; nothing of it stays.
+        """
+        ...
+
+    def standing(self, over: Over) -> Standing:
+        """How it is with a machine that was started over served disks.
+
+        Raises:
+            MachineMissing: There is none.
+        """
+        ...
+
+    def go_on(self, over: Over) -> None:
+        """Have a guest that stands still go on, after its disks can be read again."""
+        ...
+
+    def migrate(
+        self, over: Over, moved: Callable[[Moved], None], alive: Callable[[], None] = lambda: None
+    ) -> None:
+        """Bring all that a machine reads from its image into disks of its own, while it runs.
+
+        Done again, it goes on with what it finds under way.
+
+        Args:
+            over: Which.
+            moved: Told how far it is.
+            alive: Called all the while; what it raises ends the waiting, and not the move.
+
+        Raises:
+            MachineMissing: There is none.
+            WrongState: It is off.
+            HypervisorError: It stopped before its end.
+        """
+        ...
+
+    def discard(self, over: Over) -> None:
+        """Stop such a machine and take all of it away, whole or half made; or what is left of it.
+
+        Raises:
+            WrongState: It needs its image no more: it is its own.
+        """
+        ...
+
+    def reads_as(self) -> int | None:
+        """The user, by number, whose process reads served disks; None for this process's own."""
         ...

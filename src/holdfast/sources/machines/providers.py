@@ -47,6 +47,7 @@ class ProviderKind:
         package: What is installed to have that.
         needs: What Debian packages that takes, for the hint.
         disk_format: Of new machines' disks, where nobody says.
+        runs_images: Whether it can run a machine from its image.
     """
 
     name: str
@@ -56,6 +57,7 @@ class ProviderKind:
     package: str = ""
     needs: str = ""
     disk_format: str = "qcow2"
+    runs_images: bool = False
 
 
 KINDS: dict[str, ProviderKind] = {
@@ -68,8 +70,11 @@ KINDS: dict[str, ProviderKind] = {
             "libvirt",
             "libvirt-python",
             "libvirt-dev, pkg-config, python3-dev and gcc, as it is built here",
+            runs_images=True,
         ),
-        ProviderKind("qmp", "QEMU without libvirt", "holdfast.sources.machines.qmp"),
+        ProviderKind(
+            "qmp", "QEMU without libvirt", "holdfast.sources.machines.qmp", runs_images=True
+        ),
         ProviderKind(
             "vmware",
             "VMware",

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.base.errors import Unsupported
 from holdfast.sources.machines.diskfiles import frozen, restoring
+from holdfast.sources.machines.overlays import RunsNoImages
 from holdfast.sources.machines.provider import Remark
 from holdfast.sources.nbd import qemu_nbd
 
@@ -24,8 +25,10 @@ if TYPE_CHECKING:
     from holdfast.sources.machines.provider import DiskWriter, NewMachine, SnapshotOrder
 
 
-class DiskFiles:
+class DiskFiles(RunsNoImages):
     """Machines of one directory. Thread-safe."""
+
+    _kind = "a directory of disk files"
 
     def __init__(self, store: Store) -> None:
         """Nobody is asked yet."""

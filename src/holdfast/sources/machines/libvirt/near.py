@@ -217,7 +217,7 @@ class Near:
     def making(self, storage: str | None) -> Iterator[NearMaking]:
         """See `Side.making`."""
         connection = self._host.get()
-        directory = _directory(connection, storage)
+        directory = directory_of(connection, storage)
         yield NearMaking(directory)
         with contextlib.suppress(libvirt.libvirtError):
             connection.storagePoolLookupByTargetPath(str(directory)).refresh()
@@ -242,12 +242,16 @@ class Near:
 
 
 class NearMaking:
-    """See `Making`: files in a directory of this machine."""
+    """See `Making`: files in a directory of this machine.
+
+    Attributes:
+        made: Those that were.
+    """
 
     def __init__(self, directory: Path) -> None:
         """Nothing is made yet."""
         self._directory = directory
-        self._made: list[Path] = []
+        self.made: list[Path] = []
 
     def path(self, name: str) -> str:
         """See `Making.path`."""
@@ -256,7 +260,7 @@ class NearMaking:
     def disk(self, new: NewDisk, write: DiskWriter) -> None:
         """See `Making.disk`."""
         write_disk(new, write)
-        self._made.append(new.path)
+        self.made.append(new.path)
 
     def file(self, name: str, data: bytes) -> None:
         """See `Making.file`."""
@@ -265,11 +269,11 @@ class NearMaking:
             path.write_bytes(data)
         except OSError as error:
             raise storage_error(error)(f"'{path}' can't be made: {error.strerror}") from error
-        self._made.append(path)
+        self.made.append(path)
 
     def undo(self) -> None:
         """See `Making.undo`."""
-        for path in self._made:
+        for path in self.made:
             with contextlib.suppress(OSError):
                 path.unlink()
 
@@ -283,7 +287,13 @@ def _place_of(backup: Any) -> Path | None:
     return next((one for one in parents if one.name == name), None)
 
 
-def _directory(connection: Any, storage: str | None) -> Path:
+def directory_of(connection: Any, storage: str | None) -> Path:
+    """Where new disks go.
+
+    Raises:
+        Invalid: There is no such storage pool.
+        HoldfastError: The directory can't be made.
+    """
     if storage is not None and storage.startswith("/"):
         place = storage
     else:

@@ -13,10 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import libvirt
 
-from holdfast.base.errors import Busy, HoldfastError, MachineMissing
+from holdfast.base.errors import Busy, HoldfastError, MachineMissing, Unsupported
 from holdfast.sources.machines import domain_xml
 from holdfast.sources.machines.labels import directory_prefix
-from holdfast.sources.machines.libvirt import checkpoints, looking, rebuild
+from holdfast.sources.machines.libvirt import checkpoints, instant, looking, rebuild
 from holdfast.sources.machines.libvirt.connection import Libvirt, asked
 from holdfast.sources.machines.libvirt.far import Far
 from holdfast.sources.machines.libvirt.near import Near
@@ -39,6 +39,7 @@ if TYPE_CHECKING:
     from holdfast.sources.machines.domain_xml import DomainDisk
     from holdfast.sources.machines.libvirt.side import Side
     from holdfast.sources.machines.machine import Machine
+    from holdfast.sources.machines.overlays import Moved, Over, Standing
     from holdfast.sources.machines.provider import DiskWriter, NewMachine
     from holdfast.sources.machines.providers import Credentials
 
@@ -142,6 +143,34 @@ class LibvirtProvider:
         with asked(f"machine {uuid} does not start"):
             domain.create()
 
+    def start_over(self, order: NewMachine, over: Over) -> Machine:
+        """See `Provider.start_over`."""
+        self._require_near()
+        return instant.start_over(self._host, order, over)
+
+    def standing(self, over: Over) -> Standing:
+        """See `Provider.standing`."""
+        return instant.standing(self._host.get(), over)
+
+    def go_on(self, over: Over) -> None:
+        """See `Provider.go_on`."""
+        instant.go_on(self._host.get(), over)
+
+    def migrate(
+        self, over: Over, moved: Callable[[Moved], None], alive: Callable[[], None] = lambda: None
+    ) -> None:
+        """See `Provider.migrate`."""
+        instant.migrate(self._host.get(), over, moved, alive)
+
+    def discard(self, over: Over) -> None:
+        """See `Provider.discard`."""
+        self._require_near()
+        instant.discard(self._host.get(), over)
+
+    def reads_as(self) -> int | None:
+        """See `Provider.reads_as`."""
+        return instant.reads_as(self._host.get())
+
     def clean_up(self) -> Sequence[Remark]:
         """See `Provider.clean_up`: of proxies on this machine that are known to be dead."""
         connection = self._host.get()
@@ -171,6 +200,14 @@ class LibvirtProvider:
         except HoldfastError as error:
             return [Remark("error", "not-readable", reason(error))]
         return []
+
+    def _require_near(self) -> None:
+        """Disks are served at a socket of this machine."""
+        if self._far:
+            raise Unsupported(
+                f"'{self._host.url}' is another host, which can't run a machine from its image",
+                "run an agent on that host, and let it use qemu:///system",
+            )
 
     def _look(self, domain: Any) -> tuple[Machine, Any, list[DomainDisk]]:
         connection = self._host.get()

@@ -20,7 +20,7 @@ from holdfast.sources.machines.libvirt.connection import asked
 from holdfast.sources.machines.new_disks import NewDisk, new_mac
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
     from holdfast.sources.machines.libvirt.side import Making, Side
     from holdfast.sources.machines.machine import Machine
@@ -30,8 +30,21 @@ DOMAIN = "domain.xml"
 VARIABLES = "nvram"
 
 
-def restore(connection: Any, side: Side, order: NewMachine, write: DiskWriter) -> Machine:
+def restore(
+    connection: Any,
+    side: Side,
+    order: NewMachine,
+    write: DiskWriter,
+    change: Callable[[Any], None] = lambda _: None,
+) -> Machine:
     """Write the disks and define the machine.
+
+    Args:
+        connection: Of libvirt.
+        side: Who makes its files.
+        order: What is wanted.
+        write: Writes a disk.
+        change: Changes the definition before it is used.
 
     Raises:
         AlreadyExists: There is one of its name, or of the uuid that is to be kept.
@@ -46,10 +59,16 @@ def restore(connection: Any, side: Side, order: NewMachine, write: DiskWriter) -
             "restore its disks to a directory",
         )
     with side.making(order.storage) as making:
-        return _make(connection, order, write, making)
+        return _make(connection, order, write, making, change)
 
 
-def _make(connection: Any, order: NewMachine, write: DiskWriter, making: Making) -> Machine:
+def _make(
+    connection: Any,
+    order: NewMachine,
+    write: DiskWriter,
+    making: Making,
+    change: Callable[[Any], None],
+) -> Machine:
     disks = [
         NewDisk(one, Path(making.path(f"{order.name}-{one.name}.{order.format}")), order.format)
         for one in order.machine.disks
@@ -63,6 +82,7 @@ def _make(connection: Any, order: NewMachine, write: DiskWriter, making: Making)
         for one in disks:
             making.disk(one, write)
         _with_variables(domain, order, making)
+        change(domain)
         with asked(f"machine '{order.name}' can't be defined"):
             defined = connection.defineXML(etree.tostring(domain, encoding="unicode"))
     except BaseException:
@@ -94,7 +114,7 @@ def _identify(domain: Any, order: NewMachine) -> None:
             elif not order.keep_identity:
                 domain.remove(one)
     if not order.keep_identity:
-        etree.SubElement(domain, "uuid").text = str(uuid.uuid4())
+        etree.SubElement(domain, "uuid").text = order.uuid or str(uuid.uuid4())
     for one in domain.findall("seclabel"):
         domain.remove(one)
     domain.attrib.pop("id", None)

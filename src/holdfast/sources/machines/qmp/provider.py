@@ -25,10 +25,11 @@ from holdfast.base.errors import (
     storage_error,
 )
 from holdfast.sources import places
+from holdfast.sources.machines import overlays
 from holdfast.sources.machines.guest_agent import GuestAgent
 from holdfast.sources.machines.machine import Machine, State
 from holdfast.sources.machines.provider import Remark
-from holdfast.sources.machines.qmp import fleece, rebuild
+from holdfast.sources.machines.qmp import fleece, instant, rebuild
 from holdfast.sources.machines.qmp.devices import (
     command_line,
     devices,
@@ -41,6 +42,7 @@ from holdfast.sources.machines.qmp.snapshot import PREFIX, QmpSnapshot, remove_s
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
+    from holdfast.sources.machines.overlays import Moved, Over, Standing
     from holdfast.sources.machines.provider import DiskWriter, NewMachine, SnapshotOrder
     from holdfast.sources.machines.qmp.monitor import Monitor
 
@@ -143,16 +145,66 @@ class QmpProvider:
 
     def restore(self, order: NewMachine, write: DiskWriter) -> Machine:
         """See `Provider.restore`: disks, and a file that says how QEMU is started with them."""
-        directory = self._place if self._place.is_dir() else self._place.parent
         for known in self.machines():
             if order.keep_identity and known.uuid == order.machine.uuid:
                 rebuild.refuse(known)
-        return rebuild.restore(order, write, directory)
+        return rebuild.restore(order, write, self._monitors)
 
     def start(self, uuid: str) -> None:
         """See `Provider.start`: of machines that `restore` made."""
-        directory = self._place if self._place.is_dir() else self._place.parent
-        rebuild.start(directory, uuid)
+        rebuild.start(self._monitors, uuid)
+
+    def start_over(self, order: NewMachine, over: Over) -> Machine:
+        """See `Provider.start_over`."""
+        path = self._running(over)
+        if path is None:
+            if order.keep_identity:
+                for known in self.machines():
+                    if known.uuid == over.uuid:
+                        rebuild.refuse(known)
+            instant.prepare(order, over, self._monitors)
+            rebuild.start(self._monitors, over.uuid)
+        return self.machine(over.uuid)
+
+    def standing(self, over: Over) -> Standing:
+        """See `Provider.standing`."""
+        path = self._running(over)
+        if path is None:
+            return instant.off(instant.startable(self._monitors, over), over)
+        with MONITORS.use(str(path)) as monitor:
+            return instant.standing(monitor, over)
+
+    def go_on(self, over: Over) -> None:
+        """See `Provider.go_on`."""
+        if (path := self._running(over)) is not None:
+            with MONITORS.use(str(path)) as monitor:
+                instant.go_on(monitor)
+
+    def migrate(
+        self, over: Over, moved: Callable[[Moved], None], alive: Callable[[], None] = lambda: None
+    ) -> None:
+        """See `Provider.migrate`."""
+        found, path = instant.startable(self._monitors, over), self._running(over)
+        if found is None or path is None:
+            instant.off(found, over)
+            overlays.refuse_move_while_off(over)
+        with MONITORS.use(str(path)) as monitor:
+            instant.move(monitor, found, over, moved, alive)
+
+    def discard(self, over: Over) -> None:
+        """See `Provider.discard`."""
+        found, path = instant.startable(self._monitors, over), self._running(over)
+        if path is not None:
+            with MONITORS.use(str(path)) as monitor:
+                overlays.require_own(over, instant.standing(monitor, over).needs)
+                instant.end(monitor)
+        elif found is not None:
+            overlays.require_own(over, found.needs(over))
+        instant.forget(over, self._monitors)
+
+    def reads_as(self) -> int | None:
+        """See `Provider.reads_as`: it is started by this process."""
+        return None
 
     def clean_up(self) -> Sequence[Remark]:
         """See `Provider.clean_up`: that a monitor lets us in shows that nobody else is at work."""
@@ -168,6 +220,20 @@ class QmpProvider:
                     for what in fleece.remove_all(monitor)
                 ]
         return found
+
+    @property
+    def _monitors(self) -> Path:
+        """Where monitors lie."""
+        return self._place if self._place.is_dir() else self._place.parent
+
+    def _running(self, over: Over) -> Path | None:
+        """The monitor of a machine that was started over served disks; None where it is off."""
+        path = self._monitors / f"{over.name}.qmp"
+        try:
+            with MONITORS.use(str(path)) as monitor:
+                return path if _uuid(path, monitor) == over.uuid else None
+        except Unreachable:
+            return None
 
     def _leftovers(self, path: Path, monitor: Monitor, order: SnapshotOrder) -> list[Remark]:
         places.clear(PREFIX)

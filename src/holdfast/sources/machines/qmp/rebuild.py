@@ -30,12 +30,14 @@ from holdfast.sources.machines.qmp.devices import networks
 from holdfast.sources.nbd.qemu_nbd import program
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from holdfast.sources.machines.machine import Machine
     from holdfast.sources.machines.provider import DiskWriter, NewMachine
 
 COMMAND = "qemu.json"
 VARIABLES = "nvram"
-_ENDING = ".machine"
+ENDING = ".machine"
 _MAC = re.compile(r"(?<=mac=)[0-9A-Fa-f:]{17}|(?<=\"mac\":\")[0-9A-Fa-f:]{17}")
 _DROPPED = {"-qmp": 1, "-monitor": 1, "-pidfile": 1, "-incoming": 1, "-daemonize": 0, "-S": 0}
 _REFERENCE = re.compile(r"(?:file|filename|drive|backing)\"?[=:] ?\"?([^,\"}]+)")
@@ -62,25 +64,28 @@ def refuse(known: Machine) -> None:
     )
 
 
-def restore(order: NewMachine, write: DiskWriter, monitors: Path) -> Machine:
+def restore(
+    order: NewMachine,
+    write: DiskWriter,
+    monitors: Path,
+    make: Callable[[NewDisk, DiskWriter], None] = write_disk,
+) -> Machine:
     """Write the disks, and the file by which `start` starts the machine.
 
     Args:
         order: What is wanted.
         write: Writes a disk.
         monitors: Where the new machine's monitor will be.
+        make: Makes the file of a disk, and has it written.
 
     Raises:
         AlreadyExists: A machine of that name was made here before.
         Unsupported: Its command line can't be carried over.
     """
-    storage = Path(order.storage) if order.storage is not None else monitors
-    if not storage.is_absolute():
-        raise Invalid(f"'{storage}' is no place for disks", "name a directory by its whole path")
+    directory = directory_of(order.storage, order.name, monitors)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", order.name):
         raise Invalid(f"'{order.name}' can't be the name of a machine", "use letters and digits")
-    directory = storage / order.name
-    startable = monitors / f"{order.name}{_ENDING}"
+    startable = monitors / f"{order.name}{ENDING}"
     if startable.exists() or (monitors / f"{order.name}.qmp").exists():
         raise AlreadyExists(f"there is a machine '{order.name}' under '{monitors}'")
     disks = [
@@ -88,7 +93,7 @@ def restore(order: NewMachine, write: DiskWriter, monitors: Path) -> Machine:
         for one in order.machine.disks
         if one.left_out is None
     ]
-    new_uuid = order.machine.uuid if order.keep_identity else str(uuid.uuid4())
+    new_uuid = order.machine.uuid if order.keep_identity else order.uuid or str(uuid.uuid4())
     words = _command(order, disks, new_uuid, monitors, directory)
     try:
         directory.mkdir(parents=True)
@@ -98,7 +103,7 @@ def restore(order: NewMachine, write: DiskWriter, monitors: Path) -> Machine:
         raise storage_error(error)(f"'{directory}' can't be made: {error.strerror}") from error
     try:
         for one in disks:
-            write_disk(one, write)
+            make(one, write)
         if VARIABLES in order.definitions:
             (directory / VARIABLES).write_bytes(order.definitions[VARIABLES])
         kept = {"uuid": new_uuid, "directory": str(directory), "words": words}
@@ -119,6 +124,18 @@ def restore(order: NewMachine, write: DiskWriter, monitors: Path) -> Machine:
     )
 
 
+def directory_of(storage: str | None, name: str, monitors: Path) -> Path:
+    """Where the disks of a new machine go.
+
+    Raises:
+        Invalid: That is no place for them.
+    """
+    place = Path(storage) if storage is not None else monitors
+    if not place.is_absolute():
+        raise Invalid(f"'{place}' is no place for disks", "name a directory by its whole path")
+    return place / name
+
+
 def start(monitors: Path, wanted: str) -> None:
     """Start a machine that `restore` made.
 
@@ -126,7 +143,7 @@ def start(monitors: Path, wanted: str) -> None:
         MachineMissing: There is none of that uuid.
         HypervisorError: QEMU does not start it, and what it says.
     """
-    for path in monitors.glob(f"*{_ENDING}"):
+    for path in monitors.glob(f"*{ENDING}"):
         kept = json.loads(path.read_text())
         if kept["uuid"] != wanted:
             continue
@@ -164,7 +181,7 @@ def _command(
             words = _without_disk(words, str(known_disk["place"]))
     for one in disks:
         old = places[one.disk.name]
-        words = _with_disk(words, one, str(old["place"]), str(old["format"]))
+        words = with_disk(words, one, str(old["place"]), str(old["format"]))
     words = [re.sub(r"(?<=path=)[^,]*\.qga", f"{monitors}/{order.name}.qga", one) for one in words]
     if not order.keep_identity:
         words = [_MAC.sub(lambda _: new_mac(), one) for one in words]
@@ -205,7 +222,12 @@ def _without_disk(words: list[str], place: str) -> list[str]:
         words = kept
 
 
-def _with_disk(words: list[str], disk: NewDisk, place: str, old_format: str) -> list[str]:
+def with_disk(words: list[str], disk: NewDisk, place: str, old_format: str) -> list[str]:
+    """A command line with a disk at another place, or of another format.
+
+    Raises:
+        Unsupported: It does not name the old one, or its format in a way that is known.
+    """
     pattern = re.compile(r"(?<=[=:\"])" + re.escape(place) + r"(?=[,\"]|$)")
     if not any(pattern.search(one) for one in words):
         raise Unsupported(

@@ -15,6 +15,7 @@ from pyVmomi import vim
 from holdfast.base.errors import Busy, HoldfastError
 from holdfast.sources import places
 from holdfast.sources.machines.machine import NOT_WANTED, State
+from holdfast.sources.machines.overlays import RunsNoImages
 from holdfast.sources.machines.provider import Remark
 from holdfast.sources.machines.vmware import (
     disks,
@@ -46,8 +47,10 @@ _under_way: set[tuple[str, str]] = set()
 _turn = threading.Lock()
 
 
-class VmwareProvider:
+class VmwareProvider(RunsNoImages):
     """See `Provider`. Thread-safe."""
+
+    _kind = "VMware"
 
     def __init__(self, vcenter: VCenter) -> None:
         """Name it; nobody is asked."""

@@ -1,0 +1,310 @@
+"""Machines of libvirt that run from their image: begun, moved onto disks of their own, thrown away.
+
+Must not serve the image. Invariants: what a machine was given for the time that it needs its image
+(to stand still where a disk can't be read) is in its definition only for that time; what is not
+over the socket that it is said to be over is left alone.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import glob
+import re
+import time
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import libvirt
+from lxml import etree
+
+from holdfast.base.errors import AlreadyExists, HypervisorError, MachineMissing
+from holdfast.sources.machines import domain_xml, overlays
+from holdfast.sources.machines.libvirt import looking, rebuild
+from holdfast.sources.machines.libvirt.connection import asked
+from holdfast.sources.machines.libvirt.near import Near, NearMaking, directory_of
+from holdfast.sources.machines.machine import State
+from holdfast.sources.machines.overlays import Moved, Over, Standing
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from holdfast.sources.machines.libvirt.connection import Libvirt
+    from holdfast.sources.machines.machine import Disk, Machine
+    from holdfast.sources.machines.new_disks import NewDisk
+    from holdfast.sources.machines.provider import DiskWriter, NewMachine
+
+    Alive = Callable[[], None]
+
+_LOOK_S = 0.3
+_POLICIES = ("error_policy", "rerror_policy")
+_OWNER = re.compile(r"\+?(\d+)")
+_IN_FULL = libvirt.VIR_DOMAIN_XML_SECURE | libvirt.VIR_DOMAIN_XML_INACTIVE
+_FORGET = (
+    libvirt.VIR_DOMAIN_UNDEFINE_MANAGED_SAVE
+    | libvirt.VIR_DOMAIN_UNDEFINE_SNAPSHOTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
+    | libvirt.VIR_DOMAIN_UNDEFINE_NVRAM
+)
+
+
+@dataclass(frozen=True, slots=True)
+class _At:
+    """A disk of a machine as it is now.
+
+    Attributes:
+        name: Its target.
+        place: The file on top.
+        needs: Whether it reads from the image.
+        mirrored: ``yes`` where a copy is whole, else what libvirt says of it; None without one.
+    """
+
+    name: str
+    place: str
+    needs: bool
+    mirrored: str | None
+
+
+def find(connection: Any, over: Over) -> Any:
+    """The machine; None where there is none."""
+    try:
+        return connection.lookupByUUIDString(over.uuid)
+    except libvirt.libvirtError as error:
+        if error.get_error_code() == libvirt.VIR_ERR_NO_DOMAIN:
+            return None
+        with asked(f"machine '{over.name}'"):
+            raise
+
+
+class _OverNear(Near):
+    """Makes overlays in place of disks."""
+
+    def __init__(self, host: Libvirt, socket: str) -> None:
+        super().__init__(host)
+        self._connected = host
+        self._socket = socket
+
+    @contextlib.contextmanager
+    def making(self, storage: str | None) -> Iterator[NearMaking]:
+        """See `Side.making`."""
+        yield _OverMaking(directory_of(self._connected.get(), storage), self._socket)
+
+
+class _OverMaking(NearMaking):
+    def __init__(self, directory: Path, socket: str) -> None:
+        super().__init__(directory)
+        self._make = overlays.maker(socket)
+
+    def disk(self, new: NewDisk, write: DiskWriter) -> None:
+        """See `Making.disk`."""
+        self._make(new, write)
+        self.made.append(new.path)
+
+
+def start_over(host: Libvirt, order: NewMachine, over: Over) -> Machine:
+    """See `Provider.start_over`."""
+    connection = host.get()
+    domain = find(connection, over)
+    if domain is None:
+        _clear(connection, over)
+        side = _OverNear(host, over.socket)
+        rebuild.restore(connection, side, order, _nobody_writes, _stand_still)
+        domain = connection.lookupByUUIDString(over.uuid)
+    elif not _needs(domain, over):
+        raise AlreadyExists(
+            f"machine '{domain.name()}' has the uuid {over.uuid}",
+            "remove it first, or begin with a new identity",
+        )
+    with asked(f"machine '{over.name}' does not start"):
+        if not domain.isActive():
+            domain.create()
+    return looking.machine(connection, domain, ask_guest=False)
+
+
+def standing(connection: Any, over: Over) -> Standing:
+    """See `Provider.standing`."""
+    domain = _found(connection, over)
+    with asked(f"libvirt does not tell of machine '{over.name}'"):
+        state, reason = domain.state()
+    stuck = state == libvirt.VIR_DOMAIN_PAUSED and reason == libvirt.VIR_DOMAIN_PAUSED_IOERROR
+    known = {
+        libvirt.VIR_DOMAIN_PAUSED: State.PAUSED,
+        libvirt.VIR_DOMAIN_PMSUSPENDED: State.SUSPENDED,
+        libvirt.VIR_DOMAIN_SHUTOFF: State.OFF,
+        libvirt.VIR_DOMAIN_CRASHED: State.OFF,
+    }
+    return Standing(known.get(state, State.RUNNING), _needs(domain, over), stuck=stuck)
+
+
+def go_on(connection: Any, over: Over) -> None:
+    """See `Provider.go_on`."""
+    if standing(connection, over).stuck:
+        with asked(f"machine '{over.name}' does not go on"):
+            _found(connection, over).resume()
+
+
+def migrate(connection: Any, over: Over, moved: Callable[[Moved], None], alive: Alive) -> None:
+    """See `Provider.migrate`."""
+    domain = _found(connection, over)
+    with asked(f"machine '{over.name}' is not moved"):
+        if not domain.isActive():
+            overlays.refuse_move_while_off(over)
+        for one in _disks(domain, over):
+            if one.needs:
+                _begin(domain, one, over)
+        _follow(domain, over, moved, alive)
+    left = _needs(domain, over)
+    if left:
+        raise overlays.still_needed(over, left)
+    _settle(connection, domain, over)
+
+
+def discard(connection: Any, over: Over) -> None:
+    """See `Provider.discard`."""
+    domain = find(connection, over)
+    if domain is not None:
+        overlays.require_own(over, _needs(domain, over))
+        with asked(f"machine '{over.name}' can't be removed"):
+            with contextlib.suppress(libvirt.libvirtError):
+                domain.destroy()
+            domain.undefineFlags(_FORGET)
+    _clear(connection, over)
+
+
+def reads_as(connection: Any) -> int | None:
+    """The user that libvirt runs machines as, where it says so."""
+    with asked("libvirt does not tell what it can"):
+        told = domain_xml.read(connection.getCapabilities())
+    for model in told.findall("host/secmodel"):
+        if model.findtext("model") == "dac":
+            for label in model.findall("baselabel"):
+                if found := _OWNER.match(label.text or ""):
+                    return int(found.group(1))
+    return None
+
+
+def _found(connection: Any, over: Over) -> Any:
+    domain = find(connection, over)
+    if domain is None:
+        raise MachineMissing(f"machine '{over.name}' ({over.uuid}) is gone")
+    return domain
+
+
+def _begin(domain: Any, disk: _At, over: Over) -> None:
+    if domain.blockJobInfo(disk.name):
+        return
+    if over.format == "qcow2":
+        domain.blockPull(disk.name, 0, 0)
+        return
+    target = etree.Element("disk", {"type": "file"})
+    etree.SubElement(target, "source", {"file": str(Path(disk.place).with_suffix(".raw"))})
+    etree.SubElement(target, "driver", {"type": "raw"})
+    # A copy that stopped left its file: it is written anew, by who may read it.
+    with contextlib.suppress(OSError):
+        Path(disk.place).with_suffix(".raw").unlink()
+    flags = libvirt.VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB
+    domain.blockCopy(disk.name, etree.tostring(target, encoding="unicode"), None, flags)
+
+
+def _follow(domain: Any, over: Over, moved: Callable[[Moved], None], alive: Alive) -> None:
+    done: dict[str, tuple[int, int]] = {}
+    while True:
+        at_work = False
+        for one in _disks(domain, over):
+            told = domain.blockJobInfo(one.name)
+            if not told:
+                done[one.name] = (done.get(one.name, (0, 0))[1],) * 2
+                continue
+            at_work = True
+            done[one.name] = int(told["cur"]), int(told["end"])
+            if one.mirrored == "yes":
+                domain.blockJobAbort(one.name, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
+        moved(Moved(sum(one for one, _ in done.values()), sum(all_ for _, all_ in done.values())))
+        if not at_work:
+            return
+        alive()
+        time.sleep(_LOOK_S)
+
+
+def _settle(connection: Any, domain: Any, over: Over) -> None:
+    """Have the machine start as it runs now, with no more than it had before; may be done again."""
+    with asked("libvirt does not tell how the machine is defined"):
+        live = domain_xml.read(domain.XMLDesc(0))
+        kept = domain_xml.read(domain.XMLDesc(_IN_FULL))
+    now = {_target(one): one for one in live.findall("devices/disk")}
+    stale = []
+    for disk in kept.findall("devices/disk"):
+        driver, source = disk.find("driver"), disk.find("source")
+        if driver is None or source is None or _target(disk) not in now:
+            continue
+        for name in _POLICIES:
+            driver.attrib.pop(name, None)
+        for before in disk.findall("backingStore") + disk.findall("mirror"):
+            disk.remove(before)
+        here = now[_target(disk)]
+        new, new_driver = here.find("source"), here.find("driver")
+        if new is None or new_driver is None or not new.get("file"):
+            continue
+        place = Path(new.get("file", ""))
+        if place.suffix == ".raw":
+            stale.append(place.with_suffix(".qcow2"))
+        if source.get("file") != new.get("file"):
+            source.set("file", new.get("file", ""))
+            driver.set("type", new_driver.get("type", "raw"))
+    with asked("the machine can't be defined"):
+        connection.defineXML(etree.tostring(kept, encoding="unicode"))
+    for path in stale:
+        # libvirt may have the new place in the definition by itself.
+        if path.exists() and overlays.reads_from(path, over.socket):
+            path.unlink()
+
+
+def _needs(domain: Any, over: Over) -> tuple[str, ...]:
+    return tuple(one.name for one in _disks(domain, over) if one.needs)
+
+
+def _disks(domain: Any, over: Over) -> list[_At]:
+    """Its disks. Of one that is off, the files tell; of one that runs, libvirt."""
+    with asked(f"libvirt does not tell of machine '{over.name}'"):
+        active = domain.isActive()
+        known = domain_xml.read(domain.XMLDesc(0))
+    found = []
+    for disk in known.findall("devices/disk"):
+        source, mirror = disk.find("source"), disk.find("mirror")
+        if source is None or not source.get("file") or disk.get("device", "disk") != "disk":
+            continue
+        place = str(source.get("file"))
+        if active:
+            below = disk.find("backingStore")
+            text = "" if below is None else etree.tostring(below, encoding="unicode")
+            needs = overlays.names(text, over.socket)
+        else:
+            needs = overlays.reads_from(Path(place), over.socket)
+        mirrored = None if mirror is None else mirror.get("ready", "")
+        found.append(_At(_target(disk), place, needs, mirrored))
+    return found
+
+
+def _target(disk: Any) -> str:
+    target = disk.find("target")
+    return "" if target is None else target.get("dev", "")
+
+
+def _stand_still(domain: Any) -> None:
+    """Have the guest stand still where a disk can't be read, in place of an error that it sees."""
+    for disk in domain.findall("devices/disk"):
+        driver = disk.find("driver")
+        if disk.get("device", "disk") == "disk" and driver is not None:
+            for name in _POLICIES:
+                driver.set(name, "stop")
+
+
+def _clear(connection: Any, over: Over) -> None:
+    """Take away what a machine that is not defined left."""
+    directory = directory_of(connection, over.storage)
+    if overlays.remove_all(directory, over, f"{glob.escape(over.name)}-*"):
+        (directory / f"{over.name}.nvram").unlink(missing_ok=True)
+
+
+def _nobody_writes(_disk: Disk, _socket: str, /) -> None:
+    raise HypervisorError("a disk over another is not written")

@@ -1,0 +1,81 @@
+"""Hypervisors of a test's own, whose machines were begun by the product and not by the test."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from pathlib import Path
+
+from holdfast.base.errors import HoldfastError
+from holdfast.sources.machines.qmp.monitor import MONITORS
+from tests.kit.machine_providers import Bench, LibvirtBench, QmpBench
+
+
+class InstantQmpBench(QmpBench):
+    """See `QmpBench`: machines that were begun by the product have one monitor, its own."""
+
+    def definition(self, known: str) -> str:
+        """What it is started by."""
+        (found,) = (one for one in self._run.glob("*.machine") if known in one.read_text())
+        return found.read_text()
+
+    def stop(self, known: str) -> None:
+        """Have it end as if its guest had switched it off."""
+        pid = 0
+        with contextlib.suppress(HoldfastError), MONITORS.use(self._monitor_of(known)) as monitor:
+            pid = monitor.peer_pid()
+            monitor.execute("quit")
+        until = time.monotonic() + 30
+        while Path(f"/proc/{pid}").exists():
+            assert time.monotonic() < until
+            time.sleep(0.02)
+
+    def restart(self, known: str) -> None:
+        """Have it end, and start it anew."""
+        self.stop(known)
+        self.open().start(known)
+
+    def _monitor_of(self, known: str) -> str:
+        (found,) = (one for one in self._run.glob("*.machine") if known in one.read_text())
+        return str(found.with_suffix(".qmp"))
+
+    def _io(self, known: str, disk: str, command: str) -> str:
+        if known in self._monitors:
+            return super()._io(known, disk, command)
+        line = f'qemu-io -d /machine/peripheral/{disk}/virtio-backend "{command}"'
+        with MONITORS.use(self._monitor_of(known)) as monitor:
+            return str(monitor.execute("human-monitor-command", {"command-line": line}))
+
+    def truth(self, known: str) -> dict[str, bytes]:
+        if known not in self._monitors:
+            for disk in self.open().machine(known).disks:
+                self._io(known, disk.name, "flush")
+        return super().truth(known)
+
+
+class InstantLibvirtBench(LibvirtBench):
+    """See `LibvirtBench`."""
+
+    def definition(self, known: str) -> str:
+        """What it is started by."""
+        import libvirt
+
+        domain = self._connection.lookupByUUIDString(known)
+        return str(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+
+    def stop(self, known: str) -> None:
+        """Have it end as if its guest had switched it off."""
+        self._connection.lookupByUUIDString(known).destroyFlags(1)
+
+    def restart(self, known: str) -> None:
+        """Have it end, and start it anew."""
+        self.stop(known)
+        self._connection.lookupByUUIDString(known).create()
+
+
+InstantBench = InstantLibvirtBench | InstantQmpBench
+
+
+def content(bench: Bench, known: str, disk: str) -> bytes:
+    """All that is on a disk now."""
+    return bench.truth(known)[disk]
