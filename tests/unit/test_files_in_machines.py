@@ -263,6 +263,7 @@ def test_what_ntfs_has_more_of_is_kept_where_there_is_a_place_for_it(
         (at / "file:small").write_bytes(b"a stream")
         (at / "file:large").write_bytes(b"x" * 100_000)
         os.setxattr(at / "file", "system.ntfs_attrib_be", (0x22).to_bytes(4, "big"))
+        descriptor = os.getxattr(at / "file", "system.ntfs_acl")
     image = back_up(pool, {"sda": path})
     target = tmp_path / "to"
     done = restore_paths(pool, RestoreOrder(image, (b"/sda/fs",), os.fsencode(target)))
@@ -272,7 +273,11 @@ def test_what_ntfs_has_more_of_is_kept_where_there_is_a_place_for_it(
     assert [(one.path, one.code) for one in done.findings] == [
         (b"/sda/fs/file", "attribute"),
         (b"/sda/fs/file:large", "stream"),
+        (b"/sda/fs", "access-list"),
     ]
+    assert isinstance(done, FileRestore)
+    assert done.lost_access.by_descriptor[descriptor].paths == [b"/sda/fs/file"]
+    assert "1 files" in done.findings[2].message
     assert "hidden" in done.findings[0].message
     alone = tmp_path / "alone"
     restore_paths(pool, RestoreOrder(image, (b"/sda/fs/file:large",), os.fsencode(alone)))

@@ -16,7 +16,7 @@ from holdfast.base.errors import IntegrityError, Unsupported
 from holdfast.sources.filesystems.entries import DIRECTORY, FilesUnreadable
 from holdfast.sources.filesystems.recognise import recognise
 from holdfast.sources.filesystems.sandboxed import Limits, SandboxedFiles
-from tests.kit.disks import MIB, BytesDisk, FileDisk, blank, mounted, need, run
+from tests.kit.disks import MIB, BytesDisk, FileDisk, blank, loop, mounted, need, run
 from tests.kit.guest_files import content, fill, told, walked
 
 pytest.importorskip("pytsk3", reason="pytsk3 is not installed: see the extra 'vm'")
@@ -109,6 +109,55 @@ def test_a_fat_is_told_as_mtools_wrote_it(tmp_path: Path, kind: str) -> None:
     file = found[b"/sub/below/A long name.txt"]
     assert file.content == source.read_bytes()
     assert abs(file.mtime_ns - source.stat().st_mtime_ns) <= 2_000_000_000 + 26 * 3600 * 10**9
+
+
+def test_an_exfat_is_told_as_a_mount_shows_it(tmp_path: Path) -> None:
+    need("mkfs.exfat", "mount.exfat-fuse")
+    path = blank(tmp_path / "disk", 64 * MIB)
+    run("mkfs.exfat", "-L", "LABEL", path)
+    at = tmp_path / "mnt"
+    at.mkdir()
+    if not os.path.exists("/dev/fuse"):
+        pytest.skip("this machine has no /dev/fuse")
+    with loop(path) as device:
+        run("mount.exfat-fuse", device, at)
+        try:
+            os.makedirs(at / "sub" / "below" / "deepest")
+            (at / "sub/A long name, as long as names may be here.txt").write_bytes(
+                os.urandom(70_000)
+            )
+            (at / "sub/below/Grüße 日本語").write_bytes(b"wide")
+            (at / "empty").write_bytes(b"")
+            (at / "large").write_bytes(os.urandom(5_000_000))
+            # in pieces: two files that grow in turn
+            with (at / "one").open("wb") as one, (at / "other").open("wb") as other:
+                for _ in range(40):
+                    for file in (one, other):
+                        file.write(os.urandom(20_000))
+                        file.flush()
+                        os.fsync(file.fileno())
+            (at / "gone").write_bytes(b"deleted")
+            os.mkdir(at / "many")
+            for number in range(600):
+                (at / "many" / f"file-{number:05d}").write_bytes(b"%d" % number)
+            for number in range(0, 600, 3):
+                (at / "many" / f"file-{number:05d}").unlink()
+            (at / "gone").unlink()
+            expected = walked(at)
+        finally:
+            run("umount", at)
+    with FileDisk(path) as disk:
+        assert recognise(disk).kind == "exfat"
+        with SandboxedFiles(disk, "exfat", "vda/fs") as files:
+            found = told(files)
+            assert files.remarks == []
+    assert found.keys() == expected.keys()
+    for name, seen in expected.items():
+        assert (found[name].kind, found[name].content) == (seen.kind, seen.content), name
+        if seen.kind == "file":
+            assert found[name].size == seen.size
+            # written in the time of a zone that it does not tell
+            assert abs(found[name].mtime_ns - seen.mtime_ns) <= 2_000_000_000 + 26 * 3600 * 10**9
 
 
 def test_paths_are_found_and_directories_told_alone(tmp_path: Path) -> None:
@@ -224,6 +273,63 @@ def test_a_damaged_file_system_never_harms_who_reads_it(tmp_path: Path, kind: st
                     except FilesUnreadable:
                         failed += 1
     assert read > 0
+
+
+def test_a_directory_that_holds_itself_comes_to_an_end(tmp_path: Path) -> None:
+    need("mkfs.ext4", "debugfs")
+    path = blank(tmp_path / "disk", 16 * MIB)
+    run("mkfs.ext4", "-q", "-F", "-O", "^metadata_csum,^dir_index", path)
+    for command in ("mkdir /a", "mkdir /a/b", "link /a /a/b/up", "link /a/b /a/again"):
+        run("debugfs", "-w", "-R", command, path)
+    with FileDisk(path) as disk, SandboxedFiles(disk, "ext4", "vda/fs") as files:
+        seen = [
+            batch.directories[one.directory].rstrip(b"/") + b"/" + one.name
+            for batch in files.tree()
+            for one in batch.entries
+        ]
+    assert {b"/a", b"/a/b", b"/a/b/up"} <= set(seen)
+    assert len(seen) < 20
+
+
+def test_a_file_that_says_it_is_larger_than_all_disks_costs_no_space(tmp_path: Path) -> None:
+    need("mkfs.ext4", "debugfs")
+    path = blank(tmp_path / "disk", 16 * MIB)
+    run("mkfs.ext4", "-q", "-F", "-O", "^metadata_csum", path)
+    (tmp_path / "small").write_bytes(b"here")
+    run("debugfs", "-w", "-R", f"write {tmp_path / 'small'} absurd", path)
+    run("debugfs", "-w", "-R", "set_inode_field absurd size 0x3ffffffffff", path)
+    limits = Limits(memory_bytes=1 << 30, cpu_s=20, patience_s=20)
+    with FileDisk(path) as disk, SandboxedFiles(disk, "ext4", "vda/fs", limits) as files:
+        entry = files.entry(b"/absurd")
+        assert entry.size == 0x3FFFFFFFFFF
+        got = 0
+        try:
+            for _, data in files.read(entry, b"/absurd"):
+                got += len(data)
+        except FilesUnreadable:
+            pass
+        assert got < 16 * MIB
+        assert files.piece(entry, b"/absurd", 1 << 40, 4096) == bytes(4096)
+        assert files.piece(entry, b"/absurd", 0, 4) == b"here"
+
+
+def test_a_file_system_that_is_cut_off_is_told(tmp_path: Path) -> None:
+    need("mkfs.ext4", "mkfs.ntfs", "mkfs.vfat")
+    for kind, command in {
+        "ext4": ("mkfs.ext4", "-q", "-F"),
+        "ntfs": ("mkfs.ntfs", "-q", "-Q", "-F"),
+        "fat32": ("mkfs.vfat", "-F", "32"),
+    }.items():
+        path = blank(tmp_path / kind, 64 * MIB)
+        run(*command, path)
+        os.truncate(path, 40_000)
+        with FileDisk(path) as disk, SandboxedFiles(disk, kind, "vda/fs") as files:
+            try:
+                entries = [one for batch in files.tree() for one in batch.entries]
+            except FilesUnreadable as error:
+                assert "vda/fs" in str(error)  # noqa: PT017 - either is right
+            else:
+                assert entries == [] or files.remarks
 
 
 def test_a_worker_that_dies_costs_one_question(tmp_path: Path) -> None:

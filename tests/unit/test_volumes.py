@@ -106,6 +106,10 @@ def test_an_ntfs_that_was_not_brought_to_rest_says_so(tmp_path: Path) -> None:
         page[sector * 512 + 510 : sector * 512 + 512] = page[30:32]
     data[log : log + 4096] = page
     assert recognise(BytesDisk(bytes(data))).state is State.NEEDS_REPLAY
+    # nobody here replays it, which is told, with what it means
+    (said,) = look({"sda": BytesDisk(bytes(data))}).remarks
+    assert (said.severity, said.code, said.about) == ("warning", "not-replayed", "sda/fs")
+    assert "newest changes may be missing" in said.message
 
 
 def test_volumes_of_several_disks_have_names_that_stay(tmp_path: Path) -> None:

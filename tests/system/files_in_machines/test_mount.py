@@ -132,6 +132,8 @@ def test_streams_and_attributes_of_an_ntfs_are_read(site: Command, tmp_path: Pat
         (at / "large").write_bytes(os.urandom(9_000_000))
         (at / "plain").write_bytes(b"first")
         (at / "plain:second").write_bytes(b"hidden" * 1000)
+        os.setxattr(at / "plain", "system.ntfs_attrib_be", (0x22).to_bytes(4, "big"))
+        descriptor = os.getxattr(at / "plain", "system.ntfs_acl")
         expected = walked(at)
     with Site.open(site.home, SecretSource(), SystemClock()) as opened:
         image = back_up(opened.pool, {"sda": disk})
@@ -141,6 +143,16 @@ def test_streams_and_attributes_of_an_ntfs_are_read(site: Command, tmp_path: Pat
         assert (top / "large").read_bytes() == expected[b"/large"].content
         assert (top / "plain").read_bytes() == b"first"
         assert (top / "plain:second").read_bytes() == b"hidden" * 1000
+        assert os.getxattr(top / "plain", "system.ntfs_acl") == descriptor
+        assert os.getxattr(top / "plain", "system.ntfs_attrib_be") == bytes([0, 0, 0, 0x22])
+    # What can't be held elsewhere is told, and with --json in full.
+    words = ("restore", f"{image}:/sda/fs/plain", "--to", tmp_path / "to")
+    told = site(*words, "--json").json()
+    assert {one["code"] for one in told["findings"]} == {"attribute", "access-list"}
+    (lost,) = told["access_lists"]
+    assert lost["owner"].startswith("S-1-")
+    assert lost["sddl"].startswith(f"O:{lost['owner']}G:")
+    assert (lost["files"], lost["paths"]) == (1, [{"path": "/sda/fs/plain"}])
 
 
 @pytest.mark.slow

@@ -223,6 +223,25 @@ def queue_restore(
     return EXIT_OK
 
 
+def _access_lists_json(result: WholeRestore) -> dict[str, object]:
+    """Access lists of Windows that could not be restored, of files inside of a machine."""
+    inside = [lost for _, one in result.of if (lost := getattr(one, "lost_access", None))]
+    if not inside:
+        return {}
+    return {
+        "access_lists": [
+            {
+                "owner": owner,
+                "sddl": sddl,
+                "files": one.files,
+                "paths": [path_json(path) for path in one.paths],
+            }
+            for lost in inside
+            for owner, sddl, one in lost.told()
+        ]
+    }
+
+
 def _tell(
     screen: Screen,
     order: RestoreOrder,
@@ -251,6 +270,7 @@ def _tell(
                 "verified_files": result.verified_files if order.verify else None,
                 "findings_total": result.findings_total,
                 "findings": describe.findings_json(result.findings),
+                **_access_lists_json(result),
                 "elapsed_s": round(elapsed_s, 3),
                 "counters": describe.counters_json(counters) if counters else None,
             }

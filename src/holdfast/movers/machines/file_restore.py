@@ -14,9 +14,15 @@ from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
 from holdfast.base.errors import Invalid
+from holdfast.movers.machines.lost_access import LostAccess
 from holdfast.movers.machines.read_back import Written
 from holdfast.movers.restore_run import require_empty
-from holdfast.sources.filesystems.entries import Details, FilesUnreadable
+from holdfast.sources.filesystems.entries import (
+    DESCRIPTOR,
+    DOS_ATTRIBUTES,
+    Details,
+    FilesUnreadable,
+)
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -33,8 +39,6 @@ _DOS = 0x07
 """Read-only, hidden, system: what is worth telling of when it is lost."""
 
 _Path: TypeAlias = bytes
-
-_NTFS_ATTRIBUTES = "system.ntfs_attrib_be"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,6 +60,7 @@ class FileRestore:
     verified_files: int = 0
     findings: list[Found] = field(default_factory=list)
     findings_total: int = 0
+    lost_access: LostAccess = field(default_factory=LostAccess)
     # last: its name hides the type's
     bytes: int = 0
 
@@ -139,7 +144,7 @@ class _Writer:
         self._alive = alive
         self._is_root = os.geteuid() == 0
         self._links: dict[tuple[str, int], list[bytes]] = {}
-        self._directories: list[tuple[list[bytes], InnerEntry]] = []
+        self._directories: list[tuple[bytes, list[bytes], InnerEntry]] = []
 
     def write(self, path: bytes, entry: InnerEntry, *, asked_for: bool = False) -> None:
         """Write one name, in a directory that was written before."""
@@ -156,8 +161,7 @@ class _Writer:
 
     def finish(self) -> None:
         """Give directories their times and rights, the inner ones first."""
-        for parts, entry in reversed(self._directories):
-            path = b"/" + b"/".join(parts)
+        for path, parts, entry in reversed(self._directories):
             try:
                 with self._directory(parts) as fd:
                     self._finish_directory(fd, path, entry)
@@ -176,7 +180,7 @@ class _Writer:
                 return
             if entry.kind == "dir":
                 self._make_directory(above, name)
-                self._directories.append((parts, entry))
+                self._directories.append((path, parts, entry))
                 self.result.dirs += 1
                 return
             if not self._make_room(above, path, name, entry):
@@ -311,8 +315,11 @@ class _Writer:
             # behind the owner: to give that takes away some of these
             fd = os.open(name, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK, dir_fd=above)
             try:
-                self._details_onto(fd, path, self._details(entry))
+                details = self._details(entry)
+                self._details_onto(fd, path, details)
                 os.fchmod(fd, entry.mode)
+                # behind the mode: an NTFS makes an access list of that
+                self._access_onto(fd, path, details)
             finally:
                 os.close(fd)
         times = (entry.found.atime_ns if entry.found else entry.mtime_ns, entry.mtime_ns)
@@ -323,28 +330,44 @@ class _Writer:
             return
         if self._is_root:
             os.fchown(fd, entry.uid, entry.gid)
-        self._details_onto(fd, path, self._details(entry))
+        details = self._details(entry)
+        self._details_onto(fd, path, details)
         os.fchmod(fd, entry.mode)
+        self._access_onto(fd, path, details)
         os.utime(fd, ns=(entry.found.atime_ns, entry.mtime_ns))
 
     def _details_onto(self, fd: int, path: bytes, details: Details) -> None:
         for words in details.notes:
             self.result.note(path, "not-read", words)
         for name, value in details.xattrs.items():
+            if name == DESCRIPTOR:
+                continue
             try:
                 os.setxattr(fd, name, value)
             except OSError as error:
                 shown = name.decode("utf-8", "backslashreplace")
                 said = f"attribute {shown} can't be set: {error.strerror}"
                 self.result.note(path, "attribute", said)
-        if details.dos & _DOS:
+        if details.dos:
             try:
-                os.setxattr(fd, _NTFS_ATTRIBUTES, details.dos.to_bytes(4, "big"))
+                os.setxattr(fd, DOS_ATTRIBUTES, details.dos.to_bytes(4, "big"))
             except OSError:
+                if not details.dos & _DOS:
+                    return
                 kinds = ("read-only", "hidden", "system")
                 had = [word for bit, word in enumerate(kinds) if details.dos & 1 << bit]
                 said = f"was {', '.join(had)}: what it is restored onto does not know that"
                 self.result.note(path, "attribute", said)
+
+    def _access_onto(self, fd: int, path: bytes, details: Details) -> None:
+        """Say who may do what, in Windows' way, where that can be said."""
+        descriptor = details.xattrs.get(DESCRIPTOR)
+        if descriptor is None:
+            return
+        try:
+            os.setxattr(fd, DESCRIPTOR, descriptor)
+        except OSError:
+            self.result.lost_access.add(path, descriptor)
 
     def _stream(self, above: int, path: bytes, entry: InnerEntry) -> None:
         """Put a further stream of a file where Linux has such: an attribute of the user's."""

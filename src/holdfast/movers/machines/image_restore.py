@@ -82,6 +82,8 @@ def restore_inside(
         verify=order.verify,
         alive=_now_and_then(report),
     )
+    if done.lost_access.files:
+        done.note(order.paths[0], "access-list", done.lost_access.in_words())
     for one in inside.remarks_of(order.paths):
         done.note(f"/{one.about}".encode(), one.code, one.message, one.severity)
     return done

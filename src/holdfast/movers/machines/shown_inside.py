@@ -12,7 +12,13 @@ from collections import OrderedDict
 from typing import TYPE_CHECKING, Any
 
 from holdfast.base.errors import InputOutput, PathMissing
-from holdfast.sources.filesystems.entries import FILE, NO_STREAM, Entry, FilesUnreadable
+from holdfast.sources.filesystems.entries import (
+    DOS_ATTRIBUTES,
+    FILE,
+    NO_STREAM,
+    Entry,
+    FilesUnreadable,
+)
 
 if TYPE_CHECKING:
     from holdfast.movers.machines.inside import Inside
@@ -84,7 +90,10 @@ class ShownInside:
             try:
                 files = self._inside.files(volume)
                 entry = _entry(on, files, place, inode, 0)
-                found = files.details(entry, place).xattrs
+                details = files.details(entry, place)
+                found = dict(details.xattrs)
+                if details.dos:
+                    found[DOS_ATTRIBUTES] = details.dos.to_bytes(4, "big")
             except KeyError:
                 found = {}
             except FilesUnreadable as error:

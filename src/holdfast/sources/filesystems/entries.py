@@ -28,6 +28,12 @@ NO_STREAM = 0xFFFF
 
 ROOT = b"/"
 
+DESCRIPTOR = b"system.ntfs_acl"
+"""The attribute that ntfs-3g keeps the security descriptor of a file in."""
+
+DOS_ATTRIBUTES = b"system.ntfs_attrib_be"
+"""The attribute that ntfs-3g keeps `Details.dos` in, as 4 bytes, big end first."""
+
 
 class FilesUnreadable(Exception):  # noqa: N818 - a state of a file system, which becomes a remark
     """A file system, or something in it, can't be read; in words for a person."""
@@ -80,7 +86,7 @@ class Details:
     """What a restore needs to know of a file beside its entry.
 
     Attributes:
-        xattrs: Extended attributes.
+        xattrs: Extended attributes; of NTFS the descriptor, as `DESCRIPTOR`.
         dos: Attributes of NTFS and FAT: 1 read-only, 2 hidden, 4 system, 32 archive, …
         notes: What can't be had, in words: ``is encrypted by Windows``.
     """

@@ -10,17 +10,20 @@ from __future__ import annotations
 import bisect
 import codecs
 import itertools
+import struct
 from typing import TYPE_CHECKING, Any
 
 import pytsk3
 
 from holdfast.sources.filesystems.entries import (
+    DESCRIPTOR,
     DIRECTORY,
     FILE,
     NO_STREAM,
     SYMLINK,
     is_name,
 )
+from holdfast.sources.filesystems.ntfs_security import DESCRIPTOR_AT_MOST
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
@@ -46,7 +49,13 @@ _IN_USE = 1
 _NTFS_OWN = 24
 """Inodes of an NTFS below this one are its own tables."""
 
-_INFORMATION, _DATA, _REPARSE = 16, 128, 192
+_EXFAT_OWN = (b"$ALLOC_BITMAP", b"$UPCASE_TABLE", b"$VOLUME_GUID", b"$TEX_FAT", b"$ACT")
+"""What the tables of an exFAT are called by the Sleuth Kit."""
+
+_INFORMATION, _OWN_DESCRIPTOR, _DATA, _REPARSE = 16, 80, 128, 192
+_SECURE = 9
+_SDS_BLOCK = 256 << 10
+_SDS_AT_MOST = 64 << 20
 _ANY_ID = 2
 _SYSTEM = 4
 _NOT_RESIDENT, _ENCRYPTED, _COMPRESSED = 0x02, 0x10, 0x20
@@ -85,7 +94,9 @@ class TskFiles:
         self._root = int(self._fs.info.root_inum)
         self._block = int(self._fs.info.block_size)
         self._ntfs = kind == "ntfs"
+        self._exfat = kind == "exfat"
         self._has_owners = kind.startswith("ext")
+        self._shared: _Shared | None = None
         self._last: tuple[tuple[int, int], Any, Any, list[tuple[int, int]]] | None = None
 
     def entry(self, path: bytes) -> Row | None:
@@ -182,7 +193,7 @@ class TskFiles:
         inode: int,
         path: bytes,  # noqa: ARG002 - as above
     ) -> tuple[int, list[str], dict[bytes, bytes]]:
-        """Attributes of NTFS, and what can't be had of the file."""
+        """Attributes and descriptor of NTFS, and what can't be had of the file."""
         if not self._ntfs:
             return 0, [], {}
         file = self._fs.open_meta(inode=inode)
@@ -191,7 +202,8 @@ class TskFiles:
             notes.append("is encrypted by Windows: its bytes are restored as they are")
         if _tag(file) == _WOF:
             notes.append("is compressed in a way of Windows (WOF) that is not read here")
-        return _dos(file), notes, {}
+        descriptor = self._descriptor(file)
+        return _dos(file), notes, {DESCRIPTOR: descriptor} if descriptor else {}
 
     # -- rows -------------------------------------------------------------------------------
 
@@ -209,6 +221,8 @@ class TskFiles:
                 continue
             number = int(meta.addr)
             if int(meta.type) in _MADE_UP or (self._ntfs and top and number < _NTFS_OWN):
+                continue
+            if self._exfat and top and name in _EXFAT_OWN:
                 continue
             if name.endswith(b" (Volume Label Entry)") and top and not self._has_owners:
                 continue
@@ -273,6 +287,20 @@ class TskFiles:
                 size = int(info.size)
                 yield (0, FILE, *row[2:5], size, *row[6:11], int(info.id), name, b"")
 
+    # -- who may do what ----------------------------------------------------------------------
+
+    def _descriptor(self, file: Any) -> bytes:
+        """The security descriptor of a file of NTFS; nothing where there is none."""
+        own = next((one for one in file if int(one.info.type) == _OWN_DESCRIPTOR), None)
+        if own is not None:
+            # as before Windows 2000
+            size = min(int(own.info.size), DESCRIPTOR_AT_MOST)
+            return bytes(file.read_random(0, size, _OWN_DESCRIPTOR, int(own.info.id)))
+        number = int.from_bytes(file.read_random(52, 4, _INFORMATION, 0, _ANY_ID), "little")
+        if self._shared is None:
+            self._shared = _Shared(self._fs)
+        return self._shared.descriptor(number)
+
     # -- content ----------------------------------------------------------------------------
 
     def _stream(self, file: Any, stream: int) -> Any | None:
@@ -318,6 +346,40 @@ class TskFiles:
             at += length
             if at >= size:
                 return
+
+
+class _Shared:
+    """Descriptors, which files of NTFS share: ``$Secure:$SDS``."""
+
+    def __init__(self, fs: Any) -> None:
+        self._file = fs.open_meta(inode=_SECURE)
+        stream = next(
+            (one for one in self._file if int(one.info.type) == _DATA and one.info.name == b"$SDS"),
+            None,
+        )
+        self._id = 0 if stream is None else int(stream.info.id)
+        self._places: dict[int, tuple[int, int]] = {}
+        size = 0 if stream is None else min(int(stream.info.size), _SDS_AT_MOST)
+        # a copy of each block follows it
+        for begin in range(0, size, 2 * _SDS_BLOCK):
+            self._note(begin, self._read(begin, min(_SDS_BLOCK, size - begin)))
+
+    def _note(self, begin: int, block: bytes) -> None:
+        at = 0
+        while at + 20 <= len(block):
+            number, place, length = struct.unpack_from("<4xIQI", block, at)
+            if length < 20 or at + length > len(block) or place != begin + at:
+                return
+            self._places[number] = (place + 20, length - 20)
+            at += length + 15 & ~15
+
+    def _read(self, offset: int, length: int) -> bytes:
+        return bytes(self._file.read_random(offset, length, _DATA, self._id))
+
+    def descriptor(self, number: int) -> bytes:
+        """One by its number; nothing where there is none."""
+        offset, length = self._places.get(number, (0, 0))
+        return self._read(offset, length) if 0 < length <= DESCRIPTOR_AT_MOST else b""
 
 
 def _ns(seconds: Any, nanoseconds: Any) -> int:

@@ -32,6 +32,9 @@ LVM = "lvm"
 NEEDS_REPLAY = "needs-replay"
 """The code of the remark that a file system's journal holds more than its tables."""
 
+NOT_REPLAYED = "not-replayed"
+"""The code of the remark that nobody here replays the journal of a file system."""
+
 _ENCRYPTED = {"luks": "LUKS", "bitlocker": "BitLocker"}
 _NOT_READ = {
     "linux-raid": "a member of a Linux software RAID",
@@ -151,6 +154,12 @@ def _remarks_of(volume: Volume) -> list[Remark]:
     if kind in _NOT_READ:
         said = f"{name} is {_NOT_READ[kind]}: its files can't be listed; it restores"
         return [Remark("info", "volume-not-read", said, name)]
+    if volume.files.state is State.NEEDS_REPLAY and kind == "ntfs":
+        said = (
+            f"{name} (ntfs) was in use: what its log ($LogFile) holds is not replayed here, so its "
+            "newest changes may be missing; Windows replays it when the restored disk is mounted"
+        )
+        return [Remark("warning", NOT_REPLAYED, said, name)]
     if volume.files.state is State.NEEDS_REPLAY:
         said = f"{name} ({kind}) was in use: what its journal holds has to be replayed first"
         return [Remark("info", NEEDS_REPLAY, said, name)]
