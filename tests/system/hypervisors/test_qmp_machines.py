@@ -608,3 +608,14 @@ def test_a_machine_that_is_made_again_never_opens_a_disk_of_the_first(
     with MONITORS.use(str(machine.run / "copy.qmp")) as monitor:
         pid = monitor.peer_pid()
     os.kill(pid, signal.SIGKILL)
+
+
+def test_a_read_that_begins_where_the_guest_wrote_shows_what_was_there(machine: Qemu) -> None:
+    """Some versions of QEMU show the new bytes, where a read ends beyond what was written."""
+    machine.write("disk0", 0, SIZE, 1)
+    with provider(machine).snapshot(order(machine)) as snapshot:
+        source = snapshot.disks[0].source()
+        machine.write("disk0", MIB + 1024, 512, 7)
+        machine.write("disk0", 3 * MIB, 3 * GRAIN, 8)
+        for offset, length in ((0, SIZE), (MIB, MIB), (MIB + 512, 2 * GRAIN), (3 * MIB, MIB)):
+            assert source.read_at(offset, length) == b"\x01" * length, (offset, length)

@@ -30,7 +30,14 @@ class NbdDisk:
     """A disk as it was at one moment, behind an NBD server. Thread-safe."""
 
     def __init__(
-        self, name: str, size: int, address: Address, export: str, bitmap: str | None = None
+        self,
+        name: str,
+        size: int,
+        address: Address,
+        export: str,
+        bitmap: str | None = None,
+        *,
+        in_pieces: bool = False,
     ) -> None:
         """Name it; nobody is asked.
 
@@ -40,12 +47,14 @@ class NbdDisk:
             address: Of the server.
             export: What the server calls it.
             bitmap: What the server calls the bitmap of what changed; None: everything is read.
+            in_pieces: Have the server answer in pieces of what is alike.
         """
         self.name = name
         self.size = size
         self.address = address
         self.export = export
         self.bitmap = bitmap
+        self._in_pieces = in_pieces
         self._sources: list[DiskSource] = []
 
     def ranges(self) -> Sequence[Range]:
@@ -79,9 +88,11 @@ class NbdDisk:
 
     def source(self) -> DiskSource:
         """What the engine reads it by."""
-        # Simple replies: where qemu can't read a range that it answers in pieces, it hangs up, and
-        # the true cause would be lost. Holes are not asked for anyhow.
-        with client.sockets(self.address, self.export, count=CONNECTIONS, structured=False) as made:
+        # Simple replies where they do: where qemu can't read a range that it answers in pieces, it
+        # hangs up, and the true cause would be lost. Holes are not asked for anyhow.
+        with client.sockets(
+            self.address, self.export, count=CONNECTIONS, structured=self._in_pieces
+        ) as made:
             found = DiskSource.nbd(
                 made.fds, size=made.export.size, structured=made.export.structured
             )

@@ -4,6 +4,10 @@ Must not decide when. QEMU's ``copy-before-write`` copies what the guest is abou
 a scratch file, and ``snapshot-access`` reads the disk as it was. Should the scratch file have no
 room, the filter gives the snapshot up (``break-snapshot``) and the guest never notices. Scratch
 files have no name and go to QEMU as open files: nothing of them outlives the filter, whoever dies.
+
+It has to be read with structured replies: of a read that begins where the guest has written and
+ends where it has not, QEMU 7.2 answers the beginning with what the guest wrote, as its
+``hbitmap_status`` says *clean* of what is dirty. In pieces it reads across no such border.
 """
 
 from __future__ import annotations

@@ -242,6 +242,7 @@ class QmpSnapshot:
                 Address(socket),
                 fleece.show(self._monitor, at, device, frozen=at in frozen, changes=at in trusted),
                 bitmaps.READING if at in trusted else None,
+                in_pieces=at in frozen,
             )
             for at, device in enumerate(wanted)
         ]
