@@ -204,6 +204,8 @@ def scratch_directory(parent: Path) -> Iterator[Path]:
             f"can't make scratch files in '{parent}': {error.strerror}"
         ) from error
     with made as directory:
+        # QEMU may run as another user: it gets through, to what is given to it in there by name.
+        Path(directory).chmod(0o711)
         yield Path(directory)
 
 
