@@ -7,7 +7,7 @@ mod kit;
 use std::collections::BTreeMap;
 use std::fs::{self, File};
 use std::io::{self, Read};
-use std::os::unix::ffi::OsStrExt;
+use std::os::unix::ffi::{OsStrExt, OsStringExt};
 use std::os::unix::fs::{DirEntryExt, FileExt, MetadataExt};
 use std::path::Path;
 use std::process::Command;
@@ -18,9 +18,10 @@ use std::time::Duration;
 use holdfast_engine_core::backup;
 use holdfast_engine_core::cancel::Cancel;
 use holdfast_engine_core::counters::Counters;
-use holdfast_engine_core::error::Result;
+use holdfast_engine_core::error::{Error, Result};
 use holdfast_engine_core::finding::Findings;
 use holdfast_engine_core::ids::{Kind, Ref};
+use holdfast_engine_core::mount::inside::{Inside, InsideFiles};
 use holdfast_engine_core::mount::{Mount, MountOptions};
 use holdfast_engine_core::store::memory::MemoryStore;
 use holdfast_engine_core::testing::compare::assert_same_tree;
@@ -421,4 +422,85 @@ fn a_place_that_is_no_directory_is_refused_in_words() {
     let root = Entry { content: Content::Empty, ..Entry::new(b"f", EntryKind::File) };
     let mounted = Mount::new(chunks, &root, folder.path(), &MountOptions::default());
     assert_eq!(mounted.err().unwrap().code(), "invalid");
+}
+
+/// Answers from a table; what is not there can't be read.
+struct Told(BTreeMap<Vec<u8>, Vec<u8>>);
+
+impl InsideFiles for Told {
+    fn read(
+        &self,
+        path: &[u8],
+        inode: u64,
+        size: u64,
+        offset: u64,
+        length: usize,
+    ) -> Result<Vec<u8>> {
+        let bytes = self.0.get(path).ok_or_else(|| Error::Unsupported("torn".into()))?;
+        assert_eq!((inode, size), (7, bytes.len() as u64));
+        let offset = usize::try_from(offset).unwrap();
+        Ok(bytes[offset..offset + length].to_vec())
+    }
+
+    fn xattrs(&self, path: &[u8], _: u64) -> Result<Vec<(Vec<u8>, Vec<u8>)>> {
+        Ok(self
+            .0
+            .contains_key(path)
+            .then(|| (b"user.x".to_vec(), b"y".to_vec()))
+            .into_iter()
+            .collect())
+    }
+}
+
+#[test]
+fn what_is_inside_is_shown_beside_the_images_own_and_read_by_who_knows_how() {
+    if !can_mount() {
+        return;
+    }
+    let chunks = Arc::new(MemoryChunks::new());
+    let named = |size: usize| {
+        let mut entry = Entry::new(b"x", EntryKind::File);
+        (entry.mode, entry.size, entry.inode) = (0o640, size as u64, 7);
+        entry.extents = Some(Vec::new());
+        entry
+    };
+    let directory = || Entry { mode: 0o755, ..Entry::new(b"x", EntryKind::Dir) };
+    let own = BTreeMap::from([
+        (b"disks".to_vec(), directory()),
+        (b"disks/vda".to_vec(), file(&chunks, b"the disk")),
+        (b"machine.json".to_vec(), file(&chunks, b"{}")),
+    ]);
+    let index = BTreeMap::from([
+        (b"vda".to_vec(), directory()),
+        (b"vda/p1".to_vec(), directory()),
+        (b"vda/p1/file".to_vec(), named(3_000_000)),
+        (b"vda/p1/torn".to_vec(), named(9)),
+        // The image's own comes first.
+        (b"machine.json".to_vec(), named(5)),
+    ]);
+    let bytes: Vec<u8> = (0..3_000_000_u32).map(|at| (at % 251) as u8).collect();
+    let files = Told(BTreeMap::from([(b"/vda/p1/file".to_vec(), bytes.clone())]));
+    let (root, index) = (plant(&*chunks, &own).unwrap(), plant(&*chunks, &index).unwrap());
+    let folder = tempfile::tempdir().unwrap();
+    let inside = Inside { root: index, files: Arc::new(files) };
+    let options = MountOptions::default();
+    let mount =
+        Mount::with_inside(chunks.clone(), &root, folder.path(), &options, Some(inside)).unwrap();
+    let at = folder.path();
+    let mut names: Vec<_> =
+        fs::read_dir(at).unwrap().map(|one| one.unwrap().file_name().into_vec()).collect();
+    names.sort();
+    assert_eq!(names, [b"disks".to_vec(), b"machine.json".to_vec(), b"vda".to_vec()]);
+    assert_eq!(fs::read(at.join("machine.json")).unwrap(), b"{}");
+    assert_eq!(fs::read(at.join("disks/vda")).unwrap(), b"the disk");
+    assert_eq!(fs::read(at.join("vda/p1/file")).unwrap(), bytes);
+    let status = fs::metadata(at.join("vda/p1/file")).unwrap();
+    assert_eq!((status.len(), status.blocks()), (3_000_000, 5860));
+    let mut part = [0; 1000];
+    File::open(at.join("vda/p1/file")).unwrap().read_exact_at(&mut part, 2_999_000).unwrap();
+    assert_eq!(part, bytes[2_999_000..]);
+    assert!(fs::read(at.join("vda/p1/torn")).is_err());
+    let found = mount.findings();
+    assert_eq!(found.first().unwrap().path, b"/vda/p1/torn");
+    mount.unmount().unwrap();
 }
