@@ -61,6 +61,7 @@ _SYSTEM = 4
 _NOT_RESIDENT, _ENCRYPTED, _COMPRESSED = 0x02, 0x10, 0x20
 _HOLE = 1 | 2
 _PIECE = 1 << 20
+_FAR = 1 << 62
 _LINK = b"IntxLNK\x01"
 """What a symbolic link of Interix, and of ntfs-3g, begins with."""
 
@@ -97,6 +98,7 @@ class TskFiles:
         self._exfat = kind == "exfat"
         self._has_owners = kind.startswith("ext")
         self._shared: _Shared | None = None
+        self._named: list[Any] = []
         self._last: tuple[tuple[int, int], Any, Any, list[tuple[int, int]]] | None = None
 
     def entry(self, path: bytes) -> Row | None:
@@ -224,7 +226,7 @@ class TskFiles:
                 continue
             if self._exfat and top and name in _EXFAT_OWN:
                 continue
-            if name.endswith(b" (Volume Label Entry)") and top and not self._has_owners:
+            if top and name.endswith(b" (Volume Label Entry)") and not self._has_owners:
                 continue
             if not is_name(name):
                 if remark is not None:
@@ -234,8 +236,8 @@ class TskFiles:
             if row is None:
                 continue
             yield row
-            if self._ntfs:
-                yield from self._streams(file, row)
+            if self._ntfs and self._named:
+                yield from self._streams(row)
 
     def _row(self, file: Any, directory: int, name: bytes, number: int) -> Row | None:
         meta = file.info.meta
@@ -247,10 +249,12 @@ class TskFiles:
         if not self._has_owners:
             mode, uid, gid = 0o755 if kind == DIRECTORY else 0o644, 0, 0
         size, target = int(meta.size), b""
+        # of the row before
+        self._named = []
         if kind == SYMLINK:
             target = self._target(file, size)
         elif self._ntfs:
-            kind, target = _as_link(file, kind, size)
+            kind, target = self._as_link(file, kind, size)
         if target:
             kind, size, mode = SYMLINK, len(target), 0o777
         return (
@@ -277,11 +281,33 @@ class TskFiles:
             link = file.read_random(0, size) if 0 < size <= 4096 else b""
         return link if isinstance(link, bytes) else link.encode("utf-8", "surrogateescape")
 
-    def _streams(self, file: Any, row: Row) -> Iterator[Row]:
+    def _as_link(self, file: Any, kind: int, size: int) -> tuple[int, bytes]:
+        """Whether a file or directory of NTFS is a symbolic link, and where to.
+
+        Notes its further streams on the way: going over attributes is what costs.
+        """
+        reparse = None
         for one in file:
             info = one.info
-            if int(info.type) != _DATA or not info.name:
-                continue
+            number = int(info.type)
+            if number == _DATA:
+                if info.name:
+                    self._named.append(info)
+            elif number == _REPARSE and reparse is None:
+                reparse = info
+        if reparse is not None:
+            data = file.read_random(0, min(int(reparse.size), 16384), _REPARSE, int(reparse.id))
+            target = _reparse_target(data)
+            return (SYMLINK, target) if target else (kind, b"")
+        if kind == FILE and len(_LINK) < size <= 8200 and size % 2 == 0 and _dos(file) & _SYSTEM:
+            data = file.read_random(0, size, _DATA, 0, _ANY_ID)
+            if data.startswith(_LINK):
+                text = data[len(_LINK) :].decode("utf-16-le", "surrogatepass")
+                return SYMLINK, text.encode("utf-8", "surrogatepass")
+        return kind, b""
+
+    def _streams(self, row: Row) -> Iterator[Row]:
+        for info in self._named:
             name = row[12] + b":" + info.name
             if is_name(name):
                 size = int(info.size)
@@ -383,7 +409,8 @@ class _Shared:
 
 
 def _ns(seconds: Any, nanoseconds: Any) -> int:
-    return max(-(1 << 62), min((1 << 62), int(seconds) * 1_000_000_000 + int(nanoseconds)))
+    found = int(seconds) * 1_000_000_000 + int(nanoseconds)
+    return found if -_FAR < found < _FAR else max(-_FAR, min(_FAR, found))
 
 
 def _dos(file: Any) -> int:
@@ -397,22 +424,6 @@ def _tag(file: Any) -> int | None:
             head = file.read_random(0, 4, _REPARSE, int(one.info.id))
             return int.from_bytes(head, "little")
     return None
-
-
-def _as_link(file: Any, kind: int, size: int) -> tuple[int, bytes]:
-    """Whether a file or directory of NTFS is a symbolic link, and where to."""
-    for one in file:
-        if int(one.info.type) != _REPARSE:
-            continue
-        data = file.read_random(0, min(int(one.info.size), 16384), _REPARSE, int(one.info.id))
-        target = _reparse_target(data)
-        return (SYMLINK, target) if target else (kind, b"")
-    if kind == FILE and len(_LINK) < size <= 8200 and size % 2 == 0 and _dos(file) & _SYSTEM:
-        data = file.read_random(0, size, _DATA, 0, _ANY_ID)
-        if data.startswith(_LINK):
-            text = data[len(_LINK) :].decode("utf-16-le", "surrogatepass")
-            return SYMLINK, text.encode("utf-8", "surrogatepass")
-    return kind, b""
 
 
 def _reparse_target(data: bytes) -> bytes:
