@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import contextlib
+import ssl
 import threading
 import time
 import uuid
+from http.server import SimpleHTTPRequestHandler, ThreadingHTTPServer
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -123,6 +125,21 @@ def test_nobody_there_and_somebody_else_there(vcsim: Vcsim) -> None:
         open_provider("vmware", "https://127.0.0.1:1", vcsim.credentials).machines()
     with pytest.raises(Unreachable, match="can't be reached"):
         open_provider("vmware", "https://vcenter.invalid", vcsim.credentials).machines()
+    other = ThreadingHTTPServer(("127.0.0.1", 0), SimpleHTTPRequestHandler)
+    context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
+    context.load_cert_chain(vcsim.state / "cert", vcsim.state / "key")
+    other.socket = context.wrap_socket(other.socket, server_side=True)
+    thread = threading.Thread(target=other.serve_forever)
+    thread.start()
+    try:
+        print_ = vcsim.certificate.thumbprint
+        url = f"https://127.0.0.1:{other.server_port}/?thumbprint={print_}"
+        with pytest.raises(Unreachable, match="is no vCenter or ESXi host"):
+            open_provider("vmware", url, vcsim.credentials).machines()
+    finally:
+        other.shutdown()
+        other.server_close()
+        thread.join()
 
 
 def test_a_user_without_the_rights_is_told_before_and_at_a_backup(
