@@ -181,7 +181,8 @@ def _require_free(hypervisor: str, name: str, there: list[VirtualMachine]) -> No
         if one.machine.name == name:
             raise AlreadyExists(
                 f"hypervisor '{hypervisor}' has a machine '{name}' already",
-                "give the new one another name: --name",
+                "give the new one another name: --name; if that one is gone, have it looked at "
+                f"again: holdfast hypervisor discover {hypervisor}",
             )
 
 

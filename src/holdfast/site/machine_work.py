@@ -1,17 +1,21 @@
 """What work with virtual machines is told only when it is given out.
 
 Must not give it out. Invariants: credentials are added here and written down nowhere; a backup
-follows the newest image of its machine or none, as a hypervisor tells changes since that alone.
+follows the newest image of its machine in its storage unit; a checkpoint that another storage
+unit's next backup will ask for is named to be kept, so that they do not undo each other's.
 """
 
 from __future__ import annotations
 
+import logging
 from dataclasses import replace
+from functools import partial
 from typing import TYPE_CHECKING
 
-from holdfast.base.errors import MachineMissing
+from holdfast.base.errors import HoldfastError, MachineMissing
 from holdfast.base.ids import ClientName, ImageId, SourceName
 from holdfast.control.jobs import BY_SITE
+from holdfast.movers.machines.record import read_record
 from holdfast.site.hypervisors import reached
 from holdfast.wire.messages import InstantWork, MachineRestoreWork, MachineWork
 
@@ -19,6 +23,8 @@ if TYPE_CHECKING:
     from holdfast.control.jobs import Job
     from holdfast.site.master import Master
     from holdfast.wire.messages import Work
+
+_LOG = logging.getLogger("holdfast.machines")
 
 
 def complete(master: Master, job: Job, work: Work) -> Work:
@@ -57,6 +63,7 @@ def _backup(master: Master, job: Job, work: MachineWork) -> MachineWork:
         reached=reached(master, hypervisor),
         proxy=_proxy(job),
         parent=None if work.read_all else _parent(master, job, SourceName(work.source)),
+        keep=_keep(master, job, SourceName(work.source)),
     )
 
 
@@ -65,11 +72,26 @@ def _proxy(job: Job) -> str | None:
 
 
 def _parent(master: Master, job: Job, source: SourceName) -> ImageId | None:
-    newest = master.catalog.newest_of([source]).get(source)
-    if newest is None:
-        return None
     pool = master.site.pools.of_unit(job.storage_unit)
-    return newest if pool in {one.pool for one in master.catalog.copies(newest)} else None
+    return master.catalog.newest_of([source], pool).get(source)
+
+
+def _keep(master: Master, job: Job, source: SourceName) -> tuple[str, ...]:
+    """Checkpoints of the images that backups to other storage units will follow."""
+    mine, found = master.site.pools.of_unit(job.storage_unit), set()
+    for pool in {master.site.pool_id, *(one.pool for one in master.units.units())} - {mine}:
+        image = master.catalog.newest_of([source], pool).get(source)
+        # One that is here, too, is a copy: what is followed is the newest that was made there.
+        if image is None or mine in {one.pool for one in master.catalog.copies(image)}:
+            continue
+        try:
+            opened = master.site.pools.of(pool)
+            record = read_record(partial(opened.open_file, image))
+        except HoldfastError as error:
+            _LOG.warning("checkpoint of image %s is not known: %s", image, error.message)
+            continue
+        found |= set() if record.checkpoint is None else {record.checkpoint}
+    return tuple(sorted(found))
 
 
 def worker_of(proxy: ClientName | None) -> ClientName:

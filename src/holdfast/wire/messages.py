@@ -174,6 +174,7 @@ class MachineWork:
         quiesce: Ask the guest's agent to bring its file systems to rest.
         require_quiesce: Fail where that can't be done.
         leave_out: Names of disks that are not wanted.
+        keep: Checkpoints that images in other storage units are still followed by.
         read_all: Read everything, whatever an older image says.
         compression: zstd level.
         labels: For the manifest; see `base.labels`.
@@ -196,6 +197,7 @@ class MachineWork:
     quiesce: bool = True
     require_quiesce: bool = False
     leave_out: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
     read_all: bool = False
     compression: int = 2
     labels: dict[str, str] = field(default_factory=dict)

@@ -45,6 +45,7 @@ class MachineOrder:
         quiesce: Ask the guest's agent to bring its file systems to rest.
         require_quiesce: Fail where that can't be.
         leave_out: Names of disks that are not wanted.
+        keep: Checkpoints that images elsewhere are still followed by.
         scratch_bytes: How much of scratch there may be; 0 for as much as there is room.
         compression: zstd level, 1 to 19.
         read_all: Read all that is allocated, whatever an older image has.
@@ -59,6 +60,7 @@ class MachineOrder:
     quiesce: bool = True
     require_quiesce: bool = False
     leave_out: tuple[str, ...] = ()
+    keep: tuple[str, ...] = ()
     scratch_bytes: int = 0
     compression: int = 2
     read_all: bool = False
@@ -158,6 +160,7 @@ def run_machine_backup(
         scratch_bytes=order.scratch_bytes,
         label=order.label,
         leave_out=order.leave_out,
+        keep=order.keep,
     )
     with provider.snapshot(freezing, alive) as snapshot, _telling(snapshot, tell):
         contents, follow = _contents(snapshot, order, since, destination, started_ns)

@@ -83,6 +83,7 @@ def back_up_machine(
             quiesce=work.quiesce,
             require_quiesce=work.require_quiesce,
             leave_out=work.leave_out,
+            keep=work.keep,
             compression=work.compression,
             read_all=work.read_all,
             labels=work.labels,
