@@ -2,7 +2,10 @@
 
 from __future__ import annotations
 
+import os
 import shutil
+import subprocess
+import sys
 from typing import TYPE_CHECKING
 
 import pytest
@@ -39,6 +42,35 @@ def test_the_key_is_derived_before_the_site_is_asked_for(home: Path) -> None:
         assert site.pool.id.hex() == site.config.pool_id
     with opening.open_site() as site, pytest.raises(WrongKey):
         _ = site.pool
+
+
+_LOADED = """
+import sys
+from holdfast.faces.cli import opening
+opening.begin(["backup", "/etc"])
+before = set(sys.modules)
+from holdfast.faces.cli import backup
+with opening.open_site() as site:
+    site.pool
+print(*sorted(before), "/", *sorted(sys.modules))
+"""
+
+
+def test_little_is_loaded_before_the_key_is_begun_and_nothing_that_only_others_need(
+    home: Path,
+) -> None:
+    environ = os.environ | {"HOLDFAST_HOME": str(home)}
+    done = subprocess.run(
+        [sys.executable, "-c", _LOADED], env=environ, capture_output=True, text=True, check=True
+    )
+    before, after = (set(words.split()) for words in done.stdout.split("/"))
+    assert "holdfast.vault.keys" in before
+    assert not before & {"click", "holdfast.site.site", "holdfast.movers.backup_run"}
+    others = {"cryptography", "secrets", "sqlalchemy", "aiohttp", "rich", "logging", "asyncio"}
+    assert not after & others
+    assert not {
+        name for name in after if name.startswith(("holdfast.movers.machines", "holdfast.sources"))
+    }
 
 
 @pytest.mark.parametrize("words", [[], ["--version"], ["images"], ["ls", "--help"], ["gc", "-h"]])

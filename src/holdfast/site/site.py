@@ -28,8 +28,7 @@ from holdfast.base.ids import LATEST, ImageId, PoolId, pool_id
 from holdfast.base.meanwhile import Meanwhile
 from holdfast.control.inbox import Inbox
 from holdfast.movers.backup_run import run_backup
-from holdfast.movers.machines.image_restore import restore_paths
-from holdfast.site import founding, places, secrets
+from holdfast.site import places, secrets
 from holdfast.site.notes import record_job
 from holdfast.site.pools import Pools
 from holdfast.vault import PoolKey, open_pool, unwrapping
@@ -73,6 +72,7 @@ class Site:
         source: SecretSource,
         clock: Clock,
         environ: Mapping[str, str] = os.environ,
+        pool_key: Meanwhile[bytes] | None = None,
     ) -> None:
         self.home = home
         self.config = config
@@ -80,7 +80,7 @@ class Site:
         self._environ = environ
         self._source = source
         self.inbox = Inbox(home / "catalog" / "inbox")
-        self._pool_key: Meanwhile[bytes] | None = None
+        self._pool_key = pool_key
         self._database: Database | None = None
         self._catalog: Catalog | None = None
 
@@ -116,6 +116,8 @@ class Site:
             Invalid: The URL can't be understood, or names a directory with other files in it.
             NoPermission: This user may not make it.
         """
+        from holdfast.site import founding
+
         config = founding.new(home, pool_url, source, clock)
         return cls._settle(home, config, source, clock)
 
@@ -143,6 +145,8 @@ class Site:
             NotAPool: There is no pool at the URL.
             WrongKey: The secret does not open it.
         """
+        from holdfast.site import founding
+
         config = founding.joined(home, pool_url, source, kit_text)
         return cls._settle(home, config, source, clock)
 
@@ -215,19 +219,6 @@ class Site:
         if self._pool_key is None:
             self._pool_key = Meanwhile(unwrapping(self.config.pool_url, self._secret))
         return self._pool_key.result()
-
-    def unlock_meanwhile(self) -> None:
-        """Begin to derive the pool's key, if that takes a passphrase which is in a file.
-
-        `pool` waits for the key, and raises what it failed of. Nothing is written, nobody is
-        asked, and no network: what comes of words that turn out wrong must not have to wait.
-
-        Raises:
-            HoldfastError: What `pool` would raise as well: there is no pool, or no such file.
-        """
-        near = places.is_directory_place(self.config.pool_url)
-        if near and secrets.derives_unasked(self.config, self._source):
-            self._pool_key = Meanwhile(unwrapping(self.config.pool_url, self._secret))
 
     @property
     def pool_id(self) -> PoolId:
@@ -355,6 +346,9 @@ class Site:
         """
         own = [os.fsencode(self.home), *self._own_directories(self.pool_id)]
         places.require_outside(order.target, own)
+        # A backup needs nothing of machines.
+        from holdfast.movers.machines.image_restore import restore_paths
+
         return restore_paths(self.pools.holding(order.image), order, report)
 
     def _own_directories(self, pool: PoolId | None) -> list[bytes]:

@@ -8,7 +8,6 @@ opens; header first, then slot, and the header goes again if the slot can't be w
 from __future__ import annotations
 
 import contextlib
-from secrets import token_hex
 from typing import TYPE_CHECKING
 
 from holdfast.base.errors import NotAPool, Unreachable, storage_error
@@ -184,6 +183,9 @@ def try_writing(url: str) -> bytes:
         NotAPool: There is none.
         StorageError: The store can't be written.
     """
+    # Opening a pool, which every command does, needs no randomness.
+    from secrets import token_hex
+
     with _translated(url):
         found = _pool_id(url)
         store = python_store(url)

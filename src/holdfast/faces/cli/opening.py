@@ -18,6 +18,8 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
     from pathlib import Path
 
+    from holdfast.base.config import SiteConfig
+    from holdfast.base.meanwhile import Meanwhile
     from holdfast.site.secrets import SecretSource
     from holdfast.site.site import Site
 
@@ -29,15 +31,16 @@ OPENING = frozenset(
 URL_VARIABLE = "HOLDFAST_URL"
 """Names a site that is served elsewhere."""
 
-_begun: list[Site] = []
+_begun: list[tuple[SiteConfig, SecretSource, Meanwhile[bytes] | None]] = []
 
 
 def begin(arguments: Sequence[str]) -> None:
     """Begin to derive the pool's key while the command is still being loaded.
 
-    Deriving it from a passphrase takes longer than Python takes to load the rest of the
-    command, and leaves the interpreter free for that. Nothing is begun where the words ask for
-    help, and nothing is told of what fails; words that turn out wrong have cost a derivation.
+    Deriving it from a passphrase takes about as long as Python takes to load the rest of the
+    command, the site among it, and leaves the interpreter free for that. Nothing is begun where
+    the words ask for help, and nothing is told of what fails; words that turn out wrong have cost
+    a derivation.
 
     Args:
         arguments: The words after ``holdfast``.
@@ -45,9 +48,10 @@ def begin(arguments: Sequence[str]) -> None:
     if not OPENING.intersection(arguments[:1]) or {"-h", "--help"}.intersection(arguments):
         return
     with contextlib.suppress(HoldfastError):
-        site = _open()
-        site.unlock_meanwhile()
-        _begun.append(site)
+        config, source = _found()
+        from holdfast.site import unlocking
+
+        _begun.append((config, source, unlocking.begin(config, source)))
 
 
 def open_site() -> Site:
@@ -55,8 +59,14 @@ def open_site() -> Site:
 
     Raises:
         Invalid: The environment names a site elsewhere, whose images others are.
+        SiteMissing: There is none.
+        ConfigInvalid: Its configuration can't be understood.
     """
-    return _begun.pop() if _begun else _open()
+    config, source, key = _begun.pop() if _begun else (*_found(), None)
+    from holdfast.base.clock import SystemClock
+    from holdfast.site.site import Site
+
+    return Site(home(), config, source, SystemClock(), pool_key=key)
 
 
 def home() -> Path:
@@ -93,10 +103,8 @@ def ask_passphrase(what: str) -> str:
     return first
 
 
-def _open() -> Site:
-    from holdfast.base.clock import SystemClock
-    from holdfast.site.site import Site
-
+def _found() -> tuple[SiteConfig, SecretSource]:
+    """What the site of this process is configured to be, and where its secret may come from."""
     elsewhere = os.environ.get(URL_VARIABLE)
     if elsewhere:
         raise Invalid(
@@ -104,4 +112,6 @@ def _open() -> Site:
             f"of this machine at {home()}",
             f"unset {URL_VARIABLE} for that; or ask the other site over its API",
         )
-    return Site.open(home(), secret_source(), SystemClock())
+    from holdfast.base import config as site_config
+
+    return site_config.load(home()), secret_source()
