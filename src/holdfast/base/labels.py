@@ -4,6 +4,13 @@ Must not change: they are in pools. A catalog that is made anew knows by them wh
 image is of, and a master that was killed knows whether a job has its image already.
 """
 
+from __future__ import annotations
+
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from collections.abc import Mapping
+
 POLICY = "policy"
 """The name of the policy."""
 
@@ -35,3 +42,8 @@ INDEX_OF = "index_of"
 def of_job(site_id: str, job: int, fence: int) -> str:
     """The value of `JOB`: which job of which site made an image, and under which fence."""
     return f"{site_id}/{job}/{fence}"
+
+
+def is_machine(labels: Mapping[str, str]) -> bool:
+    """Whether an image with these labels is of a virtual machine."""
+    return MACHINE in labels

@@ -9,11 +9,11 @@ import click
 from holdfast.base.clock import from_ns
 from holdfast.base.errors import EXIT_OK, PathMissing
 from holdfast.base.ids import parse_image_path
+from holdfast.base.labels import is_machine
 from holdfast.faces.cli import describe, opening, options
 from holdfast.faces.cli.restore import together
 from holdfast.faces.cli.screen import Screen, path_text, printable
 from holdfast.faces.cli.words import Command
-from holdfast.movers.machines.record import is_machine
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -55,7 +55,7 @@ def ls(place: str, long: bool, recursive: bool, only_this: bool, as_json: bool) 
     with opening.open_site() as site:
         image = site.resolve(wanted.image)
         pool = site.pools.holding(image)
-        if is_machine(pool.image(image)):
+        if is_machine(pool.image(image).labels):
             _machine(screen, pool, image, wanted.path, long=long, recursive=recursive)
         else:
             images = [image] if only_this else together(screen, site, image)

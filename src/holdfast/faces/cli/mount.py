@@ -9,10 +9,10 @@ from typing import TYPE_CHECKING
 import click
 
 from holdfast.base.errors import EXIT_OK, HoldfastError
+from holdfast.base.labels import is_machine
 from holdfast.faces.cli import describe, opening, options
 from holdfast.faces.cli.screen import Screen, printable, tell_findings
 from holdfast.faces.cli.words import Command
-from holdfast.movers.machines.record import is_machine
 from holdfast.movers.restore_run import require_empty
 
 if TYPE_CHECKING:
@@ -58,7 +58,7 @@ def mount(image: str, directory: str, allow_other: bool, disks_only: bool, as_js
         require_empty(os.fsencode(at))
         pool = site.pools.holding(chosen)
         inside = None
-        if is_machine(pool.image(chosen)) and not disks_only:
+        if is_machine(pool.image(chosen).labels) and not disks_only:
             inside = _inside(screen, site, chosen, around)
         if inside is not None:
             pool = site.pools.holding(chosen, inside[0])

@@ -9,7 +9,7 @@ import time
 from typing import TYPE_CHECKING
 
 from holdfast.base.errors import Invalid
-from holdfast.movers.machines.record import is_machine
+from holdfast.base.labels import is_machine
 from holdfast.movers.restore_run import run_restore
 
 if TYPE_CHECKING:
@@ -36,7 +36,7 @@ def restore_paths(
         InputOutput: A file system inside of a disk can't be read.
         Invalid: Some paths are of the image, and some are inside of its disks.
     """
-    if not order.paths or not is_machine(pool.image(order.image)):
+    if not order.paths or not is_machine(pool.image(order.image).labels):
         return run_restore(pool, order, report, key)
     # What reads file systems is loaded for images of machines alone.
     from holdfast.movers.machines.inside import Inside

@@ -11,14 +11,12 @@ import json
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Protocol
 
-from holdfast.base import labels
 from holdfast.base.errors import IntegrityError, NewerFormat
 from holdfast.sources.machines.machine import Machine
 
 if TYPE_CHECKING:
     from collections.abc import Callable
 
-    from holdfast.engine import Image
 
 VERSION = 1
 """Of the record; a reader refuses a newer one."""
@@ -34,11 +32,6 @@ DISKS = "disks"
 
 MAX_RECORD_BYTES = 16 << 20
 """No record is larger; nothing larger is read as one."""
-
-
-def is_machine(image: Image) -> bool:
-    """Whether an image is of a virtual machine."""
-    return labels.MACHINE in image.labels
 
 
 class StoredFile(Protocol):
