@@ -71,7 +71,7 @@ def test_little_is_loaded_before_the_key_is_begun_and_nothing_that_only_others_n
     before, after = (set(words.split()) for words in done.stdout.split("/"))
     assert "holdfast.vault.keys" in before
     assert not before & {"click", "holdfast.site.site", "holdfast.movers.backup_run"}
-    others = {"cryptography", "secrets", "sqlalchemy", "aiohttp", "rich", "logging", "asyncio"}
+    others = {"secrets", "sqlalchemy", "aiohttp", "rich", "logging", "asyncio"}
     assert not after & others
     assert "holdfast.movers.machines.record" not in after
     assert "holdfast.sources" not in after
