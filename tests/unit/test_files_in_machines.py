@@ -40,6 +40,8 @@ def guest(tmp_path: Path, pool: Pool) -> tuple[ImageId, dict[bytes, Seen]]:
     run("mkfs.ext4", "-q", "-F", part)
     with mounted(part, tmp_path / "mnt") as at:
         fill(at)
+        os.setxattr(at / "large", "user.note", b"kept")
+        os.setxattr(at / "many", "user.note", b"of a directory")
     with mounted(part, tmp_path / "mnt", "ro") as at:
         expected = walked(at)
     disk = blank(tmp_path / "vda", 64 * MIB)
@@ -92,6 +94,8 @@ def test_a_whole_volume_is_restored_as_it_was(
         # how many names a directory has is the file system's own affair
         nlink = found[path].nlink if seen.kind == "dir" else seen.nlink
         assert found[path] == replace(seen, nlink=nlink), path
+    assert os.getxattr(target / "large", "user.note") == b"kept"
+    assert os.getxattr(target / "many", "user.note") == b"of a directory"
     assert os.stat(target / "hard").st_ino == os.stat(target / "etc" / "hosts").st_ino
     assert (target / "sparse").stat().st_blocks * 512 < 3 * MIB
     assert done.files == sum(one.kind != "dir" for one in expected.values())

@@ -23,6 +23,7 @@ from holdfast.sources.filesystems.entries import (
     SYMLINK,
     is_name,
 )
+from holdfast.sources.filesystems.ext_attributes import ExtAttributes
 from holdfast.sources.filesystems.ntfs_security import DESCRIPTOR_AT_MOST
 
 if TYPE_CHECKING:
@@ -90,6 +91,7 @@ class TskFiles:
     """
 
     def __init__(self, disk: Disk, kind: str) -> None:
+        self._disk = disk
         self._image = _Image(disk)
         self._fs = pytsk3.FS_Info(self._image, offset=0, type=_TYPES[kind])
         self._root = int(self._fs.info.root_inum)
@@ -99,6 +101,7 @@ class TskFiles:
         self._has_owners = kind.startswith("ext")
         self._shared: _Shared | None = None
         self._named: list[Any] = []
+        self._extended: ExtAttributes | None = None
         self._last: tuple[tuple[int, int], Any, Any, list[tuple[int, int]]] | None = None
 
     def entry(self, path: bytes) -> Row | None:
@@ -195,7 +198,9 @@ class TskFiles:
         inode: int,
         path: bytes,  # noqa: ARG002 - as above
     ) -> tuple[int, list[str], dict[bytes, bytes]]:
-        """Attributes and descriptor of NTFS, and what can't be had of the file."""
+        """Attributes of NTFS, what can't be had of the file, and extended attributes."""
+        if self._has_owners:
+            return self._ext_attributes(inode)
         if not self._ntfs:
             return 0, [], {}
         file = self._fs.open_meta(inode=inode)
@@ -206,6 +211,16 @@ class TskFiles:
             notes.append("is compressed in a way of Windows (WOF) that is not read here")
         descriptor = self._descriptor(file)
         return _dos(file), notes, {DESCRIPTOR: descriptor} if descriptor else {}
+
+    def _ext_attributes(self, inode: int) -> tuple[int, list[str], dict[bytes, bytes]]:
+        if self._extended is None:
+            self._extended = ExtAttributes(self._disk, self._beginning)
+        if not self._extended.is_readable:
+            return 0, ["has extended attributes, if any, that are not read here (meta_bg)"], {}
+        return 0, [], self._extended.of(inode)
+
+    def _beginning(self, inode: int, length: int) -> bytes:
+        return bytes(self._fs.open_meta(inode=inode).read_random(0, length)) if length else b""
 
     # -- rows -------------------------------------------------------------------------------
 
