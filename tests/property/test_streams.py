@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import itertools
+import json
 import os
 import shutil
 import tempfile
@@ -16,11 +17,18 @@ from hypothesis import strategies as st
 from holdfast.base.errors import Invalid
 from holdfast.base.exclusion import Exclusion
 from holdfast.base.ids import ClientName
-from holdfast.control.policies import Split, SplitKey, require_fitting, streams_of
+from holdfast.control.policies import (
+    Split,
+    SplitKey,
+    may_be_by_prefix,
+    require_fitting,
+    streams_of,
+)
 from holdfast.engine import Pool, PoolConfig
+from holdfast.movers import streams as dividing_of_paths
 from holdfast.movers.drive import drive
 from holdfast.movers.streams import FINE, Node, divide, divide_path
-from holdfast.wire.dividing import DivideOrder, DivideReport
+from holdfast.wire.dividing import DivideOrder, DivideReport, prefix_of
 from tests.kit.clock import FakeClock
 
 WEB1 = ClientName("web1")
@@ -81,9 +89,14 @@ def taken(root: bytes, rules: tuple[str, ...]) -> set[bytes]:
     return set(below(root))
 
 
-def split_of(root: Path, rules: tuple[str, ...], streams: int) -> tuple[SplitKey, Split]:
+def split_of(
+    root: Path, rules: tuple[str, ...], streams: int, *, by_prefix: bool = False
+) -> tuple[SplitKey, Split]:
     key = SplitKey(WEB1, str(root), rules, False, streams)
-    report = divide_path(DivideOrder(str(root), rules, one_file_system=False, streams=streams))
+    order = DivideOrder(
+        str(root), rules, one_file_system=False, streams=streams, by_prefix=by_prefix
+    )
+    report = divide_path(DivideOrder.from_json(json.loads(json.dumps(order.to_json()))))
     # As it is after a way over the wire.
     report = DivideReport.from_json(report.to_json())
     require_fitting(key, report.taken)
@@ -123,6 +136,46 @@ def test_a_file_is_in_exactly_one_stream_also_when_the_tree_changes(
                 place.write_bytes(b"a file now")
         make(root, later)
         assert_divides(key, split)
+
+
+ALIKE = st.dictionaries(
+    st.tuples(
+        st.sampled_from(["", "home/", "a/"]),
+        st.sampled_from(["u", "user-", "*", " ", "[", "ü"]),
+        st.sampled_from(["", "1", "12", "2", "x.tmp", "\\", "dir"]),
+        st.sampled_from(["f", "g/f", "x.tmp"]),
+    ).map(lambda one: f"{one[0]}{one[1]}{one[2]}/{one[3]}"),
+    st.integers(0, 20_000),
+    max_size=40,
+)
+
+
+@given(tree=ALIKE, later=ALIKE, rules=RULES, streams=STREAMS)
+@settings(
+    max_examples=60,
+    suppress_health_check=[HealthCheck.too_slow, HealthCheck.function_scoped_fixture],
+    deadline=None,
+)
+def test_so_it_is_where_many_are_told_by_how_they_begin(
+    monkeypatch: pytest.MonkeyPatch,
+    tree: dict[str, int],
+    later: dict[str, int],
+    rules: tuple[str, ...],
+    streams: int,
+) -> None:
+    monkeypatch.setattr(dividing_of_paths, "MANY", 2)
+    monkeypatch.setattr(dividing_of_paths, "FINE", 1)
+    with tempfile.TemporaryDirectory() as made:
+        root = Path(made) / "root"
+        root.mkdir()
+        make(root, tree)
+        by_prefix = may_be_by_prefix(rules)
+        key, split = split_of(root, rules, streams, by_prefix=by_prefix)
+        assert_divides(key, split)
+        make(root, later)
+        assert_divides(key, split)
+        said = [prefix_of(one) for one in itertools.chain.from_iterable(split.taken)]
+        assert by_prefix or not any(said)
 
 
 def test_the_engine_takes_each_file_in_one_stream(tmp_path: Path) -> None:
@@ -193,6 +246,25 @@ def test_like_directories_make_like_streams() -> None:
     assert max(sizes) <= 1.05 * sum(sizes) / 4
 
 
+@pytest.mark.parametrize("name", ["user{:05}", "{:05}", "{:x}-home", "u{:08b}x"])
+def test_thousands_of_like_directories_make_like_streams(name: str) -> None:
+    users = [Node(name.format(at * 7919 % 65_521), 9_000 + at % 2_000) for at in range(10_000)]
+    root = Node("", 10, [Node("home", 20, users), Node("etc", 500)])
+    report = divide(root, 4, by_prefix=True)
+    assert max(report.sizes) <= 1.15 * root.total() / 4
+    assert DivideReport.from_json(report.to_json()) == report
+    # By names alone most of it would be the rest's.
+    assert divide(root, 4).sizes[-1] > 0.9 * root.total()
+
+
+def test_one_that_is_named_as_others_begin_is_taken_once() -> None:
+    names = ["a", *(f"a{letter}{at}" for letter in "bcd" for at in range(30))]
+    report = divide(Node("", 0, [Node(one, 1000) for one in names]), 8, by_prefix=True)
+    assert DivideReport.from_json(report.to_json()) == report
+    assert "a" in itertools.chain.from_iterable(report.taken)
+    assert max(report.sizes) <= 1.5 * sum(report.sizes) / 8
+
+
 def test_a_directory_that_dominates_is_taken_apart() -> None:
     users = [Node(f"user{at}", 10_000) for at in range(8)]
     root = Node("", 10, [Node("home", 20, users), Node("etc", 500)])
@@ -248,12 +320,40 @@ def test_whatever_a_machine_says_is_a_division_or_refused(data: object) -> None:
         [[1]],
         ["a"],
         [["a "]],
+        [["a\\*"], ["ab"]],
+        [["a\\*"], ["ab\\*"]],
+        [["a\\*", "ab/c"]],
+        [["d/a\\*"], ["d"]],
+        [["d/a\\*"], ["d/a"]],
+        [["\\*"]],
+        [["d/\\*"]],
+        [["a\\*\\*"]],
+        [["a\\*/b"]],
     ],
 )
 def test_streams_that_share_or_leave_the_path_are_refused(taken: list[object]) -> None:
     said = {"version": 1, "taken": taken, "sizes": [1] * (len(taken) + 1)}
     with pytest.raises(Invalid):
         DivideReport.from_json(said)
+
+
+def test_streams_are_told_by_prefix_only_where_rules_bring_nothing_back() -> None:
+    key = SplitKey(WEB1, "/data", ("*.tmp",), False, 4)
+    taken = (("d/[a\\*", "b"), ("d/c\\*",))
+    require_fitting(key, taken)
+    of_streams = [rules for _, rules in streams_of(key, Split(1, taken))]
+    # What the policy leaves out has the last word.
+    assert of_streams[0] == (
+        "/data/*",
+        "!/data/b",
+        "!/data/d/",
+        "/data/d/*",
+        "!/data/d/\\[a*",
+        "*.tmp",
+    )
+    assert of_streams[2] == ("*.tmp", "/data/b", "/data/d/\\[a*", "/data/d/c*")
+    with pytest.raises(Invalid, match="bring something back"):
+        require_fitting(SplitKey(WEB1, "/data", ("*.tmp", "!x.tmp"), False, 4), taken)
 
 
 def test_streams_take_nothing_that_rules_leave_out() -> None:

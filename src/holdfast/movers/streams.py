@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.base.errors import PathMissing
 from holdfast.base.exclusion import Exclusion
+from holdfast.movers.alike import Alike
 from holdfast.movers.mounts import KERNEL_ONLY, mounts
 from holdfast.movers.survey import mark_of
 from holdfast.wire.dividing import MAX_DIRECTORIES, DivideOrder, DivideReport, is_plain
@@ -30,8 +31,11 @@ NAME_BYTES: Final = 1024
 FINE: Final = 4
 """A directory larger than this part of a stream's share is taken apart, if it has directories."""
 
+MANY: Final = 64
+"""A directory with more like ones in it has them told by how their names begin."""
+
 _DEEPEST: Final = 6
-_MOST_CHILDREN: Final = 4096
+_MOST_CHILDREN: Final = 50_000
 _MOST_NODES: Final = 100_000
 
 
@@ -79,7 +83,7 @@ def divide_path(
     not_into = {one.place for one in known if order.one_file_system or one.kind in KERNEL_ONLY}
     ends_s = now_s() + order.within_s
     root = weigh(path, order.exclude, not_into, lambda: stopped() or now_s() > ends_s)
-    return divide(root, order.streams)
+    return divide(root, order.streams, by_prefix=order.by_prefix)
 
 
 def weigh(
@@ -145,15 +149,16 @@ def _size_of(entry: os.DirEntry[bytes]) -> int:
     return min(state.st_size, state.st_blocks * 512)
 
 
-def divide(root: Node, streams: int) -> DivideReport:
+def divide(root: Node, streams: int, *, by_prefix: bool = False) -> DivideReport:
     """Give directories to streams, the heaviest first, each to the one that has least.
 
     Args:
         root: What there is.
         streams: How many, the rest being one of them.
+        by_prefix: Whether many like directories may be told by how their names begin.
     """
     total = root.total()
-    units = _units(root, total, streams)
+    units = _Units(root, total / (streams * FINE), by_prefix=by_prefix).found()
     left = total - sum(weight for weight, _ in units)
     # Of two that have as much the first named one is filled, and the rest last.
     loads = [(0, number) for number in range(streams - 1)]
@@ -170,26 +175,60 @@ def divide(root: Node, streams: int) -> DivideReport:
     return DivideReport(tuple(one for one, _ in filled), (*(size for _, size in filled), sizes[-1]))
 
 
-def _units(root: Node, total: int, streams: int) -> list[tuple[int, str]]:
-    """Directories to be given to streams: the top-level ones, or deeper where one dominates."""
-    fine = total / (streams * FINE)
-    open_: list[tuple[int, str, Node]] = []
-    closed: list[tuple[int, str]] = []
+class _Units:
+    """What is to be given to streams: top-level directories, or what is in those that dominate."""
 
-    def spread(node: Node, path: str) -> None:
-        for one in node.children:
-            weight = one.total()
-            if weight:
-                at = f"{path}/{one.name}" if path else one.name
-                heapq.heappush(open_, (-weight, at, one))
+    def __init__(self, root: Node, fine: float, *, by_prefix: bool) -> None:
+        self._fine = fine
+        self._by_prefix = by_prefix
+        self._open: list[tuple[int, str, int, Node | Alike]] = []
+        self._closed: list[tuple[int, str]] = []
+        self._pushed = 0
+        self._spread(root, "")
 
-    spread(root, "")
-    while open_ and len(open_) + len(closed) < MAX_DIRECTORIES:
-        weight, path, node = heapq.heappop(open_)
+    def found(self) -> list[tuple[int, str]]:
+        """Weights and what stands for them, `MAX_DIRECTORIES` at most."""
+        while self._open and len(self._open) + len(self._closed) < MAX_DIRECTORIES:
+            self._take_apart(*heapq.heappop(self._open))
+        for negative, above, _, one in self._open:
+            self._close(-negative, above, one)
+        return heapq.nlargest(MAX_DIRECTORIES, self._closed)
+
+    def _take_apart(self, negative: int, above: str, _: int, one: Node | Alike) -> None:
+        """The heaviest, where it is too heavy and can be."""
+        weight = -negative
+        if weight > self._fine and isinstance(one, Alike) and len(one.members) > 1:
+            self._part(one, above)
         # What lies in it directly goes to the rest when it is taken apart.
-        if -weight > fine and node.children and node.own * FINE <= -weight:
-            spread(node, path)
+        elif (
+            weight > self._fine
+            and isinstance(one, Node)
+            and one.children
+            and one.own * FINE <= weight
+        ):
+            self._spread(one, f"{above}{one.name}/")
         else:
-            closed.append((-weight, path))
-    closed += [(-weight, path) for weight, path, _ in open_]
-    return heapq.nlargest(MAX_DIRECTORIES, closed)
+            self._close(weight, above, one)
+
+    def _spread(self, node: Node, above: str) -> None:
+        weighed = [(one, weight) for one in node.children if (weight := one.total())]
+        largest = max((weight for _, weight in weighed), default=0)
+        if self._by_prefix and len(weighed) > MANY and largest <= self._fine:
+            self._part(Alike(tuple((one.name, weight) for one, weight in weighed)), above)
+            return
+        for one, weight in weighed:
+            self._push(weight, above, one)
+
+    def _part(self, alike: Alike, above: str) -> None:
+        for one in alike.parts():
+            self._push(one.weight, above, one)
+
+    def _push(self, weight: int, above: str, one: Node | Alike) -> None:
+        # The number tells those apart that are alike otherwise.
+        self._pushed += 1
+        heapq.heappush(self._open, (-weight, above, self._pushed, one))
+
+    def _close(self, weight: int, above: str, one: Node | Alike) -> None:
+        taken = one.name if isinstance(one, Node) else one.taken()
+        if taken is not None:
+            self._closed.append((weight, above + taken))

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.base.errors import HoldfastError, Unreachable
 from holdfast.control.dispatch import SplitBook
-from holdfast.control.policies import UNDIVIDED, require_fitting, sources_of
+from holdfast.control.policies import UNDIVIDED, may_be_by_prefix, require_fitting, sources_of
 from holdfast.movers.streams import divide_path
 from holdfast.site.probing import this_client
 from holdfast.wire.dividing import DivideOrder
@@ -199,7 +199,13 @@ class Divider:
             self._take(known, self._book.put(key, report), key)
 
     def _divided(self, key: SplitKey) -> DivideReport:
-        order = DivideOrder(key.path, key.exclude, key.one_file_system, key.streams)
+        order = DivideOrder(
+            key.path,
+            key.exclude,
+            key.one_file_system,
+            key.streams,
+            by_prefix=may_be_by_prefix(key.exclude),
+        )
         machines = self._machines
         if key.client in self._master.machines.standing().agents:
             if machines is None:

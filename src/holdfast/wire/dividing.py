@@ -1,7 +1,8 @@
 """What a master asks a client about how one path divides into streams, and what the client says.
 
 Must not act. Invariant: every message is plain data that passes JSON unchanged, and what is read
-here is what it says: streams of relative directories, none in another, none twice.
+here is what it says: streams of relative directories, none in another, none twice. One may stand
+for many like ones: all in a directory whose names begin so.
 """
 
 from __future__ import annotations
@@ -19,7 +20,12 @@ MAX_DIRECTORIES = 256
 """Of all streams of one path together."""
 
 Taken = tuple[tuple[str, ...], ...]
-"""For each stream but the rest, the directories that it takes, relative to the path."""
+"""For each stream but the rest, the directories that it takes, relative to the path, or all whose
+names begin so; see `prefix_of`."""
+
+_BEGINS_SO = "\\*"
+"""At the end of what a stream takes: all that begins so. No directory that a stream takes by its
+name has a backslash."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,6 +38,7 @@ class DivideOrder:
         one_file_system: Stay on the file system that the path is on.
         streams: Into how many at most, 2 or more.
         within_s: How long to look at most.
+        by_prefix: Whether many like directories may be told by how their names begin.
     """
 
     path: str
@@ -39,6 +46,7 @@ class DivideOrder:
     one_file_system: bool
     streams: int
     within_s: float = 120.0
+    by_prefix: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """As plain data, with its version."""
@@ -59,6 +67,7 @@ class DivideOrder:
             one_file_system=data.get("one_file_system") is True,
             streams=read.count("streams"),
             within_s=read.number("within_s"),
+            by_prefix=data.get("by_prefix") is True,
         )
         if not made.path.startswith("/") or not 2 <= made.streams <= MAX_STREAMS:
             raise Invalid("what is to be divided is no path, or not into 2 to 64 streams")
@@ -123,7 +132,37 @@ def require_taken(data: list[Any]) -> Taken:
         parts = one.split("/")
         if any("/".join(parts[:end]) in known for end in range(1, len(parts))):
             raise Invalid("a directory of one stream lies in one of another")
+    _require_apart(named)
     return tuple(found)
+
+
+def _require_apart(named: list[str]) -> None:
+    """Make sure that nothing begins as what another one takes begins.
+
+    Raises:
+        Invalid: It does.
+    """
+    parts = [one.removesuffix(_BEGINS_SO).split("/") for one in named]
+    for at, one in enumerate(named):
+        if prefix_of(one) is None:
+            continue
+        *above, prefix = parts[at]
+        for other, theirs in enumerate(parts):
+            depth = len(above)
+            if other == at or theirs[:depth] != above or len(theirs) <= depth:
+                continue
+            if theirs[depth].startswith(prefix):
+                raise Invalid("a directory of one stream begins as those of another")
+
+
+def all_beginning(prefix: str) -> str:
+    """What stands for all names that begin so, after the directory that they are in."""
+    return prefix + _BEGINS_SO
+
+
+def prefix_of(taken: str) -> str | None:
+    """How all begin that a stream takes by this, with the directory they are in; None for one."""
+    return taken.removesuffix(_BEGINS_SO) if taken.endswith(_BEGINS_SO) else None
 
 
 def is_plain(name: str) -> bool:
@@ -140,7 +179,7 @@ def is_plain(name: str) -> bool:
 def _is_directory(value: object) -> bool:
     if not isinstance(value, str) or not 0 < len(value) <= MAX_TEXT:
         return False
-    return all(is_plain(part) for part in value.split("/"))
+    return all(is_plain(part) for part in value.removesuffix(_BEGINS_SO).split("/"))
 
 
 def _is_size(value: object) -> bool:

@@ -50,6 +50,7 @@ from holdfast.control.policies.streams import (
     Split,
     SplitKey,
     can_divide,
+    may_be_by_prefix,
     require_fitting,
     streams_of,
 )
@@ -113,6 +114,7 @@ __all__ = [
     "machine_sources",
     "machines_of",
     "make_plan",
+    "may_be_by_prefix",
     "parse",
     "read_span",
     "read_window",

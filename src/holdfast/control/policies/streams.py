@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.base.errors import Invalid
 from holdfast.base.exclusion import Exclusion
+from holdfast.wire.dividing import prefix_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -78,10 +79,14 @@ def streams_of(key: SplitKey, split: Split) -> Iterator[tuple[str, tuple[str, ..
     A name is a part of the name of a source, and one of a kind for its client and path.
     """
     root = key.path.rstrip("/")
-    for number, directories in enumerate(split.taken, 1):
-        yield _name(split, f"stream-{number}"), (*key.exclude, *_only(root, directories))
     others = [one for directories in split.taken for one in directories]
-    without = tuple(f"{root}/{_literal(one)}" for one in sorted(others))
+    # What begins so may be what a rule of the policy leaves out: that rule has the last word.
+    policy_last = any(prefix_of(one) is not None for one in others)
+    for number, directories in enumerate(split.taken, 1):
+        only = tuple(_only(root, directories))
+        rules = (*only, *key.exclude) if policy_last else (*key.exclude, *only)
+        yield _name(split, f"stream-{number}"), rules
+    without = tuple(f"{root}/{_pattern(one)}" for one in sorted(others))
     yield _name(split, REST), (*key.exclude, *without)
 
 
@@ -103,7 +108,12 @@ def _only(root: str, directories: tuple[str, ...]) -> Iterator[str]:
         for name in sorted(wanted[above]):
             # What lies above a directory of the stream is the stream's only while it is one, too.
             leads_on = (f"{above}/{name}" if above else name) in wanted
-            yield f"!{place}/{_literal(name)}{'/' * leads_on}"
+            yield f"!{place}/{_pattern(name)}{'/' * leads_on}"
+
+
+def _pattern(taken: str) -> str:
+    prefix = prefix_of(taken)
+    return _literal(taken) if prefix is None else f"{_literal(prefix)}*"
 
 
 def _literal(text: str) -> str:
@@ -115,16 +125,26 @@ def can_divide(key: SplitKey) -> bool:
     return key.streams > 1 and key.path.isprintable() and _SPECIAL.search(key.path) is None
 
 
+def may_be_by_prefix(rules: tuple[str, ...]) -> bool:
+    """Whether streams may take all that begins alike: rules that bring nothing back come last."""
+    return not any(rule.lstrip().startswith("!") for rule in rules)
+
+
 def require_fitting(key: SplitKey, taken: Taken) -> None:
     """Make sure that streams take nothing that rules of the policy leave out.
 
     Raises:
         Invalid: They would; whoever made the split did not look by these rules.
     """
+    if not may_be_by_prefix(key.exclude) and any(
+        prefix_of(one) is not None for directories in taken for one in directories
+    ):
+        raise Invalid("streams are told by how names begin where rules bring something back")
     exclusion = Exclusion(key.path.encode(), key.exclude)
     for directories in taken:
         for one in directories:
             parts = one.split("/")
-            for end in range(1, len(parts) + 1):
+            # Of what begins so, rules may leave out some: they have the last word.
+            for end in range(1, len(parts) + (prefix_of(one) is None)):
                 if exclusion.leaves_out("/".join(parts[:end]).encode(), is_directory=True):
                     raise Invalid(f"a stream is to take '{one[:80]}', which rules leave out")
