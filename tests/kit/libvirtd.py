@@ -55,7 +55,7 @@ mount --bind "$1/group" /etc/group
 mount --bind "$1/etc" /etc/libvirt
 mount --bind "$1/run" /run/libvirt
 for one in lib cache log; do mount --bind "$1/$one" "/var/$one/libvirt"; done
-exec libvirtd --config "$1/etc/libvirtd.conf" --pid-file "$1/libvirtd.pid"
+exec libvirtd $2 --config "$1/etc/libvirtd.conf" --pid-file "$1/libvirtd.pid"
 """
 
 
@@ -83,7 +83,8 @@ needs_libvirt = pytest.mark.skipif(_reason is not None, reason=str(_reason))
 class Libvirtd:
     """A libvirtd, in a directory that QEMU's user may go through."""
 
-    def __init__(self, user: str = "libvirt-qemu") -> None:
+    def __init__(self, user: str = "libvirt-qemu", tcp_port: int = 0) -> None:
+        self.tcp_port = tcp_port
         self.directory = Path(tempfile.mkdtemp(prefix="hf-lv-", dir="/tmp"))
         self.directory.chmod(0o711)
         for name in (*_PLACES, "disks", "scratch"):
@@ -110,6 +111,8 @@ class Libvirtd:
             'unix_sock_dir = "/run/libvirt"\n'
             'unix_sock_rw_perms = "0700"\nunix_sock_ro_perms = "0777"\n'
             'auth_unix_rw = "none"\nauth_unix_ro = "none"\n'
+            f'listen_tls = 0\nlisten_tcp = {int(bool(tcp_port))}\ntcp_port = "{tcp_port}"\n'
+            'listen_addr = "127.0.0.1"\nauth_tcp = "none"\n'
             f'log_outputs = "3:file:{self.directory}/libvirtd.log"\n'
         )
         (self.directory / "etc" / "qemu.conf").write_text(
@@ -139,6 +142,7 @@ class Libvirtd:
         libvirt.registerErrorHandler(lambda _, __: None, None)
         command = [sys.executable, "-m", "tests.kit.reaper", "unshare", "--mount"]
         command += ["--propagation", "private", "sh", "-c", _START, "sh", str(self.directory)]
+        command += ["--listen"] if self.tcp_port else []
         environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
         with (self.directory / "said").open("wb") as said:
             self.reapers.append(

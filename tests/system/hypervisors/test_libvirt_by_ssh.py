@@ -13,6 +13,7 @@ import json
 import os
 import shutil
 import signal
+import socket
 import subprocess
 import sys
 import threading
@@ -138,9 +139,19 @@ class Images:
     """The chain of images of a machine, as a pool would keep it."""
 
     def __init__(self, machine: LibvirtMachine, sshd: Sshd, here: Path, **options: str) -> None:
+        self._begin(machine, sshd.url(**options), here)
+
+    @classmethod
+    def of(cls, machine: LibvirtMachine, url: str, here: Path) -> Images:
+        """Those that are made by a URL."""
+        made = cls.__new__(cls)
+        made._begin(machine, url, here)
+        return made
+
+    def _begin(self, machine: LibvirtMachine, url: str, here: Path) -> None:
         self.machine = machine
         self.here = here
-        self.provider = provider(sshd, **options)
+        self.provider: Any = open_provider("libvirt", url)
         self.checkpoint: str | None = None
         self.held: dict[str, bytes] = {}
 
@@ -513,8 +524,8 @@ def test_a_user_who_manages_machines_and_is_not_root(
     machine: LibvirtMachine, sshd: Sshd, tmp_path: Path
 ) -> None:
     """Sockets of QEMU are closed to him; that host's loopback address is open."""
-    socket = machine.daemon.directory / "run" / "libvirt-sock"
-    socket.chmod(0o777)
+    gate = machine.daemon.directory / "run" / "libvirt-sock"
+    gate.chmod(0o777)
     try:
         url = sshd.url(user=STRANGER)
         *_, found = open_provider("libvirt", url).try_out(machine.uuid, tmp_path)
@@ -533,7 +544,7 @@ def test_a_user_who_manages_machines_and_is_not_root(
         assert {one.code for one in told if one.about} >= {"copied"}
         images.back_up()
     finally:
-        socket.chmod(0o700)
+        gate.chmod(0o700)
 
 
 def test_sockets_that_are_not_forwarded_are_told(
@@ -546,3 +557,40 @@ def test_sockets_that_are_not_forwarded_are_told(
         assert "AllowStreamLocalForwarding" in str(found.hint)
     finally:
         sshd.end()
+
+
+def test_a_host_by_tcp_is_read_as_plain_data_only_where_that_is_said(tmp_path: Path) -> None:
+    with socket.socket() as free:
+        free.bind((HOST, 0))
+        port = free.getsockname()[1]
+    daemon = Libvirtd(tcp_port=port)
+    try:
+        daemon.start()
+        connection = daemon.open()
+        assert daemon.images.exists()
+        connection.storagePoolCreateXML(
+            f"<pool type='dir'><name>default</name><target><path>{IMAGES}</path></target></pool>"
+        )
+        machine = LibvirtMachine(daemon, "web", str(uuid.uuid4()), far=True)
+        machine.start()
+        machine.some_writes(Random(50), 5)
+        url = f"qemu+tcp://{HOST}:{port}/system"
+        *_, told = open_provider("libvirt", url).try_out(machine.uuid, tmp_path)
+        assert told.severity == "error"
+        assert "can't be read by TLS" in told.message
+        images = Images.of(machine, f"{url}?holdfast_nbd=plain", tmp_path)
+        images.back_up()
+        machine.some_writes(Random(51), 5)
+        assert lost(images.back_up()) == []
+        assert machine.checkpoints() == {images.checkpoint}
+        machine.shut_down()
+        snapshot = images.back_up()
+        assert lost(snapshot) == []
+        new = NewMachine(snapshot.machine, snapshot.definitions, "again", False, (), None, "qcow2")
+        found = images.provider.restore(new, written(images.held))
+        with images.provider.snapshot(order(machine, tmp_path, uuid=found.uuid)) as again:
+            assert {one.name: read_disk(one) for one in again.disks} == images.held
+        connection.close()
+        machine.remove()
+    finally:
+        daemon.end()
