@@ -1,8 +1,9 @@
 //! Garbage collection in two phases with a fence. See `docs/formats/jobs-and-marks.md`.
 //!
 //! First a mark names the packs that may go; writers that begin after it treat their chunks as
-//! missing. Once every job that began before it has ended, what images reach is found anew, live
-//! chunks of these packs are copied, the index is written without them, and only then are they
+//! missing. Once every job that began before it has ended, what images reach is found anew, unless
+//! neither an image nor a part of the index has come since it was found; live chunks of these packs
+//! are copied, the index is written without them, and only then are they
 //! deleted. In that order: whatever step is the last before a crash, every chunk that an image
 //! needs is in a pack that the index lists, and no listed pack is gone. Nothing here decides
 //! which images go.
@@ -23,7 +24,8 @@ use std::sync::Arc;
 use crate::cancel::Cancel;
 use crate::counters::Counters;
 use crate::error::Result;
-use crate::ids::PackId;
+use crate::ids::{Id, PackId};
+use crate::index::Snapshot;
 use crate::pool::Pool;
 use crate::pool::jobs::{Job, JobKind};
 use crate::reach::{LiveSet, Root, Stop, Tally, walk};
@@ -92,7 +94,7 @@ impl Collection<'_> {
         let mut collected = Collected::default();
         if let Some(mark) = self.take_over()? {
             // What an earlier collection began: deleting may have started, or may still wait.
-            if !self.finish(mark, &mut collected)? {
+            if !self.finish(mark, None, &mut collected)? {
                 return Ok(collected);
             }
         }
@@ -103,15 +105,15 @@ impl Collection<'_> {
         if candidates.is_empty() {
             return Ok(collected);
         }
-        drop(survey);
         let mark = self.put_mark(candidates)?;
-        self.finish(mark, &mut collected)?;
+        self.finish(mark, Some(survey), &mut collected)?;
         Ok(collected)
     }
 }
 
 /// What images reach at one moment, and what each pack is worth.
 struct Survey {
+    images: HashSet<Id>,
     live: LiveSet,
     tallies: Vec<Tally>,
 }
@@ -135,7 +137,20 @@ impl Survey {
         });
         walk(pool, &live, roots, &Stop, counters, cancel)?;
         let tallies = live.tallies();
-        Ok(Survey { live, tallies })
+        let images = images.iter().map(|image| image.id).collect();
+        Ok(Survey { images, live, tallies })
+    }
+
+    /// Whether nothing can be reached now that it does not know: no image has come, and the index
+    /// is as it was. What images name never changes. Of those that went, it knows too much, which
+    /// costs room and no more.
+    fn holds(&self, pool: &Pool) -> Result<bool> {
+        // Images first, as above.
+        let is_known = pool.image_ids()?.iter().all(|id| self.images.contains(id));
+        let now = pool.index().refresh()?;
+        let ids = |snapshot: &Snapshot| snapshot.segments().iter().map(|one| one.id()).collect();
+        let (before, now): (Vec<Id>, Vec<Id>) = (ids(self.live.snapshot()), ids(&now));
+        Ok(is_known && before == now)
     }
 
     fn tell(&self, collected: &mut Collected, unlisted: usize) {

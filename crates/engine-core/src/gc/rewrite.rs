@@ -23,7 +23,7 @@ use crate::reach::LiveSet;
 use super::Collection;
 
 /// The longest single read.
-const RUN_BYTES: u64 = 8 << 20;
+const RUN_BYTES: u64 = 4 << 20;
 /// Blocks that lie at most this far apart are fetched in one read.
 const GAP_BYTES: u64 = 64 << 10;
 /// A live block below this part of the usual size is packed together with others.

@@ -54,22 +54,33 @@ impl Doomed {
 
 impl Collection<'_> {
     /// Ends the collection that this mark began. False: jobs are in the way, the mark stays.
-    pub(super) fn finish(&self, mut mark: Mark, collected: &mut Collected) -> Result<bool> {
+    /// `survey`: what was found before the mark was made.
+    pub(super) fn finish(
+        &self,
+        mut mark: Mark,
+        survey: Option<Survey>,
+        collected: &mut Collected,
+    ) -> Result<bool> {
         let blocking = self.blocking(&mut mark)?;
         if !blocking.is_empty() {
             collected.waiting_for = blocking.iter().map(|job| job.describe()).collect();
             return Ok(false);
         }
         if !mark.packs.is_empty() {
-            self.sweep(&mark, collected)?;
+            self.sweep(&mark, survey, collected)?;
         }
         self.pool.store().delete(&mark.key())?;
         Ok(true)
     }
 
-    fn sweep(&self, mark: &Mark, collected: &mut Collected) -> Result<()> {
+    fn sweep(&self, mark: &Mark, before: Option<Survey>, collected: &mut Collected) -> Result<()> {
         let marked: HashSet<PackId> = mark.packs.iter().copied().collect();
-        let survey = Survey::take(self.pool, &marked, self.counters, self.cancel)?;
+        let survey = match before {
+            Some(survey) if survey.holds(self.pool)? => survey,
+            _ => Survey::take(self.pool, &marked, self.counters, self.cancel)?,
+        };
+        // The trees that were read take as much memory as copying does.
+        self.pool.forget();
         let mut doomed = Doomed::default();
         doomed.judge(&marked, self.pool, &survey);
         let unlisted = plan::unlisted(self.pool, &survey.tallies)?;

@@ -5,10 +5,11 @@ use std::sync::Arc;
 use super::*;
 use crate::error::Error;
 use crate::ids::Id;
+use crate::manifest::Manifest;
 use crate::pool::marks;
 use crate::pool::marks::Mark;
 use crate::store::Store;
-use crate::store::faulty::FaultyStore;
+use crate::store::faulty::{Fault, FaultyStore, Gate, Operation, Rule};
 use crate::store::memory::MemoryStore;
 use crate::store::posix::PosixStore;
 use crate::store::simdisk::{Loss, SimDisk};
@@ -119,6 +120,44 @@ fn a_running_job_holds_deletion_back_and_what_it_commits_is_kept() {
     assert_eq!(read_back(&pool, &manifest.id).unwrap(), content);
     nothing_is_left_over(&*store);
     index_and_packs_agree(&pool);
+}
+
+#[test]
+fn what_comes_between_the_search_and_the_mark_is_found_before_anything_goes() {
+    let store = Arc::new(FaultyStore::new(MemoryStore::new()));
+    let pool = images::pool(store.clone()).unwrap();
+    let content = files("a", 4, 10, 3000);
+    let first = back_up(&pool, 1, &content).unwrap();
+    pool.expire(&first).unwrap();
+    let gate = Gate::new();
+    store.add(Rule::new(Fault::Hold(gate.clone())).on(Operation::PutIfAbsent).under("marks/"));
+    let (second, collected) = std::thread::scope(|scope| {
+        let collecting = scope.spawn(|| gc(&pool));
+        assert!(gate.wait_until_reached());
+        // All of it is in packs that are about to be marked; the job ends before it could block.
+        let other = Pool::open(store.clone(), &images::KEY, None).unwrap();
+        let second = back_up(&other, 2, &content).unwrap();
+        gate.open();
+        (second, collecting.join().unwrap())
+    });
+    assert_eq!(collected.waiting_for, Vec::<String>::new());
+    assert_eq!(read_back(&pool, &second).unwrap(), content);
+    index_and_packs_agree(&pool);
+}
+
+#[test]
+fn where_nothing_has_come_images_are_read_once() {
+    let store = Arc::new(FaultyStore::new(MemoryStore::new()));
+    let pool = images::pool(store.clone()).unwrap();
+    let (gone, kept, content) = two_images(&pool);
+    pool.expire(&gone).unwrap();
+    let key = Manifest::key(&kept);
+    let read =
+        || store.calls().iter().filter(|call| **call == (Operation::Get, key.clone())).count();
+    let before = read();
+    assert!(gc(&pool).packs_deleted > 0);
+    assert_eq!(read(), before + 1);
+    assert_eq!(read_back(&pool, &kept).unwrap(), content);
 }
 
 #[test]
