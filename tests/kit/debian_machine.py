@@ -83,6 +83,7 @@ class DebianMachine(ABC):
 
     name: str
     uuid: str
+    disk: Path
     console: Console
 
     @abstractmethod

@@ -13,7 +13,7 @@ from tests.kit.libvirtd import libvirtd_kit, needs_libvirt
 if TYPE_CHECKING:
     from pathlib import Path
 
-pytestmark = [needs_debian, pytest.mark.slow]
+pytestmark = [needs_debian, pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 def assert_works(machine: DebianMachine) -> None:

@@ -14,7 +14,7 @@ import pytest
 pytest.importorskip("lxml", reason="lxml is not installed: see the extra 'vm'")
 
 from tests.kit.agents import machine_site
-from tests.kit.served import served, until
+from tests.kit.served import PATIENCE_S, served, until
 
 if TYPE_CHECKING:
     from pathlib import Path
@@ -51,7 +51,9 @@ def shelf(tmp_path: Path) -> Path:
     return made
 
 
-def run_and_wait(site: Command, *words: str) -> list[dict[str, Any]]:
+def run_and_wait(
+    site: Command, *words: str, patience_s: float = PATIENCE_S
+) -> list[dict[str, Any]]:
     """Queue a job, wait for its end, and tell its parts, or itself."""
     job = site(*words, "--json").assert_ok().json()["job"]
 
@@ -59,7 +61,7 @@ def run_and_wait(site: Command, *words: str) -> list[dict[str, Any]]:
         found: dict[str, Any] = site("jobs", "show", str(job), "--json").json()
         return found if found["state"] == "ended" else None
 
-    ended = until(look, f"job {job} to end")
+    ended = until(look, f"job {job} to end", patience_s)
     assert ended is not None
     parts: list[dict[str, Any]] = site("jobs", "list", "--json").json_lines()
     mine = [one for one in parts if one.get("parent_id") == job]
