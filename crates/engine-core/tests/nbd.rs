@@ -195,6 +195,37 @@ fn what_is_read_is_what_the_server_has_in_whatever_order_it_answers() {
 }
 
 #[test]
+fn no_request_crosses_a_multiple_of_the_grain() {
+    let disk = noise(1 << 20);
+    for (grain, most) in [(65_536, 65_536), (1 << 20, 512 << 10), (u64::MAX, 512 << 10)] {
+        let there = disk.clone();
+        let (socket, server) = serve(move |mut stream| {
+            let mut lengths = Vec::new();
+            while let Some(question) = asked(&mut stream).filter(|one| one.command == READ) {
+                let (from, length) = (question.offset, u64::from(question.length));
+                assert_eq!(from / grain, (from + length - 1) / grain, "{length} bytes at {from}");
+                lengths.push(length);
+                let bytes = &there[from as usize..(from + length) as usize];
+                stream.write_all(&simple(0, question.cookie, bytes)).unwrap();
+            }
+            lengths
+        });
+        let source = NbdSource::new(vec![socket], disk.len() as u64, false).unwrap();
+        let source = source.in_grains(grain).unwrap();
+        for (offset, length) in [(0, 1 << 20), (1000, 700_000), (65_535, 2), (65_536, 65_536)] {
+            assert!(read(&source, offset as u64, length).unwrap() == disk[offset..offset + length]);
+        }
+        drop(source);
+        let lengths = server.join().unwrap();
+        assert_eq!(lengths.iter().copied().max(), Some(most));
+        assert_eq!(lengths.iter().sum::<u64>(), (1 << 20) + 700_000 + 2 + 65_536);
+    }
+    let (socket, _) = serve(|_| ());
+    let source = NbdSource::new(vec![socket], 1 << 20, false).unwrap();
+    assert!(matches!(source.in_grains(0), Err(Error::Invalid(_))));
+}
+
+#[test]
 fn what_is_written_is_on_the_servers_disk_and_each_connection_is_flushed() {
     let bytes = noise(3 << 20);
     for can_zero in [false, true] {

@@ -44,9 +44,12 @@ impl DiskSource {
 
     /// A disk that an NBD server has, over connected sockets.
     #[staticmethod]
-    #[pyo3(signature = (fds, *, size, structured))]
-    fn nbd(fds: Vec<i32>, size: u64, structured: bool) -> PyResult<Self> {
-        let source = NbdSource::new(own(&fds)?, size, structured).or_raise()?;
+    #[pyo3(signature = (fds, *, size, structured, grain=None))]
+    fn nbd(fds: Vec<i32>, size: u64, structured: bool, grain: Option<u64>) -> PyResult<Self> {
+        let mut source = NbdSource::new(own(&fds)?, size, structured).or_raise()?;
+        if let Some(grain) = grain {
+            source = source.in_grains(grain).or_raise()?;
+        }
         Ok(DiskSource(Arc::new(source)))
     }
 

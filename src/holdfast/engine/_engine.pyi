@@ -379,13 +379,16 @@ class DiskSource:
     def file(path: str) -> DiskSource:
         """Open a raw file or a block device. Its size is what it is now."""
     @staticmethod
-    def nbd(fds: list[int], *, size: int, structured: bool) -> DiskSource:
+    def nbd(
+        fds: list[int], *, size: int, structured: bool, grain: int | None = None
+    ) -> DiskSource:
         """Read over sockets that are connected to an NBD server and past its negotiation.
 
         The engine takes descriptors of its own; those given may be closed. Several requests are
         under way on each socket, and threads take turns at it. `structured` says whether
-        structured replies were agreed on (extended headers must not be). An error of the server,
-        its death, and any answer that it may not give raise an error with the place.
+        structured replies were agreed on (extended headers must not be). No request crosses a
+        multiple of `grain` bytes, if there is one. An error of the server, its death, and any
+        answer that it may not give raise an error with the place.
         """
     def close(self) -> None:
         """Let go of what it is read by; says goodbye to an NBD server."""

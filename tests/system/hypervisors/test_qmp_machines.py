@@ -31,9 +31,9 @@ from holdfast.base.errors import (
     Unreachable,
 )
 from holdfast.sources.machines.machine import Disk, State
-from holdfast.sources.machines.provider import Kind, NewMachine, SnapshotOrder
+from holdfast.sources.machines.provider import Kind, NewMachine, Remark, SnapshotOrder
 from holdfast.sources.machines.providers import open_provider
-from holdfast.sources.machines.qmp import QmpProvider
+from holdfast.sources.machines.qmp import QmpProvider, bitmaps
 from holdfast.sources.machines.qmp import snapshot as snapshots
 from holdfast.sources.machines.qmp.monitor import MONITORS, Monitor
 from holdfast.sources.nbd import client
@@ -619,3 +619,36 @@ def test_a_read_that_begins_where_the_guest_wrote_shows_what_was_there(machine: 
         machine.write("disk0", 3 * MIB, 3 * GRAIN, 8)
         for offset, length in ((0, SIZE), (MIB, MIB), (MIB + 512, 2 * GRAIN), (3 * MIB, MIB)):
             assert source.read_at(offset, length) == b"\x01" * length, (offset, length)
+
+
+def test_what_the_guest_zeroes_meanwhile_is_as_it_was_in_the_snapshot(machine: Qemu) -> None:
+    """Some versions of QEMU call it empty, and answer with the zeroes of now."""
+    for disk in machine.names:
+        machine.write(disk, 0, SIZE - MIB, 1)
+    with provider(machine).snapshot(order(machine)) as snapshot:
+        for disk in machine.names:
+            machine.io(disk, f"write -z -u {MIB // 2} {GRAIN}")
+            machine.io(disk, f"discard {MIB + 1024} {300 * 1024}")
+        for frozen in snapshot.disks:
+            ranges = [(one.kind, one.length) for one in frozen.ranges()]
+            assert ranges == [(Kind.DATA, SIZE - MIB), (Kind.HOLE, MIB)]
+            source = frozen.source()
+            for disk in machine.names:
+                machine.io(disk, f"write -z -u {2 * MIB} {5 * GRAIN}")
+            for length in (512, 5 * 512, GRAIN, 3 * GRAIN, MIB):
+                for offset in range(0, SIZE - MIB - length, length):
+                    assert source.read_at(offset, length) == b"\x01" * length, (offset, length)
+    assert machine.leftovers() == []
+
+
+def test_without_a_list_of_writes_nothing_is_believed_to_be_empty(
+    machine: Qemu, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    def refuse(_monitor: Any, _device: Any, _checkpoint: str) -> Remark:
+        return Remark("warning", "bitmap-refused", "no")
+
+    monkeypatch.setattr(bitmaps, "add", refuse)
+    with provider(machine).snapshot(order(machine)) as snapshot:
+        assert snapshot.checkpoint is None
+        for frozen in snapshot.disks:
+            assert [(one.kind, one.length) for one in frozen.ranges()] == [(Kind.DATA, SIZE)]

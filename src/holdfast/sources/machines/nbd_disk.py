@@ -12,18 +12,17 @@ from holdfast.base.errors import HypervisorError
 from holdfast.engine import DiskSource
 from holdfast.sources.machines.provider import Kind, Range
 from holdfast.sources.nbd import client
-from holdfast.sources.nbd.protocol import ALLOCATION, DIRTY_BITMAP
+from holdfast.sources.nbd.extents import Extent
+from holdfast.sources.nbd.protocol import ALLOCATION, DIRTY, DIRTY_BITMAP
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Callable, Sequence
 
-    from holdfast.sources.nbd.extents import Extent
     from holdfast.sources.nbd.wire import Address
 
 CONNECTIONS = 2
 """Each has several requests under way."""
 _ZERO = 2
-_DIRTY = 1
 
 
 class NbdDisk:
@@ -37,7 +36,8 @@ class NbdDisk:
         export: str,
         bitmap: str | None = None,
         *,
-        in_pieces: bool = False,
+        grain: int | None = None,
+        written: Callable[[], Sequence[Extent]] | None = None,
     ) -> None:
         """Name it; nobody is asked.
 
@@ -47,14 +47,17 @@ class NbdDisk:
             address: Of the server.
             export: What the server calls it.
             bitmap: What the server calls the bitmap of what changed; None: everything is read.
-            in_pieces: Have the server answer in pieces of what is alike.
+            grain: No read is to cross a multiple of so many bytes; None: any may.
+            written: Tells, of the whole disk, which ranges the server may have said of that they
+                are empty though they are not (`DIRTY`); asked after the server was. None: of none.
         """
         self.name = name
         self.size = size
         self.address = address
         self.export = export
         self.bitmap = bitmap
-        self._in_pieces = in_pieces
+        self._grain = grain
+        self._written = written
         self._sources: list[DiskSource] = []
 
     def ranges(self) -> Sequence[Range]:
@@ -82,19 +85,23 @@ class NbdDisk:
             status = connection.block_status()
         finally:
             connection.close()
-        whole = [(0, self.size, 0)] if self.size else []
-        dirty = [(0, self.size, _DIRTY)] if self.size else []
-        return joined(status.get(ALLOCATION, whole), status.get(changed or "", dirty))
+        whole = [Extent(0, self.size, 0)] if self.size else []
+        dirty = [Extent(0, self.size, DIRTY)] if self.size else []
+        allocation = status.get(ALLOCATION, whole)
+        if self._written is not None:
+            allocation = without_promises(allocation, self._written())
+        return joined(allocation, status.get(changed or "", dirty))
 
     def source(self) -> DiskSource:
         """What the engine reads it by."""
-        # Simple replies where they do: where qemu can't read a range that it answers in pieces, it
-        # hangs up, and the true cause would be lost. Holes are not asked for anyhow.
-        with client.sockets(
-            self.address, self.export, count=CONNECTIONS, structured=self._in_pieces
-        ) as made:
+        # Simple replies: where qemu can't read a range that it answers in pieces, it hangs up, and
+        # the true cause would be lost. Holes are not asked for anyhow.
+        with client.sockets(self.address, self.export, count=CONNECTIONS, structured=False) as made:
             found = DiskSource.nbd(
-                made.fds, size=made.export.size, structured=made.export.structured
+                made.fds,
+                size=made.export.size,
+                structured=made.export.structured,
+                grain=self._grain,
             )
         self._sources.append(found)
         return found
@@ -119,6 +126,28 @@ class NbdDisk:
         self._sources.clear()
 
 
+def without_promises(allocation: Sequence[Extent], doubtful: Sequence[Extent]) -> list[Extent]:
+    """What is allocated, where a server is not believed of some ranges that nothing is there.
+
+    Args:
+        allocation: Extents with flags of ``base:allocation``.
+        doubtful: Extents of the same bytes; `DIRTY` where it is not believed.
+    """
+    found = []
+    others = iter(doubtful)
+    end, is_doubtful = 0, False
+    for one in allocation:
+        offset, upto = one.offset, one.offset + one.length
+        while offset < upto:
+            while end <= offset:
+                begin, more, flags = next(others)
+                end, is_doubtful = begin + more, bool(flags & DIRTY)
+            until = min(end, upto)
+            found.append(Extent(offset, until - offset, 0 if is_doubtful else one.flags))
+            offset = until
+    return found
+
+
 def joined(
     allocation: Sequence[Extent | tuple[int, int, int]],
     changes: Sequence[Extent | tuple[int, int, int]],
@@ -131,7 +160,7 @@ def joined(
     """
     found: list[Range] = []
     others = iter(changes)
-    offset, end, dirty = 0, 0, _DIRTY
+    offset, end, dirty = 0, 0, DIRTY
     for start, length, flags in allocation:
         offset = start
         while offset < start + length:
@@ -140,7 +169,7 @@ def joined(
                 end = begin + more
             until = min(end, start + length)
             kind = Kind.HOLE if flags & _ZERO else Kind.DATA
-            if not dirty & _DIRTY:
+            if not dirty & DIRTY:
                 kind = Kind.SAME
             if found and found[-1].kind is kind:
                 found[-1] = Range(found[-1].offset, until - found[-1].offset, kind)

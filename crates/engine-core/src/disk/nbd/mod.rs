@@ -95,14 +95,23 @@ impl Links {
         }
     }
 
-    fn read(&self, pieces: &mut [Piece<'_>], patience: Patience<'_>) -> Result<()> {
+    /// Reads pieces; no request crosses a multiple of `grain`.
+    fn read(
+        &self,
+        pieces: &mut [Piece<'_>],
+        grain: Option<u64>,
+        patience: Patience<'_>,
+    ) -> Result<()> {
         let mut asks = Vec::new();
         for piece in pieces {
             let mut offset = piece.offset;
-            for bytes in piece.bytes.chunks_mut(REQUEST_BYTES) {
+            let mut rest = &mut *piece.bytes;
+            while !rest.is_empty() {
+                let (bytes, more) = rest.split_at_mut(request_bytes(offset, rest.len(), grain));
                 let length = bytes.len() as u64;
                 asks.push(Ask::new(offset, Body::Read(bytes)));
                 offset += length;
+                rest = more;
             }
         }
         if asks.is_empty() { Ok(()) } else { self.exchange(&mut asks, patience) }
@@ -131,17 +140,35 @@ impl Drop for Links {
     }
 }
 
+/// How much is asked for at `offset`, of `wanted` bytes, which are some.
+fn request_bytes(offset: u64, wanted: usize, grain: Option<u64>) -> usize {
+    let most = wanted.min(REQUEST_BYTES);
+    let Some(grain) = grain else { return most };
+    let first = grain - offset % grain;
+    usize::try_from(first).map_or(most, |first| most.min(first))
+}
+
 /// Reads a disk.
 pub struct NbdSource {
     links: Links,
     size: u64,
+    grain: Option<u64>,
 }
 
 impl NbdSource {
     /// The sockets are past negotiation: `is_structured` says whether structured replies were
     /// agreed on. What they are connected to is told goodbye when this goes.
     pub fn new(sockets: Vec<OwnedFd>, size: u64, is_structured: bool) -> Result<Self> {
-        Ok(NbdSource { links: Links::new(sockets, is_structured)?, size })
+        Ok(NbdSource { links: Links::new(sockets, is_structured)?, size, grain: None })
+    }
+
+    /// The same, of which no request crosses a multiple of `grain` bytes, for servers that answer
+    /// others wrongly.
+    pub fn in_grains(self, grain: u64) -> Result<Self> {
+        if grain == 0 {
+            return Err(Error::Invalid("requests of 0 bytes read nothing".into()));
+        }
+        Ok(NbdSource { grain: Some(grain), ..self })
     }
 }
 
@@ -151,7 +178,7 @@ impl DiskSource for NbdSource {
     }
 
     fn read(&self, pieces: &mut [Piece<'_>], patience: Patience<'_>) -> Result<()> {
-        self.links.read(pieces, patience)
+        self.links.read(pieces, self.grain, patience)
     }
 
     fn close(&self) {
@@ -231,7 +258,7 @@ impl DiskSink for NbdSink {
     }
 
     fn read(&self, pieces: &mut [Piece<'_>], patience: Patience<'_>) -> Result<()> {
-        self.links.read(pieces, patience)
+        self.links.read(pieces, None, patience)
     }
 
     fn close(&self) {

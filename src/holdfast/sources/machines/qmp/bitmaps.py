@@ -9,6 +9,7 @@ fails has nothing to put right.
 
 from __future__ import annotations
 
+import contextlib
 from typing import TYPE_CHECKING, Any
 
 from holdfast.base.errors import HypervisorRefused
@@ -23,6 +24,8 @@ if TYPE_CHECKING:
 
 READING = f"{PREFIX}-reading"
 """The bitmap that is shown to who reads: a copy, as it was at the moment."""
+WRITTEN = f"{PREFIX}-written"
+"""A copy of the new checkpoint's: what was written since the moment, or a little before."""
 
 
 def why_not(device: Device, checkpoint: str) -> str | None:
@@ -57,14 +60,14 @@ def add(monitor: Monitor, device: Device, checkpoint: str) -> Remark | None:
     return None
 
 
-def copy_for_reading(monitor: Monitor, device: Device, checkpoint: str) -> None:
+def copy_for_reading(
+    monitor: Monitor, device: Device, checkpoint: str, name: str = READING
+) -> None:
     """Make a copy of a bitmap that nobody marks any more."""
-    monitor.execute(
-        "block-dirty-bitmap-add", {"node": device.node, "name": READING, "disabled": True}
-    )
+    monitor.execute("block-dirty-bitmap-add", {"node": device.node, "name": name, "disabled": True})
     monitor.execute(
         "block-dirty-bitmap-merge",
-        {"node": device.node, "target": READING, "bitmaps": [checkpoint]},
+        {"node": device.node, "target": name, "bitmaps": [checkpoint]},
     )
 
 
@@ -74,12 +77,20 @@ def remove(monitor: Monitor, node: str, bitmaps: Iterable[str]) -> None:
         monitor.execute("block-dirty-bitmap-remove", {"node": node, "name": name})
 
 
+def remove_if_there(monitor: Monitor, device: Device, name: str) -> None:
+    """Take a bitmap away, of which nobody may know whether it is there."""
+    with contextlib.suppress(HypervisorRefused):
+        remove(monitor, device.node, [name])
+
+
 def stale(bitmaps: Iterable[dict[str, Any]], label: str, keep: Collection[str]) -> list[str]:
     """Names of those that are of the same site, and of no image that a backup may follow."""
     whose = f"{PREFIX}.{owner_of(label)}."
     names = [str(one.get("name", "")) for one in bitmaps]
     return [
-        name for name in names if name == READING or (name.startswith(whose) and name not in keep)
+        name
+        for name in names
+        if name in (READING, WRITTEN) or (name.startswith(whose) and name not in keep)
     ]
 
 

@@ -5,9 +5,11 @@ a scratch file, and ``snapshot-access`` reads the disk as it was. Should the scr
 room, the filter gives the snapshot up (``break-snapshot``) and the guest never notices. Scratch
 files have no name and go to QEMU as open files: nothing of them outlives the filter, whoever dies.
 
-It has to be read with structured replies: of a read that begins where the guest has written and
-ends where it has not, QEMU 7.2 answers the beginning with what the guest wrote, as its
-``hbitmap_status`` says *clean* of what is dirty. In pieces it reads across no such border.
+Of a range that begins where the guest has written and ends where it has not, QEMU's filter calls
+the beginning unwritten (``hbitmap_status``, seen in 7.2): it reads there what the guest wrote, and
+says that it is empty where the guest has zeroed it. So no read may cross a border of `GRAIN`, the
+unit in which the filter copies; and what is said to be empty is believed only where the guest has
+not written since (`written`).
 """
 
 from __future__ import annotations
@@ -28,6 +30,8 @@ from holdfast.base.errors import (
 )
 from holdfast.sources.machines.labels import PREFIX
 from holdfast.sources.machines.qmp import bitmaps
+from holdfast.sources.nbd import client
+from holdfast.sources.nbd.protocol import DIRTY_BITMAP
 
 if TYPE_CHECKING:
     from collections.abc import Collection
@@ -35,6 +39,11 @@ if TYPE_CHECKING:
 
     from holdfast.sources.machines.qmp.devices import Device
     from holdfast.sources.machines.qmp.monitor import Monitor
+    from holdfast.sources.nbd.extents import Extent
+    from holdfast.sources.nbd.wire import Address
+
+GRAIN = 64 << 10
+"""What the filter copies at a time, in bytes; ``block-copy``'s unit for a raw scratch file."""
 
 _SERVER = f"{PREFIX}-nbd"
 _COPY_TIMEOUT_S = 30
@@ -153,6 +162,42 @@ def show(monitor: Monitor, at: int, device: Device, *, frozen: bool, changes: bo
     return device.disk.name
 
 
+def written(monitor: Monitor, at: int, device: Device, since: str, server: Address) -> list[Extent]:
+    """What the guest has written to a disk with a filter since a bitmap began; `DIRTY` is written.
+
+    Args:
+        monitor: Of the machine.
+        at: The disk's number.
+        device: The disk.
+        since: The bitmap.
+        server: Where QEMU answers NBD.
+    """
+    name = f"{PREFIX}-written-{at}"
+    bitmaps.remove_if_there(monitor, device, bitmaps.WRITTEN)
+    bitmaps.copy_for_reading(monitor, device, since, bitmaps.WRITTEN)
+    try:
+        monitor.execute(
+            "block-export-add",
+            {
+                "type": "nbd",
+                "id": name,
+                "node-name": _access(at),
+                "name": name,
+                "writable": False,
+                "bitmaps": [{"node": device.node, "name": bitmaps.WRITTEN}],
+            },
+        )
+        context = f"{DIRTY_BITMAP}{bitmaps.WRITTEN}"
+        connection = client.connect(server, name, contexts=[context])
+        try:
+            return connection.block_status()[context]
+        finally:
+            connection.close()
+    finally:
+        _stop_showing(monitor, [name])
+        bitmaps.remove_if_there(monitor, device, bitmaps.WRITTEN)
+
+
 def remove_all(monitor: Monitor, alive_s: float = _GONE_TIMEOUT_S) -> list[str]:
     """Take out whatever a backup put into a QEMU, this one or one that died.
 
@@ -167,15 +212,8 @@ def remove_all(monitor: Monitor, alive_s: float = _GONE_TIMEOUT_S) -> list[str]:
     found: list[str] = []
     exports = [one["id"] for one in monitor.execute("query-block-exports")]
     ours = [one for one in exports if str(one).startswith(PREFIX)]
-    for name in ours:
-        with contextlib.suppress(HypervisorRefused):  # it was going already
-            monitor.execute("block-export-del", {"id": name, "mode": "hard"})
-        found.append(f"export {name}")
-    until = time.monotonic() + alive_s
-    while any(str(one["id"]).startswith(PREFIX) for one in monitor.execute("query-block-exports")):
-        if time.monotonic() > until:
-            raise TooSlow(f"the QEMU at '{monitor.path}' does not stop serving a disk")
-        time.sleep(0.005)
+    _stop_showing(monitor, ours, alive_s)
+    found += [f"export {name}" for name in ours]
     nodes = _nodes(monitor)
     if ours or any(name.startswith(PREFIX) for name in nodes):
         if len(ours) == len(exports):
@@ -189,6 +227,19 @@ def remove_all(monitor: Monitor, alive_s: float = _GONE_TIMEOUT_S) -> list[str]:
             ):  # QEMU still has it open, and drops it with that
                 monitor.execute("remove-fd", {"fdset-id": one["fdset-id"]})
     return found
+
+
+def _stop_showing(
+    monitor: Monitor, exports: Collection[str], alive_s: float = _GONE_TIMEOUT_S
+) -> None:
+    for name in exports:
+        with contextlib.suppress(HypervisorRefused):  # it was going already
+            monitor.execute("block-export-del", {"id": name, "mode": "hard"})
+    until = time.monotonic() + alive_s
+    while any(one["id"] in exports for one in monitor.execute("query-block-exports")):
+        if time.monotonic() > until:
+            raise TooSlow(f"the QEMU at '{monitor.path}' does not stop serving a disk")
+        time.sleep(0.005)
 
 
 def _unplug(monitor: Monitor, nodes: Collection[str]) -> list[str]:

@@ -12,6 +12,7 @@ import contextlib
 import os
 import threading
 import time
+from functools import partial
 from typing import TYPE_CHECKING
 
 from holdfast.base.errors import HoldfastError, NoSpace, NotQuiesced, SnapshotBroken
@@ -21,6 +22,8 @@ from holdfast.sources.machines.labels import new_checkpoint
 from holdfast.sources.machines.nbd_disk import NbdDisk
 from holdfast.sources.machines.provider import Remark
 from holdfast.sources.machines.qmp import bitmaps, fleece
+from holdfast.sources.nbd.extents import Extent
+from holdfast.sources.nbd.protocol import DIRTY
 from holdfast.sources.nbd.wire import Address
 from holdfast.sources.places import private_directory
 
@@ -108,7 +111,8 @@ class QmpSnapshot:
         alive()
         for at in trusted:
             bitmaps.copy_for_reading(self._monitor, frozen[at], str(order.since))
-        self._serve(wanted, frozen, trusted)
+        marked = {at: checkpoint for at in frozen if at not in refused}
+        self._serve(wanted, frozen, trusted, marked)
         if len(refused) < len(frozen):
             self.checkpoint = checkpoint
         threading.Thread(target=self._watch, name="scratch-watch", daemon=True).start()
@@ -231,21 +235,37 @@ class QmpSnapshot:
         )
 
     def _serve(
-        self, wanted: Sequence[Device], frozen: dict[int, Device], trusted: list[int]
+        self,
+        wanted: Sequence[Device],
+        frozen: dict[int, Device],
+        trusted: list[int],
+        marked: dict[int, str],
     ) -> None:
         socket = str(self._places.enter_context(private_directory(PREFIX)) / "nbd")
         fleece.listen(self._monitor, socket)
+        server = Address(socket)
         self.disks = [
             NbdDisk(
                 device.disk.name,
                 device.disk.size,
-                Address(socket),
+                server,
                 fleece.show(self._monitor, at, device, frozen=at in frozen, changes=at in trusted),
                 bitmaps.READING if at in trusted else None,
-                in_pieces=at in frozen,
+                grain=fleece.GRAIN if at in frozen else None,
+                written=partial(self._written, at, device, marked.get(at), server)
+                if at in frozen
+                else None,
             )
             for at, device in enumerate(wanted)
         ]
+
+    def _written(
+        self, at: int, device: Device, since: str | None, server: Address
+    ) -> Sequence[Extent]:
+        """What the guest may have written since the moment: all of it, if nobody marks that."""
+        if since is None:
+            return [Extent(0, device.disk.size, DIRTY)] if device.disk.size else []
+        return fleece.written(self._monitor, at, device, since, server)
 
     def _watch(self) -> None:
         while not self._over.wait(_WATCH_S):
