@@ -3,6 +3,8 @@
 from __future__ import annotations
 
 import contextlib
+import json
+import re
 import shutil
 import signal
 import subprocess
@@ -152,6 +154,13 @@ def test_a_machine_runs_from_its_image_and_becomes_its_own(
         await_state(site, "running")
         until(lambda: READY in reading_guest.said(estate.log), "the guest", 180)
         estate.count_on()
+        (overlay,) = (estate.run / "web").glob("*.qcow2")
+        words = ["qemu-img", "info", "-U", "--output=json", str(overlay)]
+        backing = json.loads(subprocess.run(words, capture_output=True, check=True).stdout)
+        named = re.search(r'"path": "([^"]+)"', backing["backing-filename"])
+        assert named
+        served_at = Path(named[1])
+        assert served_at.exists()
         # As long as it runs from it, its image stays.
         site("expire", image).assert_failed(2, "is held")
         listed = site("instant", "list", "--json").assert_ok().json_lines()
@@ -169,7 +178,7 @@ def test_a_machine_runs_from_its_image_and_becomes_its_own(
         serve = ended(site, own["serve_job"])
         assert serve["outcome"] == "completed", site("events", str(own["serve_job"])).text
         estate.count_on()
-        assert not list(Path("/var/tmp").glob("holdfast-instant-*/*-*/nbd"))
+        assert not served_at.exists()
         site("instant", "migrate", str(number)).assert_failed(2, "has ended")
         site("instant", "discard", str(number)).assert_failed(2, "has ended")
         assert site("instant", "list", "--json").assert_ok().json_lines() == []
