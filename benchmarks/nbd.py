@@ -1,4 +1,4 @@
-"""How fast a disk is read over NBD: from qemu-nbd and from the server of Holdfast.
+"""How fast a disk is read over NBD: from qemu-nbd, and from Holdfast as a file and in an image.
 
 Run it with the interpreter of the environment: ``python benchmarks/nbd.py --mib 1500``.
 """
@@ -8,6 +8,7 @@ from __future__ import annotations
 import argparse
 import json
 import os
+import shutil
 import subprocess
 import sys
 import tempfile
@@ -16,7 +17,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holdfast.engine import DiskSource
+from holdfast.engine import DiskInput, DiskSource, Pool, PoolConfig
 from holdfast.sources.nbd import client
 from holdfast.sources.nbd.qemu_nbd import image_node, serving
 from holdfast.sources.nbd.server import shown
@@ -24,6 +25,8 @@ from holdfast.sources.nbd.wire import Address
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+
+    from holdfast.engine import FileReader
 
 MIB = 1024 * 1024
 SMALL = 40_000
@@ -69,6 +72,23 @@ def measure(address: Address, size: int) -> dict[str, float]:
     return found
 
 
+def in_an_image(work: Path, disk: Path) -> FileReader:
+    """The disk in an image, whose clients the engine answers; a pool that keeps 256 MiB."""
+    shutil.rmtree(work / "pool", ignore_errors=True)
+    (work / "pool").mkdir()
+    pool = Pool.create(str(work / "pool"), bytes(32), PoolConfig(), 0)
+    pool.keep_blocks(256 * MIB)
+    size = disk.stat().st_size
+    image = pool.backup_machine(
+        files={"machine.json": b"{}"},
+        disks=[DiskInput("vda", size, [(0, size, 1)], DiskSource.file(str(disk)), 0)],
+        source="machine:bench",
+        host="bench",
+        started_ns=1,
+    ).result()
+    return pool.open_file(image.id, b"/disks/vda")
+
+
 def run(*command: str) -> None:
     subprocess.run(command, check=True, stdout=subprocess.DEVNULL)
 
@@ -93,7 +113,10 @@ def main() -> None:
                 qemu = measure(served.address, size)
             with shown({"": RawFile(disk)}, Address(str(socket))) as address:
                 own = measure(address, size)
-            rounds.append({"load": load, "qemu-nbd": qemu, "holdfast": own})
+            stored = in_an_image(Path(name), disk)
+            with shown({"": stored}, Address(str(socket))) as address:
+                image = measure(address, size)
+            rounds.append({"load": load, "qemu-nbd": qemu, "holdfast": own, "image": image})
     json.dump({"bytes": size, "rounds": rounds}, sys.stdout, indent=1)
     print()
 

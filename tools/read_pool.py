@@ -436,7 +436,7 @@ class Pool:
     def _tree_entries(self, tree: bytes, levels: int) -> Iterator[dict[int, Any]]:
         require(levels, "a tree is too deep")
         version, level, items = cbor2.loads(self.chunk(TREE, tree))
-        require(version == 1, f"a tree object has version {version}")
+        require(version in {1, 2}, f"a tree object has version {version}")
         if level == 0:
             yield from items
         else:
@@ -449,8 +449,19 @@ class Pool:
         if 15 in entry:
             depth, ref = entry[15]
             refs = self._listed(depth, ref)
+        passed, at = stretches(entry.get(22, b"")), 0
         for ref in refs:
-            yield self.chunk(DATA, ref)
+            chunk, start = self.chunk(DATA, ref), at
+            at += len(chunk)
+            for offset, length in passed:
+                if start < offset + length and offset < at:
+                    yield chunk[: max(0, offset - start)]
+                    cut = min(at, offset + length)
+                    chunk, start = chunk[cut - start :], cut
+            yield chunk
+            passed = [one for one in passed if sum(one) > at]
+        told = sum(varints(entry.get(23, b"")))
+        require(told in {0, at}, "the lists of a file have other lengths than stated")
 
     def _listed(self, depth: int, ref: bytes) -> Iterator[bytes]:
         require(1 <= depth <= MAX_LIST_DEPTH, "a content list is too deep")
@@ -480,12 +491,19 @@ def extents(entry: dict[int, Any]) -> list[tuple[int, int]]:
     """Return (offset, length) of the stretches of a file that hold data."""
     if 16 not in entry:
         return [(0, entry[13])] if entry[13] else []
-    numbers, found, at = list(varints(entry[16])), [], 0
+    found = stretches(entry[16])
+    end = sum(found[-1]) if found else 0
+    require(end <= entry[13], "an extent reaches past the end of its file")
+    return found
+
+
+def stretches(data: bytes) -> list[tuple[int, int]]:
+    """Return (offset, length) of stretches that are stored as gaps and lengths."""
+    numbers, found, at = list(varints(data)), [], 0
     require(len(numbers) % 2 == 0, "a list of extents has a gap without a length")
     for gap, length in zip(numbers[::2], numbers[1::2], strict=True):
         found.append((at + gap, length))
         at += gap + length
-    require(at <= entry[13], "an extent reaches past the end of its file")
     return found
 
 
@@ -557,11 +575,11 @@ class Extractor:
             for offset, length in extents(entry):
                 file.seek(offset)
                 while length:
-                    rest = rest or next(chunks, b"")
+                    rest = rest or next((chunk for chunk in chunks if chunk), b"")
                     require(rest, f"{name!r} has less content than its size says")
                     file.write(rest[:length])
                     rest, length = rest[length:], max(0, length - len(rest))  # noqa: PLW2901
-            require(not rest and next(chunks, None) is None, f"{name!r} has too much content")
+            require(not rest and not any(chunks), f"{name!r} has too much content")
             file.truncate(entry[13])
 
     def _attributes(self, name: bytes, entry: dict[int, Any], where: bytes) -> None:

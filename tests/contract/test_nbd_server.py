@@ -21,10 +21,13 @@ from holdfast.sources.nbd.server import shown
 from holdfast.sources.nbd.wire import Address
 from tests.kit.disk_images import MIB, needs_nbdinfo, needs_qemu, run
 from tests.kit.served import until
-from tests.kit.shown_disks import MemoryDisk, spotted
+from tests.kit.shown_disks import MemoryDisk, spotted, stored_disk
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+
+    from holdfast.engine import FileReader
+    from holdfast.sources.nbd.offers import Readable
 
 DISK = spotted(8 * MIB + 512)
 
@@ -34,9 +37,18 @@ def place(tmp_path_factory: pytest.TempPathFactory) -> Address:
     return Address(str(tmp_path_factory.mktemp("n") / "s"))
 
 
-@pytest.fixture
-def one(place: Address) -> Iterator[Address]:
-    with shown({"web/vda": MemoryDisk(DISK)}, place) as address:
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> FileReader:
+    """The disk in an image, whose clients the engine answers."""
+    return stored_disk(tmp_path_factory.mktemp("stored"), DISK)
+
+
+@pytest.fixture(params=["by itself", "by the engine"])
+def one(request: pytest.FixtureRequest, place: Address) -> Iterator[Address]:
+    disk: Readable = MemoryDisk(DISK)
+    if request.param == "by the engine":
+        disk = request.getfixturevalue("stored")
+    with shown({"web/vda": disk}, place) as address:
         yield address
 
 
@@ -58,9 +70,10 @@ def test_qemu_img_compares_it_and_maps_it(one: Address, tmp_path: Path) -> None:
     found = json.loads(run("qemu-img", "map", "--output=json", "-f", "raw", url))
     said = [(part["start"], part["start"] + part["length"]) for part in found if part["data"]]
     for begin, end in said:
-        assert any(DISK[begin : begin + 4096])
-        assert any(DISK[end - 4096 : end])
-    assert sum(end - begin for begin, end in said) < len(DISK) // 2
+        # Images know holes of 64 KiB.
+        assert any(DISK[begin : begin + 65536])
+        assert any(DISK[end - 65536 : end])
+    assert sum(end - begin for begin, end in said) < len(DISK)
 
 
 @needs_qemu
@@ -199,6 +212,27 @@ def test_what_can_not_be_read_is_an_error_and_the_rest_goes_on(
     assert "a bad sector" in str(told[0][1])
 
 
+@pytest.mark.parametrize("structured", [True, False])
+def test_what_a_damaged_pool_lacks_is_an_error_and_told(
+    place: Address, tmp_path: Path, structured: bool
+) -> None:
+    disk = stored_disk(tmp_path, os.urandom(MIB))
+    for pack in (tmp_path / "pool" / "packs").glob("*/*"):
+        pack.chmod(0o600)
+        pack.write_bytes(bytes(pack.stat().st_size))
+    told: list[tuple[str, Exception]] = []
+    with shown(
+        {"vda": disk}, place, troubled=lambda name, error: told.append((name, error))
+    ) as address:
+        connection = client.connect(address, structured=structured)
+        for _ in range(2):
+            with pytest.raises(InputOutput, match="EIO"):
+                connection.read(0, MIB)
+        connection.close()
+    assert [name for name, _ in told] == ["vda", "vda"]
+    assert isinstance(told[0][1], HoldfastError)
+
+
 def test_a_disk_that_hands_back_too_little_is_an_error(place: Address) -> None:
     disk = MemoryDisk(b"x" * MIB)
     disk.content = disk.content[:-1]
@@ -227,8 +261,12 @@ def test_a_socket_is_for_this_user_alone_and_goes(place: Address) -> None:
     assert not Path(place.path).exists()
 
 
-def test_clients_are_left_when_it_is_closed(place: Address) -> None:
-    with shown({"": MemoryDisk(DISK)}, place) as address:
+@pytest.mark.parametrize("by_the_engine", [False, True])
+def test_clients_are_left_when_it_is_closed(
+    place: Address, stored: FileReader, by_the_engine: bool
+) -> None:
+    disk: Readable = stored if by_the_engine else MemoryDisk(DISK)
+    with shown({"": disk}, place) as address:
         connection = client.connect(address)
         idle = socket.socket(socket.AF_UNIX)
         idle.connect(str(address.path))

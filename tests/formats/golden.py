@@ -263,7 +263,8 @@ def varints(*numbers: int) -> bytes:
 
 def leaf(entries: list[dict[int, Any]]) -> bytes:
     ordered = sorted(entries, key=lambda entry: entry[1])
-    return cbor2.dumps([1, 0, [dict(sorted(entry.items())) for entry in ordered]])
+    version = 2 if any({22, 23} & entry.keys() for entry in entries) else 1
+    return cbor2.dumps([version, 0, [dict(sorted(entry.items())) for entry in ordered]])
 
 
 def node(level: int, items: list[tuple[bytes, bytes]]) -> bytes:

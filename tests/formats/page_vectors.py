@@ -103,6 +103,14 @@ def page_leaf() -> bytes:
     )
 
 
+def page_sliced() -> bytes:
+    """A leaf of version 2: of each of two chunks a part is passed over, across their border."""
+    chunks = ref(DATA, bytes(range(64))) + ref(DATA, b"S" * 1000)
+    more = {"k22": golden.varints(0, 10, 30, 124), "k23": golden.varints(1064)}
+    sliced = entry(b"vda", 0, 0o600, k13=930, k15=[1, ref(LIST, chunks)], **more)
+    return golden.leaf([sliced])
+
+
 def page_extents() -> bytes:
     return golden.varints(4096, 500, 65536, 500)
 
@@ -116,6 +124,7 @@ def tree() -> dict[str, bytes]:
         "leaf-ref": ref(TREE, leaf),
         "node": golden.node(1, items),
         "extents": page_extents(),
+        "sliced": page_sliced(),
     }
 
 

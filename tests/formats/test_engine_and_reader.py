@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 
 from holdfast.base.errors import ClientKeyNeeded, IntegrityError
-from holdfast.engine import ClientKey, Pool, PoolConfig
+from holdfast.engine import ClientKey, DiskInput, DiskSource, Pool, PoolConfig
 from tests.formats import golden, pages
 from tests.formats.page_vectors import ZSTD_PLAIN
 from tests.formats.test_read_pool import read, read_pool, write_pool
@@ -206,3 +206,34 @@ def test_the_engine_restores_what_it_sealed_and_refuses_without_the_key(
     with pytest.raises(ClientKeyNeeded, match=key.id):
         pool.mount(image.id, str(tmp_path))
     assert "50" not in repr(key)
+
+
+def test_the_reader_extracts_a_disk_that_uses_parts_of_chunks(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    raw, root, size = tmp_path / "disk", tmp_path / "pool", 6 << 20
+    made = random.Random(1)
+    content = bytearray(made.randbytes(size))
+    pool = Pool.create(str(root), KEY, PoolConfig(**SMALL), 1)
+    changed, image, read_bytes = [(0, size, 1)], None, 0
+    for _ in range(4):
+        raw.write_bytes(content)
+        disk = DiskInput("vda", size, changed, DiskSource.file(str(raw)), 0)
+        image = pool.backup_machine(
+            files={"machine.json": b"{}"},
+            disks=[disk],
+            source="machine:a",
+            host="here",
+            started_ns=1,
+            parent=image.id if image else None,
+        ).result()
+        read_bytes = image.stats["bytes_read"]
+        at = made.randrange(size - 100_000)
+        content[at : at + 70_000] = made.randbytes(70_000)
+        changed = [(0, at, 2), (at, 70_000, 1), (at + 70_000, size - at - 70_000, 2)]
+    assert image is not None
+    assert read_bytes < 85_000
+    out = tmp_path / "out"
+    assert read(root, "--key", KEY.hex(), "extract", image.id, out) == 0
+    assert capsys.readouterr().err == ""
+    assert (out / "disks" / "vda").read_bytes() == raw.read_bytes()

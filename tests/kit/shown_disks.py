@@ -3,6 +3,14 @@
 from __future__ import annotations
 
 import threading
+from typing import TYPE_CHECKING
+
+from holdfast.engine import DiskInput, DiskSource, Pool, PoolConfig
+
+if TYPE_CHECKING:
+    from pathlib import Path
+
+    from holdfast.engine import FileReader
 
 
 class MemoryDisk:
@@ -38,3 +46,20 @@ def spotted(size: int) -> bytes:
     for number, at in enumerate(range(0, size - 70_000, 300_000)):
         content[at + 1000 : at + 70_000] = bytes([1 + number % 255]) * 69_000
     return bytes(content)
+
+
+def stored_disk(at: Path, content: bytes) -> FileReader:
+    """A disk of an image, in a pool of its own below a directory."""
+    raw, pool_path = at / "disk.raw", at / "pool"
+    raw.write_bytes(content)
+    pool_path.mkdir()
+    pool = Pool.create(str(pool_path), bytes(32), PoolConfig(), 0)
+    whole = [(0, len(content), 1)]
+    image = pool.backup_machine(
+        files={"machine.json": b"{}"},
+        disks=[DiskInput("vda", len(content), whole, DiskSource.file(str(raw)), 0)],
+        source="machine:shown",
+        host="here",
+        started_ns=1,
+    ).result()
+    return pool.open_file(image.id, b"/disks/vda")

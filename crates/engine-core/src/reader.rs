@@ -17,6 +17,7 @@ use crate::pool::ChunkBytes;
 use crate::tree::ChunkSource;
 use crate::tree::codec;
 use crate::tree::entry::{Content, Entry, EntryKind, Extent};
+use crate::tree::layout::{self, Stretch};
 use crate::tree::lists;
 
 /// Lists of references kept at a time: 160 KiB each at most, 60 as a rule.
@@ -37,19 +38,15 @@ pub struct FileReader {
     source: Arc<dyn ChunkSource>,
     name: String,
     size: u64,
-    /// Bytes that the content yields.
+    /// Bytes that are not holes, and bytes that the content yields.
     data: u64,
-    extents: Option<Vec<Placed>>,
+    length: u64,
+    /// Where content goes that is not just the file.
+    stretches: Option<Vec<Stretch>>,
     content: Mutex<Chunks>,
     kept: Mutex<VecDeque<(Ref, ChunkBytes)>>,
     /// In the content.
     ends: Mutex<VecDeque<u64>>,
-}
-
-/// An extent, and where its bytes begin in the content.
-struct Placed {
-    extent: Extent,
-    data_start: u64,
 }
 
 /// Where the chunks of a file begin.
@@ -66,6 +63,8 @@ struct ChunkList {
 
 /// The lists of depth 1, as far as they are known.
 struct ListIndex {
+    /// How long each is, if that is told.
+    lengths: Vec<u64>,
     /// Where each known list's chunks begin.
     known: Vec<(u64, Ref)>,
     /// Where the chunks of the next one begin.
@@ -85,22 +84,16 @@ impl FileReader {
                 entry.kind.as_str()
             )));
         }
-        let mut data_start = 0;
-        let extents = entry.extents.as_ref().map(|extents| {
-            let place = |extent: &Extent| {
-                let placed = Placed { extent: *extent, data_start };
-                data_start += extent.length;
-                placed
-            };
-            extents.iter().map(place).collect()
-        });
+        let is_plain = entry.extents.is_none() && entry.skips.is_empty();
+        let stretches = (!is_plain).then(|| layout::stretches(entry));
         let content = match &entry.content {
             Content::Empty => Chunks::Direct(Arc::new(ChunkList::new(0, &[]))),
             Content::Direct(refs) => Chunks::Direct(Arc::new(ChunkList::new(0, refs))),
             Content::Listed { depth, list } => {
                 let ahead = vec![(*depth, vec![*list].into_iter())];
                 let (known, kept) = (Vec::new(), VecDeque::new());
-                Chunks::Listed(ListIndex { known, end: 0, ahead, kept })
+                let lengths = entry.lists.clone();
+                Chunks::Listed(ListIndex { lengths, known, end: 0, ahead, kept })
             }
         };
         Ok(FileReader {
@@ -108,7 +101,8 @@ impl FileReader {
             name,
             size: entry.size,
             data: codec::data_bytes(entry),
-            extents,
+            length: codec::content_bytes(entry),
+            stretches,
             content: Mutex::new(content),
             kept: Mutex::default(),
             ends: Mutex::default(),
@@ -149,11 +143,14 @@ impl FileReader {
 
     /// The first byte of a hole at or after `offset`, as `SEEK_HOLE` finds it: the end counts.
     pub fn next_hole(&self, offset: u64) -> Option<u64> {
-        match self.run_at(offset) {
-            _ if offset >= self.size => None,
-            (Some(_), run) => Some(offset + run),
-            (None, _) => Some(offset),
+        let mut at = offset;
+        while at < self.size {
+            match self.run_at(at) {
+                (Some(_), run) => at += run,
+                (None, _) => return Some(at),
+            }
         }
+        (offset < self.size).then_some(self.size)
     }
 
     /// Bytes that are not holes.
@@ -164,15 +161,15 @@ impl FileReader {
     /// What lies at `offset`: the place in the content, or a hole; and for how many bytes.
     fn run_at(&self, offset: u64) -> (Option<u64>, u64) {
         let to_end = self.size.saturating_sub(offset);
-        let Some(extents) = &self.extents else { return (Some(offset), to_end) };
-        let after = extents.partition_point(|placed| placed.extent.offset <= offset);
-        if let Some(placed) = after.checked_sub(1).and_then(|index| extents.get(index)) {
-            let inside = offset - placed.extent.offset;
-            if inside < placed.extent.length {
-                return (Some(placed.data_start + inside), placed.extent.length - inside);
+        let Some(stretches) = &self.stretches else { return (Some(offset), to_end) };
+        let after = stretches.partition_point(|stretch| stretch.offset <= offset);
+        if let Some(stretch) = after.checked_sub(1).and_then(|index| stretches.get(index)) {
+            let inside = offset - stretch.offset;
+            if inside < stretch.length {
+                return (Some(stretch.content + inside), stretch.length - inside);
             }
         }
-        (None, extents.get(after).map_or(to_end, |next| next.extent.offset - offset))
+        (None, stretches.get(after).map_or(to_end, |next| next.offset - offset))
     }
 
     /// Where data is between `offset` and `length` bytes later, in order.
@@ -184,7 +181,7 @@ impl FileReader {
             let (place, run) = self.run_at(at);
             let run = run.min(end - at);
             if place.is_some() {
-                found.push(Extent { offset: at, length: run });
+                extend(&mut found, at, run);
             }
             at += run;
         }
@@ -249,7 +246,12 @@ impl FileReader {
         let list = Arc::new(ChunkList::new(start, &refs));
         match &mut *self.content.lock() {
             Chunks::Direct(_) => Ok(list),
-            Chunks::Listed(index) => Ok(index.keep(position, list)),
+            Chunks::Listed(index) => {
+                if index.lengths.get(position).is_some_and(|told| start + told != list.end()) {
+                    return Err(self.mismatch(list.end()));
+                }
+                Ok(index.keep(position, list))
+            }
         }
     }
 
@@ -284,13 +286,21 @@ impl FileReader {
 
     /// Reads a list; whether it was one of references to data, which is now known.
     fn open_list(&self, index: &mut ListIndex, depth: u8, reference: &Ref) -> Result<bool> {
+        if depth <= 1
+            && let Some(length) = index.lengths.get(index.known.len())
+        {
+            let end = index.end.saturating_add(*length);
+            index.known.push((index.end, *reference));
+            index.end = end;
+            return Ok(true);
+        }
         let refs = self.read_list(reference)?;
         if depth > 1 {
             index.ahead.push((depth - 1, refs.into_iter()));
             return Ok(false);
         }
         let list = ChunkList::new(index.end, &refs);
-        if list.end() > self.data || index.known.len() >= MAX_LISTS {
+        if list.end() > self.length || index.known.len() >= MAX_LISTS {
             return Err(self.mismatch(list.end()));
         }
         index.known.push((index.end, *reference));
@@ -326,8 +336,16 @@ impl FileReader {
     fn mismatch(&self, found: u64) -> Error {
         Error::integrity(
             format!("the content of '{}'", self.name),
-            format!("it should be {} bytes, and differs at {found}", self.data),
+            format!("it should be {} bytes, and differs at {found}", self.length),
         )
+    }
+}
+
+/// Adds a stretch of data; it joins the last one where it lies behind it.
+fn extend(found: &mut Vec<Extent>, offset: u64, length: u64) {
+    match found.last_mut() {
+        Some(last) if last.offset + last.length == offset => last.length += length,
+        _ => found.push(Extent { offset, length }),
     }
 }
 

@@ -16,7 +16,7 @@ use pyo3::types::PyBytes;
 use crate::errors::{OrRaise, to_python};
 
 /// The engine's own of each of these descriptors.
-fn own(fds: &[i32]) -> PyResult<Vec<OwnedFd>> {
+pub fn own(fds: &[i32]) -> PyResult<Vec<OwnedFd>> {
     let one = |fd: &i32| {
         if *fd < 0 {
             let text = format!("{fd} is no file descriptor");

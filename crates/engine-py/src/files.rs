@@ -4,6 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use holdfast_engine_core::disk::nbd::serve::{self, Agreed};
 use holdfast_engine_core::error::{Error, Result};
 use holdfast_engine_core::mount::Mount as CoreMount;
 use holdfast_engine_core::mount::inside::{InsideFiles, Xattrs};
@@ -11,7 +12,8 @@ use holdfast_engine_core::reader::FileReader as CoreReader;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
-use crate::errors::OrRaise;
+use crate::disks::own;
+use crate::errors::{OrRaise, to_python};
 use crate::types::Finding;
 
 /// The bytes of a stored file, at any place. May be used from several threads.
@@ -49,6 +51,33 @@ impl FileReader {
     fn data_extents(&self, offset: u64, length: u64) -> Vec<(u64, u64)> {
         let found = self.0.data_extents(offset, length);
         found.iter().map(|extent| (extent.offset, extent.length)).collect()
+    }
+
+    /// Answers a client of an NBD server over a connected socket that is past negotiation, until
+    /// it leaves. `troubled` is told of what could not be read, from any thread.
+    #[pyo3(signature = (fd, begun, *, structured, allocation, troubled))]
+    fn serve_nbd(
+        &self,
+        py: Python<'_>,
+        fd: i32,
+        begun: Vec<u8>,
+        structured: bool,
+        allocation: bool,
+        troubled: Py<PyAny>,
+    ) -> PyResult<()> {
+        let socket = own(&[fd])?.pop();
+        let socket = socket.ok_or_else(|| to_python(&Error::Invalid("no socket".into())))?;
+        let agreed = Agreed { is_structured: structured, tells_allocation: allocation };
+        let tell = |error: &Error| {
+            Python::attach(|py| {
+                // Who is told has no say in whether the client is answered.
+                let told = troubled.call1(py, (to_python(error).into_value(py),));
+                if let Err(error) = told {
+                    error.write_unraisable(py, None);
+                }
+            });
+        };
+        py.detach(|| serve::serve(socket, begun, &self.0, agreed, &tell)).or_raise()
     }
 }
 

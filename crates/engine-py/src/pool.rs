@@ -432,6 +432,11 @@ labels=BTreeMap::new(),
         Changes::start(Arc::clone(&self.0), root(old)?, root(new)?, batch_rows)
     }
 
+    /// Keeps so many bytes of what was read and decompressed, but not less than usual.
+    fn keep_blocks(&self, bytes: u64) {
+        self.0.keep_blocks(bytes);
+    }
+
     /// A file of an image, for reading at any place.
     fn open_file(&self, py: Python<'_>, image: &str, path: Vec<u8>) -> PyResult<FileReader> {
         let id = image_id(image)?;

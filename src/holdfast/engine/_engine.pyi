@@ -5,7 +5,7 @@ classes of `holdfast.base.errors`. Times are nanoseconds since 1970 (UTC), sizes
 and names are bytes as the file system has them.
 """
 
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import Any, Generic, TypeVar, final
 
 from holdfast.engine.inside import InsideFiles
@@ -370,6 +370,21 @@ class FileReader:
         """The bytes from `offset` on; fewer than `length` only at the end."""
     def data_extents(self, offset: int, length: int) -> list[tuple[int, int]]:
         """Where data is: offsets and lengths, in order. What is not told is a hole."""
+    def serve_nbd(
+        self,
+        fd: int,
+        begun: bytes,
+        *,
+        structured: bool,
+        allocation: bool,
+        troubled: Callable[[Exception], object],
+    ) -> None:
+        """Answer a client of an NBD server that is past negotiation, until it leaves.
+
+        Returns as well when the socket is shut down. `begun` is what the client has said already;
+        `troubled` is called, from any thread, with what could not be read: the client is told of an
+        error. The engine takes a descriptor of its own, and has the socket block.
+        """
 
 @final
 class DiskSource:
@@ -661,6 +676,8 @@ class Pool:
         self, old: str | None, new: str | None, *, batch_rows: int = 50_000
     ) -> Changes:
         """What differs between two images; None is an empty tree."""
+    def keep_blocks(self, bytes: int) -> None:
+        """Keep so many bytes of what was read and decompressed, but not less than usual."""
     def open_file(self, image: str, path: bytes) -> FileReader: ...
     def mount(
         self,

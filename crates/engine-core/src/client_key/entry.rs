@@ -41,7 +41,7 @@ impl ClientKey {
         let mut hidden = Vec::new();
         self.entry.seal(&context(dir, &name), &plain, &mut hidden)?;
         let kind = if entry.kind == EntryKind::Dir { EntryKind::Dir } else { EntryKind::File };
-        let size = if kind == EntryKind::File { codec::data_bytes(&entry) } else { 0 };
+        let size = if kind == EntryKind::File { codec::content_bytes(&entry) } else { 0 };
         let Entry { content, subtree, .. } = entry;
         Ok(Entry { size, content, subtree, hidden: Some(hidden), ..Entry::new(&name, kind) })
     }
@@ -115,6 +115,10 @@ mod tests {
         listed.size = 1 << 30;
         listed.content =
             Content::Listed { depth: 2, list: Ref { name: Name([5; 32]), length: 720 } };
+        let mut sliced = listed.clone();
+        sliced.name = b"sliced".to_vec();
+        sliced.skips = vec![Extent { offset: 5, length: 1 << 20 }];
+        sliced.lists = vec![1 << 30, 1 << 20];
         let mut hole = base(b"hole", EntryKind::File);
         hole.size = 5;
         hole.extents = Some(Vec::new());
@@ -125,7 +129,7 @@ mod tests {
         let mut device = base(b"device", EntryKind::Block);
         device.rdev = Some((8, 1));
         let fifo = base(b"fifo", EntryKind::Fifo);
-        vec![file, sparse, listed, hole, dir, link, device, fifo]
+        vec![file, sparse, listed, sliced, hole, dir, link, device, fifo]
     }
 
     #[test]

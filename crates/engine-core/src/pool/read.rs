@@ -301,6 +301,12 @@ impl Pool {
         Ok(())
     }
 
+    /// Keeps so many bytes of decompressed blocks, rather than few: for whoever reads here and
+    /// there for long, as a machine that starts from its image does.
+    pub fn keep_blocks(&self, bytes: u64) {
+        self.reading.blocks.set_capacity(bytes.max(BLOCK_CACHE_BYTES));
+    }
+
     /// Forgets opened packs and blocks, so that the next read sees what the store holds now.
     pub fn forget(&self) {
         self.reading.packs.clear();

@@ -22,6 +22,7 @@ use crate::repository::{Repository, StoredAt};
 use crate::tasks::{in_threads, thread_count};
 use crate::tree::codec::{self, RawEntry, data_bytes};
 use crate::tree::entry::{Entry, EntryKind, Extent};
+use crate::tree::layout::{self, Layout, Placed};
 use crate::tree::lists::Refs;
 use crate::tree::walk::{self, Directory};
 
@@ -47,15 +48,11 @@ pub struct Request {
     pub workers: usize,
 }
 
-/// A part of a chunk, and where it belongs.
+/// A part of a chunk, where it is stored, and where it belongs.
 #[derive(Clone, Copy)]
 struct Item {
     place: Option<StoredAt>,
-    reference: Ref,
-    /// Where in the chunk it begins.
-    skip: u32,
-    length: u32,
-    offset: u64,
+    part: Placed,
 }
 
 enum Task {
@@ -203,34 +200,20 @@ impl Job<'_> {
                 at = extent.offset + extent.length;
             }
         }
-        let mut left = extents.iter().copied();
-        let mut extent = left.next();
+        let mut layout = Layout::new(entry);
         let mut window = Vec::with_capacity(WINDOW);
         for reference in Refs::new(self.from, &entry.content) {
             self.check()?;
             let reference = reference?;
             let place = self.from.stored_at(&reference.name);
-            let (mut skip, length) = (0, reference.plain_length());
-            while skip < length {
-                let Some(here) = &mut extent else {
-                    return Err(mismatch(entry));
-                };
-                let now = u64::from(length - skip).min(here.length) as u32;
-                window.push(Item { place, reference, skip, length: now, offset: here.offset });
-                skip += now;
-                here.offset += u64::from(now);
-                here.length -= u64::from(now);
-                if here.length == 0 {
-                    extent = left.next();
-                }
+            if !layout.place(reference, |part| window.push(Item { place, part })) {
+                return Err(layout::mismatch(entry));
             }
             if window.len() >= WINDOW {
                 hand_out(&mut window, self.from.stretch_bytes(), &give)?;
             }
         }
-        if extent.is_some() {
-            return Err(mismatch(entry));
-        }
+        layout.finish(entry)?;
         hand_out(&mut window, self.from.stretch_bytes(), &give)
     }
 
@@ -265,10 +248,10 @@ impl Job<'_> {
 
     /// The bytes of items; such as lie side by side in a block and on the disk are one run.
     fn runs(&self, items: &[Item]) -> Result<Vec<(u64, ChunkBytes)>> {
-        let refs: Vec<Ref> = items.iter().map(|item| item.reference).collect();
+        let refs: Vec<Ref> = items.iter().map(|item| item.part.reference).collect();
         self.from.prefetch(Kind::Data, &refs, self.counters);
         let mut runs: Vec<(u64, ChunkBytes)> = Vec::new();
-        for item in items {
+        for Item { part: item, .. } in items {
             self.check()?;
             let bytes = self.from.chunk(Kind::Data, &item.reference, self.counters)?;
             let part = item.skip as usize..(item.skip + item.length) as usize;
@@ -323,15 +306,8 @@ fn hand_out(
             give(Task::Chunks(std::mem::take(&mut batch)))?;
             bytes = 0;
         }
-        bytes += u64::from(item.length);
+        bytes += u64::from(item.part.length);
         batch.push(item);
     }
     if batch.is_empty() { Ok(()) } else { give(Task::Chunks(batch)) }
-}
-
-fn mismatch(entry: &Entry) -> Error {
-    Error::integrity(
-        format!("the content of '{}'", entry.name.escape_ascii()),
-        "its chunks do not cover it",
-    )
 }

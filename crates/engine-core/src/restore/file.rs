@@ -1,6 +1,5 @@
 //! One regular file: its chunks are fetched and written, then it gets its attributes and name.
 
-use std::fs::File;
 use std::io;
 use std::os::fd::AsFd;
 use std::os::unix::fs::FileExt;
@@ -13,8 +12,8 @@ use crate::counters::Stage;
 use crate::error::{Error, Result};
 use crate::ids::{Kind, Ref};
 use crate::scan::open;
-use crate::tree::codec;
-use crate::tree::entry::{Content, Entry, Extent};
+use crate::tree::entry::{Content, Entry};
+use crate::tree::layout::{Layout, Placed as Part};
 use crate::tree::lists::Refs;
 
 use super::target::{FileTarget, Placed};
@@ -198,21 +197,30 @@ impl Worker<'_> {
         if stat.size != entry.size {
             return Ok(Some(format!("has {} bytes, the image {}", stat.size, entry.size)));
         }
-        let whole = [Extent { offset: 0, length: codec::data_bytes(entry) }];
-        let mut places = Places { extents: entry.extents.as_deref().unwrap_or(&whole), used: 0 };
-        let mut bytes = Vec::new();
-        let mut at = 0;
+        let mut layout = Layout::new(entry);
+        let (mut bytes, mut parts) = (Vec::new(), Vec::new());
         for reference in Refs::new(self.job.pool, &entry.content) {
             self.job.cancel.check()?;
             let reference = reference?;
-            bytes.resize(reference.plain_length() as usize, 0);
-            if let Err(error) = places.read(&file, &mut bytes) {
-                return Ok(Some(format!("cannot be read again: {error}")));
+            let at = layout.content();
+            parts.clear();
+            layout.place(reference, |part| parts.push(part));
+            bytes.clear();
+            for part in &parts {
+                let start = bytes.len();
+                bytes.resize(start + part.length as usize, 0);
+                let buffer = bytes.get_mut(start..).unwrap_or_default();
+                if let Err(error) = file.read_exact_at(buffer, part.offset) {
+                    return Ok(Some(format!("cannot be read again: {error}")));
+                }
             }
-            if !self.is_chunk(&reference, &bytes)? {
+            let is_same = match bytes.len() == reference.plain_length() as usize {
+                true => self.is_chunk(&reference, &bytes)?,
+                false => self.is_of_chunk(&reference, &parts, &bytes)?,
+            };
+            if !is_same {
                 return Ok(Some(format!("differs from the image at byte {at} of its data")));
             }
-            at += u64::from(reference.plain_length());
         }
         Ok(None)
     }
@@ -228,31 +236,16 @@ impl Worker<'_> {
         }
         Ok(*pool.chunk(Kind::Data, reference, self.job.counters)? == *bytes)
     }
-}
 
-/// Where the next bytes of content lie in a file with holes.
-struct Places<'a> {
-    extents: &'a [Extent],
-    used: u64,
-}
-
-impl Places<'_> {
-    fn read(&mut self, file: &File, mut buffer: &mut [u8]) -> io::Result<()> {
-        while !buffer.is_empty() {
-            let Some(extent) = self.extents.first() else {
-                return Err(io::ErrorKind::UnexpectedEof.into());
-            };
-            let left = extent.length - self.used;
-            let take = usize::try_from(left).unwrap_or(buffer.len()).min(buffer.len());
-            let (now, later) = buffer.split_at_mut(take);
-            file.read_exact_at(now, extent.offset + self.used)?;
-            buffer = later;
-            self.used += take as u64;
-            if self.used == extent.length {
-                self.extents = self.extents.get(1..).unwrap_or_default();
-                self.used = 0;
-            }
-        }
-        Ok(())
+    /// Whether these bytes are those parts of a chunk.
+    fn is_of_chunk(&self, reference: &Ref, parts: &[Part], bytes: &[u8]) -> Result<bool> {
+        let chunk = self.job.pool.chunk(Kind::Data, reference, self.job.counters)?;
+        let mut rest = bytes;
+        Ok(parts.iter().all(|part| {
+            let (now, later) = rest.split_at((part.length as usize).min(rest.len()));
+            rest = later;
+            let from = part.skip as usize;
+            chunk.get(from..from + part.length as usize) == Some(now)
+        }))
     }
 }

@@ -65,7 +65,7 @@ fn key(entry: &Entry) -> Key {
             hasher.update(&[*depth]).update(&list.to_bytes());
         }
     }
-    for extent in entry.extents.iter().flatten() {
+    for extent in entry.extents.iter().flatten().chain(&entry.skips) {
         hasher.update(&extent.offset.to_le_bytes()).update(&extent.length.to_le_bytes());
     }
     hasher.update(entry.target.as_deref().unwrap_or_default());

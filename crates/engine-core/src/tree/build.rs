@@ -30,6 +30,8 @@ struct Level {
     items: Vec<u8>,
     count: usize,
     first_name: Vec<u8>,
+    /// Leaves: the version that an entry needs; 0 as long as none does.
+    version: u64,
     /// Objects of this level stored already.
     stored: usize,
     /// Nodes: what the last item refers to.
@@ -43,6 +45,11 @@ impl<'a> DirectoryBuilder<'a> {
 
     /// Adds an encoded entry, whose name must come after all before it.
     pub fn push(&mut self, entry: RawEntry<'_>) -> Result<()> {
+        self.push_as(entry, 1)
+    }
+
+    /// The same of one that needs a leaf of this version; see [`codec::version_for`].
+    pub fn push_as(&mut self, entry: RawEntry<'_>, version: u64) -> Result<()> {
         // No legal name is empty, so the first one comes after the initial `last_name`.
         if entry.name <= self.last_name.as_slice() {
             return Err(Error::Invalid(format!(
@@ -54,6 +61,7 @@ impl<'a> DirectoryBuilder<'a> {
         self.last_name.clear();
         self.last_name.extend_from_slice(entry.name);
         self.levels[0].add(entry.name, |items| items.extend_from_slice(entry.raw));
+        self.levels[0].version = self.levels[0].version.max(version);
         if self.levels[0].is_full(entry.name) { self.store_level(0) } else { Ok(()) }
     }
 
@@ -85,6 +93,7 @@ impl<'a> DirectoryBuilder<'a> {
             let first_name = std::mem::take(&mut here.first_name);
             here.items.clear();
             here.count = 0;
+            here.version = 0;
             here.stored += 1;
             if level + 1 == self.levels.len() {
                 self.levels.push(Level::default());
@@ -128,7 +137,7 @@ fn store_object(sink: &dyn ChunkSink, level: usize, items: &Level) -> Result<Ref
         .filter(|level| *level <= MAX_NODE_LEVEL)
         .ok_or_else(|| Error::Invalid("a directory of too many entries".into()))?;
     let mut object = Vec::with_capacity(items.items.len() + 16);
-    codec::write_object_head(&mut object, level, items.count);
+    codec::write_object_head(&mut object, items.version.max(1), level, items.count);
     object.extend_from_slice(&items.items);
     sink.store(Kind::Tree, &object)
 }

@@ -96,6 +96,10 @@ pub struct Entry {
     pub content: Content,
     /// Sparse files: where data lies; `content` covers these, end to end.
     pub extents: Option<Vec<Extent>>,
+    /// Stretches of the content that are passed over: parts of chunks that are not of the file.
+    pub skips: Vec<Extent>,
+    /// Bytes of content in each list of depth 1, in order; none where that is not told.
+    pub lists: Vec<u64>,
     /// Directories: the tree object with its entries.
     pub subtree: Option<Ref>,
     /// Symbolic links.
@@ -127,6 +131,8 @@ impl Entry {
             size: 0,
             content: Content::Empty,
             extents: None,
+            skips: Vec::new(),
+            lists: Vec::new(),
             subtree: None,
             target: None,
             rdev: None,

@@ -103,6 +103,35 @@ pub fn decode(bytes: &[u8], size: u64) -> Parsed<Vec<Extent>> {
     Ok(extents)
 }
 
+/// Appends lengths of which none is 0, each as one number.
+pub(super) fn encode_lengths(lengths: &[u64], out: &mut Vec<u8>) -> Result<()> {
+    if lengths.len() > MAX_EXTENTS || lengths.contains(&0) {
+        return Err(Error::Invalid(format!("{} lists of a file cannot be told", lengths.len())));
+    }
+    lengths.iter().for_each(|length| write_number(*length, out));
+    Ok(())
+}
+
+/// What [`Entry::lists`](crate::tree::entry::Entry::lists) is made of.
+pub fn decode_lengths(bytes: &[u8]) -> Parsed<Vec<u64>> {
+    let mut lengths = Vec::new();
+    let mut read = Numbers { bytes, at: 0 };
+    while read.at < bytes.len() {
+        let at = read.at;
+        let length = read.next()?;
+        if length == 0 || lengths.len() == MAX_EXTENTS {
+            return Err(Malformed { at, reason: "an empty list, or more than a file may tell of" });
+        }
+        lengths.push(length);
+    }
+    Ok(lengths)
+}
+
+/// All of them together; `None` above 64 bits.
+pub(super) fn sum(lengths: &[u64]) -> Option<u64> {
+    lengths.iter().try_fold(0_u64, |sum, length| sum.checked_add(*length))
+}
+
 fn write_number(mut value: u64, out: &mut Vec<u8>) {
     while value >= 0x80 {
         out.push(value as u8 | 0x80);

@@ -22,18 +22,34 @@ pub struct StreamingRefs<'a> {
     sink: &'a dyn ChunkSink,
     /// `levels[0]` gathers references to data, `levels[d]` references to lists of depth d.
     levels: Vec<Vec<Ref>>,
+    /// Bytes of data that each list of depth 1 has.
+    lengths: Vec<u64>,
 }
 
 impl<'a> StreamingRefs<'a> {
     pub fn new(sink: &'a dyn ChunkSink) -> Self {
-        StreamingRefs { sink, levels: vec![Vec::new()] }
+        StreamingRefs { sink, levels: vec![Vec::new()], lengths: Vec::new() }
     }
 
     pub fn push(&mut self, reference: Ref) -> Result<()> {
+        self.push_at(0, reference)
+    }
+
+    /// Takes a list of depth 1 that is stored already, and has so many bytes of data.
+    pub fn push_list(&mut self, list: Ref, bytes: u64) -> Result<()> {
+        if !self.levels[0].is_empty() {
+            let stored = self.store(0)?;
+            self.push_at(1, stored)?;
+        }
+        self.lengths.push(bytes);
+        self.push_at(1, list)
+    }
+
+    fn push_at(&mut self, level: usize, reference: Ref) -> Result<()> {
         let mut added = reference;
-        let mut level = 0;
+        let mut level = level;
         loop {
-            if level == self.levels.len() {
+            while level >= self.levels.len() {
                 self.levels.push(Vec::new());
             }
             let list = &mut self.levels[level];
@@ -41,16 +57,33 @@ impl<'a> StreamingRefs<'a> {
             if !is_full(list, &added) {
                 return Ok(());
             }
-            added = store_list(self.sink, list)?;
-            list.clear();
+            added = self.store(level)?;
             level += 1;
         }
     }
 
-    pub fn finish(mut self) -> Result<Content> {
+    /// Stores what was gathered of a level.
+    fn store(&mut self, level: usize) -> Result<Ref> {
+        let list = &mut self.levels[level];
+        let stored = store_list(self.sink, list)?;
+        if level == 0 {
+            let bytes = list.iter().map(|reference| u64::from(reference.plain_length()));
+            self.lengths.push(bytes.sum());
+        }
+        list.clear();
+        Ok(stored)
+    }
+
+    pub fn finish(self) -> Result<Content> {
+        self.finish_measured().map(|(content, _)| content)
+    }
+
+    /// The content, and how many bytes of data each list of depth 1 has.
+    pub fn finish_measured(mut self) -> Result<(Content, Vec<u64>)> {
         if self.levels.len() == 1 && self.levels[0].len() <= MAX_DIRECT_REFS {
             let refs = self.levels.remove(0);
-            return Ok(if refs.is_empty() { Content::Empty } else { Content::Direct(refs) });
+            let content = if refs.is_empty() { Content::Empty } else { Content::Direct(refs) };
+            return Ok((content, Vec::new()));
         }
         let mut level = 0;
         loop {
@@ -59,10 +92,10 @@ impl<'a> StreamingRefs<'a> {
                     .ok()
                     .filter(|depth| *depth <= MAX_LIST_DEPTH)
                     .ok_or_else(|| Error::Invalid("a file of too many chunks".into()))?;
-                return Ok(Content::Listed { depth, list: self.levels[level][0] });
+                return Ok((Content::Listed { depth, list: self.levels[level][0] }, self.lengths));
             }
             if !self.levels[level].is_empty() {
-                let stored = store_list(self.sink, &self.levels[level])?;
+                let stored = self.store(level)?;
                 if level + 1 == self.levels.len() {
                     self.levels.push(Vec::new());
                 }

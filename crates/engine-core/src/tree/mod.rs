@@ -8,6 +8,7 @@ pub mod changes;
 pub mod codec;
 pub mod entry;
 pub mod extents;
+pub mod layout;
 pub mod lists;
 #[cfg(any(test, feature = "testing"))]
 pub mod memory;

@@ -8,14 +8,14 @@ from __future__ import annotations
 
 import struct
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Protocol, runtime_checkable
 
 from holdfast.sources.nbd import protocol
 from holdfast.sources.nbd.peer import Gone
 from holdfast.sources.nbd.protocol import Answer, Flags, Info, Option
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping, Sequence
+    from collections.abc import Callable, Mapping, Sequence
 
     from holdfast.sources.nbd.peer import Peer
 
@@ -42,6 +42,23 @@ class Readable(Protocol):
 
     def data_extents(self, offset: int, length: int) -> Sequence[tuple[int, int]]:
         """Offset and length of what is not known to be zero in a range, ascending."""
+        ...
+
+
+@runtime_checkable
+class Answering(Protocol):
+    """What answers its clients itself: a disk of an image, by the engine."""
+
+    def serve_nbd(
+        self,
+        fd: int,
+        begun: bytes,
+        *,
+        structured: bool,
+        allocation: bool,
+        troubled: Callable[[Exception], object],
+    ) -> None:
+        """Answer one client over its socket, until it leaves or the socket is shut down."""
         ...
 
 

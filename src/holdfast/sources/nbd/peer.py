@@ -93,8 +93,7 @@ class Peer:
         except (OSError, TimeoutError) as error:
             # Half of an answer may be out: nothing that follows could be understood. It is
             # closed when nobody waits for it any more.
-            with contextlib.suppress(OSError):
-                self._socket.shutdown(socket.SHUT_RDWR)
+            self.hang_up()
             raise Gone from error
 
     def _at_once(self, pieces: tuple[bytes, ...]) -> int:
@@ -104,6 +103,17 @@ class Peer:
             return 0
         except OSError as error:
             raise Gone from error
+
+    def handed_over(self) -> tuple[int, bytes]:
+        """The socket's descriptor, and what came on it that nobody has asked for yet."""
+        begun = bytes(self._buffer)
+        self._buffer.clear()
+        return self._socket.fileno(), begun
+
+    def hang_up(self) -> None:
+        """End the connection; whoever reads from it finds that it has ended."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
 
     def close(self) -> None:
         """Let go of the client."""

@@ -1,6 +1,7 @@
 """An NBD server, read-only, of whatever can be read at an offset: disks in images of a pool.
 
-Must not know what it shows, nor write to it. Invariants: clients, their requests and the bytes that
+Must not know what it shows, nor write to it. What answers by itself is handed the socket once an
+export was agreed on. Invariants: clients, their requests and the bytes that
 are under way are bounded, so that no client takes what others need; one that says what it must not,
 or does not take its answers, is left; nothing stays when it is closed.
 """
@@ -15,16 +16,16 @@ import threading
 from concurrent.futures import ThreadPoolExecutor
 from typing import TYPE_CHECKING
 
-from holdfast.base.errors import storage_error
+from holdfast.base.errors import HoldfastError, storage_error
 from holdfast.sources.nbd.answers import Answers, Budget
-from holdfast.sources.nbd.offers import offer
+from holdfast.sources.nbd.offers import Answering, offer
 from holdfast.sources.nbd.peer import Gone, Peer
 from holdfast.sources.nbd.wire import Address
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from holdfast.sources.nbd.offers import Readable
+    from holdfast.sources.nbd.offers import Agreed, Readable
 
 CLIENTS = 64
 """At once; the next is turned away."""
@@ -66,6 +67,7 @@ class NbdServer:
         self._handshake_s = handshake_s
         self._troubled = troubled
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="nbd")
+        self._answering = ThreadPoolExecutor(clients, thread_name_prefix="nbd-client")
         self._bytes = Budget(BYTES)
         self._tasks: set[asyncio.Task[None]] = set()
         self._listening: socket.socket | None = None
@@ -107,6 +109,7 @@ class NbdServer:
             task.cancel()
         await asyncio.gather(*self._tasks, return_exceptions=True)
         await asyncio.to_thread(self._threads.shutdown)
+        await asyncio.to_thread(self._answering.shutdown)
 
     def _accept(self, listening: socket.socket) -> None:
         """Take the next client. No coroutine: what it took would be lost if it were cancelled."""
@@ -137,7 +140,9 @@ class NbdServer:
         with contextlib.suppress(Gone, TimeoutError):
             async with asyncio.timeout(self._handshake_s):
                 agreed = await offer(peer, self._exports)
-            if agreed is not None:
+            if agreed is not None and isinstance(agreed.disk, Answering):
+                await self._hand_over(peer, agreed, agreed.disk)
+            elif agreed is not None:
                 answers = Answers(peer, agreed, self._threads, self._bytes, self._troubled)
                 try:
                     await answers.run()
@@ -146,6 +151,32 @@ class NbdServer:
                     _, others = group.split(Gone)
                     if others is not None:
                         raise others from group
+
+    async def _hand_over(self, peer: Peer, agreed: Agreed, disk: Answering) -> None:
+        loop = asyncio.get_running_loop()
+        fd, begun = peer.handed_over()
+
+        def troubled(error: Exception) -> None:
+            with contextlib.suppress(RuntimeError):  # the loop has ended: nobody is left to tell
+                loop.call_soon_threadsafe(self._troubled, agreed.name, error)
+
+        def answer() -> None:
+            with contextlib.suppress(HoldfastError):  # the socket can't be used: it has left
+                disk.serve_nbd(
+                    fd,
+                    begun,
+                    structured=agreed.structured,
+                    allocation=agreed.allocation,
+                    troubled=troubled,
+                )
+
+        answered = loop.run_in_executor(self._answering, answer)
+        try:
+            await asyncio.shield(answered)
+        except asyncio.CancelledError:
+            peer.hang_up()
+            await asyncio.wait([answered])
+            raise
 
 
 @contextlib.contextmanager

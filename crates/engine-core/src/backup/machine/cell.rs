@@ -12,7 +12,7 @@ use crate::error::{Error, Result};
 use crate::ingest::Sink;
 
 use super::plan::{Cell, Part, Plan, Step};
-use super::rows::{Row, Rows};
+use super::rows::{Done, Row, Rows};
 use super::{DiskInput, Request};
 
 /// Disks are read in multiples of this: some servers give no less.
@@ -66,12 +66,11 @@ impl<'a> Worker<'a> {
                 }
             };
             let Some((number, step)) = next else { return Ok(()) };
-            let row = match step {
-                Step::Cell(cell) => Some(self.cell(&cell)?),
-                Step::Row(row) => Some(row),
-                Step::End => None,
+            let done = match step {
+                Step::Cell(cell) => Done::Row(self.cell(&cell)?),
+                Step::Done(done) => done,
             };
-            rows.put(number, row, &mut self.cutter, &mut self.tally)?;
+            rows.put(number, done, &mut self.cutter, &mut self.tally)?;
             self.counters.absorb(&mut self.tally);
         }
     }
@@ -91,8 +90,8 @@ impl<'a> Worker<'a> {
                     if let Some(range) = open.take() {
                         self.cut(cell, range, &mut row)?;
                     }
-                    if let Part::Kept(reference) = part {
-                        row.push(cell.offset + at as u64, *reference);
+                    if let Part::Kept(part) = part {
+                        row.push_part(*part);
                     }
                 }
             }

@@ -167,7 +167,7 @@ pub(crate) fn fill(
     let to_read = |disk: &DiskInput| ranges::data_bytes(&disk.ranges);
     add(&counters.bytes_total, request.disks.iter().map(to_read).sum());
     add(&counters.files_total, (request.files.len() + request.disks.len()) as u64);
-    let plan = Mutex::new(Plan::new(sink, &request.disks, parents, findings));
+    let plan = Mutex::new(Plan::new(sink, &request.disks, parents, findings)?);
     let rows = Rows::new(sink, &request.disks);
     let work = || Worker::new(sink, request, counters)?.run(&plan, &rows);
     in_threads(thread_count(request.workers, READERS_WAITING), work, || rows.abandon())?;
@@ -197,7 +197,7 @@ fn parent_disks<'a>(
                 found.size
             )));
         }
-        match image.open(&found) {
+        match image.open(&found, &disk.ranges) {
             Ok(parent) => Ok(Some(parent)),
             Err(error) => {
                 parent::tell_unreadable(findings, name, &error);

@@ -1,5 +1,7 @@
 //! The image that a machine's backup follows: its files, and its disks chunk by chunk.
 
+use std::collections::VecDeque;
+
 use crate::client_key::{DirKey, Sealing};
 use crate::counters::Counters;
 use crate::disk::CELL_BYTES;
@@ -9,11 +11,12 @@ use crate::ids::{Kind, Ref};
 use crate::ingest::Sink;
 use crate::manifest::Manifest;
 use crate::repository::Repository;
-use crate::tree::codec::data_bytes;
 use crate::tree::entry::{Content, Entry, EntryKind, Extent};
+use crate::tree::layout::{Layout, Placed, mismatch};
 use crate::tree::lists;
 
 use super::DISKS;
+use super::ranges::{Range, same_from};
 use crate::backup::previous::PreviousDir;
 
 /// The directories of the parent. One that can't be read is as one that is not there: that costs
@@ -87,8 +90,9 @@ impl<'a> ParentImage<'a> {
         Ok(Some(found.decode()?).filter(|entry| entry.kind == EntryKind::File))
     }
 
-    pub fn open(&self, entry: &Entry) -> Result<ParentDisk<'a>> {
-        ParentDisk::open(self.sink.repository(), entry)
+    /// The chunks of a disk, of which these ranges are known.
+    pub fn open(&self, entry: &Entry, ranges: &[Range]) -> Result<ParentDisk<'a>> {
+        ParentDisk::open(self.sink.repository(), entry, ranges)
     }
 }
 
@@ -102,19 +106,6 @@ pub fn tell_unreadable(findings: &Findings, disk: &str, error: &Error) {
     );
 }
 
-/// A chunk of the parent at its place on the disk.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub struct Placed {
-    pub offset: u64,
-    pub reference: Ref,
-}
-
-impl Placed {
-    pub fn end(&self) -> u64 {
-        self.offset + u64::from(self.reference.plain_length())
-    }
-}
-
 /// What is left of a list.
 struct List {
     /// Of what it refers to: data at 0, else lists.
@@ -124,35 +115,193 @@ struct List {
     near: usize,
 }
 
+/// A list of depth 1, where its bytes begin in the content, and from where on its chunks are the
+/// disk's.
+struct ListAt {
+    list: Ref,
+    content: u64,
+    offset: u64,
+}
+
+/// Lists that are taken over as they are, and what they make of the disk.
+pub struct KeptLists {
+    /// Each with its bytes of content.
+    pub lists: Vec<(Ref, u64)>,
+    pub extents: Vec<Extent>,
+    /// In the content of these lists.
+    pub skips: Vec<Extent>,
+    /// Where on the disk they end.
+    pub upto: u64,
+}
+
 /// From a pool far away, lists come so many at a time.
 const LISTS_AHEAD: usize = 64;
+/// Lists that the pool is asked for at a time.
+const LISTS_ASKED: usize = 4096;
+/// Lists that are taken over at a time.
+const LISTS_KEPT: usize = 1024;
 
-/// Walks the chunks of a disk from its beginning to its end.
+/// Walks the chunks of a disk from its beginning to its end. Where the disk tells how much each of
+/// its lists has, those that nothing is wanted of are never fetched.
 pub struct ParentDisk<'a> {
     from: &'a dyn Repository,
+    name: String,
     extents: Vec<Extent>,
+    skips: Vec<Extent>,
+    layout: Layout,
+    size: u64,
+    /// Where each list begins; empty where that is not known.
+    index: Vec<ListAt>,
+    /// Which of them are looked into, and how many of these were asked for.
+    wanted: Vec<usize>,
+    near: usize,
+    /// The list after the open one.
+    list: usize,
     /// Lists being read, the outermost first.
     open: Vec<List>,
-    /// The extent in which the next chunk begins, and how much of it lies before.
-    extent: usize,
-    inside: u64,
-    next: Option<Placed>,
+    next: VecDeque<Placed>,
 }
 
 impl<'a> ParentDisk<'a> {
-    fn open(from: &'a dyn Repository, entry: &Entry) -> Result<Self> {
-        let extents = match &entry.extents {
-            Some(extents) => extents.clone(),
-            None if entry.size == 0 => Vec::new(),
-            None => vec![Extent { offset: 0, length: data_bytes(entry) }],
+    fn open(from: &'a dyn Repository, entry: &Entry, ranges: &[Range]) -> Result<Self> {
+        let whole = [Extent { offset: 0, length: entry.size }];
+        let whole = if entry.size == 0 { &whole[..0] } else { &whole[..] };
+        let mut disk = ParentDisk {
+            from,
+            name: entry.name.escape_ascii().to_string(),
+            extents: entry.extents.as_deref().unwrap_or(whole).to_vec(),
+            skips: entry.skips.clone(),
+            layout: Layout::new(entry),
+            size: entry.size,
+            index: Vec::new(),
+            wanted: Vec::new(),
+            near: 0,
+            list: 0,
+            open: Vec::new(),
+            next: VecDeque::new(),
         };
-        let first = match &entry.content {
-            Content::Empty => (0, Vec::new()),
-            Content::Direct(refs) => (0, refs.clone()),
-            Content::Listed { depth, list } => (*depth, vec![*list]),
+        disk.read_index(entry)?;
+        if disk.index.is_empty() {
+            let (depth, refs) = match &entry.content {
+                Content::Empty => (0, Vec::new()),
+                Content::Direct(refs) => (0, refs.clone()),
+                Content::Listed { depth, list } => (*depth, vec![*list]),
+            };
+            disk.open.push(List { depth, refs: refs.into_iter(), near: 0 });
+        }
+        let is_wanted = |at: &usize| same_from(ranges, disk.domain(*at).0) < disk.domain(*at).1;
+        disk.wanted = (0..disk.index.len()).filter(is_wanted).collect();
+        Ok(disk)
+    }
+
+    /// Reads all lists but those of depth 1, if it is told what those have.
+    fn read_index(&mut self, entry: &Entry) -> Result<()> {
+        let Content::Listed { depth, list } = entry.content else { return Ok(()) };
+        if entry.lists.is_empty() {
+            return Ok(());
+        }
+        let mut lists = vec![list];
+        for _ in 1..depth {
+            if self.from.stretch_bytes().is_some() {
+                self.from.prefetch(Kind::List, &lists, &Counters::default());
+            }
+            let mut below = Vec::new();
+            for list in &lists {
+                below.extend(lists::read_list(self.from, list)?);
+            }
+            lists = below;
+        }
+        if lists.len() != entry.lists.len() {
+            return Err(mismatch(entry));
+        }
+        let mut content = 0;
+        for (list, length) in lists.into_iter().zip(&entry.lists) {
+            let first = if content == 0 { Some(0) } else { self.layout.offset_at(content) };
+            let last = self.index.last().map(|last| last.offset);
+            let Some(offset) = first.filter(|first| last.is_none_or(|last| last < *first)) else {
+                // Nothing of it is on the disk: nobody writes that, and it is walked as it is.
+                self.index.clear();
+                return Ok(());
+            };
+            self.index.push(ListAt { list, content, offset });
+            content += length;
+        }
+        Ok(())
+    }
+
+    /// From where to where the disk is what a list says.
+    fn domain(&self, at: usize) -> (u64, u64) {
+        let from = self.index.get(at).map_or(self.size, |list| list.offset);
+        (from, self.index.get(at + 1).map_or(self.size, |list| list.offset))
+    }
+
+    /// The lists that nothing is wanted of, some at a time.
+    pub fn unwanted(&self) -> impl Iterator<Item = impl Iterator<Item = Ref> + '_> + '_ {
+        let is_wanted = |at: &usize| self.wanted.binary_search(at).is_ok();
+        (0..self.index.len()).step_by(LISTS_ASKED).map(move |first| {
+            let some = first..(first + LISTS_ASKED).min(self.index.len());
+            let unwanted = some.filter(move |at| !is_wanted(at));
+            unwanted.filter_map(|at| self.index.get(at)).map(|list| list.list)
+        })
+    }
+
+    /// How many extents and how many passed over stretches it has.
+    pub fn counts(&self) -> (usize, usize) {
+        (self.extents.len(), self.skips.len())
+    }
+
+    /// The lists that begin at this place of the disk and end where it is the same at last.
+    pub fn lists(&self, from: u64, same_upto: u64) -> Option<KeptLists> {
+        let first = self.index.binary_search_by_key(&from, |list| list.offset).ok()?;
+        let is_same = |at: &usize| self.domain(*at).1 <= same_upto;
+        let count = (first..self.index.len()).take(LISTS_KEPT).take_while(is_same).count();
+        let after = first + count;
+        let lists = self.index.get(first..after).filter(|lists| !lists.is_empty())?;
+        let content_of = |at: usize| self.index.get(at).map_or(self.end(), |list| list.content);
+        let number = |(at, list): (usize, &ListAt)| {
+            (list.list, content_of(first + at + 1) - content_of(first + at))
         };
-        let open = vec![List { depth: first.0, refs: first.1.into_iter(), near: 0 }];
-        Ok(ParentDisk { from, extents, open, extent: 0, inside: 0, next: None })
+        let (start, end) = (content_of(first), content_of(after));
+        let mut extents = Vec::<Extent>::new();
+        let stretches = self.layout.stretches();
+        let begin = stretches.partition_point(|stretch| stretch.end() <= start);
+        for stretch in stretches.get(begin..).unwrap_or_default() {
+            let (from, upto) = (stretch.content.max(start), stretch.end().min(end));
+            if from >= upto {
+                break;
+            }
+            let (offset, length) = (stretch.offset + (from - stretch.content), upto - from);
+            match extents.last_mut() {
+                Some(last) if last.offset + last.length == offset => last.length += length,
+                _ => extents.push(Extent { offset, length }),
+            }
+        }
+        let begin = self.skips.partition_point(|skip| skip.offset + skip.length <= start);
+        let skips = self.skips.get(begin..).unwrap_or_default().iter();
+        let skips = skips.take_while(|skip| skip.offset < end).map(|skip| {
+            let (from, upto) = (skip.offset.max(start), (skip.offset + skip.length).min(end));
+            Extent { offset: from - start, length: upto - from }
+        });
+        Some(KeptLists {
+            lists: lists.iter().enumerate().map(number).collect(),
+            extents,
+            skips: skips.collect(),
+            upto: self.domain(after).0,
+        })
+    }
+
+    /// Where the first list begins between two places of the disk that can be taken over as it is:
+    /// `same` tells up to where the disk is the same from a place on.
+    pub fn next_list(&self, from: u64, upto: u64, same: impl Fn(u64) -> u64) -> Option<u64> {
+        let first = self.index.partition_point(|list| list.offset <= from);
+        let next = (first..self.index.len()).map(|at| self.domain(at));
+        let mut near = next.take_while(|(start, _)| *start < upto);
+        near.find(|(start, end)| same(*start) >= *end).map(|(start, _)| start)
+    }
+
+    /// Bytes of its content.
+    fn end(&self) -> u64 {
+        self.layout.end()
     }
 
     /// Tells in order what is between `from` and `upto`: the length of each stretch, and whether it
@@ -177,76 +326,105 @@ impl<'a> ParentDisk<'a> {
         }
     }
 
-    /// The chunks that lie wholly between `from` and `upto`, each in one cell and in one extent;
-    /// others are passed over. Never goes back.
+    /// The parts of chunks that lie between `from` and `upto`, or partly so, each in one cell; such
+    /// as lie in two are passed over. Never goes back.
     pub fn take(&mut self, from: u64, upto: u64, out: &mut Vec<Placed>) -> Result<()> {
         out.clear();
+        self.go_to(from)?;
         loop {
-            let next = match self.next.take() {
-                Some(next) => next,
-                None => match self.step()? {
-                    Some(next) => next,
-                    None => return Ok(()),
-                },
-            };
-            if next.offset >= upto {
-                self.next = Some(next);
-                return Ok(());
+            while let Some(next) = self.next.front() {
+                if next.offset >= upto {
+                    return Ok(());
+                }
+                if next.end() > from {
+                    out.push(*next);
+                }
+                if next.end() > upto {
+                    return Ok(());
+                }
+                self.next.pop_front();
             }
-            if next.offset >= from && next.end() <= upto {
-                out.push(next);
+            let Some(reference) = self.reference()? else { return Ok(()) };
+            let next = &mut self.next;
+            let is_of_it = self.layout.place(reference, |part| {
+                if part.offset / CELL_BYTES == (part.end() - 1) / CELL_BYTES {
+                    next.push_back(part);
+                }
+            });
+            if !is_of_it {
+                return Err(self.mismatch());
             }
         }
     }
 
-    /// The next chunk that lies in one cell and in one extent.
-    fn step(&mut self) -> Result<Option<Placed>> {
-        while let Some(reference) = self.reference()? {
-            let length = u64::from(reference.plain_length());
-            let Some(extent) = self.extents.get(self.extent) else {
-                return Err(Error::integrity("a disk of the parent", "it has too many chunks"));
-            };
-            let offset = extent.offset + self.inside;
-            let is_whole = length <= extent.length - self.inside;
-            self.pass(length);
-            let in_one_cell = offset / CELL_BYTES == (offset + length.max(1) - 1) / CELL_BYTES;
-            if is_whole && in_one_cell {
-                return Ok(Some(Placed { offset, reference }));
-            }
-        }
-        Ok(None)
+    fn mismatch(&self) -> Error {
+        let object = format!("the content of '{}'", self.name);
+        Error::integrity(object, "its chunks do not cover it")
     }
 
-    /// Goes on by so many bytes of content.
-    fn pass(&mut self, length: u64) {
-        self.inside += length;
-        while let Some(extent) = self.extents.get(self.extent)
-            && self.inside >= extent.length
-        {
-            self.inside -= extent.length;
-            self.extent += 1;
+    /// Opens the list that has what lies at a place of the disk, if it is a later one.
+    fn go_to(&mut self, offset: u64) -> Result<()> {
+        let after = self.index.partition_point(|list| list.offset <= offset);
+        if after > self.list {
+            self.open_list(after - 1)?;
         }
+        Ok(())
+    }
+
+    fn open_list(&mut self, at: usize) -> Result<()> {
+        let Some(ListAt { list, content, .. }) = self.index.get(at) else { return Ok(()) };
+        let (list, content) = (*list, *content);
+        let end = self.index.get(at + 1).map_or(self.end(), |next| next.content);
+        self.bring_near(at);
+        let refs = lists::read_list(self.from, &list)?;
+        let bytes = refs.iter().map(|reference| u64::from(reference.plain_length())).sum::<u64>();
+        if content + bytes != end {
+            return Err(self.mismatch());
+        }
+        self.layout.seek(content);
+        self.next.clear();
+        self.open = vec![List { depth: 0, refs: refs.into_iter(), near: 0 }];
+        self.list = at + 1;
+        Ok(())
+    }
+
+    /// Has the lists that are looked into next fetched together.
+    fn bring_near(&mut self, at: usize) {
+        let first = self.wanted.partition_point(|wanted| *wanted < at);
+        if self.from.stretch_bytes().is_none() || first < self.near {
+            return;
+        }
+        let ahead = self.wanted.iter().skip(first).take(LISTS_AHEAD);
+        let lists: Vec<Ref> =
+            ahead.filter_map(|at| self.index.get(*at)).map(|list| list.list).collect();
+        self.from.prefetch(Kind::List, &lists, &Counters::default());
+        self.near = first + lists.len();
     }
 
     fn reference(&mut self) -> Result<Option<Ref>> {
-        while let Some(List { depth, refs, near }) = self.open.last_mut() {
-            let depth = *depth;
-            if depth > 0 && *near == 0 && self.from.stretch_bytes().is_some() {
-                let ahead = refs.as_slice();
-                let ahead = ahead.get(..LISTS_AHEAD).unwrap_or(ahead);
-                self.from.prefetch(Kind::List, ahead, &Counters::default());
-                *near = ahead.len();
-            }
-            match refs.next() {
-                None => drop(self.open.pop()),
-                Some(reference) if depth == 0 => return Ok(Some(reference)),
-                Some(reference) => {
-                    *near = near.saturating_sub(1);
-                    let refs = lists::read_list(self.from, &reference)?.into_iter();
-                    self.open.push(List { depth: depth - 1, refs, near: 0 });
+        loop {
+            while let Some(List { depth, refs, near }) = self.open.last_mut() {
+                let depth = *depth;
+                if depth > 0 && *near == 0 && self.from.stretch_bytes().is_some() {
+                    let ahead = refs.as_slice();
+                    let ahead = ahead.get(..LISTS_AHEAD).unwrap_or(ahead);
+                    self.from.prefetch(Kind::List, ahead, &Counters::default());
+                    *near = ahead.len();
+                }
+                match refs.next() {
+                    None => drop(self.open.pop()),
+                    Some(reference) if depth == 0 => return Ok(Some(reference)),
+                    Some(reference) => {
+                        *near = near.saturating_sub(1);
+                        let refs = lists::read_list(self.from, &reference)?.into_iter();
+                        self.open.push(List { depth: depth - 1, refs, near: 0 });
+                    }
                 }
             }
+            if self.list >= self.index.len() {
+                return Ok(None);
+            }
+            self.open_list(self.list)?;
         }
-        Ok(None)
     }
 }

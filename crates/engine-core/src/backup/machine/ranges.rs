@@ -64,6 +64,19 @@ pub fn same_upto(ranges: &[Range]) -> Option<u64> {
     Some(last.offset + last.length)
 }
 
+/// Up to where the disk is as in the parent from `from` on: `from` itself where it is not.
+pub fn same_from(ranges: &[Range], from: u64) -> u64 {
+    let first = ranges.partition_point(|range| range.offset + range.length <= from);
+    let mut at = from;
+    for range in ranges.get(first..).unwrap_or_default() {
+        if range.what != What::Same && range.length > 0 {
+            break;
+        }
+        at = range.offset + range.length;
+    }
+    at
+}
+
 /// Goes through the ranges of a disk from its beginning to its end.
 #[derive(Clone)]
 pub struct Cursor<'a> {
@@ -122,6 +135,21 @@ mod tests {
         ] {
             assert!(check("d", &ranges, size).is_err(), "{ranges:?} {size}");
         }
+    }
+
+    #[test]
+    fn how_far_a_disk_is_the_same_is_found_from_any_place() {
+        let ranges = [
+            range(0, 10, What::Data),
+            range(10, 10, What::Same),
+            range(20, 0, What::Data),
+            range(20, 5, What::Same),
+            range(25, 5, What::Hole),
+        ];
+        for (from, upto) in [(0, 0), (9, 9), (10, 25), (24, 25), (25, 25), (30, 30)] {
+            assert_eq!(same_from(&ranges, from), upto, "{from}");
+        }
+        assert_eq!(same_from(&[], 3), 3);
     }
 
     #[test]

@@ -12,27 +12,35 @@ use crate::ids::Ref;
 use crate::ingest::Sink;
 use crate::tree::entry::{Content, Extent};
 use crate::tree::extents::MAX_EXTENTS;
+use crate::tree::layout::Placed;
 use crate::tree::lists::StreamingRefs;
 
 use super::DiskInput;
+use super::parent::KeptLists;
 
 /// Steps that may be begun before the first of them is done.
 const AHEAD: u64 = 64;
 /// Zeroes that are cut at a time where a hole is given up.
 static ZEROES: [u8; GRAIN_BYTES as usize] = [0; GRAIN_BYTES as usize];
 
-/// A stretch of a disk: where it has data, and the chunks of that, end to end.
+/// A stretch of a disk: where it has data, and what of which chunks that is, end to end.
 #[derive(Default)]
 pub struct Row {
-    pub refs: Vec<Ref>,
+    pub parts: Vec<Placed>,
     pub extents: Vec<Extent>,
 }
 
 impl Row {
     /// Adds a chunk that lies behind all others.
     pub fn push(&mut self, offset: u64, reference: Ref) {
-        let length = u64::from(reference.plain_length());
-        self.refs.push(reference);
+        let length = reference.plain_length();
+        self.push_part(Placed { reference, skip: 0, length, offset });
+    }
+
+    /// The same of a part of a chunk.
+    pub fn push_part(&mut self, part: Placed) {
+        self.parts.push(part);
+        let (offset, length) = (part.offset, u64::from(part.length));
         match self.extents.last_mut() {
             Some(last) if last.offset + last.length == offset => last.length += length,
             _ => self.extents.push(Extent { offset, length }),
@@ -40,22 +48,83 @@ impl Row {
     }
 }
 
+/// What became of a step.
+pub enum Done {
+    Row(Row),
+    Lists(KeptLists),
+    /// The disk has no more.
+    End,
+}
+
 /// What a file of a disk is made of.
 pub struct Made {
     pub content: Content,
     /// None for a disk without holes.
     pub extents: Option<Vec<Extent>>,
+    pub skips: Vec<Extent>,
+    pub lists: Vec<u64>,
 }
 
 struct State<'a> {
     /// Of the steps, how many were put.
     done: u64,
-    early: BTreeMap<u64, Option<Row>>,
-    refs: StreamingRefs<'a>,
+    early: BTreeMap<u64, Done>,
+    content: Laid<'a>,
     extents: Vec<Extent>,
     zeroes: Zeroes,
     made: Vec<Made>,
     abandoned: bool,
+}
+
+/// The content of a disk as far as it is put together.
+struct Laid<'a> {
+    refs: StreamingRefs<'a>,
+    /// What of it is passed over.
+    skips: Vec<Extent>,
+    bytes: u64,
+}
+
+impl<'a> Laid<'a> {
+    fn new(sink: &'a dyn Sink) -> Self {
+        Laid { refs: StreamingRefs::new(sink), skips: Vec::new(), bytes: 0 }
+    }
+
+    /// Passes over the next bytes of the content.
+    fn skip(&mut self, length: u64) {
+        match self.skips.last_mut() {
+            _ if length == 0 => {}
+            Some(last) if last.offset + last.length == self.bytes => last.length += length,
+            _ => self.skips.push(Extent { offset: self.bytes, length }),
+        }
+        self.bytes += length;
+    }
+
+    fn push(&mut self, part: &Placed) -> Result<()> {
+        let (whole, end) = (part.reference.plain_length(), part.skip + part.length);
+        self.skip(u64::from(part.skip));
+        self.bytes += u64::from(part.length);
+        self.skip(u64::from(whole.saturating_sub(end)));
+        self.refs.push(part.reference)
+    }
+
+    fn push_whole(&mut self, reference: Ref) -> Result<()> {
+        self.bytes += u64::from(reference.plain_length());
+        self.refs.push(reference)
+    }
+
+    fn push_lists(&mut self, kept: &KeptLists) -> Result<()> {
+        let start = self.bytes;
+        for skip in &kept.skips {
+            self.bytes = start + skip.offset;
+            self.skip(skip.length);
+        }
+        self.bytes = start;
+        for (list, bytes) in &kept.lists {
+            self.refs.push_list(*list, *bytes)?;
+            self.bytes += bytes;
+        }
+        Ok(())
+    }
 }
 
 /// The chunks of so many zeroes, by their number: as a rule few numbers are wanted again and again.
@@ -77,7 +146,7 @@ impl<'a> Rows<'a> {
         let state = State {
             done: 0,
             early: BTreeMap::new(),
-            refs: StreamingRefs::new(sink),
+            content: Laid::new(sink),
             extents: Vec::new(),
             zeroes: Zeroes::default(),
             made: Vec::new(),
@@ -95,24 +164,25 @@ impl<'a> Rows<'a> {
         !state.abandoned
     }
 
-    /// Puts what became of a step; none ends the disk. Holes that are one too many are filled, with
+    /// Puts what became of a step. Holes that are one too many are filled, with
     /// zeroes that `cutter` cuts.
     pub fn put(
         &self,
         number: u64,
-        row: Option<Row>,
+        done: Done,
         cutter: &mut Cutter<'a>,
         tally: &mut Tally,
     ) -> Result<()> {
         let mut state = self.state.lock();
-        state.early.insert(number, row);
-        while let Some(row) = {
+        state.early.insert(number, done);
+        while let Some(done) = {
             let next = state.done;
             state.early.remove(&next)
         } {
-            match row {
-                Some(row) => self.add(&mut state, &row, cutter, tally)?,
-                None => self.end(&mut state)?,
+            match done {
+                Done::Row(row) => self.add(&mut state, &row, cutter, tally)?,
+                Done::Lists(kept) => add_lists(&mut state, &kept)?,
+                Done::End => self.end(&mut state)?,
             }
             state.done += 1;
         }
@@ -128,8 +198,8 @@ impl<'a> Rows<'a> {
         cutter: &mut Cutter<'a>,
         tally: &mut Tally,
     ) -> Result<()> {
-        let State { refs, extents, zeroes, .. } = &mut **state;
-        let mut chunks = row.refs.iter();
+        let State { content, extents, zeroes, .. } = &mut **state;
+        let mut parts = row.parts.iter();
         for extent in &row.extents {
             let before = extents.last().map(|last| last.offset + last.length);
             let count = extents.len();
@@ -153,7 +223,7 @@ impl<'a> Rows<'a> {
                             zeroes.insert(part, chunks);
                         }
                         for reference in zeroes.get(&part).into_iter().flatten() {
-                            refs.push(*reference)?;
+                            content.push_whole(*reference)?;
                         }
                         at = next;
                     }
@@ -163,11 +233,11 @@ impl<'a> Rows<'a> {
             }
             let mut left = extent.length;
             while left > 0 {
-                let Some(reference) = chunks.next() else {
+                let Some(part) = parts.next() else {
                     return Err(Error::Invalid("chunks of a disk do not fill it".into()));
                 };
-                refs.push(*reference)?;
-                left = left.saturating_sub(u64::from(reference.plain_length()));
+                content.push(part)?;
+                left = left.saturating_sub(u64::from(part.length));
             }
         }
         Ok(())
@@ -175,15 +245,19 @@ impl<'a> Rows<'a> {
 
     fn end(&self, state: &mut MutexGuard<'_, State<'a>>) -> Result<()> {
         let size = self.disks.get(state.made.len()).map_or(0, |disk| disk.size);
-        let refs = std::mem::replace(&mut state.refs, StreamingRefs::new(self.sink));
+        let Laid { refs, skips, .. } = std::mem::replace(&mut state.content, Laid::new(self.sink));
         let extents = std::mem::take(&mut state.extents);
         let is_whole = match extents.as_slice() {
             [] => size == 0,
             [one] => one.length == size,
             _ => false,
         };
-        let content = refs.finish()?;
-        state.made.push(Made { content, extents: (!is_whole).then_some(extents) });
+        let (content, mut lists) = refs.finish_measured()?;
+        if lists.len() > MAX_EXTENTS {
+            lists.clear();
+        }
+        let extents = (!is_whole).then_some(extents);
+        state.made.push(Made { content, extents, skips, lists });
         Ok(())
     }
 
@@ -198,6 +272,19 @@ impl<'a> Rows<'a> {
         let state = self.state.into_inner();
         if state.made.len() == self.disks.len() { Ok(state.made) } else { Err(Error::Cancelled) }
     }
+}
+
+/// Adds lists as they are. There is room for their extents: the plan has seen to it.
+fn add_lists(state: &mut State<'_>, kept: &KeptLists) -> Result<()> {
+    for extent in &kept.extents {
+        match state.extents.last_mut() {
+            Some(last) if last.offset + last.length == extent.offset => {
+                last.length += extent.length;
+            }
+            _ => state.extents.push(*extent),
+        }
+    }
+    state.content.push_lists(kept)
 }
 
 /// Whether a hole is worth an extent more, beside so many. Half of those that a file may have go
@@ -264,10 +351,10 @@ mod tests {
                     row.push(at * 2 * GRAIN_BYTES, Ref { name, length: 4096 });
                 }
                 assert!(rows.wait_for(number));
-                rows.put(number, Some(row), &mut cutter, &mut tally)?;
+                rows.put(number, Done::Row(row), &mut cutter, &mut tally)?;
                 number += 1;
             }
-            rows.put(number, None, &mut cutter, &mut tally)?;
+            rows.put(number, Done::End, &mut cutter, &mut tally)?;
             cutter.flush()?;
             rows.finish()
         });

@@ -10,7 +10,7 @@ use crate::counters::{Counters, Tally};
 use crate::error::Result;
 use crate::ids::Ref;
 use crate::ingest::Sink;
-use crate::tree::build;
+use crate::tree::build::DirectoryBuilder;
 use crate::tree::codec::{self, RawEntry};
 use crate::tree::entry::{Entry, EntryKind, Time};
 use crate::tree::lists;
@@ -91,6 +91,8 @@ impl Tree<'_, '_> {
             size: disk.size,
             content: made.content,
             extents: made.extents,
+            skips: made.skips,
+            lists: made.lists,
             ..self.entry(&disk.name, EntryKind::File)
         };
         request.disks.iter().zip(made).map(entry).collect()
@@ -139,14 +141,20 @@ impl Tree<'_, '_> {
             }
             let mut bytes = Vec::new();
             codec::encode_entry(&entry, &mut bytes)?;
-            raw.push((entry.name, bytes));
+            raw.push((codec::version_for(&entry), entry.name, bytes));
         }
-        let raw = raw.iter().map(|(name, raw)| RawEntry { name, raw });
+        let raw = raw.iter().map(|(version, name, raw)| (*version, RawEntry { name, raw }));
         match (self.sink.sealing(), names) {
             (Some(sealing), Some(names)) => {
-                sealed::write_directory(self.sink, &sealing.key, names, raw)
+                sealed::write_directory(self.sink, &sealing.key, names, raw.map(|(_, raw)| raw))
             }
-            _ => build::write_directory(self.sink, raw),
+            _ => {
+                let mut builder = DirectoryBuilder::new(self.sink);
+                for (version, entry) in raw {
+                    builder.push_as(entry, version)?;
+                }
+                builder.finish()
+            }
         }
     }
 }

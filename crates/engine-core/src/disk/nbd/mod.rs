@@ -2,6 +2,7 @@
 //! negotiated on.
 
 mod connection;
+pub mod serve;
 mod wire;
 
 use std::os::fd::OwnedFd;

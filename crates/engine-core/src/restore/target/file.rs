@@ -15,7 +15,9 @@ use super::{Attempt, Failure, Target, TargetDir, plain_name};
 use crate::error::Result;
 use crate::scan::attrs::Stat;
 use crate::scan::problem::Problem;
-use crate::tree::entry::Entry;
+use crate::tree::codec;
+use crate::tree::entry::{Entry, Extent};
+use crate::tree::layout::{self, Stretch};
 use crate::writing::{self, Stage};
 
 /// Files with this much content are written past the page cache, where that is known to be good.
@@ -39,21 +41,17 @@ pub struct FileTarget {
     dir: Arc<TargetDir>,
     name: Vec<u8>,
     temporary: Option<Vec<u8>>,
-    /// Sparse files: where each stretch begins in the content, in the file, and its length.
+    /// Where content goes that is not just the file.
     stretches: Option<Vec<Stretch>>,
+    has_holes: bool,
     size: u64,
-    /// Bytes of content expected and written so far, and the end of the furthest.
+    /// Bytes of content, with what is passed over.
+    content: u64,
+    /// Bytes of data expected and written so far, and the end of the furthest.
     expected: u64,
     written: AtomicU64,
     furthest: AtomicU64,
     is_done: bool,
-}
-
-#[derive(Clone, Copy, Debug)]
-struct Stretch {
-    content: u64,
-    offset: u64,
-    length: u64,
 }
 
 impl Target {
@@ -81,14 +79,16 @@ impl Target {
             name: entry.name.clone(),
             temporary: made.temporary,
             stretches,
+            has_holes: entry.extents.is_some(),
             size: entry.size,
+            content: codec::content_bytes(entry),
             expected,
             written: AtomicU64::new(0),
             furthest: AtomicU64::new(0),
             is_done: false,
         };
         if target.direct.is_some() {
-            writing::make_room(&target.file, target.size, target.stretches.is_some())?;
+            writing::make_room(&target.file, target.size, target.has_holes)?;
         }
         Ok(Some(target))
     }
@@ -137,8 +137,8 @@ impl Target {
 }
 
 impl FileTarget {
-    /// Writes content: for sparse files `offset` counts the bytes of data only, since stored
-    /// content is the data laid end to end. Each byte must be written once, in any order. Some of
+    /// Writes content: `offset` counts its bytes, which are the data laid end to end and, between
+    /// that, what is passed over. Each byte must be written once, in any order. Some of
     /// it may wait in `staged`, until it is flushed.
     pub fn write_content_at(
         &self,
@@ -146,7 +146,7 @@ impl FileTarget {
         offset: u64,
         bytes: &[u8],
     ) -> io::Result<()> {
-        let end = offset.checked_add(bytes.len() as u64).filter(|end| *end <= self.expected);
+        let end = offset.checked_add(bytes.len() as u64).filter(|end| *end <= self.content);
         if end.is_none() {
             return Err(io::Error::new(
                 io::ErrorKind::InvalidData,
@@ -156,17 +156,15 @@ impl FileTarget {
         let Some(stretches) = &self.stretches else {
             return self.put(staged, offset, bytes);
         };
-        let mut at =
-            stretches.partition_point(|stretch| stretch.content + stretch.length <= offset);
-        let (mut offset, mut rest) = (offset, bytes);
-        while let Some(stretch) = stretches.get(at).filter(|_| !rest.is_empty()) {
-            let within = offset - stretch.content;
-            let room = usize::try_from(stretch.length - within).unwrap_or(usize::MAX);
-            let (part, after) = rest.split_at(room.min(rest.len()));
-            self.put(staged, stretch.offset + within, part)?;
-            offset += part.len() as u64;
-            rest = after;
-            at += 1;
+        let end = offset + bytes.len() as u64;
+        let first = stretches.partition_point(|stretch| stretch.end() <= offset);
+        for stretch in stretches.get(first..).unwrap_or_default() {
+            if stretch.content >= end {
+                break;
+            }
+            let (from, upto) = (stretch.content.max(offset), stretch.end().min(end));
+            let part = bytes.get((from - offset) as usize..(upto - offset) as usize);
+            self.put(staged, stretch.offset + (from - stretch.content), part.unwrap_or_default())?;
         }
         Ok(())
     }
@@ -248,19 +246,15 @@ impl Drop for FileTarget {
     }
 }
 
-/// Where the content goes, and its length. Refuses extents that make no sense.
+/// Where the content goes, and how much of it is data. Refuses extents that make no sense.
 fn stretches_of(entry: &Entry) -> std::result::Result<(Option<Vec<Stretch>>, u64), Problem> {
-    let Some(extents) = &entry.extents else { return Ok((None, entry.size)) };
-    let mut content = 0_u64;
-    let mut stretches = Vec::with_capacity(extents.len());
-    for extent in extents {
-        let end = extent.offset.checked_add(extent.length);
-        let after = content.checked_add(extent.length);
-        let (Some(_), Some(after)) = (end.filter(|end| *end <= entry.size), after) else {
-            return Err(Problem::error("damaged", "the image says data lies beyond its end"));
-        };
-        stretches.push(Stretch { content, offset: extent.offset, length: extent.length });
-        content = after;
+    let beyond = |extent: &Extent| {
+        extent.offset.checked_add(extent.length).is_none_or(|end| end > entry.size)
+    };
+    if entry.extents.iter().flatten().any(beyond) {
+        return Err(Problem::error("damaged", "the image says data lies beyond its end"));
     }
-    Ok((Some(stretches), content))
+    let is_plain = entry.extents.is_none() && entry.skips.is_empty();
+    let stretches = (!is_plain).then(|| layout::stretches(entry));
+    Ok((stretches, codec::data_bytes(entry)))
 }

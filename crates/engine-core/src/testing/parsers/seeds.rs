@@ -224,7 +224,7 @@ pub(super) fn tree() -> Vec<Vec<u8>> {
     let all: Vec<_> = entries().into_iter().map(|entry| entry.name).zip(&raws).collect();
     let mut objects = vec![leaf(&all), leaf(&all[..1]), leaf(&[])];
     let mut node = Vec::new();
-    codec::write_object_head(&mut node, 1, 2);
+    codec::write_object_head(&mut node, 1, 1, 2);
     codec::write_node_item(&mut node, b"a", &reference(1));
     codec::write_node_item(&mut node, b"b", &reference(2));
     objects.push(node);

@@ -64,7 +64,7 @@ impl<'r, 'a> Fields<'r, 'a> {
         if self.pairs > 0 {
             self.pairs -= 1;
             self.key = self.reader.uint()?;
-            if self.key <= before || self.key > HIDDEN {
+            if self.key <= before || self.key > LISTS {
                 return self.reader.fail("an unknown, repeated or misplaced field");
             }
         }
@@ -131,6 +131,8 @@ fn parse_fields<'a>(reader: &mut Reader<'a>) -> Parsed<Peek<'a>> {
             Ok(reader.since(start))
         })?,
         hidden: fields.optional(HIDDEN, Reader::bytes)?,
+        skips: fields.optional(SKIPS, Reader::bytes)?,
+        lists: fields.optional(LISTS, Reader::bytes)?,
     };
     fields.end()?;
     if reader.position() - start > MAX_ENTRY_BYTES {
@@ -204,7 +206,8 @@ impl Peek<'_> {
     pub(super) fn lawful(mut self, reader: &Reader<'_>) -> Parsed<Self> {
         let kind = self.kind;
         let file = kind == EntryKind::File;
-        let has_data = self.content != RawContent::Empty || self.extents.is_some();
+        let has_layout = self.skips.is_some() || self.lists.is_some();
+        let has_data = self.content != RawContent::Empty || self.extents.is_some() || has_layout;
         if file != (self.size != u64::MAX)
             || (has_data && !file)
             || (self.subtree.is_some() && kind != EntryKind::Dir)
@@ -238,6 +241,11 @@ impl Peek<'_> {
             RawContent::Listed { depth, list } => Content::Listed { depth, list },
         };
         let extents = self.extents.map(|raw| extents::decode(raw, self.size)).transpose()?;
+        let skips = self.skips.map(|raw| extents::decode(raw, u64::MAX)).transpose()?;
+        let lists = self.lists.map(extents::decode_lengths).transpose()?;
+        if skips.as_ref().is_some_and(Vec::is_empty) || lists.as_ref().is_some_and(Vec::is_empty) {
+            return Err(at_end("an empty field"));
+        }
         let entry = Entry {
             name: self.name.to_vec(),
             kind: self.kind,
@@ -254,13 +262,15 @@ impl Peek<'_> {
             size: self.size,
             content,
             extents,
+            skips: skips.unwrap_or_default(),
+            lists: lists.unwrap_or_default(),
             subtree: self.subtree,
             target: self.target.map(<[u8]>::to_vec),
             rdev: self.rdev,
             xattrs: self.xattrs.map_or(Ok(Vec::new()), read_xattrs)?,
             hidden: self.hidden.map(<[u8]>::to_vec),
         };
-        if entry.kind == EntryKind::File && !covers(&entry.content, data_bytes(&entry)) {
+        if entry.kind == EntryKind::File && !is_content_lawful(&entry) {
             return Err(at_end("content that does not cover the file's size"));
         }
         Ok(entry)

@@ -63,7 +63,9 @@ fn write_entry(entry: &Entry, out: &mut Vec<u8>) -> Result<()> {
         + usize::from(entry.target.is_some())
         + usize::from(entry.rdev.is_some())
         + usize::from(!entry.xattrs.is_empty())
-        + usize::from(entry.hidden.is_some());
+        + usize::from(entry.hidden.is_some())
+        + usize::from(!entry.skips.is_empty())
+        + usize::from(!entry.lists.is_empty());
     cbor::write_map(out, pairs);
     cbor::write_uint(out, NAME);
     cbor::write_bytes(out, &entry.name);
@@ -77,6 +79,23 @@ fn write_entry(entry: &Entry, out: &mut Vec<u8>) -> Result<()> {
     if let Some(hidden) = &entry.hidden {
         cbor::write_uint(out, HIDDEN);
         cbor::write_bytes(out, hidden);
+    }
+    write_layout(entry, out)
+}
+
+/// What is passed over, and what each list has.
+pub(super) fn write_layout(entry: &Entry, out: &mut Vec<u8>) -> Result<()> {
+    if !entry.skips.is_empty() {
+        let mut encoded = Vec::with_capacity(entry.skips.len() * 6);
+        extents::encode(&entry.skips, content_bytes(entry), &mut encoded)?;
+        cbor::write_uint(out, SKIPS);
+        cbor::write_bytes(out, &encoded);
+    }
+    if !entry.lists.is_empty() {
+        let mut encoded = Vec::with_capacity(entry.lists.len() * 4);
+        extents::encode_lengths(&entry.lists, &mut encoded)?;
+        cbor::write_uint(out, LISTS);
+        cbor::write_bytes(out, &encoded);
     }
     Ok(())
 }
@@ -181,7 +200,9 @@ pub(super) fn check_lawful(entry: &Entry) -> Result<()> {
     if entry.mtime.nsec >= 1_000_000_000 || entry.ctime.nsec >= 1_000_000_000 {
         return refuse("one of its times");
     }
-    if kind != EntryKind::File && (entry.content != Content::Empty || entry.extents.is_some()) {
+    let has_layout = !entry.skips.is_empty() || !entry.lists.is_empty();
+    let has_data = entry.content != Content::Empty || entry.extents.is_some() || has_layout;
+    if kind != EntryKind::File && has_data {
         return refuse("content");
     }
     if kind != EntryKind::Dir && entry.subtree.is_some() {
@@ -203,7 +224,7 @@ pub(super) fn check_lawful(entry: &Entry) -> Result<()> {
     if entry.hidden.is_some() && !hidden::is_hidden_lawfully(entry) {
         return refuse("an attribute that is to be hidden");
     }
-    if kind == EntryKind::File && !covers(&entry.content, data_bytes(entry)) {
+    if kind == EntryKind::File && !is_content_lawful(entry) {
         return refuse("content that does not cover its size");
     }
     Ok(())

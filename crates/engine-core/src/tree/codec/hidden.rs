@@ -4,7 +4,7 @@
 //! else; what is here says what it really is. See `docs/formats/client-keys.md`.
 
 use super::decode::{Fields, read_kind, read_nlink, read_rdev, read_time};
-use super::encode::{check_lawful, write_extents, write_numbers, write_rest};
+use super::encode::{check_lawful, write_extents, write_layout, write_numbers, write_rest};
 use super::*;
 use crate::cbor::{self, Parsed, Reader};
 use crate::error::Result;
@@ -18,6 +18,7 @@ pub fn is_nothing_but_hidden(seen: &Peek<'_>) -> bool {
         && (seen.user, seen.group) == (None, None)
         && (seen.mtime, seen.ctime, seen.nlink) == (Time::default(), Time::default(), 1)
         && (seen.extents, seen.target, seen.rdev, seen.xattrs) == (None, None, None, None)
+        && (seen.skips, seen.lists) == (None, None)
 }
 
 /// The same of an entry that is to be written.
@@ -45,12 +46,14 @@ pub fn encode_hidden(entry: &Entry, out: &mut Vec<u8>) -> Result<()> {
         + usize::from(entry.extents.is_some())
         + usize::from(entry.target.is_some())
         + usize::from(entry.rdev.is_some())
-        + usize::from(!entry.xattrs.is_empty());
+        + usize::from(!entry.xattrs.is_empty())
+        + usize::from(!entry.skips.is_empty())
+        + usize::from(!entry.lists.is_empty());
     cbor::write_map(out, pairs);
     write_numbers(entry, out);
     write_extents(entry, out)?;
     write_rest(entry, out);
-    Ok(())
+    write_layout(entry, out)
 }
 
 /// The entry whose hidden attributes these are; zero bytes may follow them. Checked in every field.
@@ -104,6 +107,8 @@ fn parse<'a>(
             Ok(reader.since(start))
         })?,
         hidden: None,
+        skips: fields.optional(SKIPS, Reader::bytes)?,
+        lists: fields.optional(LISTS, Reader::bytes)?,
     };
     fields.end()?;
     seen.lawful(reader)

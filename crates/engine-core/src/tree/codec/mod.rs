@@ -12,7 +12,7 @@ mod object;
 pub use decode::{decode_entry, decode_root, decode_xattrs, peek};
 pub use encode::{encode_entry, encode_root};
 pub use hidden::{decode_hidden, encode_hidden, is_nothing_but_hidden};
-pub use object::{TreeObject, decode_object};
+pub use object::{TREE_VERSION, TreeObject, decode_object};
 pub(crate) use object::{write_node_item, write_object_head};
 
 use crate::error::Result;
@@ -53,6 +53,10 @@ const TARGET: u64 = 18;
 const RDEV: u64 = 19;
 const XATTRS: u64 = 20;
 const HIDDEN: u64 = 21;
+const SKIPS: u64 = 22;
+const LISTS: u64 = 23;
+/// The last key of an entry in a leaf of version 1.
+const LAST_OF_FIRST: u64 = HIDDEN;
 
 /// What stands where a file's content is described, as stored.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, Default)]
@@ -87,6 +91,10 @@ pub struct Peek<'a> {
     pub content: RawContent<'a>,
     /// Encoded extents; see [`extents::decode`].
     pub extents: Option<&'a [u8]>,
+    /// Encoded as extents are, in places of the content.
+    pub skips: Option<&'a [u8]>,
+    /// See [`extents::decode_lengths`].
+    pub lists: Option<&'a [u8]>,
     pub subtree: Option<Ref>,
     pub target: Option<&'a [u8]>,
     pub rdev: Option<(u32, u32)>,
@@ -136,9 +144,32 @@ fn is_legal_xattr_name(name: &[u8]) -> bool {
     !name.is_empty() && !name.contains(&0)
 }
 
-/// Bytes that the content of a file must yield.
+/// Bytes of a file that are no holes.
 pub fn data_bytes(entry: &Entry) -> u64 {
     entry.extents.as_ref().map_or(entry.size, |list| extents::data_bytes(list))
+}
+
+/// Bytes that the content of a file must yield: its data, and what is passed over.
+pub fn content_bytes(entry: &Entry) -> u64 {
+    data_bytes(entry).saturating_add(extents::data_bytes(&entry.skips))
+}
+
+/// The version of the leaf in which an entry has to stand.
+pub fn version_for(entry: &Entry) -> u64 {
+    if entry.skips.is_empty() && entry.lists.is_empty() { 1 } else { TREE_VERSION }
+}
+
+/// Whether what describes the content fits it.
+fn is_content_lawful(entry: &Entry) -> bool {
+    let content = content_bytes(entry);
+    // Their order is seen to where they are read and written.
+    let upto = entry.skips.last().map_or(0, |last| last.offset.saturating_add(last.length));
+    upto <= content
+        && (entry.skips.is_empty() || data_bytes(entry) > 0)
+        && covers(&entry.content, content)
+        && (entry.lists.is_empty()
+            || (matches!(entry.content, Content::Listed { .. })
+                && extents::sum(&entry.lists) == Some(content)))
 }
 
 fn covers(content: &Content, data: u64) -> bool {

@@ -1,11 +1,12 @@
 //! Bytes of the objects that a directory is made of.
 
-use super::{MAX_NODE_LEVEL, NAME, RawEntry, is_legal_name};
+use super::{LAST_OF_FIRST, MAX_NODE_LEVEL, NAME, RawEntry, is_legal_name};
 use crate::cbor::{self, Parsed, Reader};
 use crate::error::{Error, Result};
 use crate::ids::Ref;
 
-const TREE_VERSION: u64 = 1;
+/// The newest: of leaves with an entry that has what version 1 does not know. All others have 1.
+pub const TREE_VERSION: u64 = 2;
 
 /// One part of a directory.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -34,7 +35,7 @@ pub fn decode_object(bytes: &[u8]) -> Result<TreeObject<'_>> {
 }
 
 fn parse_object<'a>(reader: &mut Reader<'a>, version: u64) -> Parsed<TreeObject<'a>> {
-    if version != TREE_VERSION {
+    if !(1..=TREE_VERSION).contains(&version) {
         return reader.fail("an unknown version");
     }
     let level = match u8::try_from(reader.uint()?) {
@@ -55,14 +56,22 @@ fn parse_object<'a>(reader: &mut Reader<'a>, version: u64) -> Parsed<TreeObject<
     let object = if level == 0 {
         // The smallest entry is above 30 bytes; a lying count reserves little.
         let mut entries = Vec::with_capacity(count.min(reader.left() / 16));
+        let mut last_key = 0;
         for _ in 0..count {
             let start = reader.position();
-            let name = skip_entry(reader)?;
+            let (name, key) = skip_entry(reader)?;
+            last_key = last_key.max(key);
             in_order(reader, name)?;
             entries.push(RawEntry { name, raw: reader.since(start) });
         }
+        if (version > 1) != (last_key > LAST_OF_FIRST) {
+            return reader.fail("a leaf of another version than its entries");
+        }
         TreeObject::Leaf(entries)
     } else {
+        if version > 1 {
+            return reader.fail("a node of another version than it needs");
+        }
         let mut items = Vec::with_capacity(count.min(reader.left() / Ref::SIZE));
         for _ in 0..count {
             reader.tuple(2)?;
@@ -79,25 +88,26 @@ fn parse_object<'a>(reader: &mut Reader<'a>, version: u64) -> Parsed<TreeObject<
     Ok(object)
 }
 
-/// Steps over an entry; its name.
+/// Steps over an entry; its name, and its last key.
 #[inline]
-fn skip_entry<'a>(reader: &mut Reader<'a>) -> Parsed<&'a [u8]> {
+fn skip_entry<'a>(reader: &mut Reader<'a>) -> Parsed<(&'a [u8], u64)> {
     let pairs = reader.map()?;
     if pairs == 0 || reader.uint()? != NAME {
         return reader.fail("an entry without a name");
     }
     let name = reader.bytes()?;
+    let mut key = NAME;
     for _ in 1..pairs {
-        reader.uint()?;
+        key = reader.uint()?;
         reader.skip()?;
     }
-    Ok(name)
+    Ok((name, key))
 }
 
 /// The start of a tree object; its items follow.
-pub(crate) fn write_object_head(out: &mut Vec<u8>, level: u8, items: usize) {
+pub(crate) fn write_object_head(out: &mut Vec<u8>, version: u64, level: u8, items: usize) {
     cbor::write_array(out, 3);
-    cbor::write_uint(out, TREE_VERSION);
+    cbor::write_uint(out, version);
     cbor::write_uint(out, u64::from(level));
     cbor::write_array(out, items);
 }

@@ -72,7 +72,7 @@ fn node_over(
     items: &[(&[u8], crate::ids::Ref)],
 ) -> crate::ids::Ref {
     let mut bytes = Vec::new();
-    crate::tree::codec::write_object_head(&mut bytes, level, items.len());
+    crate::tree::codec::write_object_head(&mut bytes, 1, level, items.len());
     for (first_name, child) in items {
         crate::tree::codec::write_node_item(&mut bytes, first_name, child);
     }
