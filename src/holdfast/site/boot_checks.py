@@ -14,7 +14,7 @@ from holdfast.base.ids import ImageId, machine_of
 from holdfast.control.boot_checks import BootCheckBook, NewBootCheck
 from holdfast.control.jobs import BY_SITE, JobKind, JobState, NewJob, Wanted
 from holdfast.movers.machines.boot_check import BootChecks, run_boot_check
-from holdfast.movers.machines.serving import served
+from holdfast.movers.machines.serving import KEPT_BYTES, served
 from holdfast.movers.machines.work import scratch_directory
 from holdfast.site.near_machines import SCRATCH
 from holdfast.wire.messages import BootCheckWork, WorkEvent
@@ -126,6 +126,7 @@ def check_boot(
         command=work.command,
         within_s=work.within_s,
     )
+    pool.keep_blocks(KEPT_BYTES)
     with scratch_directory(master.site.home / SCRATCH) as directory:
         verdict = run_boot_check(
             lambda path: pool.open_file(image, path), checks, served, directory, alive

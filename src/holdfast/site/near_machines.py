@@ -10,6 +10,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.base.ids import ImageId, JobId, SourceName
 from holdfast.movers.machines.ends import NearDestination, NearImage
+from holdfast.movers.machines.serving import KEPT_BYTES
 from holdfast.movers.machines.work import back_up_machine, instant, restore_machine
 
 if TYPE_CHECKING:
@@ -79,6 +80,8 @@ def run_instant(
     image = ImageId(work.image)
 
     def open_file(path: bytes, /) -> FileReader:
-        return master.site.pools.holding(image).open_file(image, path)
+        pool = master.site.pools.holding(image)
+        pool.keep_blocks(KEPT_BYTES)
+        return pool.open_file(image, path)
 
     instant(work, open_file, tell, alive, note)

@@ -20,6 +20,9 @@ if TYPE_CHECKING:
 
     from holdfast.movers.machines.record import StoredDisk
 
+KEPT_BYTES = 256 * 1024 * 1024
+"""What a pool keeps of what was read, while a machine runs from it: about what a boot reads."""
+
 
 @contextlib.contextmanager
 def served(
