@@ -14,6 +14,7 @@ import (
 	"path/filepath"
 	"slices"
 	"strings"
+	"sync"
 	"time"
 
 	"github.com/vmware/govmomi/simulator"
@@ -72,15 +73,34 @@ func main() {
 }
 
 // gate lets nobody to the datastores' files without a session, and slows them down while a test wants that.
+// It tells in the file "reads" how many reads of disks there were, and how many at most at once.
 func gate(state string, next http.Handler) http.Handler {
+	var lock sync.Mutex
+	var count, now, most int
+	begin := func() {
+		lock.Lock()
+		defer lock.Unlock()
+		count, now = count+1, now+1
+		most = max(most, now)
+		_ = os.WriteFile(filepath.Join(state, "reads"), fmt.Appendf(nil, "%d %d", count, most), 0o600)
+	}
+	end := func() {
+		lock.Lock()
+		defer lock.Unlock()
+		now--
+	}
 	return http.HandlerFunc(func(w http.ResponseWriter, r *http.Request) {
 		if strings.HasPrefix(r.URL.Path, "/folder/") {
 			if cookie, err := r.Cookie("vmware_soap_session"); err != nil || cookie.Value == "" {
 				w.WriteHeader(http.StatusUnauthorized)
 				return
 			}
-			if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "-flat") && wants(state, "slow") {
-				time.Sleep(time.Second)
+			if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "-flat") {
+				begin()
+				defer end()
+				if wants(state, "slow") {
+					time.Sleep(time.Second)
+				}
 			}
 		}
 		next.ServeHTTP(w, r)

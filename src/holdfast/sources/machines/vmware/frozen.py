@@ -43,7 +43,8 @@ if TYPE_CHECKING:
 
 CONNECTIONS = 4
 """That read from the vCenter or host at once, for one machine."""
-_WORKERS = 16
+_WORKERS = 32
+"""Requests that the engine has under way, each of an eighth of a piece; most of them only wait."""
 _LOOK_S = 5.0
 _LARGEST_DESCRIPTOR = 1 << 20
 
