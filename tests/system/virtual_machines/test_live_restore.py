@@ -1,11 +1,14 @@
 """A real Debian is backed up while it writes, made again beside it, and boots to its login prompt.
 
-By the real site and its commands, at rest by its guest agent.
+By the real site and its commands, at rest by its guest agent, under libvirt and with QEMU alone.
 """
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
+import contextlib
+import os
+import signal
+from typing import TYPE_CHECKING, Any
 
 import pytest
 
@@ -13,11 +16,15 @@ pytest.importorskip("lxml", reason="lxml is not installed: see the extra 'vm'")
 
 from tests.kit.debian_guest import needs_debian
 from tests.kit.debian_machine import (
+    Console,
+    DebianAlone,
     DebianMachine,
     DebianUnderLibvirt,
+    ask_agent,
+    terminal_of,
 )
 from tests.kit.libvirtd import libvirtd_kit, needs_libvirt
-from tests.kit.served import Served, served
+from tests.kit.served import Served, served, until
 from tests.system.virtual_machines.test_policy_to_restore import images, run_and_wait
 
 if TYPE_CHECKING:
@@ -42,6 +49,25 @@ name = "nightly"
 kind = "differential"
 every = "20h"
 """
+
+
+class Again(DebianMachine):
+    """What was made of an image with QEMU alone."""
+
+    def __init__(self, run: Path, name: str, uuid: str, storage: Path) -> None:
+        self.name = name
+        self.uuid = uuid
+        self._agent = run / f"{name}.qga"
+        self._pid = storage / name / "pid"
+        self.console = Console(until(lambda: terminal_of(run / f"{name}.qmp"), "its monitor"))
+
+    def ask(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
+        return ask_agent(self._agent, command, arguments)
+
+    def kill(self) -> None:
+        self.console.close()
+        with contextlib.suppress(OSError, ValueError):
+            os.kill(int(self._pid.read_text()), signal.SIGKILL)
 
 
 def back_up_under_load(site: Command, machine: DebianMachine, policy: Path) -> list[int]:
@@ -135,3 +161,20 @@ def test_a_debian_under_libvirt_comes_back_to_its_prompt(site: Command, tmp_path
         add = ("--kind", "libvirt", "--at", daemon.url)
         storage = daemon.directory / "disks"
         live(site, tmp_path, machine, daemon.scratch, add, again, kill, storage)
+
+
+def test_a_debian_with_qemu_alone_comes_back_to_its_prompt(site: Command, tmp_path: Path) -> None:
+    storage = tmp_path / "storage"
+    storage.mkdir()
+    with DebianAlone(tmp_path) as machine:
+        run = machine.run_directory
+
+        def again(known: str) -> DebianMachine:
+            return Again(run, "again", known, storage)
+
+        def kill(made: DebianMachine) -> None:
+            assert isinstance(made, Again)
+            made.kill()
+
+        add = ("--kind", "qmp", "--at", str(run))
+        live(site, tmp_path, machine, tmp_path, add, again, kill, storage)
