@@ -1,10 +1,12 @@
-//! Every parser of stored bytes, for fuzzing and for its short replay in the ordinary tests.
+//! Every parser of stored bytes, and of what servers answer, for fuzzing and for its short replay in
+//! the ordinary tests.
 //!
 //! A parser is fed with anything at all. It must not panic, and not take memory out of proportion;
 //! where one thing has one spelling, what it accepts must be what it would write. Seals and checks
 //! that would stop rubbish at the door are made right first, as a holder of the key could.
 
 mod mutate;
+mod nbd;
 mod seeds;
 
 use std::sync::LazyLock;
@@ -46,7 +48,7 @@ pub struct Parser {
 }
 
 /// All of them.
-pub const ALL: [Parser; 18] = [
+pub const ALL: [Parser; 19] = [
     Parser { name: "header", feed: header, seeds: seeds::header },
     Parser { name: "pack", feed: pack, seeds: seeds::pack },
     Parser { name: "footer", feed: footer, seeds: seeds::footer },
@@ -65,6 +67,7 @@ pub const ALL: [Parser; 18] = [
     Parser { name: "hidden", feed: hidden, seeds: seeds::hidden },
     Parser { name: "client-chunk", feed: client_chunk, seeds: seeds::client_chunk },
     Parser { name: "sealed-name", feed: sealed_name, seeds: seeds::sealed_name },
+    Parser { name: "nbd", feed: nbd::feed, seeds: nbd::seeds },
 ];
 
 /// The parser of this name.
