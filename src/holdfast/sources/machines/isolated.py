@@ -17,6 +17,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdfast.base.errors import HoldfastError, HypervisorError, InputOutput, LibraryMissing
+from holdfast.sources.emulator import accelerators
 from holdfast.sources.machines.qmp.monitor import Monitor
 from holdfast.sources.places import private_directory
 
@@ -193,7 +194,7 @@ def _running(
 def _machine(order: IsolatedOrder) -> list[str]:
     memory = max(order.memory, LEAST_MEMORY) >> 20
     words = ["-nodefaults", "-no-user-config", "-display", "none", "-vga", "std", "-no-reboot"]
-    words += ["-accel", "kvm", "-accel", "tcg,thread=multi", "-cpu", "qemu64"]
+    words += [*accelerators(), "-cpu", "qemu64"]
     words += ["-machine", "q35" if order.efi else "pc", "-m", str(memory)]
     words += ["-smp", str(max(order.cpus, 1)), "-sandbox", "on,obsolete=deny,spawn=deny"]
     if order.efi:

@@ -16,6 +16,7 @@ import tempfile
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from holdfast.sources.emulator import accelerators
 from holdfast.sources.filesystems.appliance.initramfs import build, find_kernel
 from holdfast.sources.filesystems.entries import FilesUnreadable
 from holdfast.sources.filesystems.frames import BadFrame, Say
@@ -114,7 +115,7 @@ class ApplianceFiles(SandboxedFiles):
                     [
                         emulator,
                         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
-                        *("-accel", "kvm", "-accel", "tcg,thread=multi", "-cpu", "qemu64,+rdrand"),
+                        *(*accelerators(), "-cpu", "qemu64,+rdrand"),
                         *("-m", str(MEMORY_MIB), "-nic", "none"),
                         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny"),
                         *("-kernel", str(kernel.image), "-initrd", initrd),
