@@ -20,7 +20,7 @@ use super::MountOptions;
 use super::attributes::{attributes, blank, file_type};
 use super::cache::KeptTrees;
 use super::inodes::{Inodes, Node};
-use super::inside::{Inside, InsideFile, InsideFiles, Xattrs, join};
+use super::inside::{Inside, InsideFile, InsideFiles, Joint, Xattrs, join};
 use crate::error::{Error, Result};
 use crate::finding::Findings;
 use crate::reader::FileReader;
@@ -87,9 +87,9 @@ impl Image {
         findings: Arc<Findings>,
         inside: Option<Inside>,
     ) -> Result<Self> {
-        let (source, root, tops) = match &inside {
+        let Joint { source, root, tops } = match &inside {
             Some(inside) => join(source, root, &inside.root)?,
-            None => (source, root.clone(), HashSet::new()),
+            None => Joint { source, root: root.clone(), tops: HashSet::new() },
         };
         let mut raw = Vec::new();
         codec::encode_entry(&Entry { name: b"root".to_vec(), ..root }, &mut raw)?;

@@ -74,12 +74,16 @@ pub(super) struct Joined {
     made: HashMap<Ref, Vec<u8>>,
 }
 
-/// A root with what both roots have, the source that has it, and the names that lead inside.
-pub(super) fn join(
-    below: Arc<dyn ChunkSource>,
-    own: &Entry,
-    index: &Entry,
-) -> Result<(Arc<dyn ChunkSource>, Entry, HashSet<Vec<u8>>)> {
+/// What shows two trees as one.
+pub(super) struct Joint {
+    pub source: Arc<dyn ChunkSource>,
+    pub root: Entry,
+    /// Names in the root that lead inside.
+    pub tops: HashSet<Vec<u8>>,
+}
+
+/// A root with what both roots have.
+pub(super) fn join(below: Arc<dyn ChunkSource>, own: &Entry, index: &Entry) -> Result<Joint> {
     let mut entries: HashMap<Vec<u8>, Vec<u8>> = HashMap::new();
     let mut tops = HashSet::new();
     for (root, is_index) in [(own, false), (index, true)] {
@@ -102,7 +106,7 @@ pub(super) fn join(
     let subtree = build::write_directory(&kept, rows)?;
     let root = Entry { subtree: Some(subtree), ..own.clone() };
     let joined = Joined { below, made: kept.0.into_inner() };
-    Ok((Arc::new(joined), root, tops))
+    Ok(Joint { source: Arc::new(joined), root, tops })
 }
 
 /// Keeps a directory in memory. Its chunks are named by what nobody else would name chunks by.

@@ -10,6 +10,7 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
+import socket
 import stat
 import threading
 import time
@@ -19,6 +20,7 @@ from typing import TYPE_CHECKING, Protocol, TypeVar
 
 from holdfast.base.errors import (
     HoldfastError,
+    Invalid,
     MachineMissing,
     NoPermission,
     Retry,
@@ -30,6 +32,7 @@ from holdfast.movers.machines.restore_run import with_what_there_is
 from holdfast.sources.machines.machine import State
 from holdfast.sources.machines.overlays import Over
 from holdfast.sources.machines.provider import NewMachine
+from holdfast.sources.nbd.offers import Answering
 from holdfast.sources.nbd.server import shown
 from holdfast.sources.nbd.wire import Address
 from holdfast.wire.messages import WorkEvent
@@ -112,7 +115,7 @@ def serve_machine(
     record = read_record(open_file)
     machine, remarks = with_what_there_is(open_file, record.machine, ())
     disks = {
-        one.name: Patient(open_file, disk_path(one.name), one.size)
+        one.name: patient(open_file, disk_path(one.name), one.size)
         for one in machine.disks
         if one.left_out is None
     }
@@ -216,16 +219,56 @@ class Patient:
             except HoldfastError as error:
                 if error.retry is not Retry.SAME_TARGET or time.monotonic() > until_s:
                     raise
-                with self._lock:
-                    if self._file is file:
-                        self._file = None
+                self._forget(file)
             time.sleep(_AGAIN_S)
+
+    def _forget(self, file: StoredDisk | None) -> None:
+        with self._lock:
+            if self._file is file:
+                self._file = None
 
     def _opened(self) -> StoredDisk:
         with self._lock:
             if self._file is None:
                 self._file = self.open_file(self.path)
             return self._file
+
+
+class PatientlyAnswering(Patient):
+    """A disk that answers its clients itself, and is opened anew for one who comes again.
+
+    What it can't read for a while is no error to a client, who would believe it: the connection
+    ends, and whoever runs a machine makes a new one.
+    """
+
+    def serve_nbd(
+        self,
+        fd: int,
+        begun: bytes,
+        *,
+        structured: bool,
+        allocation: bool,
+        troubled: Callable[[Exception], object],
+    ) -> None:
+        """See `Answering`."""
+        file = self._patiently(lambda file: file)
+        if not isinstance(file, Answering):
+            raise Invalid(f"'{self.path!r}' answers nobody")
+
+        def again(error: Exception) -> None:
+            troubled(error)
+            if isinstance(error, HoldfastError) and error.retry is Retry.SAME_TARGET:
+                self._forget(file)
+                with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as connected:
+                    connected.shutdown(socket.SHUT_RDWR)
+
+        file.serve_nbd(fd, begun, structured=structured, allocation=allocation, troubled=again)
+
+
+def patient(open_file: Opens, path: bytes, size: int) -> Patient:
+    """A disk of an image, as patient as can be, that answers its clients itself if it can."""
+    answers = isinstance(open_file(path), Answering)
+    return (PatientlyAnswering if answers else Patient)(open_file, path, size)
 
 
 def _stand_by(
