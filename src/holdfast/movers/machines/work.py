@@ -73,8 +73,6 @@ def back_up_machine(
     with scratch_directory(
         Path(work.scratch) if work.scratch is not None else scratch
     ) as directory:
-        # QEMU may run as another user, who has to come to the one place in it that is his.
-        directory.chmod(0o711)
         order = MachineOrder(
             uuid=work.machine,
             source=SourceName(work.source),
