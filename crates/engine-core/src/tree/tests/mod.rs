@@ -313,7 +313,10 @@ fn entries_out_of_order_are_refused() {
 fn a_node_without_items_or_of_a_newer_version_is_refused() {
     assert_eq!(codec::decode_object(&[0x83, 1, 1, 0x80]).unwrap_err().code(), "integrity");
     assert_eq!(codec::decode_object(&[0x83, 1, 17, 0x80]).unwrap_err().code(), "integrity");
-    assert_eq!(codec::decode_object(&[0x83, 2, 0, 0x80]).unwrap_err().code(), "newer-format");
+    // Version 2 is of leaves alone that have an entry which needs it.
+    assert_eq!(codec::decode_object(&[0x83, 2, 0, 0x80]).unwrap_err().code(), "integrity");
+    assert_eq!(codec::decode_object(&[0x83, 2, 1, 0x80]).unwrap_err().code(), "integrity");
+    assert_eq!(codec::decode_object(&[0x83, 3, 0, 0x80]).unwrap_err().code(), "newer-format");
     assert!(codec::decode_object(&[0x83, 1, 0, 0x80]).is_ok());
 }
 
