@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import shutil
 import subprocess
+import time
 from typing import TYPE_CHECKING
 
 import pytest
@@ -12,6 +13,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
 MIB = 1024 * 1024
+_LOCK_S = 10.0
 
 needs_qemu = pytest.mark.skipif(
     not (shutil.which("qemu-img") and shutil.which("qemu-nbd") and shutil.which("qemu-io")),
@@ -24,9 +26,15 @@ needs_nbdinfo = pytest.mark.skipif(
 
 def run(*command: object) -> str:
     """Run a program that has to succeed; what it says."""
-    done = subprocess.run(
-        [str(one) for one in command], capture_output=True, text=True, check=False, timeout=120
-    )
+    until = time.monotonic() + _LOCK_S
+    while True:
+        done = subprocess.run(
+            [str(one) for one in command], capture_output=True, text=True, check=False, timeout=120
+        )
+        # QEMU's lock goes with the last process that had the file open, which may be ending.
+        if 'Failed to get "write" lock' not in done.stderr or time.monotonic() > until:
+            break
+        time.sleep(0.05)
     assert done.returncode == 0, (command, done.stdout, done.stderr)
     return done.stdout
 
