@@ -213,7 +213,7 @@ class TestTrueCauses:
 
     def test_an_encrypted_image(self, tmp_path: Path) -> None:
         disk = tmp_path / "disk.qcow2"
-        secret = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10"
+        secret = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=200"
         run(
             *("qemu-img", "create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=x"),
             *("-o", secret, disk, "1M"),

@@ -164,7 +164,7 @@ class TestDamage:
         refused(store, tmp_path)
 
     def test_an_encrypted_disk_is_named(self, store: Path, tmp_path: Path) -> None:
-        secret = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=10"
+        secret = "encrypt.format=luks,encrypt.key-secret=s,encrypt.iter-time=200"
         run(
             *("qemu-img", "create", "-q", "-f", "qcow2", "--object", "secret,id=s,data=x"),
             *("-o", secret, store / "web.qcow2", "1M"),
