@@ -28,7 +28,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, os.fspath(ROOT))
 
 from holdfast.engine import DiskInput, DiskSource, Pool, PoolConfig  # noqa: E402 - the path first
-from holdfast.movers.machines.instant import discard_machine, serve_machine  # noqa: E402
+from holdfast.movers.machines.instant import Image, discard_machine, serve_machine  # noqa: E402
 from holdfast.movers.machines.record import Record  # noqa: E402
 from holdfast.sources.machines.machine import Disk, Machine  # noqa: E402
 from holdfast.sources.machines.providers import open_provider  # noqa: E402
@@ -137,7 +137,12 @@ def from_image(work: Path, pool: Pool, image: str) -> float:
     def serve() -> None:
         with contextlib.suppress(Stop):
             serve_machine(
-                provider, lambda path: pool.open_file(image, path), order, tell, alive, print
+                provider,
+                Image(lambda path: pool.open_file(image, path), lambda: pool.image(image)),
+                order,
+                tell,
+                alive,
+                print,
             )
 
     started_s = time.perf_counter()

@@ -8,7 +8,7 @@ import shutil
 import subprocess
 import sys
 import uuid
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -23,6 +23,7 @@ from holdfast.sources.nbd.wire import Address
 from tests.kit.disk_images import MIB, needs_qemu
 from tests.kit.instant_benches import (
     InstantBench,
+    InstantFarLibvirtBench,
     InstantLibvirtBench,
     InstantQmpBench,
     content,
@@ -30,16 +31,19 @@ from tests.kit.instant_benches import (
 from tests.kit.libvirtd import why_no_libvirt
 from tests.kit.machine_providers import Bench, DiskFilesBench, order, read
 from tests.kit.shown_disks import MemoryDisk
+from tests.kit.sshd import why_no_sshd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from holdfast.sources.machines.machine import Machine
+    from holdfast.sources.machines.provider import Provider
 
 pytestmark = needs_qemu
 
 BENCHES: dict[str, Callable[[Path], InstantBench]] = {
     "libvirt": InstantLibvirtBench,
+    "libvirt over ssh": InstantFarLibvirtBench,
     "qmp": InstantQmpBench,
 }
 
@@ -48,7 +52,9 @@ BENCHES: dict[str, Callable[[Path], InstantBench]] = {
 def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[InstantBench]:
     if request.param == "qmp" and not shutil.which("qemu-system-x86_64"):
         pytest.skip("needs qemu-system-x86")
-    if request.param == "libvirt" and (reason := why_no_libvirt()):
+    if "libvirt" in request.param and (reason := why_no_libvirt()):
+        pytest.skip(reason)
+    if "ssh" in request.param and (reason := why_no_sshd()):
         pytest.skip(reason)
     made = BENCHES[request.param](tmp_path)
     try:
@@ -65,12 +71,20 @@ class Image:
     definitions: dict[str, bytes]
     disks: dict[str, bytes]
     socket: str
+    shown: dict[str, MemoryDisk] = field(default_factory=dict)
 
     @contextlib.contextmanager
-    def served(self) -> Iterator[None]:
-        disks = {name: MemoryDisk(content) for name, content in self.disks.items()}
-        with shown(disks, Address(path=self.socket)):
-            yield
+    def served(
+        self, bench: Bench, provider: Provider | None = None
+    ) -> Iterator[Callable[[], None]]:
+        """Served; what sees to it that the hypervisor reaches that."""
+        self.shown = {name: MemoryDisk(content) for name, content in self.disks.items()}
+        with (
+            shown(self.shown, Address(path=self.socket)),
+            (provider or bench.open()).carrying(Over("", "", self.socket)) as keep,
+        ):
+            keep()
+            yield keep
 
     def order(self, name: str, known: str) -> NewMachine:
         return NewMachine(
@@ -97,9 +111,10 @@ def over(image: Image, name: str = "again", image_format: str = "qcow2") -> Over
     return Over(known, name, image.socket, format=image_format)
 
 
-def files_of(place: Path) -> set[Path]:
+def files_of(place: Path, bench: InstantBench) -> set[Path]:
     """What could be left over."""
-    return {one for one in place.rglob("*") if one.is_file() and one.name != "truth.raw"}
+    found = (one for at in (place, *bench.places) for one in at.rglob("*"))
+    return {one for one in found if one.is_file() and one.name != "truth.raw"}
 
 
 @pytest.mark.parametrize("image_format", ["qcow2", "raw"])
@@ -109,7 +124,7 @@ def test_a_machine_runs_from_its_image_and_is_moved_while_it_is_written(
     image = image_of(bench, tmp_path, 8 * MIB, 4 * MIB + 512)
     one, provider = over(image, image_format=image_format), bench.open()
     seen: list[Moved] = []
-    with image.served():
+    with image.served(bench):
         made = provider.start_over(image.order("again", one.uuid), one)
         assert (made.uuid, made.name, made.state) == (one.uuid, "again", State.RUNNING)
         first, second = (disk.name for disk in made.disks)
@@ -140,10 +155,9 @@ def test_a_machine_runs_from_its_image_and_is_moved_while_it_is_written(
     bench.restart(made.uuid)
     assert {disk: content(bench, made.uuid, disk) for disk in image.disks} == found
     assert image.socket not in bench.definition(one.uuid)
+    assert "-far/nbd" not in bench.definition(one.uuid)
     assert "stop" not in bench.definition(one.uuid)
-    left = {
-        path.suffix for path in files_of(tmp_path) if "again" in str(path.relative_to(tmp_path))
-    }
+    left = {path.suffix for path in files_of(tmp_path, bench) if "/again" in str(path)}
     assert (".raw" in left) == (image_format == "raw")
     assert (".qcow2" in left) == (image_format == "qcow2")
 
@@ -151,7 +165,7 @@ def test_a_machine_runs_from_its_image_and_is_moved_while_it_is_written(
 def test_a_move_that_was_left_goes_on(bench: InstantBench, tmp_path: Path) -> None:
     image = image_of(bench, tmp_path, 8 * MIB)
     one, provider = over(image), bench.open()
-    with image.served():
+    with image.served(bench):
         provider.start_over(image.order("again", one.uuid), one)
 
         def leave() -> None:
@@ -170,8 +184,8 @@ def test_what_is_discarded_leaves_nothing(
 ) -> None:
     image = image_of(bench, tmp_path, 8 * MIB, 4 * MIB)
     one, provider = over(image), bench.open()
-    before = files_of(tmp_path)
-    with image.served():
+    before = files_of(tmp_path, bench)
+    with image.served(bench):
         provider.start_over(image.order("again", one.uuid), one)
         bench.change(one.uuid, next(iter(image.disks)), MIB, 5, 65536)
         if not running:
@@ -184,7 +198,7 @@ def test_what_is_discarded_leaves_nothing(
         with pytest.raises(MachineMissing):
             provider.standing(one)
         provider.discard(one)
-    assert files_of(tmp_path) == before
+    assert files_of(tmp_path, bench) == before
     assert [found.name for found in provider.machines()] == ["web"]
 
 
@@ -194,7 +208,7 @@ def test_one_that_was_switched_off_is_started_again_with_what_it_wrote(
     image = image_of(bench, tmp_path, 8 * MIB)
     one, provider = over(image), bench.open()
     (name,) = image.disks
-    with image.served():
+    with image.served(bench):
         provider.start_over(image.order("again", one.uuid), one)
         bench.change(one.uuid, name, MIB, 5, 65536)
         bench.stop(one.uuid)
@@ -206,15 +220,15 @@ def test_one_that_was_switched_off_is_started_again_with_what_it_wrote(
 def test_what_is_there_is_not_touched(bench: InstantBench, tmp_path: Path) -> None:
     image = image_of(bench, tmp_path, 8 * MIB)
     provider = bench.open()
-    before = files_of(tmp_path)
-    with image.served():
+    before = files_of(tmp_path, bench)
+    with image.served(bench):
         with pytest.raises(AlreadyExists, match="web"):
             provider.start_over(image.order("web", over(image).uuid), over(image, "web"))
         known = provider.machines()[0].uuid
         mine = Over(known, "web", image.socket)
         with contextlib.suppress(WrongState, NotFound):
             provider.discard(mine)
-    assert files_of(tmp_path) == before
+    assert files_of(tmp_path, bench) == before
     assert [found.uuid for found in provider.machines()] == [known]
 
 
@@ -271,9 +285,9 @@ def test_whoever_dies_while_it_begins_leaves_nothing_that_is_in_the_way(
     bench: InstantBench, tmp_path: Path
 ) -> None:
     image = image_of(bench, tmp_path, 4 * MIB, 4 * MIB)
-    before = files_of(tmp_path)
-    with image.served():
-        for at in _steps():
+    before = files_of(tmp_path, bench)
+    for at in _steps():
+        with image.served(bench):
             one = over(image)
             whole = _dies(bench, image, one, "start", at)
             if at % 2:
@@ -284,7 +298,7 @@ def test_whoever_dies_while_it_begins_leaves_nothing_that_is_in_the_way(
                     content(bench, one.uuid, made.disks[0].name) == image.disks[made.disks[0].name]
                 )
             bench.open().discard(one)
-            assert files_of(tmp_path) == before, at
+            assert files_of(tmp_path, bench) == before, at
             assert [found.name for found in bench.open().machines()] == ["web"]
             if whole:
                 return
@@ -294,14 +308,14 @@ def test_whoever_dies_while_it_discards_is_followed_by_one_who_does(
     bench: InstantBench, tmp_path: Path
 ) -> None:
     image = image_of(bench, tmp_path, 4 * MIB)
-    before = files_of(tmp_path)
-    with image.served():
-        for at in _steps():
+    before = files_of(tmp_path, bench)
+    for at in _steps():
+        with image.served(bench):
             one = over(image)
             bench.open().start_over(image.order("again", one.uuid), one)
             whole = _dies(bench, image, one, "discard", at)
             bench.open().discard(one)
-            assert files_of(tmp_path) == before, at
+            assert files_of(tmp_path, bench) == before, at
             assert [found.name for found in bench.open().machines()] == ["web"]
             if whole:
                 return
@@ -315,7 +329,7 @@ def test_whoever_dies_while_it_moves_is_followed_by_one_who_does(
     (name,) = image.disks
     for number, at in enumerate(_steps()):
         one = over(image, f"again{number}", image_format)
-        with image.served():
+        with image.served(bench):
             bench.open().start_over(image.order(one.name, one.uuid), one)
             bench.change(one.uuid, name, MIB, 5, 65536)
             whole = _dies(bench, image, one, "migrate", at)
@@ -342,6 +356,7 @@ def test_disk_files_refuse_in_words(tmp_path: Path) -> None:
         lambda: provider.migrate(one, lambda _: None),
         lambda: provider.discard(one),
         provider.reads_as,
+        lambda: provider.carrying(one),
     ):
         with pytest.raises(Unsupported, match="can't run a machine from its image"):
             ask()

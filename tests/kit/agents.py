@@ -120,6 +120,7 @@ class MachineSite:
         prefix: tuple[str, ...] = (),
         *,
         shares: bool = True,
+        port: int = 0,
     ) -> Iterator[Machine]:
         """A media server that runs while the block lasts.
 
@@ -128,6 +129,7 @@ class MachineSite:
             address: Where it listens.
             prefix: Words before its command.
             shares: Whether it has the site's pool, too, beside its own.
+            port: Where it listens; another one each time it is started, if none is said.
         """
         home = self.directory / name
         environ = {name: one for name, one in self.site.environ.items() if name[:4] == "AWS_"}
@@ -141,7 +143,7 @@ class MachineSite:
         made = self.site(*token).assert_ok().json()
         joining = ("enroll", self.url, "--token", made["token"], "--name", name, "--role", "media")
         command(*joining).assert_ok()
-        running = ("media", "run", "--listen", f"{address}:0", "--address", address)
+        running = ("media", "run", "--listen", f"{address}:{port}", "--address", address)
         machine = Machine(command, name, running)
         machine.start()
         try:

@@ -3,16 +3,23 @@
 from __future__ import annotations
 
 import contextlib
+import subprocess
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from holdfast.base.errors import HoldfastError
 from holdfast.sources.machines.qmp.monitor import MONITORS
-from tests.kit.machine_providers import Bench, LibvirtBench, QmpBench
+from tests.kit.machine_providers import Bench, FarLibvirtBench, LibvirtBench, QmpBench
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
 
 
 class InstantQmpBench(QmpBench):
     """See `QmpBench`: machines that were begun by the product have one monitor, its own."""
+
+    places: Sequence[Path] = ()
 
     def definition(self, known: str) -> str:
         """What it is started by."""
@@ -56,6 +63,8 @@ class InstantQmpBench(QmpBench):
 class InstantLibvirtBench(LibvirtBench):
     """See `LibvirtBench`."""
 
+    places: Sequence[Path] = ()
+
     def definition(self, known: str) -> str:
         """What it is started by."""
         import libvirt
@@ -71,6 +80,29 @@ class InstantLibvirtBench(LibvirtBench):
         """Have it end, and start it anew."""
         self.stop(known)
         self._connection.lookupByUUIDString(known).create()
+
+
+class InstantFarLibvirtBench(InstantLibvirtBench, FarLibvirtBench):
+    """See `FarLibvirtBench`."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        assert self._sshd is not None
+        self.sshd = self._sshd
+        self.daemon = self._daemon
+        self.places = [self._daemon.images, self._sshd.temporary]
+
+    def io(self, known: str, disk: str, command: str) -> str:
+        """What QEMU says to a command for one of its disks."""
+        return self._io(known, disk, command)
+
+    def _content(self, path: Path, image_format: str) -> bytes:
+        """Read where the image is reached."""
+        assert self._sshd is not None
+        into = self._directory / "truth.raw"
+        words = ["qemu-img", "convert", "-U", "-f", image_format, "-O", "raw", str(path)]
+        subprocess.run([*self._sshd.within, *words, str(into)], check=True)
+        return into.read_bytes()
 
 
 InstantBench = InstantLibvirtBench | InstantQmpBench

@@ -166,12 +166,16 @@ class Libvirtd:
 
     def kill(self, number: int = signal.SIGKILL) -> None:
         """As a crash: its machines run on."""
-        pid = int((self.directory / "libvirtd.pid").read_text())
+        pid = self.pid
         os.kill(pid, number)
         until = time.monotonic() + 60
         while Path(f"/proc/{pid}").exists():
             assert time.monotonic() < until
             time.sleep(0.01)
+
+    @property
+    def pid(self) -> int:
+        return int((self.directory / "libvirtd.pid").read_text())
 
     def open(self) -> Any:
         import libvirt

@@ -18,7 +18,10 @@ PIECE = 256 * 1024
 PIECES = 96
 READY = "the guest is ready"
 
-INIT = f"""#!/bin/busybox sh
+
+def init(pieces: int = PIECES, stride: int = 37) -> str:
+    """What the guest runs: of so many pieces it reads every so-manieth, round and round."""
+    return f"""#!/bin/busybox sh
 /bin/busybox --install -s /bin
 mount -t proc proc /proc; mount -t sysfs sys /sys; mount -t devtmpfs dev /dev
 for one in {" ".join(MODULES)}; do insmod /modules/$one.ko; done
@@ -27,7 +30,7 @@ n=0
 if [ -e /mnt/counter ]; then n=$(cat /mnt/counter); fi
 echo "{READY}" > /dev/ttyS0
 while true; do
-  n=$((n + 1)); at=$((n * 37 % {PIECES}))
+  n=$((n + 1)); at=$((n * {stride} % {pieces}))
   echo 3 > /proc/sys/vm/drop_caches
   found=$(dd if=/mnt/data bs={PIECE} skip=$at count=1 2>/dev/null | md5sum)
   wanted=$(sed -n $((at + 1))p /mnt/sums)
@@ -38,14 +41,17 @@ done
 """
 
 
-def disk(path: Path, size: int = 64 << 20) -> Path:
+INIT = init()
+
+
+def disk(path: Path, size: int = 64 << 20, pieces: int = PIECES) -> Path:
     """A disk of the guest, qcow2, with what it reads."""
     random = Random(7)
     content = path.parent / f"{path.stem}-content"
     content.mkdir()
-    pieces = [random.randbytes(PIECE) for _ in range(PIECES)]
-    (content / "data").write_bytes(b"".join(pieces))
-    sums = [hashlib.md5(one).hexdigest() for one in pieces]
+    data = [random.randbytes(PIECE) for _ in range(pieces)]
+    (content / "data").write_bytes(b"".join(data))
+    sums = [hashlib.md5(one).hexdigest() for one in data]
     (content / "sums").write_text("\n".join(sums) + "\n")
     raw = path.with_suffix(".raw")
     with raw.open("wb") as file:

@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import time
@@ -52,8 +54,12 @@ class Sshd:
         given += ["PermitRootLogin yes", "PasswordAuthentication no", *settings]
         (self.directory / "config").write_text("\n".join(given) + "\n")
         Path("/run/sshd").mkdir(mode=0o755, exist_ok=True)
-        pid = (daemon.directory / "libvirtd.pid").read_text().strip()
-        words = ["nsenter", f"--mount=/proc/{pid}/ns/mnt", "/usr/sbin/sshd", "-D", "-e"]
+        self.within = ["nsenter", f"--mount=/proc/{daemon.pid}/ns/mnt"]
+        self.temporary.mkdir(mode=0o777, exist_ok=True)
+        self.temporary.chmod(0o1777)
+        mounting = ["mount", "--bind", str(self.temporary), "/var/tmp"]
+        subprocess.run([*self.within, *mounting], check=True)
+        words = [*self.within, "/usr/sbin/sshd", "-D", "-e"]
         with (self.directory / "log").open("wb") as log:
             self.process = subprocess.Popen(
                 [*words, "-f", str(self.directory / "config")],
@@ -62,6 +68,23 @@ class Sshd:
                 stderr=log,
             )
         self._wait()
+
+    @property
+    def temporary(self) -> Path:
+        """What that host has at ``/var/tmp``."""
+        return self.daemon.directory / "vartmp"
+
+    def cut(self) -> None:
+        """End all connections, as a network does that is gone and back."""
+        for one in self.sessions():
+            with contextlib.suppress(ProcessLookupError):
+                os.kill(one, signal.SIGKILL)
+
+    def sessions(self) -> list[int]:
+        """The processes that have a connection each."""
+        pid = self.process.pid
+        found = Path(f"/proc/{pid}/task/{pid}/children").read_text().split()
+        return [int(one) for one in found]
 
     def make_key(self, name: str) -> Path:
         path = self.directory / name

@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING
 import pytest
 
 from holdfast.base.errors import IntegrityError, Unreachable
-from holdfast.movers.machines.instant import Patient, PatientlyAnswering, patient
+from holdfast.movers.machines.patient import Patient, PatientlyAnswering, patient
 
 if TYPE_CHECKING:
     from collections.abc import Callable

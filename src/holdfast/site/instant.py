@@ -21,7 +21,7 @@ from holdfast.control.database import facts
 from holdfast.control.hypervisors import client_of_name
 from holdfast.control.instant import Ending, NewInstant
 from holdfast.control.jobs import JobKind, JobState, NewJob, Outcome
-from holdfast.movers.machines.instant import NEEDS, RUNNING, STUCK, UP
+from holdfast.movers.machines.standing_by import APART, AWAY, NEEDS, RUNNING, STUCK, UP
 from holdfast.site.machine_restores import MachineRestore, to_hypervisor
 from holdfast.site.machine_work import worker_of
 from holdfast.site.running import enqueue
@@ -63,6 +63,10 @@ class InstantState(enum.StrEnum):
     """Its guest was switched off, or paused by somebody."""
     STUCK = "standing still"
     """It waits for a part of its image that can't be read now."""
+    AWAY = "image away"
+    """What has its image does not answer now."""
+    APART = "hypervisor away"
+    """Its hypervisor can't be reached now."""
     UNSERVED = "not served"
     """Nobody serves its image now."""
     MIGRATING = "migrating"
@@ -85,6 +89,11 @@ _WORDS = {
     InstantState.OFF: "it does not run; what it wrote is safe, and its image is served",
     InstantState.STUCK: "it stands still, as a part of its image could not be read; what it wrote "
     "is safe, and it goes on by itself when the image can be read again",
+    InstantState.AWAY: "its image can't be read now: what it wrote is safe, and it stands still as "
+    "soon as it reads what it did not write; it goes on by itself when the image can be read again",
+    InstantState.APART: "its hypervisor can't be reached now, nor can that reach the image: what "
+    "it wrote is safe, and it stands still as soon as it reads what it did not write; it goes on "
+    "by itself when the hypervisor is reached again",
     InstantState.UNSERVED: "nobody serves its image now: what it wrote is safe, and it stands "
     "still as soon as it reads what it did not write; it goes on when the image is served again",
     InstantState.MIGRATING: "what it reads from the image is brought onto disks of its own, while "
@@ -237,11 +246,14 @@ def look(master: Master, one: InstantRecovery) -> InstantFacts:
     state = _state(one, serve, migrate, discard)
     error = next((said for job in (discard, migrate, serve) if (said := _said(job))), None)
     counted = {} if serve is None else serve.counters
+    words = _WORDS[state]
+    if state is InstantState.UNSERVED and (away := _storage_away(master, one)):
+        words = f"{away}; {words}"
     moving = state is InstantState.MIGRATING and migrate is not None
     return InstantFacts(
         one,
         state,
-        _WORDS[state],
+        words,
         error,
         counted.get(NEEDS) if counted.get(UP) else None,
         migrate.counters.get("size_bytes") if moving and migrate is not None else None,
@@ -306,6 +318,10 @@ def _state(
         return InstantState.OWN
     if not active:
         return InstantState.UNSERVED
+    if up and counted.get(APART):
+        return InstantState.APART
+    if up and counted.get(AWAY):
+        return InstantState.AWAY
     if up and counted.get(STUCK):
         return InstantState.STUCK
     if migrate is not None and migrate.state is not JobState.ENDED:
@@ -362,6 +378,21 @@ def _order(master: Master, one: InstantRecovery, step: InstantStep) -> JobId:
         worker=worker_of(hypervisor.proxy),
     )
     return enqueue(master, job)
+
+
+def _storage_away(master: Master, one: InstantRecovery) -> str | None:
+    """Why the image can't be served, where that is since a media server is not there."""
+    pools = master.site.pools
+    units = [
+        master.units.of_pool(pool)
+        for pool in pools.with_copy(one.new.image)
+        if not pools.is_near(pool)
+    ]
+    if not units or len(units) < len(pools.with_copy(one.new.image)):
+        return None
+    if not all(pools.is_away(unit) for unit in units):
+        return None
+    return f"media server '{units[0].server}', which has its image, is not connected"
 
 
 def _job(master: Master, number: JobId | None) -> Job | None:

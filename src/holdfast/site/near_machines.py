@@ -6,10 +6,12 @@ into the pool of the storage unit that its job is for, and follows only an image
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 from holdfast.base.ids import ImageId, JobId, SourceName
 from holdfast.movers.machines.ends import NearDestination, NearImage
+from holdfast.movers.machines.instant import Image as InstantImage
 from holdfast.movers.machines.serving import KEPT_BYTES
 from holdfast.movers.machines.work import back_up_machine, instant, restore_machine
 
@@ -84,4 +86,6 @@ def run_instant(
         pool.keep_blocks(KEPT_BYTES)
         return pool.open_file(image, path)
 
-    instant(work, open_file, tell, alive, note)
+    # Whether the pool that has it can be read is asked with all of its manifest.
+    ask = partial(master.site.pools.holding, image)
+    instant(work, InstantImage(open_file, ask), tell, alive, note)

@@ -12,7 +12,7 @@ from tests.kit import reading_guest
 from tests.kit.agents import Machine, MachineSite, machine_site
 from tests.kit.disk_images import needs_qemu
 from tests.kit.guest import build, needs_guest
-from tests.kit.libvirtd import Libvirtd, libvirtd_kit, needs_libvirt
+from tests.kit.libvirtd import IMAGES, Libvirtd, libvirtd_kit, needs_libvirt
 from tests.kit.reading_guest import READY, counted
 from tests.kit.served import until
 
@@ -41,7 +41,8 @@ every = "20h"
 class Host:
     """A libvirtd with one machine, whose guest reads and writes; QEMU runs as another user."""
 
-    def __init__(self, daemon: Libvirtd) -> None:
+    def __init__(self, daemon: Libvirtd, *, far: bool = False) -> None:
+        """Make it; with `far`, its disks are where only libvirt has them at the paths it knows."""
         import os
         import shutil
 
@@ -57,12 +58,17 @@ class Host:
         self.disk = reading_guest.disk(place / "disks" / "web.qcow2")
         self.content = (place / "disks" / "web-content" / "data").read_bytes()
         shutil.rmtree(place / "disks" / "web-content")
-        self.images = place / "images"
-        self.images.mkdir()
+        known = Path(IMAGES) if far else place / "images"
+        self.images = daemon.images if far else known
+        self.images.mkdir(exist_ok=True)
         self.images.chmod(0o711)
+        disk = self.disk
+        if far:
+            shutil.move(disk, self.images / "web.qcow2")
+            disk = known / "web.qcow2"
         os.chown(place / "scratch", 64055, -1)
         self.connection = daemon.open()
-        target = f"<target><path>{self.images}</path></target>"
+        target = f"<target><path>{known}</path></target>"
         self.connection.storagePoolCreateXML(
             f"<pool type='dir'><name>default</name>{target}</pool>"
         )
@@ -72,7 +78,7 @@ class Host:
 <cmdline>console=ttyS0 quiet panic=1</cmdline></os>
 <cpu mode='custom' match='exact'><model>qemu64</model></cpu>
 <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>
-<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{self.disk}'/>
+<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{disk}'/>
 <target dev='vda' bus='virtio'/></disk>
 <serial type='file'><source path='{self.log}'/><target port='0'/></serial>
 <memballoon model='none'/></devices></domain>""")
@@ -105,10 +111,10 @@ def network(site: Command, tmp_path: Path) -> Iterator[MachineSite]:
         yield made
 
 
-def back_up(network: MachineSite, host: Host, tmp_path: Path) -> str:
+def back_up(network: MachineSite, host: Host, tmp_path: Path, url: str = "") -> str:
     policy = tmp_path / "policy.toml"
     policy.write_text(POLICY.replace("SCRATCH", str(host.daemon.scratch)))
-    at = ("--kind", "libvirt", "--at", host.daemon.url, "--proxy", "proxy1")
+    at = ("--kind", "libvirt", "--at", url or host.daemon.url, "--proxy", "proxy1")
     network.site("hypervisor", "add", "kvm1", *at).assert_ok()
     network.site("policy", "apply", policy, "--yes").assert_ok()
     job = network.run("vms")
@@ -119,6 +125,7 @@ def back_up(network: MachineSite, host: Host, tmp_path: Path) -> str:
     assert done["outcome"].startswith("completed"), network.site("events", str(job)).text
     host.domain.destroy()
     host.domain.undefineFlags(0x10)  # with its checkpoints
+    (host.images / "web.qcow2").unlink(missing_ok=True)
     host.log.write_text("")
     network.site("hypervisor", "discover", "kvm1").assert_ok()
     return str(network.listed("images")[0]["id"])

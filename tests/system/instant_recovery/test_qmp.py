@@ -45,12 +45,13 @@ every = "20h"
 class Estate:
     """A directory of QEMU machines, with one whose guest reads and writes."""
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(self, directory: Path, pieces: int = reading_guest.PIECES, stride: int = 37):
         self.run = directory / "run"
         self.run.mkdir(parents=True)
         self.log = directory / "console"
-        kernel, initrd = build(directory, reading_guest.INIT)
-        self.disk = reading_guest.disk(directory / "web.qcow2")
+        kernel, initrd = build(directory, reading_guest.init(pieces, stride))
+        size = max(64 << 20, 2 * pieces * reading_guest.PIECE)
+        self.disk = reading_guest.disk(directory / "web.qcow2", size, pieces)
         self.words = ["qemu-system-x86_64", "-accel", "tcg", "-m", "192", "-nodefaults"]
         self.words += ["-display", "none", "-no-reboot", "-name", "web", "-uuid", UUID]
         self.words += ["-kernel", str(kernel), "-initrd", str(initrd)]

@@ -10,29 +10,21 @@ from __future__ import annotations
 import contextlib
 import fcntl
 import os
-import socket
 import stat
 import threading
 import time
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, Protocol, TypeVar
+from typing import TYPE_CHECKING
 
-from holdfast.base.errors import (
-    HoldfastError,
-    Invalid,
-    MachineMissing,
-    NoPermission,
-    Retry,
-    WrongState,
-    storage_error,
-)
+from holdfast.base.errors import NoPermission, WrongState, storage_error
+from holdfast.movers.machines.image_watch import ImageWatch
+from holdfast.movers.machines.patient import patient
 from holdfast.movers.machines.record import disk_path, read_definitions, read_record
 from holdfast.movers.machines.restore_run import with_what_there_is
-from holdfast.sources.machines.machine import State
-from holdfast.sources.machines.overlays import Over
+from holdfast.movers.machines.standing_by import StandingBy
+from holdfast.sources.machines.overlays import PLACE, Over
 from holdfast.sources.machines.provider import NewMachine
-from holdfast.sources.nbd.offers import Answering
 from holdfast.sources.nbd.server import shown
 from holdfast.sources.nbd.wire import Address
 from holdfast.wire.messages import WorkEvent
@@ -40,48 +32,20 @@ from holdfast.wire.messages import WorkEvent
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping
 
-    from holdfast.movers.machines.record import StoredDisk
-    from holdfast.sources.machines.overlays import Moved, Standing
+    from holdfast.movers.machines.patient import Opens
+    from holdfast.sources.machines.overlays import Moved
     from holdfast.sources.machines.provider import Provider
     from holdfast.wire.messages import InstantWork
 
-    T = TypeVar("T")
     Alive = Callable[[], None]
     Note = Callable[[WorkEvent], None]
     Tell = Callable[[Mapping[str, int]], None]
-    OpenFile = Callable[[bytes], StoredDisk]
 
-PLACE = "/var/tmp/holdfast-instant"  # noqa: S108 - a directory of this user alone, see `_home`
-"""Where sockets are, with this user's number behind it: a socket's path has a hundred bytes at
-most, has to be the same after a restart of the machine, and QEMU's user has to get there."""
-
-UP, RUNNING, STUCK, NEEDS, READS_FAILED = (
-    "machine_up",
-    "machine_running",
-    "machine_stuck",
-    "disks_needed",
-    "reads_failed",
-)
-"""What a worker counts while it serves: whether the machine was started, runs, stands still for
-want of its image; how many disks need that; how many reads failed."""
-
-_LOOK_S = 2.0
 _WAIT_S = 0.2
 _PATIENT_S = 15.0
-_AGAIN_S = 0.5
-_GONE = 3
-"""So often in a row a machine is to be missing before it is taken for gone."""
 
 _turns: dict[str, threading.Lock] = {}
 _turn = threading.Lock()
-
-
-class Opens(Protocol):
-    """Opens a file of an image, anew each time."""
-
-    def __call__(self, path: bytes, /) -> StoredDisk:
-        """Open it; raises `HoldfastError`."""
-        ...
 
 
 def socket_of(label: str) -> str:
@@ -94,14 +58,27 @@ def over_of(work: InstantWork) -> Over:
     return Over(work.machine, work.name, socket_of(work.label), work.storage, work.format)
 
 
+@dataclass(frozen=True, slots=True)
+class Image:
+    """The image that a machine runs from.
+
+    Attributes:
+        open_file: Opens a file of it.
+        ask: Reads something of it that nobody keeps in memory; raises `HoldfastError`.
+    """
+
+    open_file: Opens
+    ask: Callable[[], object]
+
+
 def serve_machine(
-    provider: Provider, open_file: Opens, work: InstantWork, tell: Tell, alive: Alive, note: Note
+    provider: Provider, image: Image, work: InstantWork, tell: Tell, alive: Alive, note: Note
 ) -> None:
     """Serve the disks of an image until the machine needs them no more; begin it, if it was not.
 
     Args:
         provider: Its hypervisor.
-        open_file: Opens a file of the image.
+        image: What it runs from.
         work: What was ordered.
         tell: Takes what is counted, see `UP` and the others.
         alive: Called all the while; what it raises ends the serving, and not the machine.
@@ -112,6 +89,7 @@ def serve_machine(
         MachineMissing: The machine was up, and is gone.
         HoldfastError: It can't be begun; nothing of it stays.
     """
+    open_file = image.open_file
     record = read_record(open_file)
     machine, remarks = with_what_there_is(open_file, record.machine, ())
     disks = {
@@ -142,13 +120,26 @@ def serve_machine(
     with (
         _alone(work.label, alive),
         _directory(over.socket, provider.reads_as()) as owner,
-        shown(dict(disks), Address(path=over.socket), troubled=troubled),
+        ImageWatch(image.ask) as watch,
+        shown(
+            dict(disks),
+            Address(path=over.socket),
+            troubled=troubled,
+            admits=lambda: not watch.away_s,
+        ),
+        provider.carrying(over) as keep,
     ):
         _hand_over(Path(over.socket), owner)
         if not work.begun:
             alive()
+            keep()
             provider.start_over(new, over)
-        _stand_by(provider, over, tell, alive, note, failed)
+
+        def let_go() -> None:
+            for one in disks.values():
+                one.let_go()
+
+        StandingBy(provider, over, keep, watch, let_go, tell, alive, note, failed)()
 
 
 def move_machine(
@@ -181,146 +172,6 @@ def discard_machine(provider: Provider, work: InstantWork, alive: Alive, note: N
         provider.discard(over)
         _remove(Path(over.socket))
     note(WorkEvent("info", "discarded", f"'{work.name}' was stopped and taken away"))
-
-
-@dataclass
-class Patient:
-    """A disk of an image that is opened anew when it can't be read for a while. Thread-safe.
-
-    Attributes:
-        open_file: Opens it.
-        path: Of it, in the image.
-        size: In bytes.
-    """
-
-    open_file: Opens
-    path: bytes
-    size: int
-
-    def __post_init__(self) -> None:
-        self._lock = threading.Lock()
-        self._file: StoredDisk | None = None
-
-    def read_at(self, offset: int, length: int) -> bytes:
-        """Bytes from an offset on."""
-        return self._patiently(lambda file: file.read_at(offset, length))
-
-    def data_extents(self, offset: int, length: int) -> list[tuple[int, int]]:
-        """Where data is."""
-        return self._patiently(lambda file: file.data_extents(offset, length))
-
-    def _patiently(self, ask: Callable[[StoredDisk], T]) -> T:
-        until_s = time.monotonic() + _PATIENT_S
-        while True:
-            file = None
-            try:
-                file = self._opened()
-                return ask(file)
-            except HoldfastError as error:
-                if error.retry is not Retry.SAME_TARGET or time.monotonic() > until_s:
-                    raise
-                self._forget(file)
-            time.sleep(_AGAIN_S)
-
-    def _forget(self, file: StoredDisk | None) -> None:
-        with self._lock:
-            if self._file is file:
-                self._file = None
-
-    def _opened(self) -> StoredDisk:
-        with self._lock:
-            if self._file is None:
-                self._file = self.open_file(self.path)
-            return self._file
-
-
-class PatientlyAnswering(Patient):
-    """A disk that answers its clients itself, and is opened anew for one who comes again.
-
-    What it can't read for a while is no error to a client, who would believe it: the connection
-    ends, and whoever runs a machine makes a new one.
-    """
-
-    def serve_nbd(
-        self,
-        fd: int,
-        begun: bytes,
-        *,
-        structured: bool,
-        allocation: bool,
-        troubled: Callable[[Exception], object],
-    ) -> None:
-        """See `Answering`."""
-        file = self._patiently(lambda file: file)
-        if not isinstance(file, Answering):
-            raise Invalid(f"'{self.path!r}' answers nobody")
-
-        def again(error: Exception) -> None:
-            troubled(error)
-            if isinstance(error, HoldfastError) and error.retry is Retry.SAME_TARGET:
-                self._forget(file)
-                with contextlib.suppress(OSError), socket.socket(fileno=os.dup(fd)) as connected:
-                    connected.shutdown(socket.SHUT_RDWR)
-
-        file.serve_nbd(fd, begun, structured=structured, allocation=allocation, troubled=again)
-
-
-def patient(open_file: Opens, path: bytes, size: int) -> Patient:
-    """A disk of an image, as patient as can be, that answers its clients itself if it can."""
-    answers = isinstance(open_file(path), Answering)
-    return (PatientlyAnswering if answers else Patient)(open_file, path, size)
-
-
-def _stand_by(
-    provider: Provider,
-    over: Over,
-    tell: Tell,
-    alive: Alive,
-    note: Note,
-    failed: list[str],
-) -> None:
-    """Wait until the machine needs the image no more; have it go on where it stood still."""
-    look_s, missing = 0.0, 0
-    while True:
-        if time.monotonic() >= look_s:
-            look_s = time.monotonic() + _LOOK_S
-            try:
-                found = provider.standing(over)
-            except MachineMissing as error:
-                missing += 1
-                if missing >= _GONE:
-                    raise MachineMissing(
-                        f"{error.message}: what it wrote went with it, and it is not begun anew",
-                        "'holdfast instant discard' takes away what is left",
-                    ) from error
-            except HoldfastError:
-                pass  # its hypervisor is restarted, perhaps: disks are served all the same
-            else:
-                missing = 0
-                tell(_counts(found, failed))
-                if not found.needs:
-                    note(WorkEvent("info", "own", f"'{over.name}' needs its image no more"))
-                    return
-                if found.stuck:
-                    _have_go_on(provider, over, note)
-        alive()
-        time.sleep(_WAIT_S)
-
-
-def _counts(found: Standing, failed: list[str]) -> dict[str, int]:
-    return {
-        UP: 1,
-        RUNNING: int(found.state is State.RUNNING),
-        STUCK: int(found.stuck),
-        NEEDS: len(found.needs),
-        READS_FAILED: len(failed),
-    }
-
-
-def _have_go_on(provider: Provider, over: Over, note: Note) -> None:
-    with contextlib.suppress(HoldfastError):
-        provider.go_on(over)
-        note(WorkEvent("info", "went-on", f"'{over.name}' stood still, and goes on"))
 
 
 @contextlib.contextmanager

@@ -34,7 +34,8 @@ if TYPE_CHECKING:
     from holdfast.engine import Image
     from holdfast.movers.drive import Reporter
     from holdfast.movers.machines.backup_run import Destination
-    from holdfast.movers.machines.instant import Opens, Tell
+    from holdfast.movers.machines.instant import Image as InstantImage
+    from holdfast.movers.machines.instant import Tell
     from holdfast.movers.machines.restore_run import StoredMachine
     from holdfast.sources.machines.provider import Provider, Remark
     from holdfast.wire.messages import InstantWork, MachineRestoreWork, MachineWork, Reached
@@ -128,13 +129,17 @@ def restore_machine(
 
 
 def instant(
-    work: InstantWork, open_file: Opens | None, tell: Tell, alive: Callable[[], None], note: Note
+    work: InstantWork,
+    image: InstantImage | None,
+    tell: Tell,
+    alive: Callable[[], None],
+    note: Note,
 ) -> None:
     """Do something about a virtual machine that runs from its image.
 
     Args:
         work: What.
-        open_file: Opens a file of the image; None where none is read.
+        image: What it runs from; None where that is not read.
         tell: Takes what is counted.
         alive: To be called again and again; raises if the work is to stop.
         note: Takes what a person may want to know.
@@ -147,10 +152,10 @@ def instant(
         move_machine(provider, work, tell, alive, note)
     elif work.step == "discard":
         discard_machine(provider, work, alive, note)
-    elif open_file is None:
+    elif image is None:
         raise Unsupported(f"image {work.image} can't be read from here")
     else:
-        serve_machine(provider, open_file, work, tell, alive, note)
+        serve_machine(provider, image, work, tell, alive, note)
 
 
 @contextlib.contextmanager

@@ -14,6 +14,7 @@ from holdfast.base.errors import ImageMissing, IntegrityError, PathMissing, Unsu
 from holdfast.base.ids import ImageId
 from holdfast.engine import client_key_of
 from holdfast.movers.machines.ends import given
+from holdfast.movers.machines.instant import Image as InstantImage
 from holdfast.movers.machines.record import read_record
 from holdfast.movers.machines.work import back_up_machine, instant, restore_machine
 from holdfast.movers.transfer.remote_runs import LinkedRun, linked
@@ -129,7 +130,26 @@ def remote_instant(
         if client_key_of(manifest) is not None:
             raise Unsupported("virtual machines are not sealed with client keys")
         pool = target.remote_pool(link.terms(), link)
-        instant(work, partial(pool.open_file, manifest), tell, alive, note)
+
+        def at_work() -> None:
+            _or_cancel(link, alive)
+
+        def counted(counters: Mapping[str, int]) -> None:
+            _or_cancel(link, lambda: tell(counters))
+
+        image = InstantImage(
+            partial(pool.open_file, manifest), partial(link.manifest, ImageId(work.image))
+        )
+        instant(work, image, counted, at_work, note)
+
+
+def _or_cancel(link: TransferLink, ask: Callable[[], None]) -> None:
+    """Ask whether to go on; if not, nobody is to wait for what is read just now."""
+    try:
+        ask()
+    except BaseException:
+        link.cancel()
+        raise
 
 
 @dataclass(frozen=True, slots=True)

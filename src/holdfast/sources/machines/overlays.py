@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import json
+import struct
 import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn
@@ -17,11 +18,16 @@ from holdfast.sources.nbd.qemu_nbd import program, run_img
 
 if TYPE_CHECKING:
     from collections.abc import Callable
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
-    from holdfast.sources.machines.machine import Machine, State
+    from holdfast.sources.machines.machine import Disk, Machine, State
     from holdfast.sources.machines.new_disks import NewDisk
     from holdfast.sources.machines.provider import DiskWriter, NewMachine
+
+PLACE = "/var/tmp/holdfast-instant"  # noqa: S108 - a directory of this user alone: who uses it looks
+"""Where sockets are, with this user's number behind it: a socket's path has a hundred bytes at
+most, has to be the same after a restart of the machine, and QEMU's user has to get there."""
 
 RECONNECT_S = 20
 """How long QEMU waits for a server that is gone before it lets a read fail. Where the guest then
@@ -86,6 +92,17 @@ def node(socket: str, export: str) -> dict[str, Any]:
     }
 
 
+def create(path: Path, disk: Disk, socket: str, what: str) -> None:
+    """Make a file that is an overlay over what is served as a disk.
+
+    Raises:
+        HoldfastError: It can't be made.
+    """
+    backing = f"json:{json.dumps(node(socket, disk.name))}"
+    words = ["create", "-q", "-f", "qcow2", "-u", "-F", "raw", "-b", backing]
+    run_img([*words, str(path), str(disk.size)], what)
+
+
 def maker(socket: str) -> Callable[[NewDisk, DiskWriter], None]:
     """What makes a new disk an overlay, where `new_disks.write_disk` writes one whole."""
 
@@ -93,10 +110,8 @@ def maker(socket: str) -> Callable[[NewDisk, DiskWriter], None]:
         if new.path.exists() and not reads_from(new.path, socket):
             raise AlreadyExists(f"there is a file '{new.path}'", "give the machine another name")
         what = f"disk '{new.disk.name}' at '{new.path}'"
-        backing = f"json:{json.dumps(node(socket, new.disk.name))}"
-        words = ["create", "-q", "-f", "qcow2", "-u", "-F", "raw", "-b", backing]
         try:
-            run_img([*words, str(new.path), str(new.disk.size)], what)
+            create(new.path, new.disk, socket, what)
         except BaseException:
             with contextlib.suppress(OSError):
                 new.path.unlink()
@@ -114,6 +129,14 @@ def reads_from(path: Path, socket: str) -> bool:
     except (OSError, ValueError, subprocess.TimeoutExpired):
         return False
     return names(str(told.get("backing-filename", "")), socket)
+
+
+def names_in(header: bytes, socket: str) -> bool:
+    """Whether a file that begins so is an overlay over what is served there."""
+    if len(header) < 20 or header[:4] != b"QFI\xfb":
+        return False
+    offset, length = struct.unpack_from(">QI", header, 8)
+    return names(header[offset : offset + length].decode(errors="replace"), socket)
 
 
 def names(text: str, socket: str) -> bool:
@@ -200,6 +223,13 @@ class RunsNoImages:
         self._refuse()
 
     def discard(self, over: Over) -> None:  # noqa: ARG002
+        """See `start_over`."""
+        self._refuse()
+
+    def carrying(
+        self,
+        over: Over,  # noqa: ARG002
+    ) -> AbstractContextManager[Callable[[], None]]:
         """See `start_over`."""
         self._refuse()
 

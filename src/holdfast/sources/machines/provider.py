@@ -313,6 +313,15 @@ class Provider(Protocol):
         """
         ...
 
+    def carrying(self, over: Over) -> AbstractContextManager[Callable[[], None]]:
+        """Have what is served here be reached where the machine runs, for the time of the block.
+
+        Yields:
+            What sees to it: to be called before a machine is begun, and again and again while it
+            needs its image. Raises `HoldfastError` where that is not possible now; why.
+        """
+        ...
+
     def reads_as(self) -> int | None:
         """The user, by number, whose process reads served disks; None for this process's own."""
         ...

@@ -52,6 +52,7 @@ class NbdServer:
         clients: int = CLIENTS,
         handshake_s: float = HANDSHAKE_S,
         troubled: Callable[[str, Exception], None] = _nobody_asks,
+        admits: Callable[[], bool] = lambda: True,
     ) -> None:
         """Nobody is served before `start`.
 
@@ -61,11 +62,13 @@ class NbdServer:
             clients: How many at once.
             handshake_s: How long a client may take until it has an export.
             troubled: Told of what could not be read: the export, and why; called in the loop.
+            admits: Whether a client may come in now; called in the loop.
         """
         self._exports = dict(exports)
         self._clients = clients
         self._handshake_s = handshake_s
         self._troubled = troubled
+        self._admits = admits
         self._threads = ThreadPoolExecutor(workers, thread_name_prefix="nbd")
         self._answering = ThreadPoolExecutor(clients, thread_name_prefix="nbd-client")
         self._bytes = Budget(BYTES)
@@ -124,7 +127,7 @@ class NbdServer:
             self._pause = loop.call_later(0.1, loop.add_reader, listening, self._accept, listening)
             return
         connected.setblocking(False)
-        if len(self._tasks) >= self._clients:
+        if len(self._tasks) >= self._clients or not self._admits():
             connected.close()
             return
         if connected.family != socket.AF_UNIX:
@@ -188,6 +191,7 @@ def shown(
     clients: int = CLIENTS,
     handshake_s: float = HANDSHAKE_S,
     troubled: Callable[[str, Exception], None] = _nobody_asks,
+    admits: Callable[[], bool] = lambda: True,
 ) -> Iterator[Address]:
     """Have a server in a thread of its own, for the time of the block.
 
@@ -198,6 +202,7 @@ def shown(
         clients: How many at once.
         handshake_s: How long a client may take until it has an export.
         troubled: Told of what could not be read; called in the server's thread.
+        admits: Whether a client may come in now; called in the server's thread.
 
     Raises:
         NoPermission, InputOutput: It can't listen there.
@@ -208,7 +213,12 @@ def shown(
 
     async def serve() -> None:
         server = NbdServer(
-            exports, workers=workers, clients=clients, handshake_s=handshake_s, troubled=troubled
+            exports,
+            workers=workers,
+            clients=clients,
+            handshake_s=handshake_s,
+            troubled=troubled,
+            admits=admits,
         )
         loop, finish = asyncio.get_running_loop(), asyncio.Event()
         try:

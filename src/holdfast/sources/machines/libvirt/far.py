@@ -384,7 +384,7 @@ class FarMaking:
             with places.private_directory(_COPY) as directory:
                 copied = NewDisk(new.disk, directory / "disk", new.format)
                 write_disk(copied, write)
-                self._upload(new.path.name, copied.path)
+                self.upload(new.path.name, copied.path)
             return
         name = new.path.name
         self._refuse(name)
@@ -398,7 +398,7 @@ class FarMaking:
         """See `Making.file`."""
         with places.private_directory(_COPY) as directory:
             (directory / "file").write_bytes(data)
-            self._upload(name, directory / "file")
+            self.upload(name, directory / "file")
 
     def undo(self) -> None:
         """See `Making.undo`."""
@@ -406,7 +406,12 @@ class FarMaking:
             with contextlib.suppress(libvirt.libvirtError):
                 one.delete()
 
-    def _upload(self, name: str, source: Path) -> None:
+    def upload(self, name: str, source: Path) -> None:
+        """Make a file with the bytes of one that is here.
+
+        Raises:
+            HoldfastError: There is one, or it can't be made.
+        """
         self._refuse(name)
         self._made.append(volumes.create_of(self._host.get(), self._pool, name, source))
 

@@ -8,7 +8,6 @@ over the socket that it is said to be over is left alone.
 from __future__ import annotations
 
 import contextlib
-import glob
 import re
 import time
 from dataclasses import dataclass
@@ -22,17 +21,15 @@ from holdfast.base.errors import AlreadyExists, HypervisorError, MachineMissing
 from holdfast.sources.machines import domain_xml, overlays
 from holdfast.sources.machines.libvirt import looking, rebuild
 from holdfast.sources.machines.libvirt.connection import asked
-from holdfast.sources.machines.libvirt.near import Near, NearMaking, directory_of
 from holdfast.sources.machines.machine import State
 from holdfast.sources.machines.overlays import Moved, Over, Standing
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
-    from holdfast.sources.machines.libvirt.connection import Libvirt
+    from holdfast.sources.machines.libvirt.overlay_files import OverlayFiles
     from holdfast.sources.machines.machine import Disk, Machine
-    from holdfast.sources.machines.new_disks import NewDisk
-    from holdfast.sources.machines.provider import DiskWriter, NewMachine
+    from holdfast.sources.machines.provider import NewMachine
 
     Alive = Callable[[], None]
 
@@ -76,41 +73,14 @@ def find(connection: Any, over: Over) -> Any:
             raise
 
 
-class _OverNear(Near):
-    """Makes overlays in place of disks."""
-
-    def __init__(self, host: Libvirt, socket: str) -> None:
-        super().__init__(host)
-        self._connected = host
-        self._socket = socket
-
-    @contextlib.contextmanager
-    def making(self, storage: str | None) -> Iterator[NearMaking]:
-        """See `Side.making`."""
-        yield _OverMaking(directory_of(self._connected.get(), storage), self._socket)
-
-
-class _OverMaking(NearMaking):
-    def __init__(self, directory: Path, socket: str) -> None:
-        super().__init__(directory)
-        self._make = overlays.maker(socket)
-
-    def disk(self, new: NewDisk, write: DiskWriter) -> None:
-        """See `Making.disk`."""
-        self._make(new, write)
-        self.made.append(new.path)
-
-
-def start_over(host: Libvirt, order: NewMachine, over: Over) -> Machine:
+def start_over(connection: Any, order: NewMachine, over: Over, files: OverlayFiles) -> Machine:
     """See `Provider.start_over`."""
-    connection = host.get()
     domain = find(connection, over)
     if domain is None:
-        _clear(connection, over)
-        side = _OverNear(host, over.socket)
-        rebuild.restore(connection, side, order, _nobody_writes, _stand_still)
+        files.clear()
+        rebuild.restore(connection, files.side(), order, _nobody_writes, _stand_still)
         domain = connection.lookupByUUIDString(over.uuid)
-    elif not _needs(domain, over):
+    elif not _needs(domain, over, files):
         raise AlreadyExists(
             f"machine '{domain.name()}' has the uuid {over.uuid}",
             "remove it first, or begin with a new identity",
@@ -121,7 +91,7 @@ def start_over(host: Libvirt, order: NewMachine, over: Over) -> Machine:
     return looking.machine(connection, domain, ask_guest=False)
 
 
-def standing(connection: Any, over: Over) -> Standing:
+def standing(connection: Any, over: Over, files: OverlayFiles) -> Standing:
     """See `Provider.standing`."""
     domain = _found(connection, over)
     with asked(f"libvirt does not tell of machine '{over.name}'"):
@@ -133,42 +103,48 @@ def standing(connection: Any, over: Over) -> Standing:
         libvirt.VIR_DOMAIN_SHUTOFF: State.OFF,
         libvirt.VIR_DOMAIN_CRASHED: State.OFF,
     }
-    return Standing(known.get(state, State.RUNNING), _needs(domain, over), stuck=stuck)
+    return Standing(known.get(state, State.RUNNING), _needs(domain, over, files), stuck=stuck)
 
 
-def go_on(connection: Any, over: Over) -> None:
+def go_on(connection: Any, over: Over, files: OverlayFiles) -> None:
     """See `Provider.go_on`."""
-    if standing(connection, over).stuck:
+    if standing(connection, over, files).stuck:
         with asked(f"machine '{over.name}' does not go on"):
             _found(connection, over).resume()
 
 
-def migrate(connection: Any, over: Over, moved: Callable[[Moved], None], alive: Alive) -> None:
+def migrate(
+    connection: Any,
+    over: Over,
+    files: OverlayFiles,
+    moved: Callable[[Moved], None],
+    alive: Alive,
+) -> None:
     """See `Provider.migrate`."""
     domain = _found(connection, over)
     with asked(f"machine '{over.name}' is not moved"):
         if not domain.isActive():
             overlays.refuse_move_while_off(over)
-        for one in _disks(domain, over):
+        for one in _disks(domain, over, files):
             if one.needs:
-                _begin(domain, one, over)
-        _follow(domain, over, moved, alive)
-    left = _needs(domain, over)
+                _begin(domain, one, over, files)
+        _follow(domain, over, files, moved, alive)
+    left = _needs(domain, over, files)
     if left:
         raise overlays.still_needed(over, left)
-    _settle(connection, domain, over)
+    _settle(connection, domain, files)
 
 
-def discard(connection: Any, over: Over) -> None:
+def discard(connection: Any, over: Over, files: OverlayFiles) -> None:
     """See `Provider.discard`."""
     domain = find(connection, over)
     if domain is not None:
-        overlays.require_own(over, _needs(domain, over))
+        overlays.require_own(over, _needs(domain, over, files))
         with asked(f"machine '{over.name}' can't be removed"):
             with contextlib.suppress(libvirt.libvirtError):
                 domain.destroy()
             domain.undefineFlags(_FORGET)
-    _clear(connection, over)
+    files.clear()
 
 
 def reads_as(connection: Any) -> int | None:
@@ -190,7 +166,7 @@ def _found(connection: Any, over: Over) -> Any:
     return domain
 
 
-def _begin(domain: Any, disk: _At, over: Over) -> None:
+def _begin(domain: Any, disk: _At, over: Over, files: OverlayFiles) -> None:
     if domain.blockJobInfo(disk.name):
         return
     if over.format == "qcow2":
@@ -200,17 +176,22 @@ def _begin(domain: Any, disk: _At, over: Over) -> None:
     etree.SubElement(target, "source", {"file": str(Path(disk.place).with_suffix(".raw"))})
     etree.SubElement(target, "driver", {"type": "raw"})
     # A copy that stopped left its file: it is written anew, by who may read it.
-    with contextlib.suppress(OSError):
-        Path(disk.place).with_suffix(".raw").unlink()
+    files.remove(str(Path(disk.place).with_suffix(".raw")))
     flags = libvirt.VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB
     domain.blockCopy(disk.name, etree.tostring(target, encoding="unicode"), None, flags)
 
 
-def _follow(domain: Any, over: Over, moved: Callable[[Moved], None], alive: Alive) -> None:
+def _follow(
+    domain: Any,
+    over: Over,
+    files: OverlayFiles,
+    moved: Callable[[Moved], None],
+    alive: Alive,
+) -> None:
     done: dict[str, tuple[int, int]] = {}
     while True:
         at_work = False
-        for one in _disks(domain, over):
+        for one in _disks(domain, over, files):
             told = domain.blockJobInfo(one.name)
             if not told:
                 done[one.name] = (done.get(one.name, (0, 0))[1],) * 2
@@ -226,7 +207,7 @@ def _follow(domain: Any, over: Over, moved: Callable[[Moved], None], alive: Aliv
         time.sleep(_LOOK_S)
 
 
-def _settle(connection: Any, domain: Any, over: Over) -> None:
+def _settle(connection: Any, domain: Any, files: OverlayFiles) -> None:
     """Have the machine start as it runs now, with no more than it had before; may be done again."""
     with asked("libvirt does not tell how the machine is defined"):
         live = domain_xml.read(domain.XMLDesc(0))
@@ -255,15 +236,15 @@ def _settle(connection: Any, domain: Any, over: Over) -> None:
         connection.defineXML(etree.tostring(kept, encoding="unicode"))
     for path in stale:
         # libvirt may have the new place in the definition by itself.
-        if path.exists() and overlays.reads_from(path, over.socket):
-            path.unlink()
+        if files.reads(str(path)):
+            files.remove(str(path))
 
 
-def _needs(domain: Any, over: Over) -> tuple[str, ...]:
-    return tuple(one.name for one in _disks(domain, over) if one.needs)
+def _needs(domain: Any, over: Over, files: OverlayFiles) -> tuple[str, ...]:
+    return tuple(one.name for one in _disks(domain, over, files) if one.needs)
 
 
-def _disks(domain: Any, over: Over) -> list[_At]:
+def _disks(domain: Any, over: Over, files: OverlayFiles) -> list[_At]:
     """Its disks. Of one that is off, the files tell; of one that runs, libvirt."""
     with asked(f"libvirt does not tell of machine '{over.name}'"):
         active = domain.isActive()
@@ -279,7 +260,7 @@ def _disks(domain: Any, over: Over) -> list[_At]:
             text = "" if below is None else etree.tostring(below, encoding="unicode")
             needs = overlays.names(text, over.socket)
         else:
-            needs = overlays.reads_from(Path(place), over.socket)
+            needs = files.reads(place)
         mirrored = None if mirror is None else mirror.get("ready", "")
         found.append(_At(_target(disk), place, needs, mirrored))
     return found
@@ -297,13 +278,6 @@ def _stand_still(domain: Any) -> None:
         if disk.get("device", "disk") == "disk" and driver is not None:
             for name in _POLICIES:
                 driver.set(name, "stop")
-
-
-def _clear(connection: Any, over: Over) -> None:
-    """Take away what a machine that is not defined left."""
-    directory = directory_of(connection, over.storage)
-    if overlays.remove_all(directory, over, f"{glob.escape(over.name)}-*"):
-        (directory / f"{over.name}.nvram").unlink(missing_ok=True)
 
 
 def _nobody_writes(_disk: Disk, _socket: str, /) -> None:

@@ -13,14 +13,15 @@ from typing import TYPE_CHECKING, Any
 
 import libvirt
 
-from holdfast.base.errors import Busy, HoldfastError, MachineMissing, Unsupported
+from holdfast.base.errors import Busy, HoldfastError, MachineMissing
 from holdfast.sources.machines import domain_xml
 from holdfast.sources.machines.labels import directory_prefix
-from holdfast.sources.machines.libvirt import checkpoints, instant, looking, rebuild
+from holdfast.sources.machines.libvirt import carried, checkpoints, instant, looking, rebuild
 from holdfast.sources.machines.libvirt.connection import Libvirt, asked
 from holdfast.sources.machines.libvirt.far import Far
 from holdfast.sources.machines.libvirt.near import Near
 from holdfast.sources.machines.libvirt.off import OffSnapshot
+from holdfast.sources.machines.libvirt.overlay_files import FarFiles, NearFiles
 from holdfast.sources.machines.libvirt.running import (
     RunningSnapshot,
     backup_of,
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from holdfast.sources.machines.domain_xml import DomainDisk
+    from holdfast.sources.machines.libvirt.overlay_files import OverlayFiles
     from holdfast.sources.machines.libvirt.side import Side
     from holdfast.sources.machines.machine import Machine
     from holdfast.sources.machines.overlays import Moved, Over, Standing
@@ -145,31 +147,42 @@ class LibvirtProvider:
 
     def start_over(self, order: NewMachine, over: Over) -> Machine:
         """See `Provider.start_over`."""
-        self._require_near()
-        return instant.start_over(self._host, order, over)
+        named = self._named(over)
+        return instant.start_over(self._host.get(), order, named, self._files(named))
 
     def standing(self, over: Over) -> Standing:
         """See `Provider.standing`."""
-        return instant.standing(self._host.get(), over)
+        named = self._named(over)
+        return instant.standing(self._host.get(), named, self._files(named))
 
     def go_on(self, over: Over) -> None:
         """See `Provider.go_on`."""
-        instant.go_on(self._host.get(), over)
+        named = self._named(over)
+        instant.go_on(self._host.get(), named, self._files(named))
 
     def migrate(
         self, over: Over, moved: Callable[[Moved], None], alive: Callable[[], None] = lambda: None
     ) -> None:
         """See `Provider.migrate`."""
-        instant.migrate(self._host.get(), over, moved, alive)
+        named = self._named(over)
+        instant.migrate(self._host.get(), named, self._files(named), moved, alive)
 
     def discard(self, over: Over) -> None:
         """See `Provider.discard`."""
-        self._require_near()
-        instant.discard(self._host.get(), over)
+        named = self._named(over)
+        instant.discard(self._host.get(), named, self._files(named))
+        if self._far:
+            carried.clear(self._host, named)
+
+    def carrying(self, over: Over) -> contextlib.AbstractContextManager[Callable[[], None]]:
+        """See `Provider.carrying`."""
+        if self._far:
+            return carried.carrying(self._host, over, lambda: instant.reads_as(self._host.get()))
+        return contextlib.nullcontext(_nothing_to_do)
 
     def reads_as(self) -> int | None:
-        """See `Provider.reads_as`."""
-        return instant.reads_as(self._host.get())
+        """See `Provider.reads_as`: what is carried to another host is read here by ssh."""
+        return None if self._far else instant.reads_as(self._host.get())
 
     def clean_up(self) -> Sequence[Remark]:
         """See `Provider.clean_up`: of proxies on this machine that are known to be dead."""
@@ -201,13 +214,12 @@ class LibvirtProvider:
             return [Remark("error", "not-readable", reason(error))]
         return []
 
-    def _require_near(self) -> None:
-        """Disks are served at a socket of this machine."""
-        if self._far:
-            raise Unsupported(
-                f"'{self._host.url}' is another host, which can't run a machine from its image",
-                "run an agent on that host, and let it use qemu:///system",
-            )
+    def _named(self, over: Over) -> Over:
+        """A machine that runs from its image, as it is named at its host."""
+        return carried.there(self._host, over) if self._far else over
+
+    def _files(self, over: Over) -> OverlayFiles:
+        return FarFiles(self._host, over) if self._far else NearFiles(self._host, over)
 
     def _look(self, domain: Any) -> tuple[Machine, Any, list[DomainDisk]]:
         connection = self._host.get()
@@ -270,3 +282,7 @@ def _left_out(machine: Machine) -> list[Remark]:
             severity = "info" if removable else "warning"
             found.append(Remark(severity, "disk-left-out", text, one.name))
     return found
+
+
+def _nothing_to_do() -> None:
+    pass

@@ -58,6 +58,7 @@ class There:
         allowed: Whether this user may write to it.
         user: Who we are there; empty where no shell told.
         root: Whether that is root.
+        uid: The number of that user; None where no shell told.
         tools: Whether it has qemu's programs.
     """
 
@@ -66,6 +67,7 @@ class There:
     allowed: bool = True
     user: str = ""
     root: bool = False
+    uid: int | None = None
     tools: bool = False
 
 
@@ -77,7 +79,7 @@ def look(tunnel: Tunnel, address: LibvirtAddress) -> There:
     """
     wanted = [address.options["socket"]] if "socket" in address.options else list(_SOCKETS)
     try:
-        said = tunnel.run(_script(_LOOK, wanted)).decode(errors="replace")
+        said = tunnel.run(script(_LOOK, wanted)).decode(errors="replace")
     except CommandFailed:
         return There(wanted[0])
     told = [line.partition(" ")[::2] for line in said.splitlines()]
@@ -92,6 +94,7 @@ def look(tunnel: Tunnel, address: LibvirtAddress) -> There:
         allowed=not sockets or sockets[0][0] == "open",
         user=facts.get("user", ""),
         root=facts["uid"] == "0",
+        uid=int(facts["uid"]) if facts["uid"].isdecimal() else None,
         tools="tools" in facts,
     )
 
@@ -117,10 +120,10 @@ def serving(
     Raises:
         HoldfastError: It can't be opened there, or what was written can't be written out.
     """
-    script = _script(_SERVE, words(node, writable=writable, bitmap=bitmap))
+    text = script(_SERVE, words(node, writable=writable, bitmap=bitmap))
     with places.private_directory(_PREFIX) as directory:
         with (directory / "log").open("wb") as log:
-            process = tunnel.begin(script, log)
+            process = tunnel.begin(text, log)
         assert process.stdout is not None  # noqa: S101 - it is a pipe
         there = ""
         try:
@@ -173,7 +176,7 @@ def reason(error: HoldfastError) -> str:
     return f"{error.message} ({error.hint})" if error.hint else error.message
 
 
-def _script(text: str, arguments: Sequence[str]) -> str:
+def script(text: str, arguments: Sequence[str]) -> str:
     """A script for whatever shell the user has there."""
     line = " ".join(text.split("\n")).strip()
     return f"exec env LC_ALL=C sh -c {shlex.quote(line)} holdfast {shlex.join(arguments)}"

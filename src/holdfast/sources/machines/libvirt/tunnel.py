@@ -117,6 +117,26 @@ class Tunnel:
             with contextlib.suppress(OSError):
                 os.unlink(here)
 
+    def carry(self, there: str, here: str) -> None:
+        """Have what goes to a socket there go to one here, until `leave`.
+
+        Args:
+            there: Path of it, where nothing is yet.
+            here: Path of the other.
+
+        Raises:
+            CommandFailed: sshd does not do it.
+            HoldfastError: The connection is lost.
+        """
+        words = self._words("-O", "forward", "-R", f"{_escaped(there)}:{_escaped(here)}")
+        self._run(words, b"", f"'{self.who}' does not forward the socket '{there}'")
+
+    def leave(self, there: str, here: str) -> None:
+        """End what `carry` began, if the connection is there."""
+        words = self._words("-O", "cancel", "-R", f"{_escaped(there)}:{_escaped(here)}")
+        with contextlib.suppress(HoldfastError):
+            self._run(words, b"", "a socket can't be closed")
+
     def run(
         self, command: Sequence[str] | str, data: bytes = b"", *, timeout_s: float = 120
     ) -> bytes:

@@ -211,6 +211,49 @@ def volume_at(connection: Any, path: str) -> Iterator[Any]:
         yield found
 
 
+def find(connection: Any, path: str) -> Any:
+    """The volume that a file is which may have been made just now; None where there is none.
+
+    Raises:
+        HoldfastError: There is no such directory.
+    """
+    place = PurePosixPath(path)
+    with pool_over(connection, str(place.parent)) as pool:
+        with contextlib.suppress(libvirt.libvirtError):  # while something is written to it
+            pool.refresh()
+        try:
+            return pool.storageVolLookupByName(place.name)
+        except libvirt.libvirtError:
+            return None
+
+
+def delete_if_there(connection: Any, path: str) -> None:
+    """Take a file away, if there is one.
+
+    Raises:
+        HoldfastError: It can't be taken away.
+    """
+    found = find(connection, path)
+    if found is not None:
+        with asked(f"'{path}' can't be removed"):
+            found.delete()
+
+
+def beginning(connection: Any, volume: Any, length: int) -> bytes:
+    """The first bytes of a volume, which has so many.
+
+    Raises:
+        HoldfastError: It can't be read.
+    """
+    found = bytearray()
+    with asked(f"volume '{volume.name()}' can't be read"):
+        stream = connection.newStream()
+        volume.download(stream, 0, length, 0)
+        stream.recvAll(lambda _stream, data, into: into.extend(data), found)
+        stream.finish()
+    return bytes(found)
+
+
 def download(connection: Any, volume: Any, into: Path) -> None:
     """Copy a volume into a file here; its holes stay holes.
 

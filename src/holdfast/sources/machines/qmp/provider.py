@@ -202,6 +202,10 @@ class QmpProvider:
             overlays.require_own(over, found.needs(over))
         instant.forget(over, self._monitors)
 
+    def carrying(self, over: Over) -> contextlib.AbstractContextManager[Callable[[], None]]:  # noqa: ARG002
+        """See `Provider.carrying`: what is served here is reached."""
+        return contextlib.nullcontext(_nothing_to_do)
+
     def reads_as(self) -> int | None:
         """See `Provider.reads_as`: it is started by this process."""
         return None
@@ -324,3 +328,7 @@ def _alone(path: Path) -> Iterator[None]:
     finally:
         with _turn:
             _under_way.discard(key)
+
+
+def _nothing_to_do() -> None:
+    pass

@@ -1,0 +1,143 @@
+"""A machine runs from an image of a media server, which is killed, freezes, and comes back."""
+
+from __future__ import annotations
+
+import signal
+import time
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+from tests.kit import reading_guest
+from tests.kit.agents import SOON_MISSED, Machine, MachineSite, free_place, machine_site
+from tests.kit.disk_images import needs_qemu
+from tests.kit.guest import needs_guest
+from tests.kit.reading_guest import READY, counted
+from tests.kit.served import until
+from tests.system.instant_recovery.test_qmp import POLICY, Estate
+
+if TYPE_CHECKING:
+    from collections.abc import Iterator
+    from pathlib import Path
+
+    from tests.kit.command import Command
+
+pytestmark = [needs_qemu, needs_guest]
+
+WITHOUT_IMAGE = ("image away", "standing still", "not served")
+PIECES = 256
+"""More than is read ahead: the guest needs the media server again and again."""
+
+
+@pytest.fixture
+def network(site: Command, tmp_path: Path) -> Iterator[MachineSite]:
+    (tmp_path / "machines").mkdir()
+    with machine_site(site, tmp_path / "machines", environ=SOON_MISSED) as made:
+        yield made
+
+
+@pytest.fixture
+def estate(tmp_path: Path) -> Iterator[Estate]:
+    made = Estate(tmp_path / "kvm", PIECES, stride=1)
+    made.start()
+    try:
+        yield made
+    finally:
+        made.end()
+
+
+def back_up(network: MachineSite, estate: Estate, tmp_path: Path, proxy: str | None) -> str:
+    policy = tmp_path / "policy.toml"
+    policy.write_text(POLICY.replace("active = false", 'active = false\nstorage_unit = "branch"'))
+    words = ("storage", "create", "branch", "--on", "media1", "--pool", tmp_path / "branch")
+    network.site(*words).assert_ok()
+    by = () if proxy is None else ("--proxy", proxy)
+    add = ("hypervisor", "add", "kvm1", "--kind", "qmp", "--at", str(estate.run), *by)
+    network.site(*add).assert_ok()
+    network.site("policy", "apply", policy, "--yes").assert_ok()
+    job = network.run("vms")
+    done = network.ended(job)
+    assert done["outcome"].startswith("completed"), network.site("events", str(job)).text
+    estate.end()
+    estate.log.unlink()
+    network.site("hypervisor", "discover", "kvm1").assert_ok()
+    return str(done["image_id"])
+
+
+def shown(network: MachineSite) -> dict[str, Any]:
+    found: dict[str, Any] = network.site("instant", "show", "1", "--json").assert_ok().json()
+    assert found["state"] != "failed", found
+    return found
+
+
+def await_state(network: MachineSite, *states: str) -> dict[str, Any]:
+    until(lambda: shown(network)["state"] in states, f"it to be {states}", 120)
+    return shown(network)
+
+
+def await_still(estate: Estate) -> None:
+    """Wait until the guest waits for its image."""
+    seen = [(-1, 0.0)]
+
+    def still() -> bool:
+        now = counted(estate.log)
+        if now != seen[0][0]:
+            seen[0] = now, time.monotonic()
+        return time.monotonic() - seen[0][1] > 5
+
+    until(still, "the guest to stand still", 120)
+
+
+@pytest.mark.parametrize("proxy", ["proxy1", None], ids=["proxy", "master"])
+def test_a_guest_outlives_the_media_server_that_has_its_image(
+    network: MachineSite, estate: Estate, tmp_path: Path, proxy: str | None
+) -> None:
+    # The proxy meets it at another port each time, the master at the same one.
+    port = 0 if proxy else int(free_place().rpartition(":")[2])
+    with (
+        network.media_server("media1", shares=False, port=port) as media,
+        network.machine("proxy1") as machine,
+    ):
+        image = back_up(network, estate, tmp_path, proxy)
+        network.site("instant", image, "--to", "kvm1").assert_ok()
+        await_state(network, "running")
+        until(lambda: READY in reading_guest.said(estate.log), "the guest", 180)
+        estate.count_on(3)
+
+        media.kill()
+        await_still(estate)
+        told = await_state(network, *WITHOUT_IMAGE)
+        assert "what it wrote is safe" in told["words"]
+        if told["state"] == "not served":
+            assert "media server 'media1', which has its image, is not" in told["words"]
+        media.start()
+        estate.count_on(5)
+
+        if proxy is not None:
+            # Frozen, it answers nobody and hangs nobody up.
+            assert media.process is not None
+            media.process.send_signal(signal.SIGSTOP)
+            await_still(estate)
+            told = await_state(network, *WITHOUT_IMAGE)
+            assert "what it wrote is safe" in told["words"]
+            media.process.send_signal(signal.SIGCONT)
+            estate.count_on(5)
+        finish(network, estate, machine, tmp_path)
+
+
+def finish(network: MachineSite, estate: Estate, proxy: Machine, tmp_path: Path) -> None:
+    """Move it, and compare all that it has."""
+    await_state(network, "running")
+    job = int(network.site("instant", "migrate", "1").assert_ok().text)
+    done = network.ended(job)
+    said = network.site("events", str(job)).text, proxy.log.read_text()[-3000:]
+    assert done["outcome"].startswith("completed"), (done, said)
+    serve = int(await_state(network, "own")["serve_job"])
+    print("EVENTS", network.site("events", str(serve)).text)
+    estate.count_on()
+    far = counted(estate.log)
+    estate.end()
+    (own,) = (estate.run / "web").glob("*.qcow2")
+    counter, data = reading_guest.content_of(str(own), "qcow2", tmp_path)
+    assert counter >= far
+    assert data == (tmp_path / "kvm" / "web-content" / "data").read_bytes()
