@@ -81,6 +81,15 @@ def test_a_way_that_is_cut_is_opened_anew(bench: InstantFarLibvirtBench, tmp_pat
         reads(bench, image, one, 2 * MIB)
         assert not set(before) & set(bench.sshd.sessions())
 
+        # Silent at this end: who waits there is let go, so that its guest stands still in time.
+        silent = provider._host.tunnel._process.pid
+        os.killpg(silent, signal.SIGSTOP)
+        until(lambda: not bench.sshd.sessions(), "the other end to end it")
+        os.killpg(silent, signal.SIGCONT)
+        until(lambda: not provider._host._tunnel.lives(), "the end to be noticed")
+        keep()
+        reads(bench, image, one, 3 * MIB)
+
         provider.migrate(one, lambda _: None)
         assert provider.standing(one).needs == ()
     assert left_there(bench) == []

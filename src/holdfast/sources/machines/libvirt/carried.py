@@ -7,6 +7,10 @@ machine one connection carries it, whoever had it before; nothing of it stays af
 from __future__ import annotations
 
 import contextlib
+import os
+import signal
+import subprocess
+import threading
 from dataclasses import replace
 from pathlib import PurePosixPath
 from typing import TYPE_CHECKING
@@ -30,6 +34,11 @@ if TYPE_CHECKING:
     from holdfast.sources.machines.libvirt.tunnel import Tunnel
     from holdfast.sources.machines.overlays import Over
 
+SILENT_S = 12
+"""So long a host that hears nothing has QEMU's connection stand: less than the 30 s after which
+guests with IDE and SCSI disks give a read up."""
+
+_END_S = 3.0
 _ROOT = "name the host as qemu+ssh://root@HOST/system, or run an agent on it"
 
 # $1: the directory of all sockets; $2: the name of this one's; $3: who reads there, if another.
@@ -46,6 +55,14 @@ mkdir -m 700 "$d" 2>/dev/null; rm -f "$d/nbd" || exit 1;
 if [ -n "$3" ]; then chown "$3" "$d" || { rmdir "$d"; echo owner; exit 0; }; fi;
 if sshd $PPID; then echo $PPID "$(born $PPID)" >"$b"; fi;
 echo ready
+"""
+# Ends who carries it, when nobody was heard of for a while: the network is cut, perhaps, and QEMU
+# would wait without an end.
+_HEED = """
+command -v timeout >/dev/null && command -v head >/dev/null || exit 0;
+sshd() { case $(cat "/proc/$1/comm" 2>/dev/null) in sshd*) return 0;; esac; return 1; };
+while x=$(timeout "$1" head -n1) && [ "$x" = on ]; do :; done; [ "$x" = end ] || ! sshd $PPID ||
+kill -KILL $PPID
 """
 _GIVE = 'if [ -n "$2" ]; then chown "$2" "$1" || exit 1; fi; [ -S "$1" ]'
 _CLEAR = 'if [ -O "$1" ]; then rm -rf "$1/$2" "$1/$2.by"; rmdir "$1" 2>/dev/null; fi; true'
@@ -91,6 +108,7 @@ class _Carrying:
         self._over = over
         self._reads_as = reads_as
         self._through: Tunnel | None = None
+        self._heartbeat: _Heartbeat | None = None
 
     def keep(self) -> None:
         """Carry it, over a new connection where that was lost."""
@@ -128,6 +146,8 @@ class _Carrying:
                     "set 'AllowStreamLocalForwarding yes' (not 'local') in sshd_config",
                 ) from error
             _run(tunnel, _GIVE, over.socket, owner)
+            self._forget()
+            self._heartbeat = _Heartbeat(tunnel)
         except BaseException:
             self._clear(tunnel, over)
             raise
@@ -139,11 +159,50 @@ class _Carrying:
             with contextlib.suppress(HoldfastError):
                 # Over a new connection, if need be: nobody else would take it away.
                 self._clear(self._host.tunnel, there(self._host, self._over))
+        self._forget()
+
+    def _forget(self) -> None:
+        if self._heartbeat is not None:
+            self._heartbeat.end()
+            self._heartbeat = None
 
     def _clear(self, tunnel: Tunnel, over: Over) -> None:
         tunnel.leave(over.socket, self._over.socket)
         with contextlib.suppress(HoldfastError):
             _run(tunnel, _CLEAR, *_parts(over))
+
+
+class _Heartbeat:
+    """Tells a host again and again that somebody is here, in a thread of its own."""
+
+    def __init__(self, tunnel: Tunnel) -> None:
+        self._ended = threading.Event()
+        self._process = tunnel.begin(script(_HEED, [str(SILENT_S)]), subprocess.DEVNULL)
+        self._thread = threading.Thread(target=self._beat, name="carried", daemon=True)
+        self._thread.start()
+
+    def end(self) -> None:
+        """Tell no more, and that this is meant so."""
+        self._ended.set()
+        self._thread.join(_END_S)
+        with contextlib.suppress(subprocess.TimeoutExpired):
+            self._process.wait(_END_S)
+        with contextlib.suppress(ProcessLookupError):
+            os.killpg(self._process.pid, signal.SIGKILL)
+        self._process.wait()
+        for pipe in (self._process.stdin, self._process.stdout):
+            if pipe is not None:
+                with contextlib.suppress(OSError):
+                    pipe.close()
+
+    def _beat(self) -> None:
+        stdin = self._process.stdin
+        assert stdin is not None  # noqa: S101 - it is a pipe
+        with contextlib.suppress(OSError), stdin:
+            while not self._ended.wait(SILENT_S / 5):
+                stdin.write(b"on\n")
+                stdin.flush()
+            stdin.write(b"end\n")
 
 
 def _look(host: Libvirt) -> There:

@@ -150,7 +150,7 @@ class Tunnel:
         what = f"a command on '{self.who}' failed"
         return self._run(self._words("-T", "--", self._address.host, text), data, what, timeout_s)
 
-    def begin(self, script: str, stderr: IO[bytes]) -> subprocess.Popen[bytes]:
+    def begin(self, script: str, stderr: IO[bytes] | int) -> subprocess.Popen[bytes]:
         """Begin a script there; it is to end when its standard input does."""
         return subprocess.Popen(
             self._words("-T", "--", self._address.host, script),
