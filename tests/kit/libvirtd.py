@@ -15,9 +15,10 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import Any
+from uuid import uuid4
 
 import pytest
 
@@ -31,6 +32,8 @@ __all__ = [
     "STRANGER",
     "LibvirtMachine",
     "Libvirtd",
+    "Make",
+    "libvirt_machines",
     "libvirtd_kit",
     "needs_libvirt",
     "small_domain",
@@ -321,3 +324,23 @@ class LibvirtMachine:
             flags = libvirt.VIR_DOMAIN_UNDEFINE_CHECKPOINTS_METADATA
             self.domain.undefineFlags(flags)
         self.connection.close()
+
+
+Make = Callable[..., LibvirtMachine]
+
+
+@contextlib.contextmanager
+def libvirt_machines(daemon: Libvirtd, **always: Any) -> Iterator[Make]:
+    """What makes machines that go when the block ends."""
+    made: list[LibvirtMachine] = []
+
+    def one(**given: Any) -> LibvirtMachine:
+        identity = str(uuid4())
+        made.append(LibvirtMachine(daemon, f"m{identity[:8]}", identity, **(always | given)))
+        return made[-1]
+
+    try:
+        yield one
+    finally:
+        for machine in made:
+            machine.remove()

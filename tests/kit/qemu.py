@@ -13,9 +13,10 @@ import socket
 import subprocess
 import threading
 import time
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
-from typing import Any, Self
+from typing import Any, Protocol, Self
 
 import pytest
 
@@ -45,6 +46,22 @@ class Content:
     def write(self, offset: int, length: int, pattern: int) -> None:
         self.log.append((offset, length, pattern))
         self.now[offset : offset + length] = bytes([pattern]) * length
+
+    def moments(self, first: int) -> Iterator[bytes]:
+        """What it held after each write, from a number of writes on."""
+        content = bytearray(len(self.now))
+        for at, (offset, length, pattern) in enumerate([(0, 0, 0), *self.log]):
+            content[offset : offset + length] = bytes([pattern]) * length
+            if at >= first:
+                yield bytes(content)
+
+
+class Writable(Protocol):
+    """A machine whose disks are written by a test."""
+
+    contents: dict[str, Content]
+
+    def some_writes(self, random: Random, count: int = 6) -> None: ...
 
 
 class Qemu:
@@ -182,7 +199,7 @@ class Qemu:
 class Load:
     """Writes at random for the time of the block, one write after another."""
 
-    def __init__(self, machine: Qemu, random: Random) -> None:
+    def __init__(self, machine: Writable, random: Random) -> None:
         self._machine = machine
         self._random = random
         self._over = threading.Event()

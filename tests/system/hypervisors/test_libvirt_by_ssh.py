@@ -9,18 +9,13 @@ scratch files and sockets by are no paths here.
 
 from __future__ import annotations
 
-import json
 import os
 import shutil
-import signal
 import socket
 import subprocess
-import sys
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -38,11 +33,10 @@ from holdfast.base.errors import (
     Unreachable,
     Unsupported,
 )
-from holdfast.sources.machines.machine import Disk, State
+from holdfast.sources.machines.machine import State
 from holdfast.sources.machines.provider import Kind, NewMachine, SnapshotOrder
 from holdfast.sources.machines.providers import open_provider
-from holdfast.sources.nbd import client
-from holdfast.sources.nbd.wire import Address
+from tests.kit.image_chain import ImageChain, lost, snapshot_order, writer
 from tests.kit.libvirtd import (
     GRAIN,
     IMAGES,
@@ -51,15 +45,15 @@ from tests.kit.libvirtd import (
     STRANGER,
     Libvirtd,
     LibvirtMachine,
+    Make,
+    libvirt_machines,
     libvirtd_kit,
     needs_libvirt,
 )
-from tests.kit.qemu import bytes_of, needs_qemu, read_disk
+from tests.kit.qemu import Load, bytes_of, needs_qemu, read_disk
 from tests.kit.sshd import HOST, Sshd, needs_sshd
 
 pytestmark = [needs_qemu, needs_libvirt, needs_sshd]
-
-Make = Callable[..., LibvirtMachine]
 
 
 @pytest.fixture(scope="module")
@@ -87,16 +81,8 @@ def sshd(daemon: Libvirtd) -> Iterator[Sshd]:
 
 @pytest.fixture
 def make(daemon: Libvirtd) -> Iterator[Make]:
-    made: list[LibvirtMachine] = []
-
-    def one(**given: Any) -> LibvirtMachine:
-        identity = str(uuid.uuid4())
-        made.append(LibvirtMachine(daemon, f"m{identity[:8]}", identity, far=True, **given))
-        return made[-1]
-
-    yield one
-    for machine in made:
-        machine.remove()
+    with libvirt_machines(daemon, far=True) as make:
+        yield make
 
 
 @pytest.fixture
@@ -110,18 +96,8 @@ def provider(sshd: Sshd, **options: str) -> Any:
     return open_provider("libvirt", sshd.url(**options))
 
 
-def order(
-    machine: LibvirtMachine, here: Path, since: str | None = None, **changed: Any
-) -> SnapshotOrder:
-    given: dict[str, Any] = {
-        "uuid": machine.uuid,
-        "since": since,
-        "quiesce": False,
-        "require_quiesce": False,
-        "scratch": here,
-        "label": "site-7",
-    }
-    return SnapshotOrder(**(given | changed))
+def order(machine: LibvirtMachine, here: Path, **changed: Any) -> SnapshotOrder:
+    return snapshot_order(machine, here, **changed)
 
 
 def left(machine: LibvirtMachine) -> list[str]:
@@ -135,81 +111,29 @@ def left(machine: LibvirtMachine) -> list[str]:
     return found + [str(one) for one in files if "checkpoint" not in one.parts]
 
 
-class Images:
-    """The chain of images of a machine, as a pool would keep it."""
-
-    def __init__(self, machine: LibvirtMachine, sshd: Sshd, here: Path, **options: str) -> None:
-        self._begin(machine, sshd.url(**options), here)
-
-    @classmethod
-    def of(cls, machine: LibvirtMachine, url: str, here: Path) -> Images:
-        """Those that are made by a URL."""
-        made = cls.__new__(cls)
-        made._begin(machine, url, here)
-        return made
-
-    def _begin(self, machine: LibvirtMachine, url: str, here: Path) -> None:
-        self.machine = machine
-        self.here = here
-        self.provider: Any = open_provider("libvirt", url)
-        self.checkpoint: str | None = None
-        self.held: dict[str, bytes] = {}
-
-    def back_up(self, **changed: Any) -> Any:
-        """One backup; what it holds is compared with the machine, which nobody writes now."""
-        given = order(self.machine, self.here, self.checkpoint, **changed)
-        with self.provider.snapshot(given) as snapshot:
-            read = {one.name: read_disk(one, self.held.get(one.name)) for one in snapshot.disks}
-            for name, content in self.machine.contents.items():
-                assert read[name] == content.now, name
-            snapshot.check()
-            snapshot.keep_checkpoint()
-        self.held, self.checkpoint = read, snapshot.checkpoint
-        assert left(self.machine) == []
-        return snapshot
-
-
-def lost(snapshot: Any) -> list[str | None]:
-    return [one.about for one in snapshot.remarks if one.code == "bitmap-lost"]
+def chain(machine: LibvirtMachine, url: str, here: Path) -> ImageChain:
+    return ImageChain(machine, "libvirt", url, here, lambda: left(machine))
 
 
 @pytest.mark.parametrize("options", [{}, {"holdfast_nbd": "loopback"}])
 def test_a_full_and_incrementals_while_the_machine_writes(
     machine: LibvirtMachine, sshd: Sshd, tmp_path: Path, options: dict[str, str]
 ) -> None:
-    images = Images(machine, sshd, tmp_path, **options)
+    images = chain(machine, sshd.url(**options), tmp_path)
     random = Random(1)
     machine.some_writes(random, 20)
-    over = threading.Event()
-
-    def load() -> None:
-        while not over.is_set():
-            machine.some_writes(random, 1)
-
     for step in range(3):
-        over.clear()
-        thread = threading.Thread(target=load)
-        thread.start()
-        try:
+        with Load(machine, random):
             before = {name: len(one.log) for name, one in machine.contents.items()}
-            with images.provider.snapshot(order(machine, tmp_path, images.checkpoint)) as snapshot:
+            with images.provider.snapshot(images.order()) as snapshot:
                 if step:
                     assert bytes_of(snapshot.disks[0], Kind.SAME) > 0
                     assert lost(snapshot) == []
-                read = {
-                    one.name: read_disk(one, images.held.get(one.name)) for one in snapshot.disks
-                }
+                read = images.read(snapshot)
                 snapshot.check()
                 snapshot.keep_checkpoint()
-        finally:
-            over.set()
-            thread.join()
         for name, content in machine.contents.items():
-            held, states = bytearray(SIZE), []
-            for offset, length, pattern in content.log:
-                held[offset : offset + length] = bytes([pattern]) * length
-                states.append(bytes(held))
-            assert read[name] in states[max(before[name] - 1, 0) :], name
+            assert read[name] in content.moments(before[name] - 1), name
         images.held, images.checkpoint = read, snapshot.checkpoint
     assert left(machine) == []
     assert machine.checkpoints() == {images.checkpoint}
@@ -218,43 +142,24 @@ def test_a_full_and_incrementals_while_the_machine_writes(
 def test_an_incremental_reads_what_changed(
     machine: LibvirtMachine, sshd: Sshd, tmp_path: Path
 ) -> None:
-    images = Images(machine, sshd, tmp_path)
+    images = chain(machine, sshd.url(), tmp_path)
     machine.write("vda", 0, SIZE, 1)
     images.back_up()
     machine.write("vda", 3 * GRAIN, GRAIN, 2)
-    with images.provider.snapshot(order(machine, tmp_path, images.checkpoint)) as snapshot:
+    with images.provider.snapshot(images.order()) as snapshot:
         assert bytes_of(snapshot.disks[0], Kind.DATA) == GRAIN
-
-
-def dying(machine: LibvirtMachine, step: int | str, images: Images) -> bool:
-    """A proxy that is killed at a step; whether it was."""
-    read = machine.daemon.directory / "read" / machine.name
-    read.mkdir(exist_ok=True, parents=True)
-    for name, content in images.held.items():
-        (read / f"{name}.before").write_bytes(content)
-    given = asdict(order(machine, images.here, images.checkpoint))
-    given["scratch"] = str(given["scratch"])
-    words = [sys.executable, "-m", "tests.kit.dying_proxy", "libvirt"]
-    words += [images.provider._host.url, json.dumps(given), str(step), str(read)]
-    now = {name: bytes(one.now) for name, one in machine.contents.items()}
-    done = subprocess.run(words, stdout=subprocess.DEVNULL, timeout=120, check=False)
-    assert done.returncode in (0, -signal.SIGKILL)
-    if (committed := read / "committed").exists():
-        images.checkpoint, images.held = committed.read_text(), now
-        committed.unlink()
-    return done.returncode != 0
 
 
 def test_wherever_a_proxy_is_killed_the_next_run_is_right(
     machine: LibvirtMachine, sshd: Sshd, tmp_path: Path
 ) -> None:
-    images = Images(machine, sshd, tmp_path)
+    images = chain(machine, sshd.url(), tmp_path)
     machine.some_writes(Random(11), 10)
     images.back_up()
     seen = set()
     for step in ["read", "kept", *range(1, 200)]:
         machine.some_writes(Random(str(step)), 2)
-        killed = dying(machine, step, images)
+        killed = images.die_at(step).killed
         machine.some_writes(Random(f"again {step}"), 2)
         snapshot = images.back_up()
         assert lost(snapshot) == [], step
@@ -269,8 +174,8 @@ def test_wherever_a_proxy_is_killed_the_next_run_is_right(
 def test_what_a_dead_proxy_left_is_cleaned_up_when_asked(
     machine: LibvirtMachine, sshd: Sshd, tmp_path: Path
 ) -> None:
-    images = Images(machine, sshd, tmp_path)
-    assert dying(machine, "read", images)
+    images = chain(machine, sshd.url(), tmp_path)
+    assert images.die_at("read").killed
     assert left(machine)
     told = images.provider.clean_up()
     assert {one.code for one in told} == {"leftover"}
@@ -281,12 +186,12 @@ def test_what_a_dead_proxy_left_is_cleaned_up_when_asked(
 def test_a_lost_connection_fails_the_backup_and_no_other(
     machine: LibvirtMachine, sshd: Sshd, tmp_path: Path
 ) -> None:
-    images = Images(machine, sshd, tmp_path)
+    images = chain(machine, sshd.url(), tmp_path)
     machine.some_writes(Random(20), 10)
     images.back_up()
     machine.some_writes(Random(21), 4)
     with pytest.raises(HoldfastError):
-        with images.provider.snapshot(order(machine, tmp_path, images.checkpoint)) as snapshot:
+        with images.provider.snapshot(images.order()) as snapshot:
             images.provider._host.tunnel.close()
             read_disk(snapshot.disks[0], images.held["vda"])
     machine.some_writes(Random(22), 4)
@@ -298,7 +203,7 @@ def test_a_lost_connection_fails_the_backup_and_no_other(
 def test_a_machine_that_is_off_is_read(
     machine: LibvirtMachine, sshd: Sshd, tmp_path: Path, tools: bool
 ) -> None:
-    images = Images(machine, sshd, tmp_path)
+    images = chain(machine, sshd.url(), tmp_path)
     machine.some_writes(Random(12), 10)
     images.back_up()
     machine.some_writes(Random(13), 4)
@@ -315,7 +220,7 @@ def test_a_machine_that_is_off_is_read(
     assert lost(images.back_up()) == []
 
 
-def without_tools(images: Images) -> None:
+def without_tools(images: ImageChain) -> None:
     """As a host without qemu's programs would tell."""
     from dataclasses import replace
 
@@ -336,7 +241,7 @@ def test_a_disk_that_lies_over_another_is_read_whole(
     file.rename(base)
     words = ["qemu-img", "create", "-q", "-u", "-f", "qcow2", "-b", f"{IMAGES}/{base.name}"]
     subprocess.run([*words, "-F", "qcow2", str(file), str(SIZE)], check=True)
-    images = Images(machine, sshd, tmp_path)
+    images = chain(machine, sshd.url(), tmp_path)
     if not tools:
         without_tools(images)
     images.back_up()
@@ -353,7 +258,7 @@ def test_a_machine_may_be_started_while_its_files_are_read(
         with provider(sshd).snapshot(order(machine, tmp_path)) as snapshot:
             machine.start()
             snapshot.check()
-    Images(machine, sshd, tmp_path).back_up()
+    chain(machine, sshd.url(), tmp_path).back_up()
 
 
 @pytest.mark.parametrize("wanted", ["spare", f"{IMAGES}/elsewhere"])
@@ -361,7 +266,7 @@ def test_scratch_files_lie_where_the_url_says(
     machine: LibvirtMachine, sshd: Sshd, tmp_path: Path, wanted: str
 ) -> None:
     (machine.daemon.images / "elsewhere").mkdir(mode=0o711, exist_ok=True)
-    images = Images(machine, sshd, tmp_path, holdfast_scratch=wanted)
+    images = chain(machine, sshd.url(holdfast_scratch=wanted), tmp_path)
     with images.provider.snapshot(order(machine, tmp_path)):
         assert list(machine.daemon.images.glob(f"{wanted.rpartition('/')[2]}/holdfast-site-*.vda"))
     images.back_up()
@@ -380,7 +285,7 @@ def test_scratch_is_given_up_before_the_guest_stands_still(
                 time.sleep(0.02)
             snapshot.check()
     assert machine.status() == 1
-    Images(machine, sshd, tmp_path).back_up()
+    chain(machine, sshd.url(), tmp_path).back_up()
 
 
 def test_too_little_scratch_is_said_before_anything_is_frozen(
@@ -391,16 +296,6 @@ def test_too_little_scratch_is_said_before_anything_is_frozen(
         with provider(sshd).snapshot(order(machine, tmp_path)):
             pass
     assert left(machine) == []
-
-
-def written(contents: dict[str, bytes]) -> Any:
-    def write(disk: Disk, socket: str) -> None:
-        connection = client.connect(Address(socket))
-        connection.write(0, contents[disk.name])
-        connection.flush()
-        connection.close()
-
-    return write
 
 
 @pytest.mark.parametrize("tools", [True, False])
@@ -417,14 +312,14 @@ def test_a_machine_is_made_there_with_its_firmware(
     machine.domain.undefine()
     machine.xml = machine.xml.replace("</os>", f"{loader}{firmware}<features><acpi/></features>")
     machine.domain = machine.connection.defineXML(machine.xml)
-    images = Images(machine, sshd, tmp_path)
+    images = chain(machine, sshd.url(), tmp_path)
     snapshot = images.back_up()
     assert snapshot.definitions["nvram"] == b"settings"
     if not tools:
         without_tools(images)
     name = f"{machine.name}-again"
     new = NewMachine(snapshot.machine, snapshot.definitions, name, False, (), "spare", image_format)
-    found = images.provider.restore(new, written(images.held))
+    found = images.provider.restore(new, writer(images.held))
     try:
         (disk,) = (one for one in found.disks if one.left_out is None)
         assert disk.place == f"{IMAGES}/spare/{name}-vda.{image_format}"
@@ -442,7 +337,7 @@ def test_a_machine_is_made_there_with_its_firmware(
 def test_a_trial_shows_that_it_can_be_read_and_leaves_nothing(
     machine: LibvirtMachine, sshd: Sshd, tmp_path: Path
 ) -> None:
-    images = Images(machine, sshd, tmp_path)
+    images = chain(machine, sshd.url(), tmp_path)
     images.back_up()
     found = images.provider.try_out(machine.uuid, tmp_path)
     assert [one for one in found if one.severity == "error"] == []
@@ -532,7 +427,7 @@ def test_a_user_who_manages_machines_and_is_not_root(
         assert (found.severity, found.code) == ("error", "not-readable")
         assert "holdfast_nbd=loopback" in found.message
         assert left(machine) == []
-        images = Images(machine, sshd, tmp_path, user=STRANGER, holdfast_nbd="loopback")
+        images = chain(machine, sshd.url(user=STRANGER, holdfast_nbd="loopback"), tmp_path)
         told = images.provider.try_out(machine.uuid, tmp_path)
         assert [one for one in told if one.severity == "error"] == []
         machine.some_writes(Random(40), 5)
@@ -578,7 +473,7 @@ def test_a_host_by_tcp_is_read_as_plain_data_only_where_that_is_said(tmp_path: P
         *_, told = open_provider("libvirt", url).try_out(machine.uuid, tmp_path)
         assert told.severity == "error"
         assert "can't be read by TLS" in told.message
-        images = Images.of(machine, f"{url}?holdfast_nbd=plain", tmp_path)
+        images = chain(machine, f"{url}?holdfast_nbd=plain", tmp_path)
         images.back_up()
         machine.some_writes(Random(51), 5)
         assert lost(images.back_up()) == []
@@ -587,7 +482,7 @@ def test_a_host_by_tcp_is_read_as_plain_data_only_where_that_is_said(tmp_path: P
         snapshot = images.back_up()
         assert lost(snapshot) == []
         new = NewMachine(snapshot.machine, snapshot.definitions, "again", False, (), None, "qcow2")
-        found = images.provider.restore(new, written(images.held))
+        found = images.provider.restore(new, writer(images.held))
         with images.provider.snapshot(order(machine, tmp_path, uuid=found.uuid)) as again:
             assert {one.name: read_disk(one) for one in again.disks} == images.held
         connection.close()

@@ -6,16 +6,11 @@
 from __future__ import annotations
 
 import itertools
-import json
 import os
-import signal
 import subprocess
-import sys
-import threading
 import time
 import uuid
-from collections.abc import Callable, Iterator
-from dataclasses import asdict
+from collections.abc import Iterator
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -37,22 +32,21 @@ from holdfast.base.errors import (
 from holdfast.sources.machines.machine import Disk, State
 from holdfast.sources.machines.provider import Kind, NewMachine, SnapshotOrder
 from holdfast.sources.machines.providers import open_provider
-from holdfast.sources.nbd import client
-from holdfast.sources.nbd.wire import Address
+from tests.kit.image_chain import ImageChain, lost, snapshot_order, writer
 from tests.kit.libvirtd import (
     GRAIN,
     MIB,
     SIZE,
     Libvirtd,
     LibvirtMachine,
+    Make,
+    libvirt_machines,
     libvirtd_kit,
     needs_libvirt,
 )
-from tests.kit.qemu import bytes_of, needs_qemu, read_disk
+from tests.kit.qemu import Load, bytes_of, needs_qemu, read_disk
 
 pytestmark = [needs_qemu, needs_libvirt]
-
-Make = Callable[..., LibvirtMachine]
 
 
 @pytest.fixture(scope="module")
@@ -65,16 +59,8 @@ def daemon() -> Iterator[Libvirtd]:
 @pytest.fixture
 def make(daemon: Libvirtd) -> Iterator[Make]:
     """Machines that go when the test does."""
-    made: list[LibvirtMachine] = []
-
-    def one(**given: Any) -> LibvirtMachine:
-        identity = str(uuid.uuid4())
-        made.append(LibvirtMachine(daemon, f"m{identity[:8]}", identity, **given))
-        return made[-1]
-
-    yield one
-    for machine in made:
-        machine.remove()
+    with libvirt_machines(daemon) as make:
+        yield make
 
 
 @pytest.fixture
@@ -88,79 +74,30 @@ def provider(machine: LibvirtMachine) -> Any:
     return open_provider("libvirt", machine.daemon.url)
 
 
-def order(machine: LibvirtMachine, since: str | None = None, **changed: Any) -> SnapshotOrder:
-    given: dict[str, Any] = {
-        "uuid": machine.uuid,
-        "since": since,
-        "quiesce": False,
-        "require_quiesce": False,
-        "scratch": machine.daemon.scratch,
-        "label": "site-7",
-    }
-    return SnapshotOrder(**(given | changed))
+def order(machine: LibvirtMachine, **changed: Any) -> SnapshotOrder:
+    return snapshot_order(machine, machine.daemon.scratch, **changed)
 
 
-class Images:
-    """The chain of images of a machine, as a pool would keep it."""
-
-    def __init__(self, machine: LibvirtMachine) -> None:
-        self.machine = machine
-        self.provider = provider(machine)
-        self.checkpoint: str | None = None
-        self.held: dict[str, bytes] = {}
-
-    def back_up(self, **changed: Any) -> Any:
-        """One backup; what it holds is compared with the machine, which nobody writes now."""
-        with self.provider.snapshot(order(self.machine, self.checkpoint, **changed)) as snapshot:
-            read = {one.name: read_disk(one, self.held.get(one.name)) for one in snapshot.disks}
-            for name, content in self.machine.contents.items():
-                assert read[name] == content.now, name
-            snapshot.check()
-            snapshot.keep_checkpoint()
-        self.held, self.checkpoint = read, snapshot.checkpoint
-        assert self.machine.leftovers() == []
-        return snapshot
-
-
-def lost(snapshot: Any) -> list[str | None]:
-    return [one.about for one in snapshot.remarks if one.code == "bitmap-lost"]
+def chain(machine: LibvirtMachine) -> ImageChain:
+    return ImageChain(machine, "libvirt", machine.daemon.url, machine.daemon.scratch)
 
 
 def test_a_snapshot_is_one_moment_of_a_machine_that_writes_on(machine: LibvirtMachine) -> None:
     random = Random(1)
     machine.some_writes(random, 20)
-    over = threading.Event()
-
-    def load() -> None:
-        while not over.is_set():
-            machine.some_writes(random, 1)
-
-    thread = threading.Thread(target=load)
-    thread.start()
-    try:
+    with Load(machine, random) as load:
         before = {name: len(one.log) for name, one in machine.contents.items()}
         with provider(machine).snapshot(order(machine)) as snapshot:
-            wanted = sum(len(one.log) for one in machine.contents.values()) + 30
-            until = time.monotonic() + 60
-            while sum(len(one.log) for one in machine.contents.values()) < wanted:
-                assert time.monotonic() < until
-                time.sleep(0.005)
+            load.wait_for(30)
             read = {one.name: read_disk(one) for one in snapshot.disks}
             snapshot.check()
-    finally:
-        over.set()
-        thread.join()
     for name, content in machine.contents.items():
-        held, states = bytearray(SIZE), []
-        for offset, length, pattern in content.log:
-            held[offset : offset + length] = bytes([pattern]) * length
-            states.append(bytes(held))
-        assert read[name] in states[max(before[name] - 1, 0) :], name
+        assert read[name] in content.moments(before[name] - 1), name
     assert machine.leftovers() == []
 
 
 def test_ten_incrementals_hold_what_the_machine_held(machine: LibvirtMachine) -> None:
-    images = Images(machine)
+    images = chain(machine)
     random = Random(2)
     machine.some_writes(random, 30)
     images.back_up()
@@ -172,23 +109,23 @@ def test_ten_incrementals_hold_what_the_machine_held(machine: LibvirtMachine) ->
 
 
 def test_an_incremental_reads_what_changed(machine: LibvirtMachine) -> None:
-    images = Images(machine)
+    images = chain(machine)
     machine.write("vda", 0, SIZE, 1)
     images.back_up()
     machine.write("vda", 3 * GRAIN, GRAIN, 2)
-    with images.provider.snapshot(order(machine, images.checkpoint)) as snapshot:
+    with images.provider.snapshot(images.order()) as snapshot:
         first, second = snapshot.disks
         assert bytes_of(first, Kind.DATA) == GRAIN
         assert bytes_of(second, Kind.SAME) == 0, "a raw disk has no bitmap"
 
 
 def test_after_a_backup_that_failed_the_next_incremental_is_right(machine: LibvirtMachine) -> None:
-    images = Images(machine)
+    images = chain(machine)
     machine.some_writes(Random(4), 10)
     images.back_up()
     machine.some_writes(Random(5), 4)
     with pytest.raises(RuntimeError, match="the pool is gone"):
-        with images.provider.snapshot(order(machine, images.checkpoint)):
+        with images.provider.snapshot(images.order()):
             machine.some_writes(Random(6), 4)
             raise RuntimeError("the pool is gone")
     assert machine.leftovers() == []
@@ -197,33 +134,14 @@ def test_after_a_backup_that_failed_the_next_incremental_is_right(machine: Libvi
     assert lost(images.back_up()) == []
 
 
-def dying(machine: LibvirtMachine, step: int | str, images: Images, **changed: Any) -> bool:
-    """A proxy that is killed at a step; whether it was."""
-    read = machine.daemon.directory / "read" / machine.name
-    read.mkdir(exist_ok=True, parents=True)
-    for name, content in images.held.items():
-        (read / f"{name}.before").write_bytes(content)
-    given = asdict(order(machine, images.checkpoint, **changed))
-    given["scratch"] = str(given["scratch"])
-    words = [sys.executable, "-m", "tests.kit.dying_proxy", "libvirt", machine.daemon.url]
-    words += [json.dumps(given), str(step), str(read)]
-    now = {name: bytes(one.now) for name, one in machine.contents.items()}
-    done = subprocess.run(words, stdout=subprocess.DEVNULL, timeout=120, check=False)
-    assert done.returncode in (0, -signal.SIGKILL)
-    if (committed := read / "committed").exists():
-        images.checkpoint, images.held = committed.read_text(), now
-        committed.unlink()
-    return done.returncode != 0
-
-
 def test_wherever_a_proxy_is_killed_the_next_run_is_right(machine: LibvirtMachine) -> None:
-    images = Images(machine)
+    images = chain(machine)
     machine.some_writes(Random(11), 10)
     images.back_up()
     seen = set()
     for step in ["read", "kept", *range(1, 200)]:
         machine.some_writes(Random(str(step)), 2)
-        killed = dying(machine, step, images)
+        killed = images.die_at(step).killed
         machine.some_writes(Random(f"again {step}"), 2)
         snapshot = images.back_up()
         assert lost(snapshot) == [], step
@@ -236,7 +154,7 @@ def test_wherever_a_proxy_is_killed_the_next_run_is_right(machine: LibvirtMachin
 
 
 def test_a_machine_that_was_shut_down_is_still_followed(machine: LibvirtMachine) -> None:
-    images = Images(machine)
+    images = chain(machine)
     machine.some_writes(Random(12), 10)
     images.back_up()
     machine.some_writes(Random(13), 4)
@@ -255,7 +173,7 @@ def test_a_machine_that_is_off_is_read_from_its_files(make: Make) -> None:
     machine.start()
     machine.some_writes(Random(15), 10)
     machine.shut_down()
-    snapshot = Images(machine).back_up()
+    snapshot = chain(machine).back_up()
     assert snapshot.checkpoint is None
     assert snapshot.machine.state is State.OFF
 
@@ -270,7 +188,7 @@ def test_a_disk_that_lies_over_another_is_read_whole_off_and_running(make: Make)
     file.rename(base)
     words = ["qemu-img", "create", "-q", "-f", "qcow2", "-b", str(base), "-F", "qcow2", str(file)]
     subprocess.run(words, check=True)
-    images = Images(machine)
+    images = chain(machine)
     images.back_up()
     machine.start()
     machine.some_writes(Random(24), 4)
@@ -285,7 +203,7 @@ def test_a_machine_may_be_started_while_its_files_are_read(machine: LibvirtMachi
         with provider(machine).snapshot(order(machine)) as snapshot:
             machine.start()
             snapshot.check()
-    Images(machine).back_up()
+    chain(machine).back_up()
 
 
 def settle(machine: LibvirtMachine) -> None:
@@ -298,7 +216,7 @@ def settle(machine: LibvirtMachine) -> None:
         raw.unlink()
 
 
-def refused_increment(machine: LibvirtMachine, images: Images) -> int:
+def refused_increment(machine: LibvirtMachine, images: ImageChain) -> int:
     """What libvirt itself says of an incremental backup since the last image: its error's code."""
     import libvirt
 
@@ -317,7 +235,7 @@ def refused_increment(machine: LibvirtMachine, images: Images) -> int:
 
 @pytest.mark.parametrize("stored", [False, True])
 def test_a_machine_that_was_killed_is_read_whole(machine: LibvirtMachine, stored: bool) -> None:
-    images = Images(machine)
+    images = chain(machine)
     machine.some_writes(Random(16), 10)
     images.back_up()
     if stored:
@@ -339,7 +257,7 @@ def test_a_machine_that_was_killed_is_read_whole(machine: LibvirtMachine, stored
 
 
 def test_a_machine_that_was_killed_and_is_off_is_read_whole(machine: LibvirtMachine) -> None:
-    images = Images(machine)
+    images = chain(machine)
     images.back_up()
     machine.some_writes(Random(19), 4)
     machine.kill()
@@ -360,11 +278,11 @@ def test_a_machine_that_dies_meanwhile_fails_the_backup_and_no_other(
             snapshot.check()
     machine.start()
     settle(machine)
-    Images(machine).back_up()
+    chain(machine).back_up()
 
 
 def test_a_checkpoint_that_somebody_deleted_is_missed(machine: LibvirtMachine) -> None:
-    images = Images(machine)
+    images = chain(machine)
     images.back_up()
     machine.domain.checkpointLookupByName(images.checkpoint).delete()
     machine.write("vda", 0, 512, 3)
@@ -376,12 +294,12 @@ def test_a_libvirtd_that_is_killed_fails_the_backup_and_no_other() -> None:
     with libvirtd_kit() as daemon:
         machine = LibvirtMachine(daemon, "web", str(uuid.uuid4()))
         machine.start()
-        images = Images(machine)
+        images = chain(machine)
         machine.some_writes(Random(20), 10)
         images.back_up()
         machine.some_writes(Random(21), 4)
         with pytest.raises(Unreachable):
-            with images.provider.snapshot(order(machine, images.checkpoint)) as snapshot:
+            with images.provider.snapshot(images.order()) as snapshot:
                 daemon.kill()
                 snapshot.check()
         daemon.start()
@@ -407,7 +325,7 @@ def test_scratch_is_given_up_before_the_guest_stands_still(
                 time.sleep(0.02)
             snapshot.check()
     assert machine.status() == 1
-    Images(machine).back_up()
+    chain(machine).back_up()
 
 
 def test_too_little_scratch_is_said_before_anything_is_frozen(
@@ -453,7 +371,7 @@ def test_two_backups_of_one_machine_at_once_are_refused(machine: LibvirtMachine)
 
 
 def test_leftovers_are_cleaned_up_when_asked(machine: LibvirtMachine) -> None:
-    assert dying(machine, "read", Images(machine))
+    assert chain(machine).die_at("read").killed
     assert machine.leftovers()
     told = provider(machine).clean_up()
     assert {one.code for one in told} == {"leftover"}
@@ -508,16 +426,6 @@ def test_a_user_who_may_only_look_is_told_so(machine: LibvirtMachine) -> None:
     assert "group 'libvirt'" in str(caught.value.hint)
 
 
-def written(contents: dict[str, bytes]) -> Any:
-    def write(disk: Disk, socket: str) -> None:
-        connection = client.connect(Address(socket))
-        connection.write(0, contents[disk.name])
-        connection.flush()
-        connection.close()
-
-    return write
-
-
 def test_a_machine_is_made_again_under_another_name(machine: LibvirtMachine) -> None:
     machine.some_writes(Random(30), 10)
     made = provider(machine)
@@ -527,7 +435,7 @@ def test_a_machine_is_made_again_under_another_name(machine: LibvirtMachine) -> 
     new = NewMachine(
         snapshot.machine, snapshot.definitions, f"{machine.name}-2", False, (), str(place), "qcow2"
     )
-    found = made.restore(new, written(held))
+    found = made.restore(new, writer(held))
     try:
         assert found.uuid != machine.uuid
         assert found.state is State.OFF
@@ -538,7 +446,7 @@ def test_a_machine_is_made_again_under_another_name(machine: LibvirtMachine) -> 
         made.start(found.uuid)
         assert made.machine(found.uuid).state is State.RUNNING
         with pytest.raises(AlreadyExists, match="there is a machine"):
-            made.restore(new, written(held))
+            made.restore(new, writer(held))
     finally:
         domain = machine.connection.lookupByUUIDString(found.uuid)
         if domain.isActive():
@@ -552,7 +460,7 @@ def test_a_machine_that_is_there_is_not_made_again_with_its_identity(
     known = provider(machine).machine(machine.uuid)
     new = NewMachine(known, {}, "other", True, None, str(machine.daemon.directory), "qcow2")
     with pytest.raises(AlreadyExists, match="has the uuid"):
-        provider(machine).restore(new, written({}))
+        provider(machine).restore(new, writer({}))
 
 
 def test_a_disk_that_can_t_be_written_leaves_nothing(machine: LibvirtMachine) -> None:

@@ -5,15 +5,11 @@
 
 from __future__ import annotations
 
-import json
 import os
-import signal
 import subprocess
-import sys
 import tempfile
 import time
 from collections.abc import Iterator
-from dataclasses import asdict
 from pathlib import Path
 from random import Random
 from typing import Any
@@ -21,28 +17,24 @@ from typing import Any
 import pytest
 
 from holdfast.base.errors import (
-    AlreadyExists,
     Busy,
     HoldfastError,
     HypervisorError,
     MachineMissing,
-    NotQuiesced,
     SnapshotBroken,
     Unreachable,
 )
-from holdfast.sources.machines.machine import Disk, State
-from holdfast.sources.machines.provider import Kind, NewMachine, Remark, SnapshotOrder
+from holdfast.sources.machines.machine import State
+from holdfast.sources.machines.provider import Kind, Remark, SnapshotOrder
 from holdfast.sources.machines.providers import open_provider
 from holdfast.sources.machines.qmp import QmpProvider, bitmaps
 from holdfast.sources.machines.qmp import snapshot as snapshots
-from holdfast.sources.machines.qmp.monitor import MONITORS, Monitor
-from holdfast.sources.nbd import client
-from holdfast.sources.nbd.wire import Address
+from holdfast.sources.machines.qmp.monitor import Monitor
+from tests.kit.image_chain import ImageChain, lost, snapshot_order
 from tests.kit.qemu import (
     GRAIN,
     MIB,
     SIZE,
-    FakeAgent,
     Load,
     Qemu,
     bytes_of,
@@ -65,49 +57,12 @@ def provider(machine: Qemu) -> QmpProvider:
     return made
 
 
-def order(machine: Qemu, since: str | None = None, **changed: Any) -> SnapshotOrder:
-    given: dict[str, Any] = {
-        "uuid": machine.uuid,
-        "since": since,
-        "quiesce": False,
-        "require_quiesce": False,
-        "scratch": machine.directory,
-        "label": "site-7",
-    }
-    return SnapshotOrder(**(given | changed))
+def order(machine: Qemu, **changed: Any) -> SnapshotOrder:
+    return snapshot_order(machine, machine.directory, **changed)
 
 
-class Images:
-    """The chain of images of a machine, as a pool would keep it."""
-
-    def __init__(self, machine: Qemu) -> None:
-        self.machine = machine
-        self.provider = provider(machine)
-        self.checkpoint: str | None = None
-        self.held: dict[str, bytes] = {}
-
-    def back_up(self, *, commit: bool = True, **changed: Any) -> Any:
-        """One backup; what it holds is compared with the machine, which nobody writes now."""
-        with self.provider.snapshot(order(self.machine, self.checkpoint, **changed)) as snapshot:
-            read = {one.name: read_disk(one, self.held.get(one.name)) for one in snapshot.disks}
-            for name, content in self.machine.contents.items():
-                assert read[name] == content.now, name
-            snapshot.check()
-            if commit:
-                snapshot.keep_checkpoint()
-        if commit:
-            self.held, self.checkpoint = read, snapshot.checkpoint
-        assert self.machine.leftovers() == []
-        return snapshot
-
-
-def states(machine: Qemu, disk: str, first: int) -> Iterator[bytes]:
-    """What a disk held after each write, from a number of writes on."""
-    content = bytearray(SIZE)
-    for at, (offset, length, pattern) in enumerate([(0, 0, 0), *machine.contents[disk].log]):
-        content[offset : offset + length] = bytes([pattern]) * length
-        if at >= first:
-            yield bytes(content)
+def chain(machine: Qemu) -> ImageChain:
+    return ImageChain(machine, "qmp", str(machine.run), machine.directory)
 
 
 def test_a_snapshot_is_one_moment_of_a_machine_that_writes_on(machine: Qemu) -> None:
@@ -123,7 +78,7 @@ def test_a_snapshot_is_one_moment_of_a_machine_that_writes_on(machine: Qemu) -> 
         load.wait_for(1)
     assert read == again
     for name in machine.names:
-        assert any(read[name] == state for state in states(machine, name, before[name] - 1)), name
+        assert read[name] in machine.contents[name].moments(before[name] - 1), name
         assert read[name] != machine.contents[name].now
     assert machine.leftovers() == []
     assert machine.status() == "running"
@@ -152,7 +107,7 @@ def test_several_disks_without_an_agent_are_of_one_moment(
 
 
 def test_ten_incrementals_hold_what_the_machine_held(machine: Qemu) -> None:
-    images = Images(machine)
+    images = chain(machine)
     random = Random(3)
     machine.some_writes(random, 30)
     images.back_up()
@@ -164,11 +119,11 @@ def test_ten_incrementals_hold_what_the_machine_held(machine: Qemu) -> None:
 
 
 def test_an_incremental_reads_little_more_than_what_changed(machine: Qemu) -> None:
-    images = Images(machine)
+    images = chain(machine)
     machine.write("disk0", 0, SIZE, 1)
     images.back_up()
     machine.write("disk0", 3 * GRAIN, GRAIN, 2)
-    with images.provider.snapshot(order(machine, images.checkpoint)) as snapshot:
+    with images.provider.snapshot(images.order()) as snapshot:
         first, second = snapshot.disks
         assert bytes_of(first, Kind.DATA) == GRAIN
         assert bytes_of(second, Kind.SAME) == SIZE
@@ -182,12 +137,12 @@ def test_holes_are_told_apart_from_data(machine: Qemu) -> None:
 
 
 def test_after_a_backup_that_failed_the_next_incremental_is_right(machine: Qemu) -> None:
-    images = Images(machine)
+    images = chain(machine)
     machine.some_writes(Random(4), 10)
     images.back_up()
     machine.some_writes(Random(5), 4)
     with pytest.raises(RuntimeError, match="the pool is gone"):
-        with images.provider.snapshot(order(machine, images.checkpoint)):
+        with images.provider.snapshot(images.order()):
             machine.some_writes(Random(6), 4)
             raise RuntimeError("the pool is gone")
     assert machine.leftovers() == []
@@ -196,48 +151,16 @@ def test_after_a_backup_that_failed_the_next_incremental_is_right(machine: Qemu)
     assert not images.back_up().remarks
 
 
-def dying(
-    machine: Qemu, step: int | str, images: Images | None = None, **changed: Any
-) -> tuple[str, bool]:
-    """A proxy that is killed at a step; what it said, and whether it was."""
-    read = machine.directory / "read"
-    read.mkdir(exist_ok=True)
-    since = None
-    if images is not None:
-        since = images.checkpoint
-        for name, content in images.held.items():
-            (read / f"{name}.before").write_bytes(content)
-    given = asdict(order(machine, since, **changed)) | {"scratch": str(machine.directory)}
-    done = subprocess.run(
-        [
-            sys.executable,
-            "-m",
-            "tests.kit.dying_proxy",
-            "qmp",
-            machine.run,
-            json.dumps(given),
-            str(step),
-            read,
-        ],
-        stdout=subprocess.PIPE,
-        text=True,
-        timeout=120,
-        check=False,
-    )
-    assert done.returncode in (0, -signal.SIGKILL)
-    return done.stdout.strip(), done.returncode != 0
-
-
 def test_a_committed_image_is_followed_although_nobody_said_so(machine: Qemu) -> None:
     """The proxy died after the commit, and before it kept the checkpoint."""
-    images = Images(machine)
+    images = chain(machine)
     machine.some_writes(Random(8), 10)
     images.back_up()
     machine.some_writes(Random(9), 4)
     now = {name: bytes(one.now) for name, one in machine.contents.items()}
-    images.checkpoint = dying(machine, "read", images)[0]
-    images.held = now
-    assert {one: (machine.directory / "read" / f"{one}.read").read_bytes() for one in now} == now
+    death = images.die_at("read")
+    assert death.read == now
+    images.checkpoint, images.held = death.said, now
     machine.some_writes(Random(10), 4)
     snapshot = images.back_up()
     assert [one.code for one in snapshot.remarks] == ["leftover"]
@@ -247,16 +170,12 @@ def test_a_committed_image_is_followed_although_nobody_said_so(machine: Qemu) ->
 def test_wherever_a_proxy_is_killed_the_next_run_is_right(tmp_path: Path) -> None:
     step, killed = 1, True
     with Qemu(tmp_path, formats=("qcow2", "raw")) as machine:
-        images = Images(machine)
+        images = chain(machine)
         machine.some_writes(Random(11), 10)
         images.back_up()
         while killed:
             machine.some_writes(Random(step), 2)
-            now = {name: bytes(one.now) for name, one in machine.contents.items()}
-            killed = dying(machine, step, images)[1]
-            if (committed := tmp_path / "read" / "committed").exists():
-                images.checkpoint, images.held = committed.read_text(), now
-                committed.unlink()
+            killed = images.die_at(step).killed
             until = time.monotonic() + 60
             while machine.status() != "running":
                 assert time.monotonic() < until, f"nobody wakes the machine: step {step}"
@@ -271,7 +190,7 @@ def test_wherever_a_proxy_is_killed_the_next_run_is_right(tmp_path: Path) -> Non
 
 def test_a_machine_that_was_shut_down_is_still_followed(machine: Qemu) -> None:
     """The bitmap lies in the qcow2; of a raw disk it is forgotten, and that is said."""
-    images = Images(machine)
+    images = chain(machine)
     machine.some_writes(Random(12), 10)
     images.back_up()
     machine.shut_down()
@@ -284,7 +203,7 @@ def test_a_machine_that_was_shut_down_is_still_followed(machine: Qemu) -> None:
 
 @pytest.mark.parametrize("stored", [False, True])
 def test_a_machine_that_was_killed_is_read_whole(machine: Qemu, stored: bool) -> None:
-    images = Images(machine)
+    images = chain(machine)
     machine.some_writes(Random(14), 10)
     images.back_up()
     if stored:
@@ -299,14 +218,14 @@ def test_a_machine_that_was_killed_is_read_whole(machine: Qemu, stored: bool) ->
         subprocess.run(["qemu-img", "convert", "-U", "-O", "raw", file, raw], check=True)
         machine.contents[name].now = bytearray(raw.read_bytes())
     snapshot = images.back_up()
-    lost = [one for one in snapshot.remarks if one.code == "bitmap-lost"]
-    assert [one.about for one in lost] == ["disk0", "disk1"]
-    assert ("inconsistent" if stored else "is gone") in lost[0].message
-    assert not [one for one in images.back_up().remarks if one.code == "bitmap-lost"]
+    assert lost(snapshot) == ["disk0", "disk1"]
+    message = next(one.message for one in snapshot.remarks if one.code == "bitmap-lost")
+    assert ("inconsistent" if stored else "is gone") in message
+    assert lost(images.back_up()) == []
 
 
 def test_a_list_of_changes_that_somebody_removed_is_missed(machine: Qemu) -> None:
-    images = Images(machine)
+    images = chain(machine)
     images.back_up()
     assert machine.test is not None
     nodes = machine.test.execute("query-block")
@@ -318,7 +237,7 @@ def test_a_list_of_changes_that_somebody_removed_is_missed(machine: Qemu) -> Non
 
 
 def test_a_list_of_changes_that_somebody_switched_off_is_not_believed(machine: Qemu) -> None:
-    images = Images(machine)
+    images = chain(machine)
     images.back_up()
     assert machine.test is not None
     nodes = machine.test.execute("query-block")
@@ -331,7 +250,7 @@ def test_a_list_of_changes_that_somebody_switched_off_is_not_believed(machine: Q
 
 
 def test_another_image_s_checkpoint_is_kept_where_it_is_needed(machine: Qemu) -> None:
-    one, other = Images(machine), Images(machine)
+    one, other = chain(machine), chain(machine)
     one.back_up()
     machine.write("disk0", 0, 512, 1)
     other.back_up(keep=(one.checkpoint,))
@@ -342,7 +261,7 @@ def test_another_image_s_checkpoint_is_kept_where_it_is_needed(machine: Qemu) ->
 
 
 def test_another_site_s_checkpoint_is_left_alone(machine: Qemu) -> None:
-    one, other = Images(machine), Images(machine)
+    one, other = chain(machine), chain(machine)
     one.back_up()
     other.back_up(label="other-1")
     assert not one.back_up().remarks
@@ -350,7 +269,7 @@ def test_another_site_s_checkpoint_is_left_alone(machine: Qemu) -> None:
 
 
 def test_a_machine_that_dies_meanwhile_fails_the_backup_and_no_other(machine: Qemu) -> None:
-    images = Images(machine)
+    images = chain(machine)
     machine.some_writes(Random(16), 10)
     with pytest.raises(HypervisorError), images.provider.snapshot(order(machine)) as snapshot:
         machine.kill()
@@ -373,7 +292,7 @@ def test_a_full_scratch_directory_breaks_the_snapshot_and_not_the_machine(
     if done.returncode:
         pytest.skip("needs to mount a small file system")
     try:
-        images = Images(machine)
+        images = chain(machine)
         machine.write("disk0", 0, SIZE, 1)
         with pytest.raises(SnapshotBroken, match=r"no more room") as caught:
             with images.provider.snapshot(order(machine, scratch=small)) as snapshot:
@@ -403,69 +322,6 @@ def test_more_scratch_than_is_allowed_gives_the_snapshot_up(machine: Qemu) -> No
                 time.sleep(0.01)
             snapshot.check()
     assert machine.status() == "running"
-
-
-def quiesced(machine: Qemu, **changed: Any) -> SnapshotOrder:
-    return order(machine, quiesce=True, **changed)
-
-
-def test_the_guest_stands_still_for_the_moment_alone(machine: Qemu) -> None:
-    with FakeAgent(machine.run / "web.qga") as agent:
-        with provider(machine).snapshot(quiesced(machine)) as snapshot:
-            assert not agent.frozen
-            assert "guest-fsfreeze-freeze" in agent.asked
-        assert not snapshot.remarks
-        assert snapshot.frozen_s > 0
-        assert snapshot.machine.guest.startswith("Debian")
-
-
-def test_a_guest_without_agent_is_backed_up_with_a_remark_or_not_at_all(machine: Qemu) -> None:
-    with provider(machine).snapshot(quiesced(machine)) as snapshot:
-        assert [one.code for one in snapshot.remarks] == ["not-quiesced"]
-    with pytest.raises(NotQuiesced, match="no socket of a guest agent"):
-        with provider(machine).snapshot(quiesced(machine, require_quiesce=True)):
-            pass
-    assert machine.leftovers() == []
-    assert machine.bitmaps() == set()
-
-
-def test_an_agent_that_hangs_in_its_freeze_is_told_to_thaw(
-    machine: Qemu, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("holdfast.sources.machines.guest_agent.FREEZE_TIMEOUT_S", 0.3)
-    with FakeAgent(machine.run / "web.qga") as agent:
-        agent.silent = {"guest-fsfreeze-freeze"}
-        with pytest.raises(NotQuiesced, match="did not answer 'guest-fsfreeze-freeze'"):
-            with provider(machine).snapshot(quiesced(machine, require_quiesce=True)):
-                pass
-        assert not agent.frozen
-        with provider(machine).snapshot(quiesced(machine)) as snapshot:
-            assert [one.code for one in snapshot.remarks] == ["not-quiesced"]
-        assert not agent.frozen
-    assert machine.leftovers() == []
-
-
-def test_an_agent_that_hangs_in_its_thaw_is_told_of(
-    machine: Qemu, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr("holdfast.sources.machines.guest_agent.THAW_TIMEOUT_S", 0.3)
-    with FakeAgent(machine.run / "web.qga") as agent:
-        agent.silent = {"guest-fsfreeze-thaw"}
-        with provider(machine).snapshot(quiesced(machine)) as snapshot:
-            assert [one.code for one in snapshot.remarks] == ["thaw-unanswered"]
-
-
-def test_a_guest_is_thawed_although_the_proxy_was_killed_while_it_stood_still(
-    machine: Qemu,
-) -> None:
-    with FakeAgent(machine.run / "web.qga") as agent:
-        for step in range(20, 34, 2):
-            dying(machine, step, quiesce=True)
-            until = time.monotonic() + 60
-            while agent.frozen:
-                assert time.monotonic() < until, f"nobody thaws the guest: step {step}"
-                time.sleep(0.01)
-        assert agent.asked.count("guest-fsfreeze-thaw") >= 3
 
 
 def test_what_is_found_of_a_machine(machine: Qemu) -> None:
@@ -516,7 +372,7 @@ def test_a_machine_that_is_off_has_no_monitor(machine: Qemu) -> None:
 
 
 def test_leftovers_are_cleaned_up_when_asked(machine: Qemu) -> None:
-    dying(machine, "read")
+    assert chain(machine).die_at("read").killed
     assert machine.leftovers()
     told = provider(machine).clean_up()
     assert {one.code for one in told} == {"leftover"}
@@ -528,86 +384,6 @@ def test_leftovers_are_cleaned_up_when_asked(machine: Qemu) -> None:
 def test_a_disk_that_is_not_wanted_is_left_alone(machine: Qemu) -> None:
     with provider(machine).snapshot(order(machine, leave_out=("disk0",))) as snapshot:
         assert [one.name for one in snapshot.disks] == ["disk1"]
-
-
-def written(contents: dict[str, bytes]) -> Any:
-    def write(disk: Disk, socket: str) -> None:
-        connection = client.connect(Address(socket))
-        connection.write(0, contents[disk.name])
-        connection.flush()
-        connection.close()
-
-    return write
-
-
-def test_a_machine_is_made_again_under_another_name(machine: Qemu, tmp_path: Path) -> None:
-    machine.some_writes(Random(17), 10)
-    made = provider(machine)
-    with made.snapshot(order(machine)) as snapshot:
-        held = {one.name: read_disk(one) for one in snapshot.disks}
-    new = NewMachine(
-        snapshot.machine, snapshot.definitions, "copy", False, (), str(tmp_path / "new"), "qcow2"
-    )
-    found = made.restore(new, written(held))
-    assert found.uuid != machine.uuid
-    made.start(found.uuid)
-    try:
-        again = made.machine(found.uuid)
-        assert (again.name, again.state) == ("copy", State.RUNNING)
-        assert again.networks[0].mac != "52:54:00:12:34:56"
-        with made.snapshot(order(machine, uuid=found.uuid)) as snapshot:
-            assert {one.name: read_disk(one) for one in snapshot.disks} == held
-        with pytest.raises(AlreadyExists):
-            made.restore(new, written(held))
-    finally:
-        with MONITORS.use(str(machine.run / "copy.qmp")) as monitor:
-            pid = monitor.peer_pid()
-        os.kill(pid, signal.SIGKILL)
-
-
-def test_a_machine_that_runs_is_not_made_again_with_its_identity(
-    machine: Qemu, tmp_path: Path
-) -> None:
-    made = provider(machine)
-    known = made.machine(machine.uuid)
-    new = NewMachine(known, {}, "copy", True, None, str(tmp_path / "new"), "qcow2")
-    with pytest.raises(AlreadyExists, match="runs with the uuid"):
-        made.restore(new, written({}))
-
-
-def test_a_disk_that_can_t_be_written_leaves_nothing(machine: Qemu, tmp_path: Path) -> None:
-    def fail(disk: Disk, socket: str) -> None:
-        raise HypervisorError("no")
-
-    made = provider(machine)
-    with made.snapshot(order(machine)) as snapshot:
-        pass
-    new = NewMachine(
-        snapshot.machine, snapshot.definitions, "copy", False, None, str(tmp_path / "new"), "qcow2"
-    )
-    with pytest.raises(HypervisorError, match="no"):
-        made.restore(new, fail)
-    assert not list((tmp_path / "new").iterdir())
-
-
-def test_a_machine_that_is_made_again_never_opens_a_disk_of_the_first(
-    machine: Qemu, tmp_path: Path
-) -> None:
-    made = provider(machine)
-    with made.snapshot(order(machine, leave_out=("disk1",))) as snapshot:
-        held = {one.name: read_disk(one) for one in snapshot.disks}
-    new = NewMachine(
-        snapshot.machine, snapshot.definitions, "copy", False, None, str(tmp_path / "new"), "qcow2"
-    )
-    found = made.restore(new, written(held))
-    assert [one.name for one in found.disks if one.left_out is None] == ["disk0"]
-    kept = json.loads((machine.run / "copy.machine").read_text())["words"]
-    assert not [one for one in kept if str(machine.files[0]) in one or str(machine.files[1]) in one]
-    assert not [one for one in kept if "disk1" in one]
-    made.start(found.uuid)
-    with MONITORS.use(str(machine.run / "copy.qmp")) as monitor:
-        pid = monitor.peer_pid()
-    os.kill(pid, signal.SIGKILL)
 
 
 def test_a_read_that_begins_where_the_guest_wrote_shows_what_was_there(machine: Qemu) -> None:
