@@ -15,11 +15,10 @@ from holdfast.faces.api import document
 from holdfast.faces.api.door import TheMaster, TheNote, make_router, may
 from holdfast.faces.api.image_models import NamedImage
 from holdfast.faces.api.images import seen
-from holdfast.faces.api.machine_restores import Word
+from holdfast.faces.api.machine_restores import NewMachine
 from holdfast.faces.api.models import Model
 from holdfast.site import instant
 from holdfast.site.instant import InstantFacts
-from holdfast.site.machine_restores import MachineRestore
 from holdfast.site.master import Master
 
 router = make_router("Virtual machines")
@@ -35,29 +34,12 @@ _CHANGES: dict[int | str, dict[str, Any]] = {
 }
 
 
-class NewInstantRecovery(Model):
+class NewInstantRecovery(NewMachine):
     """A machine that is to run from its image."""
 
     hypervisor: str = Field(max_length=63, description="Where.", examples=["kvm1"])
-    name: Word | None = Field(
-        default=None, description="What it is to be called; if left out, what it was."
-    )
-    keep_identity: bool = Field(
-        default=True, description="With the uuid and MAC addresses that it had; else new ones."
-    )
-    networks: list[Word] | None = Field(
-        default=None,
-        max_length=100,
-        description="What its cards are connected to; null: as they were, empty: to nothing.",
-    )
-    storage: Word | None = Field(
-        default=None, description="Where the hypervisor puts its disks; null: its usual place."
-    )
     format: Literal["qcow2", "raw"] = Field(
         default="qcow2", description="Of its disks, when it needs its image no more."
-    )
-    beside_original: bool = Field(
-        default=False, description="Also where the original runs and the identity is kept."
     )
 
 
@@ -132,15 +114,7 @@ def begin_instant_recovery(
     The image is held until the machine is moved or thrown away.
     """
     row = master.catalog.image(seen(who, master, image))
-    wanted = MachineRestore(
-        hypervisor=body.hypervisor,
-        name=body.name,
-        keep_identity=body.keep_identity,
-        networks=None if body.networks is None else tuple(body.networks),
-        storage=body.storage,
-        format=body.format,
-        beside_original=body.beside_original,
-    )
+    wanted = body.wanted(hypervisor=body.hypervisor, format=body.format)
     made = instant.begin(master, who, row, wanted)
     note.details["instant_recovery"] = made.id
     note.details["job"] = made.serve_job

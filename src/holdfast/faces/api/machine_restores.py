@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Annotated, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field
 
@@ -22,7 +22,40 @@ router = make_router("Images")
 Word = Annotated[str, Field(min_length=1, max_length=255, pattern=r"^[^\x00]+$")]
 
 
-class NewMachineRestore(Model):
+class NewMachine(Model):
+    """What a machine is to be like that is made of its image."""
+
+    name: Word | None = Field(
+        default=None, description="What it is to be called; if left out, what it was."
+    )
+    keep_identity: bool = Field(
+        default=True, description="With the uuid and MAC addresses that it had; else new ones."
+    )
+    networks: list[Word] | None = Field(
+        default=None,
+        max_length=100,
+        description="What its cards are connected to; null: as they were, empty: to nothing.",
+    )
+    storage: Word | None = Field(
+        default=None, description="Where the hypervisor puts its disks; null: its usual place."
+    )
+    beside_original: bool = Field(
+        default=False, description="Also where the original runs and the identity is kept."
+    )
+
+    def wanted(self, **more: Any) -> MachineRestore:
+        """As the site takes it, with what else is asked for."""
+        return MachineRestore(
+            name=self.name,
+            keep_identity=self.keep_identity,
+            networks=None if self.networks is None else tuple(self.networks),
+            storage=self.storage,
+            beside_original=self.beside_original,
+            **more,
+        )
+
+
+class NewMachineRestore(NewMachine):
     """What is to be made of an image of a virtual machine: on a hypervisor, or in a directory."""
 
     hypervisor: str | None = Field(
@@ -40,20 +73,6 @@ class NewMachineRestore(Model):
         description="With `to_dir`: the machine that has the directory, which has joined the "
         "site; the one that serves the site, if left out.",
     )
-    name: Word | None = Field(
-        default=None, description="What it is to be called; if left out, what it was."
-    )
-    keep_identity: bool = Field(
-        default=True, description="With the uuid and MAC addresses that it had; else new ones."
-    )
-    networks: list[Word] | None = Field(
-        default=None,
-        max_length=100,
-        description="What its cards are connected to; null: as they were, empty: to nothing.",
-    )
-    storage: Word | None = Field(
-        default=None, description="Where the hypervisor puts its disks; null: its usual place."
-    )
     format: Literal["qcow2", "raw", "vmdk", "vhdx", "vdi"] | None = Field(
         default=None,
         description="Of its disks; null: `qcow2` on a hypervisor, `raw` in a directory.",
@@ -64,9 +83,6 @@ class NewMachineRestore(Model):
     )
     verify: bool = Field(
         default=False, description="Read everything back and compare it with the image."
-    )
-    beside_original: bool = Field(
-        default=False, description="Also where the original runs and the identity is kept."
     )
 
 
@@ -89,19 +105,14 @@ def restore_machine(
     its identity unless `beside_original` says so.
     """
     row = master.catalog.image(seen(who, master, image))
-    wanted = MachineRestore(
+    wanted = body.wanted(
         hypervisor=body.hypervisor,
         to_dir=body.to_dir,
         client=None if body.client is None else ClientName(body.client),
-        name=body.name,
-        keep_identity=body.keep_identity,
-        networks=None if body.networks is None else tuple(body.networks),
-        storage=body.storage,
         format=body.format,
         start=body.start,
         disks=tuple(body.disks),
         verify=body.verify,
-        beside_original=body.beside_original,
     )
     job = running.enqueue(master, machine_restores.restore_job(master, who, row, wanted))
     note.details["job"] = job

@@ -9,7 +9,7 @@ import click
 from holdfast.base.errors import EXIT_OK, UsageError
 from holdfast.base.ids import parse_image_path
 from holdfast.base.units import format_size
-from holdfast.faces.cli import options
+from holdfast.faces.cli import made_again, options
 from holdfast.faces.cli.restore import whole_id
 from holdfast.faces.cli.screen import Column, Screen
 from holdfast.faces.cli.user import local_time
@@ -44,7 +44,7 @@ def instant() -> None:
 
 @instant.command(
     cls=Command,
-    arguments=[("IMAGE", "An id, a unique prefix of one, or 'latest'.")],
+    arguments=[made_again.IMAGE],
     examples=[
         "holdfast instant 3f2a --to kvm1",
         "holdfast instant 3f2a --to kvm1 --new-identity --name web1-test --no-network",
@@ -52,16 +52,7 @@ def instant() -> None:
 )
 @click.argument("image", metavar="IMAGE")
 @click.option("--to", "hypervisor", metavar="HYPERVISOR", required=True, help="Run it there.")
-@click.option("--name", metavar="NAME", help="What it is to be called, if not what it was.")
-@click.option("--new-identity", is_flag=True, help="With a new uuid and new MAC addresses.")
-@click.option(
-    "--network",
-    "networks",
-    metavar="NETWORK",
-    multiple=True,
-    help="What its cards are connected to, if not to what they were; may be repeated.",
-)
-@click.option("--no-network", is_flag=True, help="Connect its cards to nothing.")
+@made_again.identity_options
 @click.option("--storage", metavar="PLACE", help="Where the hypervisor is to put what it writes.")
 @click.option(
     "--format",
@@ -71,7 +62,7 @@ def instant() -> None:
     show_default=True,
     help="Of its disks, when it is moved.",
 )
-@click.option("--beside-original", is_flag=True, help="Although the original runs.")
+@made_again.beside_original_option
 @options.url_option
 @options.json_flag
 def begin(
@@ -94,15 +85,13 @@ def begin(
     from holdfast.faces.cli.api_client import at, open_api
 
     screen = Screen(as_json=as_json)
-    if networks and no_network:
-        raise UsageError("--network and --no-network contradict each other")
+    same = made_again.identity(networks, no_network=no_network, new_identity=new_identity)
     wanted = parse_image_path(image)
     if wanted.path != b"/":
         raise UsageError("a machine runs from all of its image")
     body: Plain = {
         "hypervisor": hypervisor,
-        "keep_identity": not new_identity,
-        "networks": list(networks) if networks or no_network else None,
+        **same,
         "format": format_,
         **given,
     }

@@ -9,7 +9,7 @@ import click
 
 from holdfast.base.errors import UsageError
 from holdfast.base.ids import parse_image_path
-from holdfast.faces.cli import options
+from holdfast.faces.cli import made_again, options
 from holdfast.faces.cli.restore import queue_restore, whole_id
 from holdfast.faces.cli.screen import Screen
 from holdfast.faces.cli.words import Command
@@ -20,7 +20,7 @@ FORMATS = ("qcow2", "raw", "vmdk", "vhdx", "vdi")
 @click.command(
     name="restore-machine",
     cls=Command,
-    arguments=[("IMAGE", "An id, a unique prefix of one, or 'latest'.")],
+    arguments=[made_again.IMAGE],
     examples=[
         "holdfast restore-machine 3f2a --to kvm1 --start",
         "holdfast restore-machine 3f2a --to kvm2 --new-identity --name web1-test --no-network",
@@ -33,16 +33,7 @@ FORMATS = ("qcow2", "raw", "vmdk", "vhdx", "vdi")
     "--to-dir", metavar="DIR", type=options.PLACE, help="Write its disks and definitions there."
 )
 @click.option("--client", metavar="NAME", help="With --to-dir: on this machine, which has joined.")
-@click.option("--name", metavar="NAME", help="What it is to be called, if not what it was.")
-@click.option("--new-identity", is_flag=True, help="With a new uuid and new MAC addresses.")
-@click.option(
-    "--network",
-    "networks",
-    metavar="NETWORK",
-    multiple=True,
-    help="What its cards are connected to, if not to what they were; may be repeated.",
-)
-@click.option("--no-network", is_flag=True, help="Connect its cards to nothing.")
+@made_again.identity_options
 @click.option(
     "--format",
     "format_",
@@ -53,7 +44,7 @@ FORMATS = ("qcow2", "raw", "vmdk", "vhdx", "vdi")
 @click.option("--disk", "disks", metavar="NAME", multiple=True, help="Only these disks.")
 @click.option("--start", is_flag=True, help="Start it when it is whole.")
 @click.option("--verify", is_flag=True, help="Read back what was written and compare.")
-@click.option("--beside-original", is_flag=True, help="Although the original runs.")
+@made_again.beside_original_option
 @options.url_option
 @options.json_flag
 def restore_machine(
@@ -81,8 +72,7 @@ def restore_machine(
         raise UsageError(
             "a machine is restored to a hypervisor, or to a directory", "--to NAME, or --to-dir DIR"
         )
-    if networks and no_network:
-        raise UsageError("--network and --no-network contradict each other")
+    same = made_again.identity(networks, no_network=no_network, new_identity=new_identity)
     wanted = parse_image_path(image)
     if wanted.path != b"/":
         raise UsageError("a machine is restored whole", "'holdfast restore' brings back files")
@@ -93,8 +83,7 @@ def restore_machine(
         "hypervisor": hypervisor,
         "to_dir": to_dir,
         "client": client,
-        "keep_identity": not new_identity,
-        "networks": list(networks) if networks or no_network else None,
+        **same,
         "format": format_,
         "disks": list(disks),
         **given,
