@@ -3,50 +3,33 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
-from typing import TYPE_CHECKING, Any
+from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import pytest
 
 from holdfast.base.errors import Fenced, Invalid, JobMissing, WrongState
-from holdfast.base.ids import ClientName, ImageId, JobId, PolicyName, SourceName
-from holdfast.control.access.scope import Scope
+from holdfast.base.ids import ClientName, JobId, PolicyName, SourceName
 from holdfast.control.jobs import (
     LEASE,
     Asked,
     Enqueued,
-    Event,
     Job,
     JobBook,
-    JobError,
     JobKind,
     JobState,
-    NewJob,
     Outcome,
     Remark,
     Result,
     Retrying,
     Severity,
-    Sort,
-    Wanted,
-    WantedEvents,
-    lists,
 )
-from holdfast.control.jobs import events as event_log
 from holdfast.control.jobs.job import counted
-from holdfast.control.jobs.lists import SORTS
-from holdfast.control.jobs.questions import NEWEST_FIRST
-from holdfast.control.jobs.rows import values_of
+from tests.kit.booked_jobs import COMPLETED, DUE, IO, add, backup, begin, family, parts_of, remark
 from tests.kit.clock import FakeClock
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
-
     from holdfast.control.database import Database
-
-DUE = datetime(2026, 1, 2, 3, 0, tzinfo=UTC)
-IO = JobError("io", "can't read /dev/sda", "look at the cable")
-COMPLETED = Result(Outcome.COMPLETED, ImageId("ab" * 16), {"files": 3, "online_bytes": 10})
 
 
 @pytest.fixture
@@ -57,38 +40,6 @@ def clock() -> FakeClock:
 @pytest.fixture
 def book(database: Database, clock: FakeClock) -> JobBook:
     return JobBook(database, clock, Retrying(attempts=2))
-
-
-def backup(client: str = "web1", paths: str = "/etc", **more: Any) -> NewJob:
-    given: dict[str, Any] = {
-        "kind": JobKind.BACKUP,
-        "work": {"paths": [paths], "client": client},
-        "policy": PolicyName("nightly"),
-        "schedule": "daily",
-        "client": ClientName(client),
-        "source": SourceName(f"{client}:{paths}"),
-        "backup_kind": "differential",
-        "storage_unit": "default",
-    }
-    return NewJob(**given | more)
-
-
-def family(client: str = "web1", *paths: str, **more: Any) -> NewJob:
-    parts = tuple(backup(client, one, **more) for one in paths or ("/etc", "/home", "/srv"))
-    return backup(client, source=None, work={}, parts=parts, **more)
-
-
-def add(book: JobBook, *new: NewJob) -> list[JobId]:
-    return [one.id for one in book.enqueue(new)]
-
-
-def parts_of(book: JobBook, parent: JobId) -> list[Job]:
-    return list(book.page(Wanted(parent=parent), Sort("id")))
-
-
-def begin(book: JobBook, job: JobId) -> int:
-    (granted,) = book.grant([job])
-    return granted.job.fence
 
 
 # -- into the queue -----------------------------------------------------------------------
@@ -490,203 +441,6 @@ def test_outcomes_are_counted_over_a_time(book: JobBook, clock: FakeClock) -> No
     assert book.numbers(start, start + day).outcomes == {Outcome.COMPLETED: 2}
     assert book.numbers(start + day, start + 2 * day).outcomes == {Outcome.CANCELLED: 1}
     assert book.numbers(start, start + 2 * day).queue == ()
-
-
-# -- events -------------------------------------------------------------------------------
-
-
-def remark(number: int, **more: Any) -> Remark:
-    given: dict[str, Any] = {
-        "severity": Severity.WARNING,
-        "cause": "vanished",
-        "message": f"it went, {number}",
-        "path": b"/srv/\xff\x00%d" % number,
-    }
-    return Remark(**given | more)
-
-
-def test_events_keep_the_bytes_of_paths_and_any_text(book: JobBook) -> None:
-    (job,) = add(book, backup())
-    fence = begin(book, job)
-    odd = "a\0b \udcff \U0001f600"
-    book.progress(job, fence, remarks=[remark(1, message=odd, matters=True)])
-    book.end(job, fence, COMPLETED, [remark(2, message="x" * 9999, path=None)], left_out=7)
-    first, second = book.events(job)
-    assert (first.seq, first.path, first.matters) == (1, b"/srv/\xff\x001", True)
-    assert first.message == "a\\x00b \\udcff \U0001f600"
-    assert (second.seq, second.path, len(second.message)) == (2, None, event_log.LONGEST)
-    assert (book.job(job).events, book.job(job).events_left_out) == (2, 7)
-
-
-def test_a_flood_of_events_is_bounded_and_leaves_room_for_what_matters(
-    book: JobBook, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(event_log, "MOST", 50)
-    monkeypatch.setattr(event_log, "FOR_WHAT_MATTERS", 10)
-    (job,) = add(book, backup())
-    fence = begin(book, job)
-    book.progress(job, fence, remarks=[remark(number) for number in range(30)])
-    book.progress(job, fence, remarks=[remark(number) for number in range(30, 60)])
-    book.progress(job, fence, remarks=[remark(number, matters=True) for number in range(15)])
-    failed = book.end(job, fence, Result(Outcome.FAILED, error=JobError("internal", "broke")))
-    assert (failed.events, failed.events_left_out) == (51, 25)
-    everything = book.events(job)
-    assert [one.seq for one in everything] == list(range(1, 52))
-    assert sum(one.matters for one in everything) == 11
-    assert everything[-1].message == "broke"
-
-
-def test_events_are_filtered_sorted_and_paged(book: JobBook) -> None:
-    (job,) = add(book, backup())
-    fence = begin(book, job)
-    remarks = [
-        remark(number, severity=list(Severity)[number % 3], matters=number % 2 == 0)
-        for number in range(30)
-    ]
-    book.end(job, fence, COMPLETED, remarks)
-    (other,) = add(book, backup())
-    book.end(other, begin(book, other), COMPLETED, remarks)
-    errors = WantedEvents(severities=(Severity.ERROR,), matters=True)
-    assert len(book.events(job, errors)) == 5
-    assert book.events(job, WantedEvents(causes=("in use",))) == []
-    assert book.events(job, WantedEvents(files=False)) == []
-    assert len(book.events(job, WantedEvents(files=True))) == 30
-    everything = book.events(job)
-    for name in event_log.SORTS:
-        for descending in (False, True):
-            sort = Sort(name, descending)
-            found: list[Event] = []
-            while len(found) < 30:
-                after = event_log.place(found[-1], sort) if found else None
-                assert after is None or tuple(map(type, after)) == event_log.kinds(sort)
-                found.extend(book.events(job, None, sort, 7, after))
-            assert book.events(job, None, sort, 7, event_log.place(found[-1], sort)) == []
-            expected = sorted(
-                everything,
-                key=lambda one: (
-                    getattr(one, name) or b"" if name == "path" else getattr(one, name),
-                    one.seq,
-                ),
-                reverse=descending,
-            )
-            assert found == expected, name
-
-
-# -- lists --------------------------------------------------------------------------------
-
-
-@pytest.fixture
-def history(book: JobBook, clock: FakeClock) -> JobBook:
-    """Jobs in every state, with equal values in many columns."""
-    for number in range(40):
-        client = f"c{number % 7}"
-        (job,) = add(
-            book,
-            backup(
-                client,
-                f"/p{number % 3}",
-                kind=list(JobKind)[number % 2],
-                priority=number % 5,
-                policy=PolicyName(f"policy{number % 4}") if number % 4 else None,
-            ),
-        )
-        clock.move(timedelta(minutes=number % 3))
-        if number % 5 == 0:
-            continue
-        fence = begin(book, job)
-        clock.move(timedelta(minutes=number % 4))
-        if number % 5 == 1:
-            continue
-        outcome = list(Outcome)[number % 3]
-        counters = {name: number % (place + 2) for place, name in enumerate(counted())}
-        book.end(job, fence, Result(outcome, counters=counters))
-    add(book, family(), family("web2"))
-    return book
-
-
-@pytest.mark.parametrize("descending", [False, True])
-def test_every_column_sorts_and_pages_without_loss(history: JobBook, descending: bool) -> None:
-    everything = list(history.each())
-    assert len(everything) == 48
-    for name, column in SORTS.items():
-        sort = Sort(name, descending)
-        found: list[Job] = []
-        while page := history.page(None, sort, 11, lists.place(found[-1], sort) if found else None):
-            assert len(page) <= 11
-            assert tuple(map(type, lists.place(page[-1], sort))) == lists.kinds(sort)
-            found.extend(page)
-        expected = sorted(
-            everything,
-            key=lambda job: ((values_of(job) | {"id": job.id})[str(column.key)], job.id),
-            reverse=descending,
-        )
-        assert [one.id for one in found] == [one.id for one in expected], name
-
-
-def test_filters_hold_all_at_once(history: JobBook, clock: FakeClock) -> None:
-    everything = list(history.each())
-    middle = sorted(job.started_at or job.queued_at for job in everything)[20]
-
-    def at(job: Job) -> datetime:
-        return job.started_at or job.queued_at
-
-    checks: list[tuple[Wanted, Callable[[Job], bool]]] = [
-        (Wanted(since=middle), lambda job: at(job) >= middle),
-        (Wanted(until=middle), lambda job: at(job) < middle),
-        (Wanted(since=middle, until=middle), lambda _: False),
-        (Wanted(since=middle, until=middle - timedelta(days=1)), lambda _: False),
-        (Wanted(clients=("c1", "web2")), lambda job: job.client in {"c1", "web2"}),
-        (Wanted(policies=("policy1",)), lambda job: job.policy == "policy1"),
-        (Wanted(sources=("c1:/p1",)), lambda job: job.source == "c1:/p1"),
-        (Wanted(states=(JobState.ACTIVE,)), lambda job: job.state is JobState.ACTIVE),
-        (Wanted(outcomes=(Outcome.COMPLETED,)), lambda job: job.outcome is Outcome.COMPLETED),
-        (Wanted(kinds=(JobKind.RESTORE,)), lambda job: job.kind is JobKind.RESTORE),
-        (Wanted(tops=True), lambda job: job.parent_id is None),
-        (Wanted(leaves=True), lambda job: job.children == 0),
-        (Wanted(begun=True), lambda job: job.state is not JobState.QUEUED),
-        (Wanted(begun=False), lambda job: job.state is JobState.QUEUED),
-        (
-            Wanted(clients=("c1",), kinds=(JobKind.BACKUP,), begun=True),
-            lambda job: (
-                job.client == "c1"
-                and job.kind is JobKind.BACKUP
-                and job.state is not JobState.QUEUED
-            ),
-        ),
-    ]
-    for wanted, holds in checks:
-        expected = [job.id for job in everything if holds(job)]
-        assert [job.id for job in history.each(wanted)] == expected, wanted
-        assert history.count(wanted) == len(expected)
-
-
-def test_jobs_that_come_meanwhile_neither_shift_nor_repeat_pages(book: JobBook) -> None:
-    old = add(book, *(backup() for _ in range(10)))
-    first = book.page(limit=4)
-    add(book, *(backup() for _ in range(5)))
-    rest = book.page(limit=100, after=lists.place(first[-1], NEWEST_FIRST))
-    assert [one.id for one in rest] == old[:6][::-1]
-
-
-def test_orders_and_places_that_can_not_be_are_refused(book: JobBook) -> None:
-    (job,) = add(book, backup())
-    with pytest.raises(Invalid, match="sorted by 'color'"):
-        book.page(sort=Sort("color"))
-    with pytest.raises(Invalid, match="place"):
-        book.events(job, sort=Sort("path"), after=("not hexadecimal", 1))
-
-
-def test_whoever_may_not_see_a_client_sees_none_of_its_jobs(
-    history: JobBook, clock: FakeClock
-) -> None:
-    visible = Scope.of(["c?", "web2"]).condition
-    seen = list(history.each(Wanted(visible=visible)))
-    assert seen == [job for job in history.each() if job.client != "web1"]
-    start, end = clock.now() - timedelta(days=9), clock.now() + timedelta(days=9)
-    numbers = history.numbers(start, end, visible)
-    assert sum(numbers.states.values()) + sum(numbers.outcomes.values()) == sum(
-        not job.children for job in seen
-    )
 
 
 # -- forgetting ---------------------------------------------------------------------------

@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-import io
 import os
-import shutil
 import struct
-import subprocess
-import sys
-import tarfile
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -20,7 +15,6 @@ from holdfast.base.errors import (
     Forbidden,
     HoldfastError,
     Invalid,
-    NoPermission,
     NotFound,
     NotQuiesced,
     SnapshotBroken,
@@ -405,132 +399,3 @@ class TestHostility:
                 NewMachine(machine, {}, "new", False, None, str(tmp_path), "qcow2"), Writer({})
             )
         assert sorted(one.name for one in store.iterdir()) == ["web.qcow2"]
-
-
-def ova(path: Path, *members: tuple[tarfile.TarInfo, bytes]) -> None:
-    with tarfile.open(path, "w") as archive:
-        for info, data in members:
-            info.size = len(data)
-            archive.addfile(info, io.BytesIO(data))
-
-
-class TestArchives:
-    def document(self, href: str) -> bytes:
-        from tests.contract.test_disk_files import OVF
-
-        return OVF.replace("web-disk1.vmdk", href).encode()
-
-    @pytest.mark.parametrize("href", ["../../etc/passwd", "/etc/passwd", "sub/disk.vmdk", "gone"])
-    def test_a_disk_that_is_not_in_the_archive_is_left_out(
-        self, store: Path, tmp_path: Path, href: str
-    ) -> None:
-        members = [(tarfile.TarInfo("web.ovf"), self.document(href))]
-        if not href.startswith("gone"):
-            members.append((tarfile.TarInfo(href), b"x" * 1024))
-        ova(store / "web.ova", *members)
-        (machine,) = opened(store).machines()
-        assert all(one.left_out for one in machine.disks)
-
-    def test_a_link_in_the_archive_is_not_followed(self, store: Path) -> None:
-        link = tarfile.TarInfo("disk.vmdk")
-        link.type, link.linkname = tarfile.SYMTYPE, "/etc/passwd"
-        ova(
-            store / "web.ova",
-            (tarfile.TarInfo("web.ovf"), self.document("disk.vmdk")),
-            (link, b""),
-        )
-        (machine,) = opened(store).machines()
-        assert all(one.left_out for one in machine.disks)
-
-    def test_an_archive_that_is_cut_off_is_named(self, store: Path, tmp_path: Path) -> None:
-        ova(
-            store / "web.ova",
-            (tarfile.TarInfo("web.ovf"), self.document("disk.vmdk")),
-            (tarfile.TarInfo("disk.vmdk"), bytes(MIB)),
-        )
-        os.truncate(store / "web.ova", 100_000)
-        error = refused(store, tmp_path)
-        assert isinstance(error, Invalid)
-        assert "OVA" in error.message
-
-    def test_a_header_that_claims_gigabytes_is_not_read(self, store: Path, tmp_path: Path) -> None:
-        info = tarfile.TarInfo("pax")
-        info.type, info.size = tarfile.XHDTYPE, 8 << 30
-        with (store / "web.ova").open("wb") as file:
-            file.write(info.tobuf(tarfile.GNU_FORMAT))
-            file.truncate(9 << 30)
-        error = refused(store, tmp_path)
-        assert isinstance(error, Invalid)
-
-    def test_what_is_no_archive_is_named(self, store: Path, tmp_path: Path) -> None:
-        (store / "web.ova").write_bytes(b"rubbish" * 1000)
-        assert isinstance(refused(store, tmp_path), Invalid)
-
-
-class TestDirectories:
-    def test_an_empty_one_has_no_machines(self, store: Path) -> None:
-        assert opened(store).machines() == []
-        assert opened(store).clean_up() == []
-
-    @pytest.mark.parametrize(
-        "url", ["relative", "http://x/y", "/tmp?what=1", "file://host/tmp", "/tmp#x"]
-    )
-    def test_what_is_no_directory_is_refused(self, url: str) -> None:
-        with pytest.raises(Invalid) as caught:
-            open_provider("diskfiles", url)
-        assert "absolute path" in (caught.value.hint or "")
-
-    def test_one_that_is_missing_is_named(self, tmp_path: Path) -> None:
-        with pytest.raises(NotFound, match="nowhere"):
-            open_provider("diskfiles", str(tmp_path / "nowhere"))
-
-    def test_what_a_restore_that_was_killed_left_is_found(self, store: Path) -> None:
-        left = store / ".holdfast-restore-0123"
-        left.mkdir()
-        (left / "vda.qcow2").write_bytes(b"x")
-        assert opened(store).machines() == []
-        assert [one.code for one in opened(store).clean_up()] == ["leftover"]
-        assert not left.exists()
-
-    def test_its_name_may_be_like_any(self, tmp_path: Path) -> None:
-        strange = tmp_path / "what?host=x#y%20 z"
-        strange.mkdir()
-        create(strange / "web.qcow2", "qcow2", MIB)
-        (machine,) = opened(strange).machines()
-        with opened(strange).snapshot(order(machine.uuid, tmp_path)) as frozen:
-            disks = {one.name: read(one) for one in frozen.disks}
-        new = NewMachine(machine, {}, "again", False, None, None, "qcow2")
-        assert opened(strange).restore(new, Writer(disks)).name == "again"
-
-    @pytest.mark.skipif(
-        os.geteuid() != 0 or not shutil.which("setpriv"), reason="only root gives up its powers"
-    )
-    def test_what_this_user_may_not_read_is_named(self, store: Path, tmp_path: Path) -> None:
-        disk = create(store / "web.qcow2", "qcow2", MIB)
-        (store / "web.xml").write_text(domain_xml("web", KNOWN, [disk]))
-        disk.chmod(0)
-        code = (
-            "import sys, pathlib\n"
-            "from holdfast.base.errors import HoldfastError\n"
-            "from holdfast.sources.machines.providers import open_provider\n"
-            "from holdfast.sources.machines.provider import SnapshotOrder\n"
-            "provider = open_provider('diskfiles', sys.argv[1])\n"
-            "print([one.name for one in provider.machines()])\n"
-            f"order = SnapshotOrder({KNOWN!r}, None, False, False, pathlib.Path('/'), 'x')\n"
-            "try:\n"
-            "    with provider.snapshot(order): pass\n"
-            "except HoldfastError as error:\n"
-            "    print(error.code, error.message)\n"
-        )
-        powerless = ["setpriv", "--bounding-set=-all", "--inh-caps=-all"]
-        done = subprocess.run(
-            [*powerless, sys.executable, "-c", code, str(store)],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert done.stderr == ""
-        assert done.stdout.splitlines() == [
-            "['web']",
-            f"{NoPermission.code} file '{disk}' can't be read: Permission denied",
-        ]

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import dataclass, field
-from datetime import UTC, timedelta
+from datetime import UTC, datetime, time, timedelta
 from typing import TYPE_CHECKING
 
 from holdfast.base import labels
@@ -15,6 +15,7 @@ from holdfast.control.dispatch.presence import NOBODY
 from holdfast.control.hypervisors import Estate
 from holdfast.control.jobs import LEASE, JobBook, Retrying, Sort, Wanted
 from holdfast.control.policies import PolicyBook, undivided
+from holdfast.control.schedule import BackupKind, Schedule, Window
 from holdfast.wire.messages import (
     BackupWork,
     ImageNote,
@@ -36,6 +37,21 @@ if TYPE_CHECKING:
     from holdfast.wire.messages import Answer, Work, WorkOffer
 
 POOL = "0" * 32
+EVENING = datetime(2026, 3, 2, 21, 30, tzinfo=UTC)
+HOUR = timedelta(hours=1)
+DAY = timedelta(days=1)
+MINUTE = timedelta(minutes=1)
+ANY_DAY = frozenset(range(7))
+NIGHT = Window(ANY_DAY, time(22), time(6))
+
+
+def daily(kind: BackupKind = BackupKind.DIFFERENTIAL, **more: object) -> Schedule:
+    return Schedule("nightly", kind, every=timedelta(days=1), windows=(NIGHT,), **more)  # type: ignore[arg-type]
+
+
+def backup(offer: WorkOffer) -> BackupWork:
+    assert isinstance(offer.work, BackupWork)
+    return offer.work
 
 
 @dataclass

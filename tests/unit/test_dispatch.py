@@ -2,29 +2,25 @@
 
 from __future__ import annotations
 
-from datetime import UTC, datetime, time, timedelta
-from typing import TYPE_CHECKING, NoReturn
+from datetime import timedelta
+from typing import TYPE_CHECKING
 
 import pytest
 
 from holdfast.base import labels
-from holdfast.base.errors import NoSpace
 from holdfast.base.ids import ClientName, JobId
-from holdfast.control.dispatch import dispatcher
 from holdfast.control.jobs import (
-    JobError,
     JobKind,
     JobState,
     NewJob,
     Outcome,
-    Result,
     Wanted,
 )
 from holdfast.control.policies import ALL_LOCAL_DRIVES, Limits, Selection
-from holdfast.control.schedule import BackupKind, Schedule, Window
-from holdfast.wire.messages import Answer, BackupWork, SiteWork, WorkError
+from holdfast.control.schedule import BackupKind, Schedule
+from holdfast.wire.messages import Answer, SiteWork, WorkError
 from tests.kit.clock import FakeClock
-from tests.kit.dispatching import Stage
+from tests.kit.dispatching import DAY, EVENING, HOUR, MINUTE, NIGHT, Stage, backup, daily
 from tests.kit.policies import policy
 
 if TYPE_CHECKING:
@@ -32,14 +28,6 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from holdfast.control.database import Database
-    from holdfast.wire.messages import WorkOffer
-
-EVENING = datetime(2026, 3, 2, 21, 30, tzinfo=UTC)
-HOUR = timedelta(hours=1)
-DAY = timedelta(days=1)
-MINUTE = timedelta(minutes=1)
-ANY_DAY = frozenset(range(7))
-NIGHT = Window(ANY_DAY, time(22), time(6))
 
 
 @pytest.fixture
@@ -47,15 +35,6 @@ def stage(database: Database, tmp_path: Path) -> Iterator[Stage]:
     made = Stage(database, tmp_path, FakeClock(EVENING))
     yield made
     made.close()
-
-
-def daily(kind: BackupKind = BackupKind.DIFFERENTIAL, **more: object) -> Schedule:
-    return Schedule("nightly", kind, every=timedelta(days=1), windows=(NIGHT,), **more)  # type: ignore[arg-type]
-
-
-def backup(offer: WorkOffer) -> BackupWork:
-    assert isinstance(offer.work, BackupWork)
-    return offer.work
 
 
 def test_a_policy_becomes_a_job_in_its_window_and_an_image_with_its_name(stage: Stage) -> None:
@@ -129,164 +108,6 @@ class Forgetful:
 
     def handled(self, *_args: object) -> None:
         raise KeyboardInterrupt
-
-
-def test_slots_are_never_exceeded_and_a_freed_one_is_given_at_once(stage: Stage) -> None:
-    clients = tuple(ClientName(f"web{n}") for n in range(5))
-    stage.put(policy(clients=clients, schedules=(daily(),)))
-    stage.step()
-    first = stage.pass_time(HOUR)
-    assert len(first) == 2
-    waiting = [one for one in stage.all_jobs() if one.state is JobState.QUEUED]
-    assert len(waiting) == 3
-    assert all("has 2 of 2 slots in use" in (one.waits_for or "") for one in waiting)
-    assert all(one.waits_on == "storage unit 'default'" for one in waiting)
-    stage.finish(first[0])
-    assert stage.dispatcher.wake.is_set()
-    (next_one,) = stage.step()
-    stage.finish(first[1])
-    stage.finish(next_one)
-    assert len(stage.step()) == 2
-
-
-def test_a_turn_gives_what_is_free_and_looks_at_the_rest_when_it_is_time(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(dispatcher, "LOOK_S", 1e9)
-    stage.slots = 1
-    stage.restart()
-    clients = tuple(ClientName(f"web{number}") for number in range(4))
-    stage.put(policy(clients=clients, schedules=(daily(),)))
-    stage.step()
-    (offer,) = stage.pass_time(HOUR)
-    # A slot that frees is given again by a turn, and so is one of a cancelled job.
-    stage.finish(offer)
-    (offer,) = stage.dispatcher.turn()
-    queued = [one for one in stage.all_jobs() if one.state is JobState.QUEUED]
-    stage.jobs.cancel(queued[0].id)
-    stage.finish(offer)
-    # What was cancelled since the last look does not begin; it is found when that is next.
-    assert stage.dispatcher.turn() == []
-    stage.dispatcher.ask()
-    (offer,) = stage.dispatcher.turn()
-    assert offer.job_id == queued[1].id
-
-
-def test_no_turn_begins_a_job_after_its_window(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    monkeypatch.setattr(dispatcher, "LOOK_S", 1e9)
-    stage.slots = 1
-    stage.restart()
-    clients = (ClientName("web1"), ClientName("web2"))
-    stage.put(policy(clients=clients, schedules=(daily(),)))
-    stage.step()
-    (offer,) = stage.pass_time(HOUR)
-    stage.clock.move(8 * HOUR)
-    stage.finish(offer)
-    assert stage.dispatcher.turn() == []
-    stage.clock.move(16 * HOUR)
-    assert len(stage.dispatcher.turn()) == 1
-
-
-def test_jobs_that_could_not_be_granted_begin_when_that_is_possible_again(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stage.slots = 1
-    stage.restart()
-    clients = (ClientName("web1"), ClientName("web2"))
-    stage.put(policy(clients=clients, schedules=(daily(),)))
-    stage.step()
-
-    with monkeypatch.context() as patched:
-        patched.setattr(stage.jobs, "grant", _fail)
-        for _ in range(3):
-            with pytest.raises(NoSpace):
-                stage.pass_time(HOUR)
-    (offer,) = stage.step()
-    stage.finish(offer)
-    (other,) = stage.step()
-    assert other.job_id != offer.job_id
-
-
-def test_what_began_is_told_to_its_worker_though_nothing_more_can_be_written(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    clients = tuple(ClientName(f"web{number}") for number in range(3))
-    stage.put(policy(clients=clients, schedules=(daily(),)))
-    stage.step()
-    with monkeypatch.context() as patched:
-        patched.setattr(stage.jobs, "waits", _fail)
-        assert len(stage.pass_time(HOUR)) == stage.slots
-    stage.step()
-    (queued,) = [one for one in stage.all_jobs() if one.state is JobState.QUEUED]
-    assert queued.waits_for is not None
-
-
-def test_a_worker_that_was_given_up_unheard_of_keeps_no_slot(
-    stage: Stage, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    stage.slots = 1
-    stage.restart()
-    stage.put(policy(schedules=(daily(),)))
-    stage.step()
-    (offer,) = stage.pass_time(HOUR)
-    expire = stage.jobs.expire
-
-    def expire_and_fail() -> NoReturn:
-        expire()
-        _fail()
-
-    with monkeypatch.context() as patched:
-        patched.setattr(stage.jobs, "expire", expire_and_fail)
-        with pytest.raises(NoSpace):
-            stage.pass_time(5 * MINUTE)
-    (again,) = stage.pass_time(5 * MINUTE)
-    assert (again.job_id, again.fence > offer.fence) == (offer.job_id, True)
-
-
-def test_the_late_end_of_a_worker_frees_nothing_of_the_next_one(stage: Stage) -> None:
-    stage.slots = 1
-    stage.restart()
-    clients = (ClientName("web1"), ClientName("web2"))
-    stage.put(policy(clients=clients, schedules=(daily(),)))
-    stage.step()
-    (offer,) = stage.pass_time(HOUR)
-    job = JobId(offer.job_id)
-    queue = stage.dispatcher.queue
-    # Between the end in the book and the slot being freed, the job begins again.
-    stage.jobs.requeue(job)
-    ended = Result(Outcome.CANCELLED, error=JobError("cancelled", "told to stop"))
-    stage.jobs.end(job, offer.fence, ended)
-    (again,) = stage.step()
-    assert (again.job_id, again.fence > offer.fence) == (offer.job_id, True)
-    queue.let_go(job, offer.fence)
-    assert stage.step() == []
-    stage.finish(again)
-    assert len(stage.step()) == 1
-
-
-def _fail(*_: object) -> NoReturn:
-    raise NoSpace("the disk is full")
-
-
-def test_a_policys_own_limits_hold(stage: Stage) -> None:
-    stage.slots = 10
-    stage.restart()
-    selections = tuple(Selection(f"s{n}", (f"/srv/{n}",)) for n in range(4))
-    stage.put(
-        policy(
-            clients=(ClientName("web1"), ClientName("web2")),
-            selections=selections,
-            schedules=(daily(),),
-            limits=Limits(jobs=3, streams_per_client=2),
-        )
-    )
-    stage.step()
-    offers = stage.pass_time(HOUR)
-    assert len(offers) == 3
-    per_client = [backup(one).client for one in offers]
-    assert max(per_client.count(one) for one in per_client) == 2
 
 
 def test_what_begins_together_is_one_family(stage: Stage) -> None:
@@ -560,77 +381,6 @@ def test_a_run_by_hand_that_ends_lets_no_second_backup_of_a_schedule_begin(stage
     assert stage.pass_time(MINUTE) == []
     stage.finish(scheduled)
     assert len(stage.step()) == 1
-
-
-def test_a_clock_that_is_put_back_makes_nothing_due_twice(stage: Stage) -> None:
-    stage.put(policy(schedules=(daily(),)))
-    stage.step()
-    (offer,) = stage.pass_time(HOUR)
-    stage.finish(offer)
-    for by in (-2 * HOUR, HOUR, HOUR):
-        stage.clock.set_by(by)
-        assert stage.step() == []
-        stage.restart()
-        assert stage.step() == []
-
-
-def test_a_clock_that_was_a_year_ahead_leaves_no_schedule_silent(stage: Stage) -> None:
-    stage.put(policy(schedules=(daily(),)))
-    stage.step()
-    for restarts in (False, True):
-        stage.clock.set_by(365 * DAY)
-        (offer,) = stage.pass_time(DAY if restarts else HOUR)
-        stage.finish(offer)
-        stage.clock.set_by(-365 * DAY)
-        if restarts:
-            stage.restart()
-        assert stage.step() == []
-        # What was due when the clock was ahead has run; from then on all is as ever.
-        for offer in stage.pass_time(DAY):
-            stage.finish(offer)
-        for _ in range(2):
-            (offer,) = stage.pass_time(DAY)
-            stage.finish(offer)
-
-
-def test_what_ran_before_the_clock_was_put_back_keeps_nothing_from_running(stage: Stage) -> None:
-    both = (ClientName("web1"),)
-    stage.put(policy(clients=both, schedules=(daily(),)))
-    stage.step()
-    (offer,) = stage.pass_time(HOUR)
-    stage.finish(offer)
-    # The same occurrence is due once more; beside it there is now one that never ran.
-    stage.clock.set_by(-3 * HOUR)
-    stage.put(policy(clients=(*both, ClientName("web2")), schedules=(daily(),)))
-    stage.step()
-    found = [backup(offer).client for offer in stage.pass_time(3 * HOUR)]
-    assert found == ["web2"]
-    offers = stage.pass_time(DAY)
-    assert "web1" in [backup(offer).client for offer in offers]
-
-
-@pytest.mark.parametrize("by", [365 * DAY, -365 * DAY])
-def test_a_clock_that_was_set_gives_no_live_worker_up(stage: Stage, by: timedelta) -> None:
-    stage.put(policy(schedules=(daily(),)))
-    stage.step()
-    (offer,) = stage.pass_time(HOUR)
-    stage.clock.set_by(by)
-    stage.step()
-    assert stage.alive(offer) is Answer.GO_ON
-    # A silent one is given up as soon as ever.
-    stage.pass_time(5 * MINUTE)
-    stage.pass_time(5 * MINUTE)
-    assert stage.alive(offer) is Answer.FENCED
-
-
-def test_what_failed_before_the_clock_was_put_back_is_tried_again_soon(stage: Stage) -> None:
-    stage.put(policy(schedules=(daily(),)))
-    stage.step()
-    (offer,) = stage.pass_time(HOUR)
-    stage.finish(offer, WorkError("io", "the disk said no", None))
-    stage.clock.set_by(-365 * DAY)
-    assert stage.step() == []
-    assert [one.job_id for one in stage.pass_time(2 * HOUR)] == [offer.job_id]
 
 
 def test_work_for_the_site_takes_a_slot_too(stage: Stage) -> None:

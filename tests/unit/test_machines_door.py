@@ -9,46 +9,30 @@ import time
 from collections.abc import Iterator
 from datetime import timedelta
 from pathlib import Path
-from types import SimpleNamespace
-from typing import Any, cast
+from typing import Any
 
 import aiohttp
 import pytest
 
 from holdfast.base.clock import SystemClock
 from holdfast.base.errors import (
-    AlreadyExists,
-    ClockDoubtful,
-    ConfigInvalid,
-    Fenced,
-    HoldfastError,
-    Invalid,
     NotAuthenticated,
-    SiteMissing,
     TooManyAttempts,
     Unreachable,
     Unsupported,
 )
-from holdfast.base.ids import ClientName, SourceName
+from holdfast.base.ids import ClientName
 from holdfast.control.database import Database
-from holdfast.control.jobs import JobKind, NewJob, Outcome, Result
-from holdfast.movers import dialling, joining, machine_home, session
-from holdfast.movers.agent import Ways
-from holdfast.movers.remote_agent import Transfer
-from holdfast.site.machines.sessions import Session
+from holdfast.movers import machine_home, session
 from holdfast.site.master import Master
 from holdfast.wire import sessions
 from holdfast.wire.identity import (
     Authority,
-    EnrollmentToken,
-    MachineKey,
     MachineRole,
     client_context,
-    machine_name,
 )
 from holdfast.wire.looking import LookOrder, LookReport
-from holdfast.wire.messages import Answer, BackupWork, MachineWork, WorkEnded, WorkOffer
-from tests.kit.clock import FakeClock
+from holdfast.wire.messages import BackupWork, MachineWork, WorkOffer
 from tests.kit.machines import Door, names, open_door, running, stand_in
 from tests.kit.served import until
 
@@ -77,166 +61,6 @@ def door(master: Master) -> Iterator[Door]:
 
 def offer(job: int = 7, fence: int = 1, **more: Any) -> WorkOffer:
     return WorkOffer(job, fence, 30.0, BackupWork("web1", "web1:/srv", ("/srv",), **more))
-
-
-# -- joining ------------------------------------------------------------------------------
-
-
-def test_a_machine_joins_and_is_there_with_what_it_says(door: Door, tmp_path: Path) -> None:
-    home = door.joined(tmp_path / "web1")
-    assert machine_home.load(tmp_path / "web1") == home
-    assert (home.home / "machine" / "key.pem").stat().st_mode & 0o777 == 0o600
-    with running(home):
-        door.await_machine("web1")
-        one = door.book.machine("web1")
-        assert one.last_seen_at is not None
-        assert one.addresses == ("127.0.0.1",)
-        assert "/" in one.drives
-        assert one.software.startswith("holdfast ")
-        assert door.machines.standing.drives == {"web1": one.drives}
-    door.await_nobody()
-
-
-def test_a_used_token_says_who_used_it(door: Door, tmp_path: Path) -> None:
-    token = door.token()
-    door.joined(tmp_path / "web1", token=token)
-    with pytest.raises(NotAuthenticated, match=r"used already.*'web1'") as told:
-        door.joined(tmp_path / "web2", "web2", token)
-    assert "machine revoke web1" in str(told.value.hint)
-    refused = [row.entry for row in door.machines.master.audit.rows(limit=9)]
-    assert [(one.who, one.what, one.outcome) for one in refused] == [
-        ("(unknown)", "enroll", "refused"),
-        ("machine:web1", "enroll", "done"),
-    ]
-    assert all(token.secret not in one.details for one in refused)
-
-
-def test_the_secret_is_not_shown_to_another_site(
-    door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    elsewhere = Authority.create("f" * 32, SystemClock().now())
-
-    def show(*_: object) -> None:
-        raise AssertionError("the secret was shown")
-
-    monkeypatch.setattr(joining, "_post", show)
-    with pytest.raises(NotAuthenticated, match="not the site that the token was made for"):
-        door.joined(tmp_path / "x", token=EnrollmentToken.generate(elsewhere.certificate_pem))
-
-
-def test_a_name_that_is_taken_is_refused(door: Door, tmp_path: Path) -> None:
-    door.joined(tmp_path / "web1")
-    with pytest.raises(AlreadyExists, match="machine 'web1' already"):
-        door.joined(tmp_path / "other")
-
-
-@pytest.mark.parametrize("hours", [-2, 2])
-def test_a_clock_that_is_off_is_told(door: Door, hours: int) -> None:
-    clock = FakeClock(SystemClock().now() + timedelta(hours=hours))
-    with pytest.raises(ClockDoubtful, match="the clock of this machine says"):
-        asyncio.run(
-            joining.join(
-                door.url,
-                door.token(),
-                key=MachineKey.generate(),
-                role=MachineRole.AGENT,
-                name=machine_name("web1"),
-                clock=clock,
-            )
-        )
-
-
-def join(url: str, token: EnrollmentToken) -> None:
-    asyncio.run(
-        joining.join(
-            url,
-            token,
-            key=MachineKey.generate(),
-            role=MachineRole.AGENT,
-            name=machine_name("web1"),
-            clock=SystemClock(),
-        )
-    )
-
-
-def test_nobody_at_the_url_is_told(door: Door, unused_port: int) -> None:
-    with pytest.raises(Unreachable, match="can't reach"):
-        join(f"https://127.0.0.1:{unused_port}", door.token())
-
-
-@pytest.fixture
-def unused_port() -> int:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as end:
-        port: int = end.getsockname()[1]
-        return port
-
-
-def test_something_else_at_the_url_is_told(door: Door) -> None:
-    import socket
-
-    with socket.create_server(("127.0.0.1", 0)) as end:
-
-        def answer() -> None:
-            connection, _ = end.accept()
-            with connection:
-                connection.recv(1000)
-                connection.sendall(b"HTTP/1.1 400 Bad Request\r\n\r\n")
-
-        thread = threading.Thread(target=answer)
-        thread.start()
-        with pytest.raises(Unreachable, match="does not speak as a master"):
-            join(f"https://127.0.0.1:{end.getsockname()[1]}", door.token())
-        thread.join()
-
-
-@pytest.mark.parametrize(
-    ("given", "url"),
-    [
-        ("master.example.org", "https://master.example.org:8444"),
-        ("https://master.example.org:1/", "https://master.example.org:1"),
-        ("[::1]:9", "https://[::1]:9"),
-        (" 192.0.2.1 ", "https://192.0.2.1:8444"),
-    ],
-)
-def test_a_url_is_what_a_person_writes(given: str, url: str) -> None:
-    assert dialling.master_url(given) == url
-
-
-@pytest.mark.parametrize("given", ["http://m", "https://", "m:99999", "https://a@m", "m/path", ""])
-def test_what_is_no_url_is_refused(given: str) -> None:
-    with pytest.raises(Invalid):
-        dialling.master_url(given)
-
-
-def test_a_home_that_is_not_whole_is_told(door: Door, tmp_path: Path) -> None:
-    with pytest.raises(SiteMissing, match="has not joined"):
-        machine_home.load(tmp_path / "nowhere")
-    home = door.joined(tmp_path / "web1")
-    (home.home / "machine" / "certificate.pem").unlink()
-    with pytest.raises(ConfigInvalid, match="is gone"):
-        machine_home.load(home.home)
-
-
-def test_a_try_that_was_cut_off_goes_on_with_its_key(tmp_path: Path) -> None:
-    first = machine_home.prepare_key(tmp_path)
-    assert machine_home.prepare_key(tmp_path) == first
-
-
-def test_who_joins_anew_keeps_what_there_is_until_that_is_done(door: Door, tmp_path: Path) -> None:
-    home = door.joined(tmp_path / "web1")
-    with pytest.raises(AlreadyExists):
-        machine_home.prepare_key(home.home)
-    key = machine_home.prepare_key(home.home, again=True)
-    assert machine_home.prepare_key(home.home, again=True) == key != home.identity.key
-    assert machine_home.load(home.home) == home
-    again = door.joined(home.home, token=door.token("web1"))
-    assert machine_home.load(home.home) == again
-    assert not (home.home / "machine" / "next-key.pem").exists()
-
-
-# -- sessions -----------------------------------------------------------------------------
 
 
 def test_who_is_revoked_is_out_at_once_and_ends(door: Door, tmp_path: Path) -> None:
@@ -510,9 +334,6 @@ def test_a_certificate_is_renewed_while_the_session_goes_on(
             assert machine.thread.is_alive()
 
 
-# -- looking and working ------------------------------------------------------------------
-
-
 def test_a_machine_looks_at_its_files(door: Door, tmp_path: Path) -> None:
     home = door.joined(tmp_path / "web1")
     (tmp_path / "data").mkdir()
@@ -530,219 +351,3 @@ def test_a_machine_looks_at_its_files(door: Door, tmp_path: Path) -> None:
     door.await_nobody()
     with pytest.raises(Unreachable, match="not connected"):
         door.machines.sessions.ask(WEB1, order, 10)
-
-
-class Work:
-    """A way for data that does what a test says."""
-
-    def __init__(self) -> None:
-        self.begun = threading.Event()
-        self.go_on = threading.Event()
-        self.transfers: list[Transfer] = []
-        self.tokens: list[str] = []
-
-    def __call__(self, transfer: Transfer, /) -> Ways:
-        self.transfers.append(transfer)
-
-        def back_up(order: Any, report: Any, /) -> Any:
-            self.tokens += [transfer.token(), transfer.token()]
-            self.begun.set()
-            while not self.go_on.wait(0.02):
-                report(Counters())
-            return Made()
-
-        return Ways(back_up, back_up)
-
-
-class Counters:
-    def __getattr__(self, name: str) -> int:
-        return 1
-
-
-class Made:
-    """An image, as a hostile machine would tell of it."""
-
-    id = "a" * 32
-    number, source, host, started_ns, finished_ns, parent = 1, "db1:/etc", "db1", 1, 2, None
-    status, findings_total, findings, software = "completed", 0, (), "x"
-    client_key, has_sealed_names = None, False
-    stats: dict[str, int] = {"files": 3}  # noqa: RUF012 - read only
-    labels: dict[str, str] = {}  # noqa: RUF012 - read only
-
-
-def ended(door: Door) -> WorkEnded:
-    def look() -> WorkEnded | None:
-        return next((one for one in door.heard if isinstance(one, WorkEnded)), None)
-
-    found = until(look, "the end of a job", 20)
-    assert found is not None
-    return found
-
-
-def given(number: list[int]) -> Any:
-    def transfer(_: object, __: object) -> dict[str, Any]:
-        number.append(len(number))
-        return {"urls": ["https://m"], "pool": "p", "token": f"t{number[-1]}", "more": 1}
-
-    return transfer
-
-
-def test_a_machine_works_and_its_word_of_an_image_is_not_taken(
-    door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    home, work = door.joined(tmp_path / "web1"), Work()
-    door.machines.transfer_for = given([])
-    monkeypatch.setattr(door.machines, "_is_backup", lambda _: True)
-    with running(home, work) as machine:
-        door.await_machine("web1")
-        door.machines.offer(WEB1, offer())
-        door.machines.offer(WEB1, offer())
-        assert work.begun.wait(10)
-        assert len(work.transfers) == 1
-        assert work.transfers[0].identity.name == "web1"
-        # The second offer, which is not taken, was made with one before or after it asked anew.
-        assert work.tokens in (["t0", "t1"], ["t0", "t2"])
-        assert machine.session._hands.working == ((7, 1),)
-        work.go_on.set()
-        message = ended(door)
-    assert (message.job_id, message.fence) == (7, 1)
-    assert message.image is None
-    assert message.error is not None
-    assert "no image is there" in message.error.message
-
-
-def test_what_the_storage_says_is_taken_for_the_image(
-    door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    from holdfast.wire.messages import ImageNote
-
-    home, work = door.joined(tmp_path / "web1"), Work()
-    note = ImageNote("b" * 32, 1, "web1:/srv", "web1", 1, 2, None, "completed", {}, 0, "x", {})
-    door.machines.transfer_for = given([])
-    door.machines.committed = lambda job, fence: note if (job, fence) == (7, 1) else None
-    with running(home, work):
-        door.await_machine("web1")
-        door.machines.offer(WEB1, offer())
-        work.go_on.set()
-        assert ended(door).image == note
-        assert ended(door).error is None
-
-
-def test_without_a_way_for_data_a_job_ends_with_a_clear_error(door: Door, tmp_path: Path) -> None:
-    home = door.joined(tmp_path / "web1")
-    with running(home):
-        door.await_machine("web1")
-        door.machines.offer(WEB1, offer())
-        message = ended(door)
-    assert message.error is not None
-    assert message.error.code == "unsupported"
-    assert "named no place for its data" in message.error.message
-
-
-def test_a_defect_in_the_way_for_data_ends_the_job(door: Door, tmp_path: Path) -> None:
-    def broken(_transfer: Transfer, /) -> Ways:
-        raise ValueError("a defect")
-
-    home = door.joined(tmp_path / "web1")
-    door.machines.transfer_for = given([])
-    with running(home, broken):
-        door.await_machine("web1")
-        door.machines.offer(WEB1, offer())
-        message = ended(door)
-    assert message.error is not None
-    assert message.error.code == "internal"
-
-
-def test_a_machine_is_not_heard_of_jobs_of_others(door: Door, tmp_path: Path) -> None:
-    home = door.joined(tmp_path / "web1")
-    with running(home) as machine:
-        door.await_machine("web1")
-        from holdfast.wire.messages import WorkProgress
-
-        assert machine.session.hear(WorkProgress(7, 1, {})) is Answer.FENCED
-        assert machine.session.hear(WorkProgress(2**62, 1, {})) is Answer.FENCED
-        with pytest.raises(HoldfastError, match="not at work"):
-            machine.session._fresh(7, 1)
-    assert door.heard == []
-
-
-def test_a_job_is_stopped_when_its_machine_is(door: Door, tmp_path: Path) -> None:
-    home, work = door.joined(tmp_path / "web1"), Work()
-    door.machines.transfer_for = given([])
-    with running(home, work) as machine:
-        door.await_machine("web1")
-        door.machines.offer(WEB1, offer())
-        assert work.begun.wait(10)
-        machine.stop()
-        assert machine.ended == [None]
-    message = ended(door)
-    assert message.error is not None
-    assert message.error.code == "worker-lost"
-
-
-def test_a_job_ends_at_once_when_its_machine_is_revoked(door: Door, tmp_path: Path) -> None:
-    home, work = door.joined(tmp_path / "web1"), Work()
-    door.machines.transfer_for = given([])
-    with running(home, work) as machine:
-        door.await_machine("web1")
-        door.machines.offer(WEB1, offer())
-        assert work.begun.wait(10)
-        door.book.revoke(WEB1)
-        assert isinstance(machine.await_end(), NotAuthenticated)
-        assert machine.session._hands.working == ()
-    assert not any(isinstance(one, WorkEnded) for one in door.heard)
-
-
-def test_a_job_goes_on_while_the_session_is_lost(
-    door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    home, work = door.joined(tmp_path / "web1"), Work()
-    door.machines.transfer_for = given([])
-    with running(home, work) as machine:
-        door.await_machine("web1")
-        door.machines.offer(WEB1, offer())
-        assert work.begun.wait(10)
-        first = door.machines.sessions.get(WEB1)
-        door.machines.sessions.close_all(sessions.Closed.STOPPING, "a test")
-        until(lambda: door.machines.sessions.get(WEB1) not in {None, first}, "another", 10)
-        again = door.machines.sessions.get(WEB1)
-        assert again is not None
-        assert again.hello.working == ((7, 1),)
-        assert machine.session._hands.working == ((7, 1),)
-        monkeypatch.setattr(door.machines, "_is_backup", lambda _: True)
-        work.go_on.set()
-        assert ended(door).job_id == 7
-
-
-def test_a_job_that_another_master_gave_out_is_given_tokens(door: Door) -> None:
-    source = SourceName("web1:/srv")
-    work = BackupWork("web1", source, ("/srv",), labels={"policy": "nightly"})
-    jobs = door.machines.master.jobs
-    new = NewJob(kind=JobKind.BACKUP, work=work.to_json(), client=WEB1, source=source)
-    (queued,) = jobs.enqueue([new])
-    (granted,) = jobs.grant([queued.id])
-    offers: list[WorkOffer] = []
-
-    def transfer_for(_: object, offer: WorkOffer) -> dict[str, Any]:
-        offers.append(offer)
-        return {"token": "t"}
-
-    door.machines.transfer_for = transfer_for
-    asking = cast(Session, SimpleNamespace(peer=SimpleNamespace(name=WEB1)))
-    order = {"ask": "transfer", "job": queued.id, "fence": granted.job.fence}
-    assert door.machines.answer(asking, order) == {"token": "t"}
-    (offer,) = offers
-    assert isinstance(offer.work, BackupWork)
-    site = door.machines.authority.site_id
-    assert offer.work.labels == {"policy": "nightly", "job": f"{site}/{queued.id}/1"}
-    for wrong in ({**order, "fence": 2}, {**order, "job": 99}):
-        with pytest.raises(Fenced):
-            door.machines.answer(asking, wrong)
-    other = cast(Session, SimpleNamespace(peer=SimpleNamespace(name="web2")))
-    with pytest.raises(Fenced):
-        door.machines.answer(other, order)
-    jobs.end(queued.id, granted.job.fence, Result(Outcome.CANCELLED))
-    with pytest.raises(Fenced):
-        door.machines.answer(asking, order)
-    with pytest.raises(Invalid):
-        door.machines.answer(asking, {"ask": "something"})

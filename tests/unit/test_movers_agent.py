@@ -3,133 +3,52 @@
 from __future__ import annotations
 
 import os
-import sys
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from types import SimpleNamespace
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, cast
 
 import pytest
 
 from holdfast.base.errors import DatabaseLost, InputOutput, Invalid, NoSpace
 from holdfast.base.ids import ClientName, SourceName
-from holdfast.movers.agent import COUNTERS, Agent, ForSite, Restore, Ways
+from holdfast.movers.agent import Agent, Ways
 from holdfast.movers.backup_run import BackupOrder
 from holdfast.wire.messages import (
     HYPERVISOR_VERSION,
     Answer,
-    BackupWork,
-    CommandWork,
     MachineRestoreWork,
     MachineWork,
     Reached,
     RestoreWork,
     SiteWork,
-    WorkEnded,
     WorkEvent,
     WorkOffer,
     WorkProgress,
     work_from_json,
+)
+from tests.kit.fake_master import (
+    LEASE_S,
+    Backup,
+    FakeMaster,
+    Time,
+    agent,
+    counters,
+    image,
+    no_restore,
+    nothing,
+    offer,
+    say,
 )
 
 if TYPE_CHECKING:
     from collections.abc import Callable
     from pathlib import Path
 
-    from holdfast.engine import Counters, Image, RestoreResult
+    from holdfast.engine import Image, RestoreResult
     from holdfast.movers.agent import Alive, Note
     from holdfast.movers.drive import Reporter
     from holdfast.movers.restore_run import RestoreOrder
     from holdfast.wire.messages import WorkMessage
-
-LEASE_S = 10.0
-
-
-def no_restore(order: RestoreOrder, _report: Reporter) -> RestoreResult:
-    raise AssertionError(order)
-
-
-def nothing(work: SiteWork, _report: Reporter, _alive: Callable[[], None]) -> list[WorkEvent]:
-    raise AssertionError(work)
-
-
-@dataclass
-class FakeMaster:
-    """Hears; answers, or fails, as it is told."""
-
-    heard: list[WorkMessage] = field(default_factory=list)
-    answer: Callable[[WorkMessage], Answer] = lambda _message: Answer.GO_ON
-
-    def hear(self, message: WorkMessage) -> Answer:
-        self.heard.append(message)
-        return self.answer(message)
-
-    @property
-    def ended(self) -> list[WorkEnded]:
-        return [one for one in self.heard if isinstance(one, WorkEnded)]
-
-
-def agent(
-    backup: Backup,
-    master: FakeMaster,
-    time: Time,
-    restore: Restore = no_restore,
-    for_site: ForSite = nothing,
-) -> Agent:
-    return Agent(Ways(backup, restore), for_site, master, time)
-
-
-class Time:
-    """Seconds that pass when they are told to."""
-
-    def __init__(self) -> None:
-        self.now_s = 0.0
-
-    def __call__(self) -> float:
-        return self.now_s
-
-
-def counters(files: int) -> Counters:
-    return cast("Counters", SimpleNamespace(**dict.fromkeys(COUNTERS, files)))
-
-
-def image(order: BackupOrder) -> Image:
-    finding = SimpleNamespace(
-        path=b"/srv/\xff", severity="error", code="no-permission", message="may not read it"
-    )
-    made = SimpleNamespace(
-        id="ab" * 16, number=3, source=order.source, host=order.client, started_ns=1,
-        finished_ns=2, parent=None, status="completed with errors", stats={"files": 9},
-        findings=[finding], findings_total=1, software="holdfast", labels=order.labels,
-        client_key=None, has_sealed_names=False,
-    )  # fmt: skip
-    return cast("Image", made)
-
-
-@dataclass
-class Backup:
-    """Stands for a pool: reports as often as it is told while time passes."""
-
-    time: Time
-    steps: int = 3
-    step_s: float = 2.0
-    orders: list[BackupOrder] = field(default_factory=list)
-    error: Exception | None = None
-
-    def __call__(self, order: BackupOrder, report: Reporter) -> Image:
-        self.orders.append(order)
-        for step in range(self.steps):
-            self.time.now_s += self.step_s
-            report(counters(step))
-        if self.error is not None:
-            raise self.error
-        return image(order)
-
-
-def offer(path: Path, **more: Any) -> WorkOffer:
-    work = BackupWork(
-        client="web1", source="web1:srv", paths=(str(path),), labels={"policy": "files"}, **more
-    )
-    return WorkOffer(7, 2, LEASE_S, work)
 
 
 def test_a_backup_renews_its_lease_and_ends_once(tmp_path: Path) -> None:
@@ -287,143 +206,6 @@ def test_work_stops_when_its_lease_ran_out_unheard(tmp_path: Path) -> None:
     agent(backup, master, time).work(offer(tmp_path))
     assert LEASE_S < time.now_s <= 2 + LEASE_S + backup.step_s
     assert [one.error.code for one in master.ended if one.error] == ["fenced"]
-
-
-def say(text: str) -> tuple[str, ...]:
-    return (sys.executable, "-c", text)
-
-
-def test_commands_run_around_the_backup_and_are_heard(tmp_path: Path) -> None:
-    time, master = Time(), FakeMaster()
-    note = "import os; print(os.environ['HOLDFAST_POLICY'], os.environ.get('HOLDFAST_FAILED'))"
-    work = offer(tmp_path, pre_command=say(note), post_command=say(note))
-    agent(Backup(time), master, time).work(work)
-    (ended,) = master.ended
-    said = [one.message for one in ended.events if one.severity == "info"]
-    assert said == ["pre-command said: files None", "post-command said: files 0"]
-    assert ended.events_total == 3
-
-
-def test_a_failed_command_before_keeps_the_backup_from_running(tmp_path: Path) -> None:
-    time, master = Time(), FakeMaster()
-    backup = Backup(time)
-    marker = tmp_path / "marker"
-    after = say(f"open({str(marker)!r}, 'w')")
-    work = offer(tmp_path, pre_command=say("exit('no dump')"), post_command=after)
-    agent(backup, master, time).work(work)
-    assert backup.orders == []
-    assert not marker.exists()
-    (ended,) = master.ended
-    assert ended.error is not None
-    assert ended.error.code == "command-failed"
-    assert "no dump" in ended.error.message
-    assert [one.severity for one in ended.events] == ["error"]
-
-
-def test_the_command_after_runs_where_the_backup_failed_and_hides_nothing(tmp_path: Path) -> None:
-    time, master = Time(), FakeMaster()
-    after = say("import os; exit('failed=' + os.environ['HOLDFAST_FAILED'])")
-    work = offer(tmp_path, post_command=after)
-    agent(Backup(time, error=NoSpace("disk full")), master, time).work(work)
-    (ended,) = master.ended
-    assert ended.error is not None
-    assert ended.error.code == "no-space"
-    assert "failed=1" in ended.events[0].message
-
-
-def around(**more: Any) -> WorkOffer:
-    return WorkOffer(7, 3, LEASE_S, CommandWork("web1", labels={"policy": "files"}, **more))
-
-
-@pytest.mark.parametrize("failed", [True, False])
-def test_a_command_that_is_a_job_is_told_how_the_backups_ended(failed: bool) -> None:
-    time, master = Time(), FakeMaster()
-    note = "import os; print(os.environ['HOLDFAST_POLICY'], os.environ.get('HOLDFAST_FAILED'))"
-    backup = Backup(time)
-    agent(backup, master, time).work(around(pre_command=say(note), post_command=say("exit(1)")))
-    agent(backup, master, time).work(around(post_command=say(note), failed=failed))
-    assert [one.error for one in master.ended] == [None, None]
-    said = [one.message for ended in master.ended for one in ended.events]
-    assert said == ["pre-command said: files None", f"post-command said: files {int(failed)}"]
-    assert backup.orders == []
-
-
-@pytest.mark.parametrize(
-    ("answer", "is_undone"), [(Answer.STOP, True), (Answer.FENCED, False)], ids=["stop", "fenced"]
-)
-def test_a_command_that_is_a_job_and_was_stopped_is_undone_by_whoever_has_it(
-    tmp_path: Path, answer: Answer, is_undone: bool
-) -> None:
-    """What another has now, the master has undone when its turn has come."""
-    time, master = Time(), FakeMaster()
-    master.answer = lambda _message: answer if master.heard[1:] else Answer.GO_ON
-    thawed = tmp_path / "thawed"
-    after = say(f"open({str(thawed)!r}, 'w')")
-    given = around(pre_command=say("import time; time.sleep(30)"), post_command=after)
-
-    def passing() -> float:
-        time.now_s += 0.5
-        return time.now_s
-
-    Agent(Ways(Backup(time), no_restore), nothing, master, passing).work(given)
-    assert thawed.exists() is is_undone
-
-
-def test_a_command_after_that_fails_says_so_whatever_became_of_the_backups() -> None:
-    time, master = Time(), FakeMaster()
-    agent(Backup(time), master, time).work(around(post_command=say("exit('stuck')"), failed=True))
-    (ended,) = master.ended
-    assert ended.error is not None
-    assert "stuck" in ended.error.message
-
-
-@pytest.mark.parametrize("answer", [Answer.STOP, Answer.FENCED])
-@pytest.mark.parametrize("before", [True, False], ids=["in the first command", "in the backup"])
-def test_the_command_after_ends_in_peace_when_the_work_is_stopped(
-    tmp_path: Path, answer: Answer, before: bool
-) -> None:
-    """What a pre-command froze must not stay frozen because somebody cancelled the job."""
-    time, master = Time(), FakeMaster()
-    thawed = tmp_path / "thawed"
-    master.answer = lambda _message: answer if master.heard[1:] else Answer.GO_ON
-    sleep = "import time; time.sleep(30)" if before else "pass"
-    after = say(f"import time; time.sleep(1); open({str(thawed)!r}, 'w')")
-    work = offer(tmp_path, pre_command=say(sleep), post_command=after)
-
-    def passing() -> float:
-        time.now_s += 0.5
-        return time.now_s
-
-    Agent(Ways(Backup(time), no_restore), nothing, master, passing).work(work)
-    assert thawed.exists()
-    assert [one.error and one.error.code for one in master.ended] == [
-        "cancelled" if answer is Answer.STOP else "fenced"
-    ]
-
-
-def test_a_command_before_that_took_too_long_is_tidied_up_after(tmp_path: Path) -> None:
-    time, master = Time(), FakeMaster()
-    thawed = tmp_path / "thawed"
-    work = offer(
-        tmp_path,
-        pre_command=say("import time; time.sleep(30)"),
-        post_command=say(f"open({str(thawed)!r}, 'w')"),
-        command_timeout_s=1,
-    )
-    agent(Backup(time), master, time).work(work)
-    assert thawed.exists()
-    assert [one.error and one.error.code for one in master.ended] == ["command-failed"]
-
-
-def test_a_failed_command_after_is_the_jobs_failure_and_keeps_the_image_known(
-    tmp_path: Path,
-) -> None:
-    time, master = Time(), FakeMaster()
-    agent(Backup(time), master, time).work(offer(tmp_path, post_command=say("exit(1)")))
-    (ended,) = master.ended
-    assert ended.error is not None
-    assert ended.error.code == "command-failed"
-    assert ended.image is not None
 
 
 REACHED = Reached("esx", "libvirt", "qemu+ssh://esx/system", {"password": "s3cret"})
