@@ -2,9 +2,10 @@
 """Read a Holdfast pool without Holdfast: list its images, list their files, extract them.
 
 One file that shares no code with the product, written from `docs/formats/` alone, so that data
-outlives the program. Needs Python 3.11 and ``cbor2 zstandard blake3 cryptography``. Chunks are
-found through the packs' own footers; the index is not read. Never writes to the pool. Nothing is
-handed on that did not authenticate and hash to its name.
+outlives the program. It stays one file although it is long: recovery kits name it, and whoever has
+a copy of it beside a pool has all of it. Needs Python 3.11 and ``cbor2 zstandard blake3
+cryptography``. Chunks are found through the packs' own footers; the index is not read. Never writes
+to the pool. Nothing is handed on that did not authenticate and hash to its name.
 
     read_pool.py POOL (--key HEX | --key-file FILE | --passphrase-file FILE) images
     read_pool.py POOL … files IMAGE
