@@ -32,7 +32,7 @@ from holdfast.movers.machines.instant import Image, discard_machine, serve_machi
 from holdfast.movers.machines.record import Record  # noqa: E402
 from holdfast.sources.machines.machine import Disk, Machine  # noqa: E402
 from holdfast.sources.machines.providers import open_provider  # noqa: E402
-from holdfast.wire.messages import InstantWork  # noqa: E402
+from holdfast.wire.machine_work import InstantWork  # noqa: E402
 from tests.kit import debian_guest  # noqa: E402
 
 if TYPE_CHECKING:

@@ -18,8 +18,8 @@ from holdfast.movers import machine_home
 from holdfast.movers.session import MachineSession
 
 if TYPE_CHECKING:
-    from holdfast.movers.agent import BackUp, Restore
     from holdfast.movers.remote_agent import Transfer
+    from holdfast.movers.ways import BackUp, Restore
 
 LOOK_S = 0.2
 

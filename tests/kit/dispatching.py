@@ -16,14 +16,8 @@ from holdfast.control.hypervisors import Estate
 from holdfast.control.jobs import LEASE, JobBook, Retrying, Sort, Wanted
 from holdfast.control.policies import PolicyBook, undivided
 from holdfast.control.schedule import BackupKind, Schedule, Window
-from holdfast.wire.messages import (
-    BackupWork,
-    ImageNote,
-    MachineWork,
-    WorkEnded,
-    WorkError,
-    WorkProgress,
-)
+from holdfast.wire.machine_work import MachineWork
+from holdfast.wire.messages import BackupWork, ImageNote, WorkEnded, WorkError, WorkProgress
 from tests.kit.clock import FakeClock
 
 if TYPE_CHECKING:

@@ -7,8 +7,9 @@ from dataclasses import dataclass, field
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any, cast
 
-from holdfast.movers.agent import COUNTERS, Agent, ForSite, Restore, Ways
+from holdfast.movers.agent import COUNTERS, Agent
 from holdfast.movers.backup_run import BackupOrder
+from holdfast.movers.ways import ForSite, Restore, Ways
 from holdfast.wire.messages import (
     Answer,
     BackupWork,

@@ -199,7 +199,7 @@ def test_thousands_of_machines_are_told_in_several_reports(
 
 def test_what_travels_between_master_and_proxy_is_what_it_was() -> None:
     from holdfast.sources.machines.provider import Remark
-    from holdfast.wire.messages import Reached
+    from holdfast.wire.machine_work import Reached
 
     reached = Reached("esx", "libvirt", "qemu:///system", {"user": "u"})
     for made, kind in (

@@ -20,7 +20,8 @@ from holdfast.control.access import Role, Scope
 from holdfast.control.jobs import BY_SITE, JobKind, Outcome, Result
 from holdfast.control.jobs.job import JobError
 from holdfast.site import instant, machine_work
-from holdfast.wire.messages import ImageNote, InstantWork, work_from_json
+from holdfast.wire.machine_work import InstantWork
+from holdfast.wire.messages import ImageNote, work_from_json
 from tests.kit.virtual_machines import hypervisor, machine, uuid
 
 if TYPE_CHECKING:

@@ -21,7 +21,8 @@ from holdfast.control.jobs import BY_SITE, JobKind
 from holdfast.control.machines import Standing
 from holdfast.site import machine_work
 from holdfast.sources.machines.machine import State
-from holdfast.wire.messages import ImageNote, MachineRestoreWork, work_from_json
+from holdfast.wire.machine_work import MachineRestoreWork
+from holdfast.wire.messages import ImageNote, work_from_json
 from tests.kit.virtual_machines import hypervisor, machine, uuid
 
 if TYPE_CHECKING:

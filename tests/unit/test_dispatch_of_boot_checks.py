@@ -13,7 +13,8 @@ from holdfast.control.jobs import BY_SITE, JobKind, JobState, Outcome
 from holdfast.control.policies import MACHINES, MachineSelection, VerifyBoot
 from holdfast.control.schedule import BackupKind
 from holdfast.site.boot_checks import queue_boot_check
-from holdfast.wire.messages import BootCheckWork, MachineWork, WorkError, work_from_json
+from holdfast.wire.machine_work import BootCheckWork, MachineWork
+from holdfast.wire.messages import WorkError, work_from_json
 from tests.kit.clock import FakeClock
 from tests.kit.dispatching import Stage
 from tests.kit.policies import NIGHTLY, policy

@@ -14,7 +14,8 @@ from holdfast.control.dispatch import Presence, by_hand
 from holdfast.control.jobs import BY_SITE, JobState, Outcome, Sort, Wanted
 from holdfast.control.policies import MACHINES, MachineSelection
 from holdfast.control.schedule import BackupKind
-from holdfast.wire.messages import MachineWork, WorkError
+from holdfast.wire.machine_work import MachineWork
+from holdfast.wire.messages import WorkError
 from tests.kit.clock import FakeClock
 from tests.kit.dispatching import Stage
 from tests.kit.policies import NIGHTLY, policy

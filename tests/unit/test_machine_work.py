@@ -11,13 +11,8 @@ from holdfast.base.errors import MachineMissing, NotFound
 from holdfast.base.ids import ClientName, ImageId, JobId, PoolId
 from holdfast.control.jobs import BY_SITE, Job, JobKind
 from holdfast.site.machine_work import complete
-from holdfast.wire.messages import (
-    BackupWork,
-    ImageNote,
-    MachineRestoreWork,
-    MachineWork,
-    Reached,
-)
+from holdfast.wire.machine_work import MachineRestoreWork, MachineWork, Reached
+from holdfast.wire.messages import BackupWork, ImageNote
 from tests.kit.virtual_machines import hypervisor, machine, uuid
 
 if TYPE_CHECKING:

@@ -32,7 +32,8 @@ from holdfast.wire.identity import (
     client_context,
 )
 from holdfast.wire.looking import LookOrder, LookReport
-from holdfast.wire.messages import BackupWork, MachineWork, WorkOffer
+from holdfast.wire.machine_work import MachineWork
+from holdfast.wire.messages import BackupWork, WorkOffer
 from tests.kit.machines import Door, names, open_door, running, stand_in
 from tests.kit.served import until
 

@@ -11,14 +11,12 @@ import pytest
 
 from holdfast.base.errors import DatabaseLost, InputOutput, Invalid, NoSpace
 from holdfast.base.ids import ClientName, SourceName
-from holdfast.movers.agent import Agent, Ways
+from holdfast.movers.agent import Agent
 from holdfast.movers.backup_run import BackupOrder
+from holdfast.movers.ways import Ways
+from holdfast.wire.machine_work import HYPERVISOR_VERSION, MachineRestoreWork, MachineWork, Reached
 from holdfast.wire.messages import (
-    HYPERVISOR_VERSION,
     Answer,
-    MachineRestoreWork,
-    MachineWork,
-    Reached,
     RestoreWork,
     SiteWork,
     WorkEvent,
@@ -45,9 +43,9 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from holdfast.engine import Image, RestoreResult
-    from holdfast.movers.agent import Alive, Note
     from holdfast.movers.drive import Reporter
     from holdfast.movers.restore_run import RestoreOrder
+    from holdfast.movers.ways import Alive, Note
     from holdfast.wire.messages import WorkMessage
 
 

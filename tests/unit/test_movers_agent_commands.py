@@ -7,7 +7,8 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from holdfast.base.errors import NoSpace
-from holdfast.movers.agent import Agent, Ways
+from holdfast.movers.agent import Agent
+from holdfast.movers.ways import Ways
 from holdfast.wire.messages import (
     Answer,
     CommandWork,

@@ -20,8 +20,8 @@ from holdfast.base.ids import ClientName, SourceName
 from holdfast.control.database import Database
 from holdfast.control.jobs import JobKind, NewJob, Outcome, Result
 from holdfast.movers import session
-from holdfast.movers.agent import Ways
 from holdfast.movers.remote_agent import Transfer
+from holdfast.movers.ways import Ways
 from holdfast.site.machines.sessions import Session
 from holdfast.site.master import Master
 from holdfast.wire import sessions

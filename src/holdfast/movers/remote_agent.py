@@ -13,14 +13,15 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NoReturn, Protocol
 
 from holdfast.base.errors import HoldfastError, InternalError, Invalid, Unsupported
-from holdfast.movers.agent import Agent, Ways
+from holdfast.movers.agent import Agent
 from holdfast.movers.drives import local_drives
 from holdfast.movers.machines.asking import hypervisor_answers
 from holdfast.movers.probe import look
 from holdfast.movers.streams import divide_path
+from holdfast.movers.ways import Ways
 from holdfast.wire.dividing import DivideOrder
 from holdfast.wire.looking import LookOrder
-from holdfast.wire.messages import InstantWork
+from holdfast.wire.machine_work import InstantWork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping

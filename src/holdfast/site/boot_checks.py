@@ -17,7 +17,8 @@ from holdfast.movers.machines.boot_check import BootChecks, run_boot_check
 from holdfast.movers.machines.serving import KEPT_BYTES, served
 from holdfast.movers.machines.work import scratch_directory
 from holdfast.site.near_machines import SCRATCH
-from holdfast.wire.messages import BootCheckWork, WorkEvent
+from holdfast.wire.machine_work import BootCheckWork
+from holdfast.wire.messages import WorkEvent
 
 if TYPE_CHECKING:
     from collections.abc import Callable

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Final
 from holdfast.base.errors import HoldfastError, Invalid, NotFound, Unreachable, WrongState
 from holdfast.sources.machines.providers import KINDS
 from holdfast.wire.hypervisors import ListOrder, ListReport, TryOrder, TryReport
-from holdfast.wire.messages import Reached
+from holdfast.wire.machine_work import Reached
 
 if TYPE_CHECKING:
     from collections.abc import Mapping

@@ -27,7 +27,7 @@ from holdfast.site.machine_work import worker_of
 from holdfast.site.running import enqueue
 from holdfast.sources.machines.overlays import FORMATS
 from holdfast.sources.machines.providers import KINDS
-from holdfast.wire.messages import InstantWork
+from holdfast.wire.machine_work import InstantWork
 
 if TYPE_CHECKING:
     from holdfast.base.ids import JobId
@@ -36,7 +36,7 @@ if TYPE_CHECKING:
     from holdfast.control.instant import InstantRecovery
     from holdfast.control.jobs import Job
     from holdfast.site.master import Master
-    from holdfast.wire.messages import InstantStep
+    from holdfast.wire.machine_work import InstantStep
 
 _AGAIN: Final = timedelta(seconds=10)
 _UNBEGUN: Final = timedelta(minutes=1)

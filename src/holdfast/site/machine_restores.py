@@ -17,7 +17,7 @@ from holdfast.site.machine_work import worker_of
 from holdfast.site.probing import this_client
 from holdfast.sources.machines.machine import State
 from holdfast.sources.machines.providers import KINDS
-from holdfast.wire.messages import MachineRestoreWork
+from holdfast.wire.machine_work import MachineRestoreWork
 
 if TYPE_CHECKING:
     from holdfast.control.access import Principal

@@ -17,7 +17,7 @@ from holdfast.base.ids import ClientName, ImageId, SourceName
 from holdfast.control.jobs import BY_SITE
 from holdfast.movers.machines.record import read_record
 from holdfast.site.hypervisors import reached
-from holdfast.wire.messages import InstantWork, MachineRestoreWork, MachineWork
+from holdfast.wire.machine_work import InstantWork, MachineRestoreWork, MachineWork
 
 if TYPE_CHECKING:
     from holdfast.control.jobs import Job

@@ -21,7 +21,8 @@ if TYPE_CHECKING:
     from holdfast.engine import FileReader, Image
     from holdfast.movers.drive import Reporter
     from holdfast.site.master import Master
-    from holdfast.wire.messages import InstantWork, MachineRestoreWork, MachineWork, WorkEvent
+    from holdfast.wire.machine_work import InstantWork, MachineRestoreWork, MachineWork
+    from holdfast.wire.messages import WorkEvent
 
     Alive = Callable[[], None]
     Note = Callable[[WorkEvent], None]

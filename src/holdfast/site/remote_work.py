@@ -14,16 +14,8 @@ from typing import TYPE_CHECKING
 from holdfast.base.errors import Cancelled, HoldfastError, InternalError, Unreachable, WrongState
 from holdfast.base.ids import ClientName, JobId
 from holdfast.control.dispatch import Presence
-from holdfast.wire.messages import (
-    BackupWork,
-    CommandWork,
-    InstantWork,
-    MachineRestoreWork,
-    MachineWork,
-    RestoreWork,
-    WorkEnded,
-    WorkError,
-)
+from holdfast.wire.machine_work import InstantWork, MachineRestoreWork, MachineWork
+from holdfast.wire.messages import BackupWork, CommandWork, RestoreWork, WorkEnded, WorkError
 
 if TYPE_CHECKING:
     from holdfast.control.dispatch import Dispatcher

@@ -19,7 +19,8 @@ from holdfast.base.ids import JobId
 from holdfast.control.database import Leadership, facts
 from holdfast.control.dispatch import Agenda, Dispatcher, HistoryBook, Queue
 from holdfast.control.jobs import LEASE
-from holdfast.movers.agent import Agent, Ways
+from holdfast.movers.agent import Agent
+from holdfast.movers.ways import Ways
 from holdfast.site import instant, storage_units
 from holdfast.site.boot_checks import check_boot, queue_boot_check
 from holdfast.site.chores import Chores

@@ -90,7 +90,7 @@ class Steward:
         }
 
     def __call__(self, work: SiteWork, report: Reporter, alive: Alive) -> list[WorkEvent]:
-        """Do it; see `movers.agent.ForSite`.
+        """Do it; see `movers.ways.ForSite`.
 
         Raises:
             Invalid: Nobody here knows how.

@@ -13,7 +13,7 @@ from holdfast.base.errors import Invalid
 from holdfast.sources.machines.machine import Disk, Machine, Network, State
 from holdfast.sources.machines.provider import Remark
 from holdfast.wire.fields import MAX_LIST, Reader
-from holdfast.wire.messages import Reached
+from holdfast.wire.machine_work import Reached
 
 VERSION: Final = 1
 
@@ -97,7 +97,7 @@ class TryOrder:
     Attributes:
         reached: Its hypervisor.
         machine: Its uuid.
-        scratch: As in `messages.MachineWork`.
+        scratch: As in `machine_work.MachineWork`.
     """
 
     reached: Reached

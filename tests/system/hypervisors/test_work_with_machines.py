@@ -17,7 +17,8 @@ from holdfast.base.ids import ImageId
 from holdfast.movers.machines.ends import NearDestination, NearImage
 from holdfast.movers.machines.work import back_up_machine, restore_machine
 from holdfast.vault import PoolKey, create_pool
-from holdfast.wire.messages import MachineRestoreWork, MachineWork, Reached, WorkEvent
+from holdfast.wire.machine_work import MachineRestoreWork, MachineWork, Reached
+from holdfast.wire.messages import WorkEvent
 from tests.kit.qemu import Load, Qemu, needs_qemu
 
 if TYPE_CHECKING:

@@ -24,11 +24,11 @@ from holdfast.base.ids import ImageId, JobId
 from holdfast.base.units import format_duration
 from holdfast.control.dispatch import hearing
 from holdfast.control.jobs import JobError, JobKind, JobState, Outcome, Result
+from holdfast.wire.machine_work import MachineWork
 from holdfast.wire.messages import (
     Answer,
     BackupWork,
     CommandWork,
-    MachineWork,
     WorkOffer,
     WorkProgress,
     work_from_json,

@@ -25,7 +25,8 @@ from holdfast.control.policies import (
     undivided,
 )
 from holdfast.control.schedule import BackupKind, Entry
-from holdfast.wire.messages import BackupWork, CommandWork, MachineWork
+from holdfast.wire.machine_work import MachineWork
+from holdfast.wire.messages import BackupWork, CommandWork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence

@@ -27,7 +27,7 @@ if TYPE_CHECKING:
 
     from holdfast.sources.machines.machine import Machine
     from holdfast.sources.machines.provider import Provider
-    from holdfast.wire.messages import Reached
+    from holdfast.wire.machine_work import Reached
 
 
 def open_reached(reached: Reached) -> Provider:

@@ -35,7 +35,7 @@ if TYPE_CHECKING:
     from holdfast.movers.machines.patient import Opens
     from holdfast.sources.machines.overlays import Moved
     from holdfast.sources.machines.provider import Provider
-    from holdfast.wire.messages import InstantWork
+    from holdfast.wire.machine_work import InstantWork
 
     Alive = Callable[[], None]
     Note = Callable[[WorkEvent], None]

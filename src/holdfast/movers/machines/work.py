@@ -38,7 +38,7 @@ if TYPE_CHECKING:
     from holdfast.movers.machines.instant import Tell
     from holdfast.movers.machines.restore_run import StoredMachine
     from holdfast.sources.machines.provider import Provider, Remark
-    from holdfast.wire.messages import InstantWork, MachineRestoreWork, MachineWork, Reached
+    from holdfast.wire.machine_work import InstantWork, MachineRestoreWork, MachineWork, Reached
 
     Note = Callable[[WorkEvent], None]
 

@@ -19,7 +19,6 @@ from holdfast.base.clock import SystemClock
 from holdfast.base.errors import Invalid, NotAuthenticated
 from holdfast.base.files import mark_as_cache
 from holdfast.engine import RemotePool
-from holdfast.movers.agent import Ways
 from holdfast.movers.transfer.machine_runs import (
     remote_instant,
     remote_machine_backup,
@@ -34,6 +33,7 @@ from holdfast.movers.transfer.remote_runs import (
     remote_restore,
 )
 from holdfast.movers.transfer.replicate_run import remote_replicate
+from holdfast.movers.ways import Ways
 from holdfast.wire.identity import MachineRole, client_context, identity_of
 from holdfast.wire.transfer_tokens import MASTER_ITSELF
 
@@ -50,7 +50,8 @@ if TYPE_CHECKING:
     from holdfast.movers.remote_agent import Transfer
     from holdfast.movers.restore_run import RestoreOrder
     from holdfast.wire.identity import Identity
-    from holdfast.wire.messages import InstantWork, MachineRestoreWork, MachineWork, WorkEvent
+    from holdfast.wire.machine_work import InstantWork, MachineRestoreWork, MachineWork
+    from holdfast.wire.messages import WorkEvent
 
     Note = Callable[[WorkEvent], None]
 

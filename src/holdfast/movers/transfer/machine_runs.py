@@ -32,7 +32,8 @@ if TYPE_CHECKING:
     from holdfast.movers.restore_run import RestoreOrder
     from holdfast.movers.transfer.client import TransferLink
     from holdfast.movers.transfer.remote_runs import RemotePool, TransferTarget
-    from holdfast.wire.messages import InstantWork, MachineRestoreWork, MachineWork, WorkEvent
+    from holdfast.wire.machine_work import InstantWork, MachineRestoreWork, MachineWork
+    from holdfast.wire.messages import WorkEvent
 
     Note = Callable[[WorkEvent], None]
 

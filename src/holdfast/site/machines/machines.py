@@ -33,11 +33,11 @@ from holdfast.wire.dividing import DivideReport
 from holdfast.wire.fields import Reader
 from holdfast.wire.identity import Identity, MachineKey, MachineRole, machine_name
 from holdfast.wire.looking import LookReport
+from holdfast.wire.machine_work import MachineWork
 from holdfast.wire.messages import (
     Answer,
     BackupWork,
     ImageNote,
-    MachineWork,
     WorkEnded,
     WorkError,
     WorkOffer,

@@ -32,15 +32,8 @@ from holdfast.site.machines.media import MediaServers
 from holdfast.site.machines.refusals import RefusedTransfers
 from holdfast.site.replication import is_brought
 from holdfast.wire.fields import Reader
-from holdfast.wire.messages import (
-    BackupWork,
-    InstantWork,
-    MachineRestoreWork,
-    MachineWork,
-    RestoreWork,
-    SiteWork,
-    work_from_json,
-)
+from holdfast.wire.machine_work import InstantWork, MachineRestoreWork, MachineWork
+from holdfast.wire.messages import BackupWork, RestoreWork, SiteWork, work_from_json
 from holdfast.wire.peer import peer_of
 from holdfast.wire.transfer_tokens import (
     BACKUP,
