@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.kit import reading_guest
-from tests.kit.agents import Machine, MachineSite, machine_site
+from tests.kit.agents import Machine, MachineSite
 from tests.kit.disk_images import needs_qemu
 from tests.kit.guest import build, needs_guest
 from tests.kit.libvirtd import IMAGES, Libvirtd, libvirtd_kit, needs_libvirt
@@ -19,7 +19,6 @@ from tests.kit.served import until
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
-    from tests.kit.command import Command
 
 pytestmark = [needs_qemu, needs_guest, needs_libvirt]
 
@@ -102,13 +101,6 @@ def host() -> Iterator[Host]:
         made.count_on(3)
         yield made
         made.connection.close()
-
-
-@pytest.fixture
-def network(site: Command, tmp_path: Path) -> Iterator[MachineSite]:
-    (tmp_path / "machines").mkdir()
-    with machine_site(site, tmp_path / "machines") as made:
-        yield made
 
 
 def back_up(network: MachineSite, host: Host, tmp_path: Path, url: str = "") -> str:

@@ -15,7 +15,7 @@ from holdfast.control.retention import Rules
 from holdfast.faces.cli.api_client import ApiClient, at
 from holdfast.site.probing import this_client
 from holdfast.vault import recovery_kit
-from tests.kit.agents import Machine, MachineSite, machine_site
+from tests.kit.agents import Machine, MachineSite
 from tests.kit.policies import policy
 from tests.kit.served import put_policies, until
 from tests.kit.trees import assert_same_tree
@@ -23,15 +23,6 @@ from tests.kit.trees import assert_same_tree
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
-
-    from tests.kit.command import Command
-
-
-@pytest.fixture
-def network(site: Command, tmp_path: Path) -> Iterator[MachineSite]:
-    (tmp_path / "machines").mkdir()
-    with machine_site(site, tmp_path / "machines") as made:
-        yield made
 
 
 @pytest.fixture

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 
 import pytest
 
-from tests.kit.agents import Machine, MachineSite, machine_site
+from tests.kit.agents import Machine, MachineSite
 from tests.kit.served import until
 from tests.kit.trees import assert_same_tree
 from tests.system.machines.test_owned_pools import protect
@@ -17,16 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.kit.command import Command
 
 LARGE = 30_000_000
-
-
-@pytest.fixture
-def network(site: Command, tmp_path: Path) -> Iterator[MachineSite]:
-    (tmp_path / "machines").mkdir()
-    with machine_site(site, tmp_path / "machines") as made:
-        yield made
 
 
 @pytest.fixture

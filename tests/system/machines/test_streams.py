@@ -10,22 +10,12 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from holdfast.base.errors import PathMissing
-from tests.kit.agents import MachineSite, machine_site
+from tests.kit.agents import MachineSite
 from tests.kit.served import until
 from tests.kit.trees import assert_same_tree
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
-
-    from tests.kit.command import Command
-
-
-@pytest.fixture
-def network(site: Command, tmp_path: Path) -> Iterator[MachineSite]:
-    (tmp_path / "machines").mkdir()
-    with machine_site(site, tmp_path / "machines") as made:
-        yield made
 
 
 def protect(network: MachineSite, client: str, tree: Path, more: str = "") -> None:

@@ -6,16 +6,12 @@ import subprocess
 from random import Random
 from typing import TYPE_CHECKING
 
-import pytest
-
-from tests.kit.agents import MachineSite, machine_site
+from tests.kit.agents import MachineSite
 from tests.kit.qemu import Qemu, needs_qemu
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
     from pathlib import Path
 
-    from tests.kit.command import Command
 
 pytestmark = needs_qemu
 
@@ -31,13 +27,6 @@ name = "nightly"
 kind = "differential"
 every = "20h"
 """
-
-
-@pytest.fixture
-def network(site: Command, tmp_path: Path) -> Iterator[MachineSite]:
-    (tmp_path / "machines").mkdir()
-    with machine_site(site, tmp_path / "machines") as made:
-        yield made
 
 
 def test_a_proxy_backs_up_what_it_reaches_and_makes_it_again(
