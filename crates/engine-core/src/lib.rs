@@ -38,4 +38,5 @@ pub mod tasks;
 pub mod testing;
 pub mod tree;
 pub mod upkeep;
+pub mod whole;
 mod writing;

@@ -16,6 +16,9 @@ use crate::errors::to_python;
 /// Batches that wait for Python.
 const WAITING: usize = 2;
 
+/// Is told of each change.
+pub type Visit<'v> = dyn FnMut(Change<'_>) -> Result<()> + 'v;
+
 struct Row {
     dir: u32,
     name: Vec<u8>,
@@ -72,17 +75,28 @@ pub struct ChangeBatch {
 pub struct Changes(Mutex<Receiver<Result<Batch>>>);
 
 impl Changes {
-    pub fn start(
+    /// Of two trees of a pool; none is an empty one.
+    pub fn between(
         pool: Arc<Pool>,
         old: Option<Entry>,
         new: Option<Entry>,
         batch_rows: usize,
     ) -> PyResult<Self> {
+        Self::start(batch_rows, move |visit| {
+            changes(pool.as_ref(), old.as_ref(), new.as_ref(), visit)
+        })
+    }
+
+    /// `walk` tells each change, in a thread of its own.
+    pub fn start(
+        batch_rows: usize,
+        walk: impl FnOnce(&mut Visit<'_>) -> Result<()> + Send + 'static,
+    ) -> PyResult<Self> {
         let (batches, ready) = bounded(WAITING);
         std::thread::Builder::new().name("holdfast-changes".into()).spawn(move || {
             let mut batch = Batch::default();
             let gone = || Error::Cancelled;
-            let walked = changes(pool.as_ref(), old.as_ref(), new.as_ref(), &mut |change| {
+            let walked = walk(&mut |change| {
                 batch.add(&change);
                 if batch.rows.len() >= batch_rows.max(1) {
                     batches.send(Ok(std::mem::take(&mut batch))).map_err(|_| gone())?;

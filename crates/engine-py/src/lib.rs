@@ -12,6 +12,7 @@ mod posix;
 mod run;
 mod store;
 mod types;
+mod whole;
 mod written;
 
 use holdfast_engine_core::error::Error;
@@ -51,6 +52,8 @@ mod _engine {
         Counters, Entry, Finding, GarbageResult, Image, PoolConfig, PoolStats, RestoreResult,
         StageCounters, VerifyResult,
     };
+    #[pymodule_export]
+    use super::whole::WholeTree;
     #[pymodule_export]
     use super::written::TreeWriter;
     #[pymodule_export]

@@ -44,7 +44,7 @@ use crate::written::TreeWriter;
 
 /// An open pool. May be used from several threads.
 #[pyclass(frozen)]
-pub struct Pool(Arc<CorePool>);
+pub struct Pool(pub Arc<CorePool>);
 
 fn key_of(bytes: &[u8]) -> PyResult<[u8; 32]> {
     bytes.try_into().map_err(|_| {
@@ -429,7 +429,7 @@ labels=BTreeMap::new(),
                 py.detach(|| self.0.image(&id)).or_raise().map(|manifest| Some(manifest.root))
             }
         };
-        Changes::start(Arc::clone(&self.0), root(old)?, root(new)?, batch_rows)
+        Changes::between(Arc::clone(&self.0), root(old)?, root(new)?, batch_rows)
     }
 
     /// Keeps so many bytes of what was read and decompressed, but not less than usual.

@@ -693,6 +693,31 @@ class Pool:
         """
 
 @final
+class WholeTree:
+    """What several images have, as one tree: of one backup, those of all its streams.
+
+    What is sealed with one of `client_keys` is opened, names and data, and paths may be given plain
+    or as the pool has them; `IntegrityError` where it is not as that key sealed it. Names that are
+    sealed with another key are told as the pool has them. Of two that are no directories under one
+    name the first image's is there. May be used from several threads.
+    """
+
+    def __new__(
+        cls, images: list[tuple[Pool, str]], client_keys: list[ClientKey] = ...
+    ) -> WholeTree: ...
+    def entry(self, path: bytes) -> Entry: ...
+    def list_dir(self, path: bytes) -> list[Entry]: ...
+    def open_file(self, path: bytes) -> FileReader:
+        """Raises `ClientKeyNeeded` if an image is sealed with a key that was not given."""
+    def changes_since(self, old: WholeTree | None, *, batch_rows: int = 50_000) -> Changes:
+        """What differs from an older one; None is an empty tree."""
+    def mount(self, at: str, allow_other: bool = False) -> Mount:
+        """Mount it, read only, at an existing directory.
+
+        Raises `ClientKeyNeeded` if an image is sealed with a key that was not given.
+        """
+
+@final
 class RemotePool:
     """A pool far away, as a client has it: it cuts, names and compresses, and opens nothing."""
 

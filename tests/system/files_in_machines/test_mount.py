@@ -2,11 +2,7 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import subprocess
-import sys
-from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
@@ -20,33 +16,9 @@ from tests.kit.command import Command
 from tests.kit.disks import MIB, blank, mounted, need, run
 from tests.kit.guest_files import walked
 from tests.kit.machine_images import back_up
-from tests.kit.served import until
+from tests.kit.shown import shown
 
 pytest.importorskip("pytsk3", reason="pytsk3 is not installed: see the extra 'vm'")
-
-
-@contextlib.contextmanager
-def shown(site: Command, at: Path, *words: str) -> Iterator[Path]:
-    """An image that is mounted while the block lasts; what was said is in ``said`` beside it."""
-    if not os.path.exists("/dev/fuse"):
-        pytest.skip("this machine has no /dev/fuse")
-    at.mkdir()
-    log = at.parent / "said"
-    with log.open("wb") as said:
-        process = subprocess.Popen(
-            [sys.executable, "-m", "holdfast", "mount", *words, str(at)],
-            env=site.environment(),
-            stdout=said,
-            stderr=said,
-        )
-    try:
-        until(lambda: os.path.ismount(at) or process.poll() is not None, "the mount", 120)
-        assert process.poll() is None, log.read_text()
-        yield at
-    finally:
-        if os.path.ismount(at):
-            run("umount", at)
-        assert process.wait(60) == 0, log.read_text()
 
 
 def test_the_files_of_a_machine_are_there_as_in_the_machine(

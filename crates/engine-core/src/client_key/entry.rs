@@ -2,7 +2,7 @@
 
 use super::{ClientKey, DirKey};
 use crate::error::{Error, Result};
-use crate::tree::codec::{self, RawEntry};
+use crate::tree::codec::{self, RawContent, RawEntry};
 use crate::tree::entry::{Entry, EntryKind};
 
 /// What is hidden is filled up to a multiple of so many bytes.
@@ -57,6 +57,14 @@ impl ClientKey {
         let mut raw = Vec::with_capacity(plain.len() + 128);
         codec::encode_entry(&entry, &mut raw)?;
         Ok(OpenedEntry { name, raw })
+    }
+
+    /// An image's root as it was before `seal_root`.
+    pub fn open_root(&self, root: &Entry) -> Result<Entry> {
+        let mut hidden = root.hidden.clone().ok_or_else(|| self.foreign(ROOT))?;
+        let plain = self.entry.open(&context(&self.root_dir(), ROOT), &mut hidden);
+        let plain = plain.ok_or_else(|| self.foreign(ROOT))?;
+        codec::decode_hidden(plain, ROOT, RawContent::Empty, root.subtree)
     }
 
     fn foreign(&self, name: &[u8]) -> Error {
@@ -197,6 +205,10 @@ mod tests {
         assert_eq!((sealed.name.as_slice(), sealed.mode), (&b"/"[..], 0));
         let mut raw = Vec::new();
         codec::encode_root(&sealed, &mut raw).unwrap();
+        let opened = key.open_root(&sealed).unwrap();
+        assert_eq!((opened.name.as_slice(), opened.mode), (&b"/"[..], 0o755));
+        let other = ClientKey::derive(&[2; 32]);
+        assert_eq!(other.open_root(&sealed).unwrap_err().code(), "integrity");
     }
 
     proptest! {

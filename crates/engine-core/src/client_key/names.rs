@@ -25,7 +25,7 @@ impl DirKey {
         DirKey(*blake3::keyed_hash(&self.0, name).as_bytes())
     }
 
-    pub(super) fn bytes(&self) -> &[u8; 32] {
+    pub(crate) fn bytes(&self) -> &[u8; 32] {
         &self.0
     }
 }

@@ -7,15 +7,15 @@ from typing import TYPE_CHECKING
 import click
 
 from holdfast.base.errors import EXIT_OK
-from holdfast.faces.cli import opening, options
+from holdfast.faces.cli import opening, options, whole
 from holdfast.faces.cli.screen import Screen, path_json, path_text, printable
 from holdfast.faces.cli.words import Command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
-    from holdfast.base.ids import ImageId
-    from holdfast.engine import Pool
+    from holdfast.engine import WholeTree
 
 SIGNS = {1: "+", 2: "-", 3: "M"}
 _WORDS = {1: "added", 2: "removed", 3: "changed"}
@@ -29,15 +29,28 @@ _KINDS = ("file", "dir", "symlink", "fifo", "socket", "char", "block")
 )
 @click.argument("old", metavar="IMAGE")
 @click.argument("new", metavar="IMAGE")
+@options.only_this_option
+@options.client_key_file_option
 @options.json_flag
-def diff(old: str, new: str, as_json: bool) -> int:
-    """Tell two images apart: + was added, - was removed, M has other content or attributes."""
+def diff(old: str, new: str, only_this: bool, client_key_file: Path | None, as_json: bool) -> int:
+    """Tell two images apart: + was added, - was removed, M has other content or attributes.
+
+    Where a path is backed up in several streams, both stand for all streams of their backups, also
+    where the path was divided otherwise.
+
+    Names that a client sealed are told plain where its key is, else as the site has them.
+    """
     screen = Screen(as_json=as_json)
     counts = dict.fromkeys(SIGNS, 0)
     with opening.open_site() as site:
         first, second = site.resolve(old), site.resolve(new)
-        pool = site.pools.holding(first, second)
-        for path, change, kind, size_bytes, mtime_ns in differences(pool, first, second):
+        before, after = (
+            [one] if only_this else whole.together(screen, site, one) for one in (first, second)
+        )
+        if first != second and {*before} == {*after}:
+            screen.say("both are of one backup, in several streams: --only-this tells them apart")
+        older, newer = (whole.whole_tree(site, each, client_key_file) for each in (before, after))
+        for path, change, kind, size_bytes, mtime_ns in differences(older, newer):
             counts[change] += 1
             if as_json:
                 screen.json(
@@ -58,10 +71,8 @@ def diff(old: str, new: str, as_json: bool) -> int:
     return EXIT_OK
 
 
-def differences(
-    pool: Pool, old: ImageId | None, new: ImageId | None
-) -> Iterator[tuple[bytes, int, int, int, int]]:
+def differences(old: WholeTree, new: WholeTree) -> Iterator[tuple[bytes, int, int, int, int]]:
     """Tell (path, change, kind, size in bytes, mtime in ns) of each name that differs."""
-    for batch in pool.changes(old, new):
+    for batch in new.changes_since(old):
         for at, name, change, kind, size_bytes, mtime_ns, *_ in batch.rows:
             yield batch.dirs[at].rstrip(b"/") + b"/" + name, change, kind, size_bytes, mtime_ns

@@ -7,6 +7,7 @@ import click
 from holdfast.base.errors import EXIT_OK
 from holdfast.faces.cli import opening, options
 from holdfast.faces.cli.screen import Screen
+from holdfast.faces.cli.whole import all_together
 from holdfast.faces.cli.words import Command
 from holdfast.site import keeping
 
@@ -18,16 +19,20 @@ from holdfast.site import keeping
 )
 @click.argument("images", metavar="IMAGE...", nargs=-1, required=True)
 @click.option("--reason", metavar="TEXT", required=True, help="Why; shown with the image.")
+@options.only_this_option
 @options.json_flag
-def hold(images: tuple[str, ...], reason: str, as_json: bool) -> int:
+def hold(images: tuple[str, ...], reason: str, only_this: bool, as_json: bool) -> int:
     """Keep images until 'holdfast unhold' (a legal hold), whatever rules say.
 
     An image may be held for several reasons; it stays until the last is lifted.
+
+    Of a path that is backed up in several streams, an image stands for all streams of its backup.
     """
     screen = Screen(as_json=as_json)
     stated = keeping.reason(reason)
     with opening.open_site() as site:
-        chosen = list(dict.fromkeys(site.catalog.resolve(text) for text in images))
+        named = [site.catalog.resolve(text) for text in images]
+        chosen = all_together(screen, site, named, only_these=only_this)
         for image in chosen:
             site.catalog.hold(image, stated)
             if as_json:

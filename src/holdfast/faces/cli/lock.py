@@ -7,6 +7,7 @@ import click
 from holdfast.base.errors import EXIT_OK
 from holdfast.faces.cli import describe, moments, opening, options
 from holdfast.faces.cli.screen import Screen
+from holdfast.faces.cli.whole import all_together
 from holdfast.faces.cli.words import Command
 from holdfast.site import keeping
 
@@ -23,15 +24,20 @@ from holdfast.site import keeping
     required=True,
     help="A date (to its end), a moment in ISO 8601, or a duration from now such as 90d.",
 )
+@options.only_this_option
 @options.json_flag
-def lock(images: tuple[str, ...], until: str, as_json: bool) -> int:
-    """Keep images until a date. Nobody can shorten that, you neither; it can be made longer."""
+def lock(images: tuple[str, ...], until: str, only_this: bool, as_json: bool) -> int:
+    """Keep images until a date. Nobody can shorten that, you neither; it can be made longer.
+
+    Of a path that is backed up in several streams, an image stands for all streams of its backup.
+    """
     screen = Screen(as_json=as_json)
     with opening.open_site() as site:
         now = site.clock.now()
         end = moments.until(until, now)
         keeping.require_future(end, now)
-        chosen = list(dict.fromkeys(site.catalog.resolve(text) for text in images))
+        named = [site.catalog.resolve(text) for text in images]
+        chosen = all_together(screen, site, named, only_these=only_this)
         for image in chosen:
             site.catalog.lock(image, end)
             if as_json:

@@ -7,19 +7,19 @@ from typing import TYPE_CHECKING
 import click
 
 from holdfast.base.clock import from_ns
-from holdfast.base.errors import EXIT_OK, PathMissing
+from holdfast.base.errors import EXIT_OK
 from holdfast.base.ids import parse_image_path
 from holdfast.base.labels import is_machine
-from holdfast.faces.cli import describe, opening, options
-from holdfast.faces.cli.restore import together
+from holdfast.faces.cli import describe, opening, options, whole
 from holdfast.faces.cli.screen import Screen, path_text, printable
 from holdfast.faces.cli.words import Command
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
+    from pathlib import Path
 
     from holdfast.base.ids import ImageId
-    from holdfast.engine import Entry, Pool
+    from holdfast.engine import Entry, Pool, WholeTree
     from holdfast.movers.machines.inside import InnerEntry, Inside
 
 
@@ -31,21 +31,28 @@ if TYPE_CHECKING:
         "holdfast ls latest:/etc --long",
         "holdfast ls 3f2a:/home --recursive --json",
         "holdfast ls 3f2a:/vda/p1/etc",
+        "holdfast ls latest:/home --client-key-file office.txt",
     ],
 )
 @click.argument("place", metavar="IMAGE[:PATH]")
 @click.option("--long", "-l", is_flag=True, help="Mode, owner, size and time as well.")
 @click.option("--recursive", "-R", is_flag=True, help="Everything below, not one directory.")
-@click.option(
-    "--only-this",
-    is_flag=True,
-    help="Not the other streams of the same backup, if it is of one of several.",
-)
+@options.only_this_option
+@options.client_key_file_option
 @options.json_flag
-def ls(place: str, long: bool, recursive: bool, only_this: bool, as_json: bool) -> int:
+def ls(
+    place: str,
+    long: bool,
+    recursive: bool,
+    only_this: bool,
+    client_key_file: Path | None,
+    as_json: bool,
+) -> int:
     """List a directory, or one file, of an image.
 
     Where a path is backed up in several streams, what all of them have is listed as one.
+
+    Names that a client sealed are listed plain where its key is, else as the site has them.
 
     In the image of a virtual machine, /DISK/VOLUME leads to the files on a disk: /vda/p1/etc,
     /lvm/GROUP/VOLUME/home.
@@ -58,9 +65,9 @@ def ls(place: str, long: bool, recursive: bool, only_this: bool, as_json: bool) 
         if is_machine(pool.image(image).labels):
             _machine(screen, pool, image, wanted.path, long=long, recursive=recursive)
         else:
-            images = [image] if only_this else together(screen, site, image)
-            pools = [(site.pools.holding(one), one) for one in images]
-            for path, entry in walk_all(pools, wanted.path, recursive=recursive):
+            images = [image] if only_this else whole.together(screen, site, image)
+            tree = whole.whole_tree(site, images, client_key_file)
+            for path, entry in walk(tree, wanted.path, recursive=recursive):
                 _tell(screen, path, entry, long=long)
     return EXIT_OK
 
@@ -70,12 +77,13 @@ def _machine(
 ) -> None:
     """List what is in the image of a machine, and in the file systems on its disks."""
     # What reads file systems is loaded for images of machines alone.
+    from holdfast.engine import WholeTree
     from holdfast.movers.machines.inside import Inside
 
     with Inside.of_image(pool, image) as inside:
         within = path != b"/" and inside.knows(path)
         if not within:
-            for place, entry in walk(pool, image, path, recursive=recursive):
+            for place, entry in walk(WholeTree([(pool, image)]), path, recursive=recursive):
                 _tell(screen, place, entry, long=long)
         if within or path == b"/":
             for place, inner in walk_inside(inside, path, recursive=recursive):
@@ -100,65 +108,14 @@ def walk_inside(
         yield path.rstrip(b"/") + b"/" + entry.name, entry
 
 
-def walk_all(
-    images: list[tuple[Pool, ImageId]], path: bytes, *, recursive: bool
-) -> Iterator[tuple[bytes, Entry]]:
-    """As `walk`, of images that are one backup: what several have is there once.
-
-    Raises:
-        PathMissing: None of them has it.
-    """
-    if len(images) == 1:
-        yield from walk(*images[0], path, recursive=recursive)
-        return
-    there: list[tuple[Pool, ImageId]] = []
-    for pool, image in images:
-        try:
-            first = pool.entry(image, path)
-        except PathMissing:
-            continue
-        if first.kind != "dir":
-            yield path, first
-            return
-        there.append((pool, image))
-    if not there:
-        shown = path.decode("utf-8", "backslashreplace")
-        raise PathMissing(f"no image of this backup has '{shown}'")
-    yield from _below_all(there, path, recursive=recursive)
-
-
-def _below_all(
-    images: list[tuple[Pool, ImageId]], path: bytes, *, recursive: bool
-) -> Iterator[tuple[bytes, Entry]]:
-    entries: dict[bytes, Entry] = {}
-    having: dict[bytes, list[tuple[Pool, ImageId]]] = {}
-    for pool, image in images:
-        for entry in pool.list_dir(image, path):
-            entries.setdefault(entry.name, entry)
-            if entry.kind == "dir":
-                having.setdefault(entry.name, []).append((pool, image))
-    for name in sorted(entries):
-        child = path.rstrip(b"/") + b"/" + name
-        yield child, entries[name]
-        if recursive and name in having:
-            if len(having[name]) == 1:
-                ((pool, image),) = having[name]
-                below = walk(pool, image, child, recursive=True)
-            else:
-                below = _below_all(having[name], child, recursive=True)
-            yield from below
-
-
-def walk(
-    pool: Pool, image: ImageId, path: bytes, *, recursive: bool
-) -> Iterator[tuple[bytes, Entry]]:
+def walk(tree: WholeTree, path: bytes, *, recursive: bool) -> Iterator[tuple[bytes, Entry]]:
     """The entries of a directory, or the one entry of anything else, with whole paths."""
-    first = pool.entry(image, path)
+    first = tree.entry(path)
     if first.kind != "dir":
         yield path, first
         return
     # Depth first, with one list of entries a level: bounded by depth times directory size.
-    levels = [(path, iter(pool.list_dir(image, path)))]
+    levels = [(path, iter(tree.list_dir(path)))]
     while levels:
         parent, entries = levels[-1]
         entry = next(entries, None)
@@ -168,7 +125,7 @@ def walk(
         child = parent.rstrip(b"/") + b"/" + entry.name
         yield child, entry
         if recursive and entry.kind == "dir":
-            levels.append((child, iter(pool.list_dir(image, child))))
+            levels.append((child, iter(tree.list_dir(child))))
 
 
 def _tell(screen: Screen, path: bytes, entry: Entry | InnerEntry, *, long: bool) -> None:

@@ -10,12 +10,14 @@ import click
 
 from holdfast.base.errors import EXIT_OK, HoldfastError
 from holdfast.base.labels import is_machine
-from holdfast.faces.cli import describe, opening, options
+from holdfast.faces.cli import describe, opening, options, whole
 from holdfast.faces.cli.screen import Screen, printable, tell_findings
 from holdfast.faces.cli.words import Command
 from holdfast.movers.restore_run import require_empty
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from holdfast.base.ids import ImageId
     from holdfast.movers.machines.shown_inside import ShownInside
     from holdfast.site.site import Site
@@ -32,6 +34,7 @@ _POLL_S = 0.5
     examples=[
         "holdfast mount latest /mnt",
         "diff -r /mnt/etc /etc",
+        "holdfast mount latest /mnt --client-key-file office.txt",
         "holdfast mount 3f2a /mnt; grep -r PermitRoot /mnt/vda/p1/etc/ssh",
     ],
 )
@@ -41,9 +44,22 @@ _POLL_S = 0.5
 @click.option(
     "--disks-only", is_flag=True, help="Of a virtual machine: not the files on its disks."
 )
+@options.only_this_option
+@options.client_key_file_option
 @options.json_flag
-def mount(image: str, directory: str, allow_other: bool, disks_only: bool, as_json: bool) -> int:
+def mount(
+    image: str,
+    directory: str,
+    allow_other: bool,
+    disks_only: bool,
+    only_this: bool,
+    client_key_file: Path | None,
+    as_json: bool,
+) -> int:
     """Mount an image, read-only, and stay until Ctrl-C or 'fusermount3 -u DIR'.
+
+    Where a path is backed up in several streams, what all of them have is one tree. An image that
+    is sealed with a client key is mounted where that key is.
 
     Of a virtual machine's image, DIR/DISK/VOLUME shows the files on a disk: DIR/vda/p1/etc,
     DIR/lvm/GROUP/VOLUME/home. For that its files are indexed, once, where that was not done yet.
@@ -56,19 +72,29 @@ def mount(image: str, directory: str, allow_other: bool, disks_only: bool, as_js
         chosen = site.resolve(image)
         os.stat(at)
         require_empty(os.fsencode(at))
-        pool = site.pools.holding(chosen)
         inside = None
-        if is_machine(pool.image(chosen).labels) and not disks_only:
+        if is_machine(site.pools.holding(chosen).image(chosen).labels) and not disks_only:
             inside = _inside(screen, site, chosen, around)
+        images = [chosen]
         if inside is not None:
-            pool = site.pools.holding(chosen, inside[0])
-        mounted = pool.mount(chosen, at, allow_other, inside)
+            mounted = site.pools.holding(chosen, inside[0]).mount(chosen, at, allow_other, inside)
+        else:
+            images = images if only_this else whole.together(screen, site, chosen)
+            mounted = whole.whole_tree(site, images, client_key_file).mount(at, allow_other)
         try:
             if as_json:
-                screen.json({"image": chosen, "mounted_at": at, "files_inside": inside is not None})
+                screen.json(
+                    {
+                        "image": chosen,
+                        "images": images,
+                        "mounted_at": at,
+                        "files_inside": inside is not None,
+                    }
+                )
                 screen.flush()
             else:
-                screen.say(f"image {chosen} is at {at}; Ctrl-C unmounts it")
+                others = f" with {len(images) - 1} more of its backup" if images[1:] else ""
+                screen.say(f"image {chosen}{others} is at {at}; Ctrl-C unmounts it")
             while not mounted.wait(_POLL_S):
                 pass
         except KeyboardInterrupt:

@@ -36,6 +36,19 @@ url_option = click.option(
     help="Where the site is served, if not on this machine; HOLDFAST_TOKEN says who asks.",
 )
 
+only_this_option = click.option(
+    "--only-this",
+    is_flag=True,
+    help="Not the other streams of the same backup, if it is of one of several.",
+)
+
+client_key_file_option = click.option(
+    "--client-key-file",
+    metavar="FILE",
+    type=FILE,
+    help="The client key that the image is sealed with, where this machine has not imported it.",
+)
+
 unit_option = click.option(
     "--unit",
     metavar="NAME",

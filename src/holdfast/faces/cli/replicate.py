@@ -9,6 +9,7 @@ import click
 from holdfast.base.errors import EXIT_OK, UsageError
 from holdfast.faces.cli import opening, options
 from holdfast.faces.cli.screen import Screen
+from holdfast.faces.cli.whole import all_together
 from holdfast.faces.cli.words import Command
 
 
@@ -29,15 +30,23 @@ from holdfast.faces.cli.words import Command
     help="The storage unit, as 'holdfast storage list' shows it.",
 )
 @options.source_option
+@options.only_this_option
 @options.url_option
 @options.json_flag
 def replicate(
-    images: tuple[str, ...], unit: str, source: str | None, url: str | None, as_json: bool
+    images: tuple[str, ...],
+    unit: str,
+    source: str | None,
+    only_this: bool,
+    url: str | None,
+    as_json: bool,
 ) -> int:
     """Bring images into another storage unit, as a job that 'holdfast serve' gives out.
 
     What is there already does not travel. With --source every image of that source. For a site that
-    is named by its URL, IMAGE is a whole id.
+    is named by its URL, IMAGE is a whole id, and brings nothing but itself.
+
+    Of a path that is backed up in several streams, an image stands for all streams of its backup.
     """
     from holdfast.faces.cli.api_client import open_api
 
@@ -55,7 +64,8 @@ def replicate(
                         f"source '{source}' has no image", "list them with: holdfast images"
                     )
             else:
-                images = tuple(site.resolve(text) for text in images)
+                named = [site.resolve(text) for text in images]
+                images = tuple(all_together(screen, site, named, only_these=only_this))
     with open_api(url) as api:
         queued = api.post("/replications", {"images": list(images), "unit": unit})
         begins = api.is_served

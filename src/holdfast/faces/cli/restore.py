@@ -10,11 +10,12 @@ from typing import TYPE_CHECKING, get_args
 import click
 
 from holdfast.base.errors import EXIT_FINDINGS, EXIT_OK, UsageError
-from holdfast.base.ids import clean_path, parse_image_path, stream_of
+from holdfast.base.ids import clean_path, parse_image_path
 from holdfast.base.units import format_count, format_duration, format_rate, format_size
 from holdfast.faces.cli import describe, opening, options
 from holdfast.faces.cli.progress import reporting
 from holdfast.faces.cli.screen import Screen, path_json, path_text, tell_findings
+from holdfast.faces.cli.whole import together
 from holdfast.faces.cli.words import Command
 from holdfast.movers.machines.image_restore import restore_paths
 from holdfast.movers.restore_run import Overwrite, RestoreOrder
@@ -23,11 +24,9 @@ from holdfast.movers.whole_restore import restore_whole
 if TYPE_CHECKING:
     from pathlib import Path
 
-    from holdfast.base.ids import ImageId
     from holdfast.engine import ClientKey, Counters, RestoreResult
     from holdfast.movers.machines.file_restore import FileRestore
     from holdfast.movers.whole_restore import WholeRestore
-    from holdfast.site.site import Site
 
 
 @click.command(
@@ -69,17 +68,8 @@ if TYPE_CHECKING:
     metavar="NAME",
     help="On this machine, which has joined the site; DIR is a directory there.",
 )
-@click.option(
-    "--client-key-file",
-    metavar="FILE",
-    type=options.FILE,
-    help="The client key that the image is sealed with, where this machine has not imported it.",
-)
-@click.option(
-    "--only-this",
-    is_flag=True,
-    help="Not the other streams of the same backup, if it is of one of several.",
-)
+@options.client_key_file_option
+@options.only_this_option
 @options.url_option
 @options.json_flag
 def restore(
@@ -155,26 +145,6 @@ def restore(
         elapsed = time.monotonic() - started
     _tell(screen, order, result, meter.last, elapsed)
     return EXIT_FINDINGS if result.findings_total else EXIT_OK
-
-
-def together(screen: Screen, site: Site, image: ImageId) -> list[ImageId]:
-    """The images that are one backup with an image, that one first; what to know of them is said.
-
-    A site whose catalog is gone knows of none.
-    """
-    from holdfast.base.errors import HoldfastError
-    from holdfast.site.whole_backups import whole_backup
-
-    if stream_of(site.pools.holding(image).image(image).source) is None:
-        return [image]
-    try:
-        found = whole_backup(site.catalog, site.catalog.image(image))
-    except HoldfastError as error:
-        screen.say(f"warning: which images are of the other streams is not known: {error.message}")
-        return [image]
-    for remark in found.remarks:
-        screen.say(f"warning: {remark}")
-    return [one.id for one in found.images]
 
 
 def _client_key(wanted: str | None, file: Path | None) -> ClientKey | None:

@@ -12,11 +12,14 @@ from holdfast.base.units import format_count, format_duration, format_size
 from holdfast.faces.cli import at_owner, describe, opening, options
 from holdfast.faces.cli.progress import reporting
 from holdfast.faces.cli.screen import Screen, tell_findings
+from holdfast.faces.cli.whole import all_together
 from holdfast.faces.cli.words import Command
 from holdfast.movers.pool_runs import run_verify
 
 if TYPE_CHECKING:
+    from holdfast.base.ids import ImageId
     from holdfast.engine import VerifyResult
+    from holdfast.site.site import Site
 
 
 @click.command(
@@ -26,13 +29,21 @@ if TYPE_CHECKING:
 )
 @click.argument("images", metavar="[IMAGE]...", nargs=-1)
 @click.option("--read-data", is_flag=True, help="Also read every chunk and compare its name.")
+@options.only_this_option
 @options.unit_option
 @options.json_flag
-def verify(images: tuple[str, ...], read_data: bool, unit: str | None, as_json: bool) -> int:
-    """Follow images down to their last chunk. Exit status 2 if anything is wrong."""
+def verify(
+    images: tuple[str, ...], read_data: bool, only_this: bool, unit: str | None, as_json: bool
+) -> int:
+    """Follow images down to their last chunk. Exit status 2 if anything is wrong.
+
+    Of a path that is backed up in several streams, an image stands for all streams of its backup.
+    """
     screen = Screen(as_json=as_json)
     with opening.open_site() as site:
         chosen = [site.resolve(text) for text in images] if images else None
+        if chosen and not only_this:
+            chosen = _with_other_streams(screen, site, chosen, unit)
         owned = at_owner.owned(site, unit)
         if unit is None and chosen:
             owned = at_owner.owned_with(site, chosen)
@@ -49,6 +60,23 @@ def verify(images: tuple[str, ...], read_data: bool, unit: str | None, as_json: 
         elapsed = time.monotonic() - started
     tell_verified(screen, result, elapsed, read_data=read_data)
     return EXIT_FAILED if result.problems_total else EXIT_OK
+
+
+def _with_other_streams(
+    screen: Screen, site: Site, images: list[ImageId], unit: str | None
+) -> list[ImageId]:
+    """Images and those that are one backup with them, as far as one pool has all of them."""
+    whole = all_together(screen, site, images, only_these=False)
+    if len(whole) == len(images):
+        return images
+    pools = site.pools
+    having = [set(pools.with_copy(one)) for one in whole]
+    common = set.intersection(*having)
+    if common if unit is None else pools.of_unit(unit) in common:
+        return whole
+    where = "one storage unit" if unit is None else f"storage unit '{unit}'"
+    screen.say(f"warning: not all streams are in {where}: only the images that are named")
+    return images
 
 
 def tell_verified(
