@@ -169,7 +169,7 @@ def test_so_it_is_where_many_are_told_by_how_they_begin(
         root = Path(made) / "root"
         root.mkdir()
         make(root, tree)
-        by_prefix = may_be_by_prefix(rules)
+        by_prefix = may_be_by_prefix(SplitKey(WEB1, "/data", rules, False, streams))
         key, split = split_of(root, rules, streams, by_prefix=by_prefix)
         assert_divides(key, split)
         make(root, later)

@@ -205,17 +205,23 @@ def agent_answers(keys: ClientKeys) -> dict[str, Finder]:
     """What an agent can be asked.
 
     Args:
-        keys: Its client keys. Whether one is there is told, never more of it.
+        keys: Its client keys. Whether one is there is told, and what it seals names to; never
+            more of it.
     """
     return {
         "look": lambda order: look(LookOrder.from_json(order), has_key=keys.find).to_json(),
-        "divide": lambda order: divide_path(DivideOrder.from_json(order)).to_json(),
+        "divide": lambda order: _divide(DivideOrder.from_json(order), keys),
         **hypervisor_answers(),
         "drives": lambda _: {
             "answer": "drives",
             "drives": [os.fsdecode(one) for one in local_drives()],
         },
     }
+
+
+def _divide(order: DivideOrder, keys: ClientKeys) -> dict[str, Any]:
+    key = None if order.sealed_by is None else keys.find(order.sealed_by).key
+    return divide_path(order, key=key).to_json()
 
 
 def _for_site(work: SiteWork, _report: Reporter, _alive: Callable[[], None], /) -> list[WorkEvent]:

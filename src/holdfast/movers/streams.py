@@ -13,7 +13,7 @@ import time
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, Final
 
-from holdfast.base.errors import PathMissing
+from holdfast.base.errors import Invalid, PathMissing
 from holdfast.base.exclusion import Exclusion
 from holdfast.movers.alike import Alike
 from holdfast.movers.mounts import KERNEL_ONLY, mounts
@@ -23,6 +23,7 @@ from holdfast.wire.dividing import MAX_DIRECTORIES, DivideOrder, DivideReport, i
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
 
+    from holdfast.engine import ClientKey
     from holdfast.movers.mounts import Mount
 
 NAME_BYTES: Final = 1024
@@ -63,6 +64,7 @@ def divide_path(
     listed: Sequence[Mount] | None = None,
     now_s: Callable[[], float] = time.monotonic,
     stopped: Callable[[], bool] = lambda: False,
+    key: ClientKey | None = None,
 ) -> DivideReport:
     """Look at a path of this machine, and divide it.
 
@@ -71,25 +73,36 @@ def divide_path(
         listed: What is mounted; None for what is mounted here.
         now_s: A clock that only goes forward.
         stopped: Whether nobody wants to know any more.
+        key: What seals names, where the order wants that; then nothing that is told depends on
+            what they are.
 
     Raises:
         PathMissing: It is no directory.
-        Invalid: A rule is none.
+        Invalid: A rule is none, or names are to be sealed without a key.
     """
+    if (key is None) != (order.sealed_by is None):
+        raise Invalid("names are sealed by the machine that has their key", "name its client key")
     path = os.fsencode(order.path)
     if not os.path.isdir(path) or os.path.islink(path):
         raise PathMissing(f"there is no directory '{order.path}' on this machine")
     known = mounts() if listed is None else listed
     not_into = {one.place for one in known if order.one_file_system or one.kind in KERNEL_ONLY}
     ends_s = now_s() + order.within_s
-    root = weigh(path, order.exclude, not_into, lambda: stopped() or now_s() > ends_s)
-    return divide(root, order.streams, by_prefix=order.by_prefix)
+    root = weigh(path, order.exclude, not_into, lambda: stopped() or now_s() > ends_s, key)
+    return divide(root, order.streams, by_prefix=order.by_prefix and key is None)
 
 
 def weigh(
-    root: bytes, rules: Sequence[str], not_into: set[bytes], is_over: Callable[[], bool]
+    root: bytes,
+    rules: Sequence[str],
+    not_into: set[bytes],
+    is_over: Callable[[], bool],
+    key: ClientKey | None = None,
 ) -> Node:
-    """Walk over what a backup would take below a path, and sum it up by directory."""
+    """Walk over what a backup would take below a path, and sum it up by directory.
+
+    With a key, directories are called by their sealed names.
+    """
     exclusion = Exclusion(root, rules)
     top = Node("")
     waiting: list[tuple[bytes, Node, int]] = [(root, top, 0)]
@@ -106,13 +119,18 @@ def weigh(
                 and is_plain(name)
             )
             if separate:
-                child = Node(name)
+                child = Node(name if key is None else _sealed(key, path))
                 node.children.append(child)
                 nodes += 1
                 waiting.append((path, child, depth + 1))
             else:
                 waiting.append((path, node, _DEEPEST))
     return top
+
+
+def _sealed(key: ClientKey, path: bytes) -> str:
+    """The sealed name of what is at a path."""
+    return key.seal_path(path).rpartition(b"/")[2].decode("ascii")
 
 
 def _look_into(

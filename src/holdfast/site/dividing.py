@@ -204,7 +204,8 @@ class Divider:
             key.exclude,
             key.one_file_system,
             key.streams,
-            by_prefix=may_be_by_prefix(key.exclude),
+            by_prefix=may_be_by_prefix(key),
+            sealed_by=key.sealed_by,
         )
         machines = self._machines
         if key.client in self._master.machines.standing().agents:

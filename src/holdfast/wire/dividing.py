@@ -2,7 +2,8 @@
 
 Must not act. Invariant: every message is plain data that passes JSON unchanged, and what is read
 here is what it says: streams of relative directories, none in another, none twice. One may stand
-for many like ones: all in a directory whose names begin so.
+for many like ones: all in a directory whose names begin so. Where names are sealed, a client says
+directories as the pool shows them, and no master takes others.
 """
 
 from __future__ import annotations
@@ -14,6 +15,11 @@ from holdfast.base.errors import Invalid
 from holdfast.wire.fields import MAX_TEXT, Reader
 
 VERSION = 1
+SEALED_VERSION = 2
+"""Of an order for sealed names: who does not know of those refuses it, and tells none."""
+
+SEALED = "sealed:"
+"""What a name begins with that a client key has sealed."""
 
 MAX_STREAMS = 64
 MAX_DIRECTORIES = 256
@@ -39,6 +45,8 @@ class DivideOrder:
         streams: Into how many at most, 2 or more.
         within_s: How long to look at most.
         by_prefix: Whether many like directories may be told by how their names begin.
+        sealed_by: Say directories by the names that this client key seals them to; None for names
+            in the open.
     """
 
     path: str
@@ -47,10 +55,15 @@ class DivideOrder:
     streams: int
     within_s: float = 120.0
     by_prefix: bool = False
+    sealed_by: str | None = None
 
     def to_json(self) -> dict[str, Any]:
         """As plain data, with its version."""
-        return {"version": VERSION, "ask": "divide", **asdict(self)}
+        plain = asdict(self)
+        if self.sealed_by is None:
+            del plain["sealed_by"]
+        version = VERSION if self.sealed_by is None else SEALED_VERSION
+        return {"version": version, "ask": "divide", **plain}
 
     @classmethod
     def from_json(cls, data: dict[str, Any]) -> DivideOrder:
@@ -59,7 +72,8 @@ class DivideOrder:
         Raises:
             Invalid: It is of a newer version, or not complete.
         """
-        _require_version(data)
+        is_sealed = data.get("sealed_by") is not None
+        _require_version(data, SEALED_VERSION if is_sealed else VERSION)
         read = Reader(data, "what to divide")
         made = cls(
             path=read.text("path"),
@@ -68,6 +82,7 @@ class DivideOrder:
             streams=read.count("streams"),
             within_s=read.number("within_s"),
             by_prefix=data.get("by_prefix") is True,
+            sealed_by=read.maybe_text("sealed_by"),
         )
         if not made.path.startswith("/") or not 2 <= made.streams <= MAX_STREAMS:
             raise Invalid("what is to be divided is no path, or not into 2 to 64 streams")
@@ -136,6 +151,18 @@ def require_taken(data: list[Any]) -> Taken:
     return tuple(found)
 
 
+def require_sealed(taken: Taken) -> None:
+    """Make sure that no name is in the open.
+
+    Raises:
+        Invalid: One is.
+    """
+    for directories in taken:
+        for one in directories:
+            if not all(part.startswith(SEALED) for part in one.split("/")):
+                raise Invalid("a stream names a directory that its client is to keep to itself")
+
+
 def _require_apart(named: list[str]) -> None:
     """Make sure that nothing begins as what another one takes begins.
 
@@ -186,6 +213,6 @@ def _is_size(value: object) -> bool:
     return isinstance(value, int) and not isinstance(value, bool) and 0 <= value < 2**63
 
 
-def _require_version(data: dict[str, Any]) -> None:
-    if data.get("version") != VERSION:
+def _require_version(data: dict[str, Any], version: int = VERSION) -> None:
+    if data.get("version") != version:
         raise Invalid("a message about streams is of another version", "update Holdfast")

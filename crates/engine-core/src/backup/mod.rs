@@ -23,7 +23,7 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use crate::cancel::Cancel;
-use crate::client_key::Sealing;
+use crate::client_key::{Names, Sealing};
 use crate::counters::Counters;
 use crate::error::{Error, Result};
 use crate::finding::Findings;
@@ -81,7 +81,7 @@ pub fn run(
     findings: &Findings,
     cancel: &Cancel,
 ) -> Result<Manifest> {
-    let prepared = Prepared::new(request)?;
+    let prepared = Prepared::new(request, None)?;
     let parent = || if request.read_all { Ok(None) } else { parent_of(pool, request) };
     let fill = |sink: &dyn Sink, parent: Option<&Manifest>| {
         walk_into(sink, request, prepared, parent, counters, findings)
@@ -96,8 +96,13 @@ pub(crate) struct Prepared {
 }
 
 impl Prepared {
-    pub(crate) fn new(request: &Request) -> Result<Self> {
-        let selection = roots::select(&request.paths, &request.exclude, request.one_file_system)?;
+    /// Where names are sealed, rules may have sealed ones; what is kept of them has those.
+    pub(crate) fn new(request: &Request, sealing: Option<&Sealing>) -> Result<Self> {
+        let Request { paths, exclude, one_file_system, .. } = request;
+        let sealed = sealing.filter(|sealing| sealing.names == Names::Sealed);
+        let opened = sealed.map(|sealing| sealing.key.open_rules(paths, exclude)).transpose()?;
+        let rules = opened.as_deref().unwrap_or(exclude);
+        let selection = roots::select(paths, rules, *one_file_system)?;
         let root = DirHandle::open_root(b"/").map_err(|error| Error::io("opening '/'", error))?;
         Ok(Prepared { selection, root })
     }

@@ -10,6 +10,7 @@ pub mod entry;
 pub mod image;
 pub mod names;
 pub mod opened;
+pub mod rules;
 
 use std::sync::Arc;
 

@@ -26,7 +26,7 @@ pub fn run(
     findings: &Findings,
     cancel: &Cancel,
 ) -> Result<Manifest> {
-    let prepared = Prepared::new(request)?;
+    let prepared = Prepared::new(request, far.sealing.as_ref())?;
     let parent = parent.filter(|_| !request.read_all);
     let fill = |sink: &dyn Sink, parent: Option<&Manifest>| {
         walk_into(sink, request, prepared, parent, counters, findings)

@@ -151,7 +151,7 @@ def sources(
         for selection in policy.selections:
             for one in _whole(client, selection, drives):
                 if policy.streams > 1:
-                    yield from _divided(one, policy.streams, splits)
+                    yield from _divided(one, policy, splits)
                 else:
                     yield one
 
@@ -168,11 +168,14 @@ def _whole(
 
 
 def _divided(
-    whole: PolicySource, streams: int, splits: Callable[[SplitKey], Split | None]
+    whole: PolicySource, policy: Policy, splits: Callable[[SplitKey], Split | None]
 ) -> Iterator[PolicySource]:
+    sealed_by = policy.sealing_key if policy.has_sealed_names else None
     for path in whole.paths:
         one = replace(whole, paths=(path,))
-        key = SplitKey(whole.client, path, whole.exclude, whole.one_file_system, streams)
+        key = SplitKey(
+            whole.client, path, whole.exclude, whole.one_file_system, policy.streams, sealed_by
+        )
         split = splits(key) if can_divide(key) else UNDIVIDED
         if split is None:
             yield replace(one, is_known=False)

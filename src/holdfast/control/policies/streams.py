@@ -17,7 +17,7 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.base.errors import Invalid
 from holdfast.base.exclusion import Exclusion
-from holdfast.wire.dividing import prefix_of
+from holdfast.wire.dividing import prefix_of, require_sealed
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -40,6 +40,8 @@ class SplitKey:
         exclude: Rules in gitignore syntax.
         one_file_system: Stay on the file system that the path is on.
         streams: Into how many at most.
+        sealed_by: The client key that seals names, as the policy calls it; None for names in the
+            open. With it all names of a split are sealed ones, as the pool has them.
     """
 
     client: ClientName
@@ -47,11 +49,15 @@ class SplitKey:
     exclude: tuple[str, ...]
     one_file_system: bool
     streams: int
+    sealed_by: str | None = None
 
     @property
     def fingerprint(self) -> str:
         """The same for the same rules."""
-        said = json.dumps([self.exclude, self.one_file_system, self.streams])
+        told: list[object] = [self.exclude, self.one_file_system, self.streams]
+        if self.sealed_by is not None:
+            told.append(self.sealed_by)
+        said = json.dumps(told)
         return hashlib.sha256(said.encode("utf-8", "surrogateescape")).hexdigest()[:32]
 
 
@@ -125,21 +131,31 @@ def can_divide(key: SplitKey) -> bool:
     return key.streams > 1 and key.path.isprintable() and _SPECIAL.search(key.path) is None
 
 
-def may_be_by_prefix(rules: tuple[str, ...]) -> bool:
-    """Whether streams may take all that begins alike: rules that bring nothing back come last."""
-    return not any(rule.lstrip().startswith("!") for rule in rules)
+def may_be_by_prefix(key: SplitKey) -> bool:
+    """Whether streams may take all that begins alike: rules that bring nothing back come last.
+
+    How names begin that are sealed would tell which of them are alike.
+    """
+    return key.sealed_by is None and not any(rule.lstrip().startswith("!") for rule in key.exclude)
 
 
 def require_fitting(key: SplitKey, taken: Taken) -> None:
     """Make sure that streams take nothing that rules of the policy leave out.
 
+    Of sealed names only their client knows that, whose own data it is.
+
     Raises:
         Invalid: They would; whoever made the split did not look by these rules.
     """
-    if not may_be_by_prefix(key.exclude) and any(
+    if key.sealed_by is not None:
+        require_sealed(taken)
+    if not may_be_by_prefix(key) and any(
         prefix_of(one) is not None for directories in taken for one in directories
     ):
-        raise Invalid("streams are told by how names begin where rules bring something back")
+        why = "names are sealed" if key.sealed_by else "rules bring something back"
+        raise Invalid(f"streams are told by how names begin where {why}")
+    if key.sealed_by is not None:
+        return
     exclusion = Exclusion(key.path.encode(), key.exclude)
     for directories in taken:
         for one in directories:

@@ -20,7 +20,6 @@ from holdfast.control.policies.policy import (
     DEFAULT_NAMES,
     ENCRYPTION_MODES,
     NAME_MODES,
-    SEALED_NAMES,
 )
 from holdfast.control.policies.reading import shown
 from holdfast.control.policies.retained import check_retention
@@ -156,9 +155,6 @@ def _check_encryption(policy: Policy, site: SiteFacts) -> Iterator[Finding]:
     if policy.client_key is None:
         hint = "make one on the client with 'holdfast client-key create NAME', and name it here"
         yield error("client_key", "it does not say with which key clients seal", hint)
-    if policy.names == SEALED_NAMES and policy.streams > 1:
-        message = "to divide a path, the site has to know names that it is not to see"
-        yield error("streams", message, 'leave it out, or write names = "open"')
     if site.agents is None or policy.client_query is not None:
         return
     for number, name in enumerate(policy.clients):
