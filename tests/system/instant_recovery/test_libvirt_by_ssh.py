@@ -31,7 +31,7 @@ if TYPE_CHECKING:
 
     from tests.kit.command import Command
 
-pytestmark = [needs_qemu, needs_guest, needs_libvirt, needs_sshd]
+pytestmark = [needs_qemu, needs_guest, needs_libvirt, needs_sshd, pytest.mark.timeout(600)]
 
 
 @pytest.fixture

@@ -63,13 +63,8 @@ class Estate:
         self.process: subprocess.Popen[bytes] | None = None
 
     def start(self) -> None:
-        self.begin()
+        self.process = subprocess.Popen(self.words, stdin=subprocess.DEVNULL)
         self.count_on(3)
-
-    def begin(self, *more: str) -> None:
-        """Start it, and do not wait for its guest."""
-        self.process = subprocess.Popen([*self.words, *more], stdin=subprocess.DEVNULL)
-        until((self.run / "web.qmp").exists, "the monitor")
 
     def end(self) -> None:
         if self.process is not None:
