@@ -20,6 +20,7 @@ pub mod gc;
 pub mod ids;
 pub mod index;
 pub mod ingest;
+pub mod key_slot;
 pub mod keys;
 pub mod manifest;
 #[cfg(feature = "mount")]

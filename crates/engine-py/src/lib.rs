@@ -7,6 +7,7 @@ mod disks;
 mod errors;
 mod far;
 mod files;
+mod key_slot;
 mod pool;
 mod posix;
 mod run;
@@ -41,6 +42,8 @@ mod _engine {
     use super::far::{Receiver, RemotePool};
     #[pymodule_export]
     use super::files::{FileReader, Mount};
+    #[pymodule_export]
+    use super::key_slot::{unwrap_key, wrap_key};
     #[pymodule_export]
     use super::pool::Pool;
     #[pymodule_export]

@@ -32,6 +32,8 @@ from holdfast.engine._engine import (
     client_key_of,
     engine_version,
     error_codes,
+    unwrap_key,
+    wrap_key,
 )
 from holdfast.engine.inside import InsideFiles
 from holdfast.engine.link import Link
@@ -69,4 +71,6 @@ __all__ = [
     "client_key_of",
     "engine_version",
     "error_codes",
+    "unwrap_key",
+    "wrap_key",
 ]

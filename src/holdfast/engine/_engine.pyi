@@ -40,6 +40,8 @@ __all__ = [
     "client_key_of",
     "engine_version",
     "error_codes",
+    "unwrap_key",
+    "wrap_key",
 ]
 
 _T = TypeVar("_T")
@@ -880,6 +882,48 @@ def client_key_of(manifest: bytes) -> str | None:
     """The id of the client key that an image is sealed with, by its manifest in plain bytes.
 
     Raises `IntegrityError` for what is no manifest.
+    """
+
+def wrap_key(
+    key: bytes,
+    secret: bytes,
+    *,
+    how: tuple[int, int, int] | bytes,
+    salt: bytes,
+    nonce: bytes,
+    bound_to: bytes,
+) -> bytes:
+    """Seal a key of 32 bytes with AES-256-GCM under a key that is derived from a secret.
+
+    Other threads run meanwhile; deriving takes this thread alone.
+
+    Args:
+        key: 32 bytes.
+        secret: What the wrapping key is derived from.
+        how: Memory in KiB, passes and lanes of Argon2id; or the info of HKDF-SHA-256.
+        salt: Random bytes, at least 8 for Argon2id.
+        nonce: 12 bytes, never used before with this secret and salt.
+        bound_to: What the key is authenticated with.
+
+    Returns:
+        48 bytes.
+
+    Raises `Invalid` for lengths and costs that are none, `InputOutput` where there is not as much
+    memory.
+    """
+
+def unwrap_key(
+    wrapped: bytes,
+    secret: bytes,
+    *,
+    how: tuple[int, int, int] | bytes,
+    salt: bytes,
+    nonce: bytes,
+    bound_to: bytes,
+) -> bytes | None:
+    """Open what `wrap_key` made; None if the secret, or anything else, is not the same.
+
+    Raises what `wrap_key` raises.
     """
 
 def engine_version() -> str: ...

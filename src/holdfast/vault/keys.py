@@ -14,19 +14,14 @@ from dataclasses import dataclass
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
-from cryptography.exceptions import InvalidTag
-from cryptography.hazmat.primitives.ciphers.aead import AESGCM
-
 from holdfast.base.errors import HoldfastError, IntegrityError, NewerFormat, NotFound, WrongKey
+from holdfast.engine import unwrap_key, wrap_key
 from holdfast.vault.secrets import KEY_BYTES, KeyFile, Passphrase, PoolKey, Secret
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator
 
     from holdfast.engine import Store
-
-    Derivation = Callable[[bytes], bytes]
-    Candidate = tuple["Slot | HoldfastError", Derivation | None]
 
 PREFIX = "keys/"
 FORMAT = "holdfast key slot"
@@ -157,7 +152,7 @@ def unwrap(store: Store, pool_id: bytes, secret: Secret) -> bytes:
     if isinstance(secret, PoolKey):
         return secret.key
     kind, material = _kind_and_material(secret)
-    return _unwrapped(_candidates(store, pool_id, kind), kind, material)
+    return _unwrapped(_readable(store, pool_id), kind, material)
 
 
 def unwrapping(store: Store, pool_id: bytes, secret: Secret) -> Callable[[], bytes]:
@@ -174,20 +169,20 @@ def unwrapping(store: Store, pool_id: bytes, secret: Secret) -> Callable[[], byt
     if isinstance(secret, PoolKey):
         return partial(bytes, secret.key)
     kind, material = _kind_and_material(secret)
-    return partial(_unwrapped, list(_candidates(store, pool_id, kind)), kind, material)
+    return partial(_unwrapped, list(_readable(store, pool_id)), kind, material)
 
 
-def _unwrapped(candidates: Iterable[Candidate], kind: str, material: bytes) -> bytes:
+def _unwrapped(candidates: Iterable[Slot | HoldfastError], kind: str, material: bytes) -> bytes:
     tried, others = 0, 0
     unreadable: HoldfastError | None = None
-    for slot, derive in candidates:
+    for slot in candidates:
         if isinstance(slot, HoldfastError):
             unreadable = slot
-        elif derive is None:
+        elif slot.kind != kind:
             others += 1
         else:
             tried += 1
-            pool_key = _opened(slot, derive(material))
+            pool_key = _opened(slot, material)
             if pool_key is not None:
                 return pool_key
     if unreadable is not None:
@@ -221,7 +216,9 @@ def wrap(
     kind, material = _kind_and_material(secret)
     cost = cost if kind == "passphrase" else _NO_COST
     slot = Slot(_random(16).hex(), pool_id, kind, cost, salt, nonce, b"")
-    wrapped = AESGCM(_derivation(slot)(material)).encrypt(nonce, pool_key, bound_to(slot))
+    wrapped = wrap_key(
+        pool_key, material, how=_how(slot), salt=salt, nonce=nonce, bound_to=bound_to(slot)
+    )
     return Slot(slot.id, pool_id, kind, cost, salt, nonce, wrapped)
 
 
@@ -336,15 +333,6 @@ def _readable(store: Store, pool_id: bytes) -> Iterator[Slot | HoldfastError]:
             yield slot
 
 
-def _candidates(store: Store, pool_id: bytes, kind: str) -> Iterator[Candidate]:
-    """Yield what `_readable` yields, with the derivation of slots of one kind."""
-    for slot in _readable(store, pool_id):
-        if isinstance(slot, Slot) and slot.kind == kind:
-            yield slot, _derivation(slot)
-        else:
-            yield slot, None
-
-
 def _kind_and_material(secret: Passphrase | KeyFile) -> tuple[str, bytes]:
     if isinstance(secret, Passphrase):
         return "passphrase", secret.encoded()
@@ -358,27 +346,20 @@ def _random(size_bytes: int) -> bytes:
     return secrets.token_bytes(size_bytes)
 
 
-def _derivation(slot: Slot) -> Derivation:
-    """What makes the key that wraps out of a secret's bytes."""
+def _how(slot: Slot) -> tuple[int, int, int] | bytes:
+    """How the key that wraps is made of a secret's bytes."""
+    cost = slot.cost
     if slot.kind == "passphrase":
-        from cryptography.hazmat.primitives.kdf.argon2 import Argon2id
-
-        return Argon2id(
-            salt=slot.salt,
-            length=KEY_BYTES,
-            iterations=slot.cost.passes,
-            lanes=slot.cost.lanes,
-            memory_cost=slot.cost.memory_kib,
-        ).derive
-    from cryptography.hazmat.primitives.hashes import SHA256
-    from cryptography.hazmat.primitives.kdf.hkdf import HKDF
-
-    return HKDF(algorithm=SHA256(), length=KEY_BYTES, salt=slot.salt, info=KEY_FILE_INFO).derive
+        return cost.memory_kib, cost.passes, cost.lanes
+    return KEY_FILE_INFO
 
 
-def _opened(slot: Slot, wrapping_key: bytes) -> bytes | None:
-    cipher = AESGCM(wrapping_key)
-    try:
-        return cipher.decrypt(slot.nonce, slot.wrapped, bound_to(slot))
-    except InvalidTag:
-        return None
+def _opened(slot: Slot, material: bytes) -> bytes | None:
+    return unwrap_key(
+        slot.wrapped,
+        material,
+        how=_how(slot),
+        salt=slot.salt,
+        nonce=slot.nonce,
+        bound_to=bound_to(slot),
+    )
