@@ -59,7 +59,16 @@ def test_a_short_command_loads_little(
     words = words.format(tree=tree, image=image, back=tmp_path / "back")
     loaded = loaded_by(site, *words.split())
     assert "holdfast.engine" in loaded
-    assert not loaded & (DATABASE | DRAWING | NEVER_NEEDED | OF_OTHERS)
+    assert not loaded & (DATABASE | DRAWING | NEVER_NEEDED | OF_OTHERS | {"cryptography"})
+
+
+def test_a_search_of_a_catalog_that_has_all_files_loads_little(site: Command, tree: Path) -> None:
+    site("backup", tree, "--json").assert_ok()
+    assert "sqlalchemy" in loaded_by(site, "find", "level")  # it takes the image in first
+    loaded = loaded_by(site, "find", "level")
+    assert "sqlite3" in loaded
+    needless = (DATABASE - {"sqlite3"}) | DRAWING | NEVER_NEEDED | OF_OTHERS
+    assert not loaded & (needless | {"subprocess", "multiprocessing", "cryptography"})
 
 
 def test_the_version_loads_no_command(site: Command) -> None:

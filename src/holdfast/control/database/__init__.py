@@ -1,10 +1,26 @@
 """The control database: what the master server knows, on SQLite or PostgreSQL.
 
 The front door; nothing outside imports the modules behind it, but for `metadata` and `upsert`,
-which the packages that have tables use. Must not know what the rows mean.
+which the packages that have tables use. Must not know what the rows mean, nor load SQLAlchemy
+before someone asks for what needs it.
 """
 
-from holdfast.control.database.database import Database
-from holdfast.control.database.leadership import Leadership
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from holdfast.control.database.database import Database
+    from holdfast.control.database.leadership import Leadership
 
 __all__ = ["Database", "Leadership"]
+
+
+def __getattr__(name: str) -> Any:
+    if name == "Database":
+        from holdfast.control.database.database import Database
+
+        return Database
+    if name == "Leadership":
+        from holdfast.control.database.leadership import Leadership
+
+        return Leadership
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

@@ -19,15 +19,13 @@ from sqlalchemy import event
 from holdfast.base.errors import Busy, CatalogError, Invalid
 from holdfast.control.database.commits import Commits
 from holdfast.control.database.failures import server_errors, translated
+from holdfast.control.database.revision import HEAD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from sqlite3 import Connection as SqliteConnection
 
     import psycopg
-
-HEAD = "0023"
-"""The newest revision in ``migrations/versions``; a test holds it against Alembic's opinion."""
 
 BUSY_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 10

@@ -21,11 +21,13 @@ import sqlalchemy as sa
 
 from holdfast.base.errors import CatalogDamaged, CatalogError, TargetNotEmpty
 from holdfast.base.files import writing_whole
-from holdfast.control.database.database import HEAD, Database
+from holdfast.control.database.revision import HEAD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
+
+    from holdfast.control.database.database import Database
 
 VERSION = 1
 

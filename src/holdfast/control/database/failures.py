@@ -1,17 +1,16 @@
 """Translate what a database raises into errors for a person, once, at its edge.
 
-Must not swallow anything. Invariant: no `sqlite3.Error`, and no error of PostgreSQL that says
-more about the world than about our statements, leaves the control floor.
+Must not swallow anything, nor load SQLAlchemy: a search does without. Invariant: no
+`sqlite3.Error`, and no error of PostgreSQL that says more about the world than about our
+statements, leaves the control floor.
 """
 
 from __future__ import annotations
 
 import contextlib
 import sqlite3
+import sys
 from typing import TYPE_CHECKING
-
-from sqlalchemy.exc import DBAPIError
-from sqlalchemy.exc import TimeoutError as PoolTimeout
 
 from holdfast.base.errors import (
     Busy,
@@ -105,16 +104,28 @@ def translated(place: Path | str) -> Iterator[None]:
         yield
     except sqlite3.Error as error:
         raise translate(error, place) from error
-    except PoolTimeout as error:
-        raise Busy(f"the database '{place}' has no connection to spare") from error
-    except DBAPIError as error:
-        if isinstance(error.orig, sqlite3.Error):
-            raise translate(error.orig, place) from error
-        cause = error.orig or error
-        told = translate_server(cause, str(place), lost=error.connection_invalidated)
+    except Exception as error:
+        told = _of_sqlalchemy(error, place)
         if told is None:
             raise
         raise told from error
+
+
+def _of_sqlalchemy(error: Exception, place: Path | str) -> HoldfastError | None:
+    """What an error of SQLAlchemy means; None for any other, and for a defect of ours."""
+    if "sqlalchemy.exc" not in sys.modules:
+        return None
+    from sqlalchemy.exc import DBAPIError
+    from sqlalchemy.exc import TimeoutError as PoolTimeout
+
+    if isinstance(error, PoolTimeout):
+        return Busy(f"the database '{place}' has no connection to spare")
+    if not isinstance(error, DBAPIError):
+        return None
+    if isinstance(error.orig, sqlite3.Error):
+        return translate(error.orig, place)
+    cause = error.orig or error
+    return translate_server(cause, str(place), lost=error.connection_invalidated)
 
 
 @contextlib.contextmanager

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from functools import partial
 from typing import TYPE_CHECKING
 
 import click
@@ -36,11 +37,15 @@ def find(pattern: str, source: str | None, versions: bool, as_json: bool) -> int
     """
     if not pattern:
         raise Invalid("an empty pattern would find everything", "name a part of what you look for")
+    from holdfast.site import searching
+
     screen = Screen(as_json=as_json)
     found = 0
     with opening.open_site() as site:
-        options.catch_up(screen, site)
-        for row in site.catalog.find(pattern, source=source, versions=versions):
+        catch_up = partial(options.catch_up, screen)
+        for row in searching.find(
+            site, pattern, source=source, versions=versions, catch_up=catch_up
+        ):
             found += 1
             _tell(screen, row)
     if not found:

@@ -16,7 +16,6 @@ from typing import TYPE_CHECKING
 
 from holdfast.base.errors import CatalogError
 from holdfast.control.catalog.on_sqlite import search, source_file
-from holdfast.control.catalog.on_sqlite.apart import FilesApart
 from holdfast.control.catalog.on_sqlite.browse import FileReader
 from holdfast.control.catalog.on_sqlite.writer import FileWriter
 from holdfast.control.database.failures import translated
@@ -27,6 +26,7 @@ if TYPE_CHECKING:
 
     from holdfast.base.ids import ImageId
     from holdfast.control.catalog.file_rows import RowsReader, RowsWriter, Source, SourceRows
+    from holdfast.control.catalog.on_sqlite.apart import FilesApart
     from holdfast.control.catalog.pattern import Pattern
     from holdfast.control.catalog.rows import FoundRow
 
@@ -97,6 +97,9 @@ class SourceFiles:
     @contextlib.contextmanager
     def apart(self) -> Iterator[FilesApart]:
         """Write in a process of its own: SQLite and Python share one processor here."""
+        # Starting processes takes much to load, and searches have no use for it.
+        from holdfast.control.catalog.on_sqlite.apart import FilesApart
+
         with contextlib.closing(FilesApart(self._directory)) as files:
             yield files
 
