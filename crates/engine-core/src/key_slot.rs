@@ -1,7 +1,7 @@
 //! Wraps and unwraps keys with what a person or a machine holds. See `docs/formats/key-slots.md`.
 //!
 //! Must not know where slots are kept, nor how much work is too much: that is the vault's part.
-//! Invariants: no key that is derived here outlives its use; the memory that Argon2id fills belongs
+//! Invariants: keys that are held here are wiped after their use; the memory that Argon2id fills belongs
 //! to nothing else and goes back to the system, which clears it, whatever happens.
 
 use argon2::{Algorithm, Argon2, Block, Params, Version};
