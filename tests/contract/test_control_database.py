@@ -20,8 +20,8 @@ import holdfast.control
 from holdfast.base.errors import CatalogError, DatabaseLost, Invalid
 from holdfast.control.catalog import Catalog
 from holdfast.control.database import Database, Leadership
-from holdfast.control.database.database import HEAD
 from holdfast.control.database.metadata import metadata
+from holdfast.control.database.revision import HEAD
 from tests.kit.clock import FakeClock
 
 if TYPE_CHECKING:
