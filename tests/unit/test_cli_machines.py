@@ -150,6 +150,7 @@ def test_systemd_takes_the_unit_of_each_role(
         }
         assert exposed["holdfast-media.service"] < 4
         assert exposed["holdfast-agent.service"] < 8.5
+        assert exposed["holdfast.service"] == exposed["holdfast-agent.service"]
         assert exposed["holdfast-media.service"] < exposed["holdfast-agent.service"]
 
 

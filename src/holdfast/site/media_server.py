@@ -52,6 +52,8 @@ from holdfast.wire.silent_connections import SilentConnections
 from holdfast.wire.transfer_tokens import signing_key
 
 if TYPE_CHECKING:
+    from collections.abc import Callable
+
     from holdfast.engine import Image, Pool
     from holdfast.movers.drive import Reporter
     from holdfast.movers.machine_home import MachineHome
@@ -68,6 +70,10 @@ REFUSALS_EVERY_S: Final = 2.0
 _LOG = logging.getLogger("holdfast.media")
 
 
+def _nothing() -> None:
+    return None
+
+
 class MediaServer:
     """One media server. Its `run` belongs to one event loop."""
 
@@ -78,6 +84,7 @@ class MediaServer:
         listen: tuple[str, int],
         addresses: tuple[str, ...] = (),
         jobs: int | None = None,
+        takes_data: Callable[[], None] = _nothing,
     ) -> None:
         """Prepare; the site's pool is opened.
 
@@ -87,6 +94,7 @@ class MediaServer:
             listen: Address and port; port 0 for any that is free.
             addresses: Where others reach it; none: wherever it listens.
             jobs: Of how many jobs it takes data at once; None for as many as come.
+            takes_data: Called when it listens.
 
         Raises:
             NotAPool: It is gone.
@@ -112,6 +120,7 @@ class MediaServer:
         self._listen = listen
         self._addresses = addresses
         self._jobs = jobs
+        self._takes_data = takes_data
         self._refused: frozenset[str] = frozenset()
         self._refusals = Refusals(time.monotonic)
         self._context = server_context(home.identity, require_client=True)
@@ -168,6 +177,7 @@ class MediaServer:
             looking = asyncio.create_task(self._look_after())
             telling = asyncio.create_task(self._tell_refusals())
             _LOG.info("taking data at %s", ", ".join(self.urls))
+            self._takes_data()
             try:
                 await self.session.run(stop)
             finally:
@@ -378,7 +388,10 @@ _ANY = frozenset({"", "0.0.0.0", "::"})  # noqa: S104 - to be recognised
 def _own_addresses() -> tuple[str, ...]:
     found = tuple(str(one.ip) for one in local_addresses() if not one.ip.is_link_local)
     if not found:
-        raise Unsupported("this machine has no address", "say where it is reached: --address A")
+        raise Unsupported(
+            "this machine has no address",
+            "say where it is reached: --address A, or HOLDFAST_MEDIA_ADDRESS",
+        )
     return found
 
 

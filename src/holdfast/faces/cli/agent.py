@@ -2,9 +2,7 @@
 
 from __future__ import annotations
 
-import logging
 import signal
-import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -12,7 +10,7 @@ import click
 from holdfast.base.errors import EXIT_OK, WrongState
 from holdfast.faces.cli import opening, options
 from holdfast.faces.cli.screen import Screen
-from holdfast.faces.cli.service_manager import tell_service_manager
+from holdfast.faces.cli.service_manager import log_to_stderr, tell_service_manager
 from holdfast.faces.cli.words import Group
 
 if TYPE_CHECKING:
@@ -49,7 +47,7 @@ def run(as_json: bool) -> int:
             f"this machine has joined as {who.role} '{who.name}', not as an agent",
             "to join anew: holdfast enroll URL --token T --again",
         )
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s: %(message)s")
+    log_to_stderr()
     if as_json:
         screen.json({"name": who.name, "site": who.site_id, "masters": list(known.masters)})
         screen.flush()
@@ -63,7 +61,13 @@ def run(as_json: bool) -> int:
         scratch=known.home / "scratch",
     )
     session = MachineSession(known, movers, answers={**agent_answers(keys), "rate": movers.limit})
-    run_until(session, until_signalled)
+
+    def until(told: asyncio.Event) -> None:
+        until_signalled(told)
+        # It is at work when its master can't be reached, too: it tries again and again.
+        tell_service_manager("READY=1")
+
+    run_until(session, until)
     screen.say("stopped")
     return EXIT_OK
 
@@ -82,4 +86,3 @@ def until_signalled(told: asyncio.Event) -> None:
 
     for number in (signal.SIGINT, signal.SIGTERM):
         loop.add_signal_handler(number, tell)
-    tell_service_manager("READY=1")

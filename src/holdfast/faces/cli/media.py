@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import contextlib
-import logging
-import sys
 from typing import TYPE_CHECKING
 
 import click
@@ -13,6 +11,7 @@ from holdfast.base.errors import EXIT_OK, Invalid, SiteMissing, WrongState
 from holdfast.faces.cli import opening, options
 from holdfast.faces.cli.agent import until_signalled
 from holdfast.faces.cli.screen import Screen
+from holdfast.faces.cli.service_manager import log_to_stderr, tell_service_manager
 from holdfast.faces.cli.words import Group
 
 if TYPE_CHECKING:
@@ -45,6 +44,7 @@ def media() -> None:
     "addresses",
     metavar="A",
     multiple=True,
+    envvar="HOLDFAST_MEDIA_ADDRESS",
     help="Where agents reach this machine; may be repeated. Else at all its addresses.",
 )
 @click.option(
@@ -73,12 +73,12 @@ def run(listen: str, addresses: tuple[str, ...], jobs: int | None, as_json: bool
     who = known.identity
     require_media_server(who)
     place = _place(listen)
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s: %(message)s")
+    log_to_stderr()
     with contextlib.ExitStack() as opened:
         site = site_of(home)
         if site is not None:
             opened.enter_context(site)
-        server = MediaServer(known, site, place, addresses, jobs)
+        server = MediaServer(known, site, place, addresses, jobs, takes_data=_ready)
         if as_json:
             screen.json({"name": who.name, "site": who.site_id, "masters": list(known.masters)})
             screen.flush()
@@ -87,6 +87,10 @@ def run(listen: str, addresses: tuple[str, ...], jobs: int | None, as_json: bool
         run_until(server, until_signalled)
     screen.say("stopped")
     return EXIT_OK
+
+
+def _ready() -> None:
+    tell_service_manager("READY=1")
 
 
 def site_of(home: Path) -> Site | None:

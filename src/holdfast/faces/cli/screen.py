@@ -13,6 +13,14 @@ import sys
 from functools import cached_property
 from typing import TYPE_CHECKING, Literal, TextIO
 
+from holdfast.faces.cli.journal import (
+    ERROR,
+    INFO,
+    WARNING,
+    talks_to_journal,
+    with_priority,
+)
+
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
@@ -54,7 +62,7 @@ class Screen:
     def warn(self, text: str) -> None:
         """Tell a person about something that is not as it should be, on stderr."""
         if not self.talk_is_terminal:
-            _talk(f"warning: {text}")
+            _talk(f"warning: {text}", WARNING)
             return
         from rich.text import Text
 
@@ -136,10 +144,11 @@ def _is_terminal(stream: TextIO | None) -> bool:
     return stream is not None and stream.isatty()
 
 
-def _talk(text: str) -> None:
+def _talk(text: str, priority: int = INFO) -> None:
     # There is no stderr where whoever started us closed it.
     if sys.stderr is not None:
-        sys.stderr.write(f"{text}\n")
+        told = with_priority(text, priority) if talks_to_journal() else text
+        sys.stderr.write(f"{told}\n")
 
 
 def _cell(text: str, width: int, side: Literal["left", "right"]) -> str:
@@ -195,7 +204,7 @@ def tell_error(error: HoldfastError, *, as_json: bool) -> None:
     """Tell why the command failed, on stderr."""
     if as_json:
         body = {"code": error.code, "message": error.message, "hint": error.hint}
-        _talk(json.dumps({"error": body}))
+        _talk(json.dumps({"error": body}), ERROR)
         return
     parts = [("error: ", "bold red", error.message), ("hint: ", "bold", error.hint)]
     screen = Screen()
@@ -203,7 +212,7 @@ def tell_error(error: HoldfastError, *, as_json: bool) -> None:
         if not text:
             continue
         if not screen.talk_is_terminal:
-            _talk(label + printable(text))
+            _talk(label + printable(text), ERROR)
             continue
         from rich.text import Text
 

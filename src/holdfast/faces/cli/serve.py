@@ -6,7 +6,6 @@ import contextlib
 import logging
 import os
 import signal
-import sys
 import threading
 import time
 from pathlib import Path
@@ -17,7 +16,7 @@ import click
 from holdfast.base.errors import EXIT_OK, Invalid
 from holdfast.faces.cli import opening, options
 from holdfast.faces.cli.screen import Screen
-from holdfast.faces.cli.service_manager import tell_service_manager
+from holdfast.faces.cli.service_manager import log_to_stderr, tell_service_manager
 from holdfast.faces.cli.words import Command
 
 if TYPE_CHECKING:
@@ -55,7 +54,7 @@ def serve(as_json: bool) -> int:
 
     screen = Screen(as_json=as_json)
     home = opening.home()
-    _log_to_stderr()
+    _log()
     source = opening.secret_source()
     with Master.open(home, source, SystemClock(), os.environ) as master:
         # Whoever has to type a passphrase does so before anything is promised.
@@ -179,8 +178,8 @@ def _https(settings: Settings) -> Https | None:
     return Https(address.strip("[]"), int(port), Path(files["certificate"]), Path(files["key"]))
 
 
-def _log_to_stderr() -> None:
-    logging.basicConfig(stream=sys.stderr, level=logging.INFO, format="%(levelname)s: %(message)s")
+def _log() -> None:
+    log_to_stderr()
     # They tell of schemas and of servers that start, which is nobody's concern here.
     for name in ("alembic", "uvicorn"):
         logging.getLogger(name).setLevel(logging.WARNING)

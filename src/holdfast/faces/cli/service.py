@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import contextlib
 import os
-import sys
+import subprocess
 from pathlib import Path
 from typing import TYPE_CHECKING
 
@@ -11,144 +12,30 @@ import click
 
 from holdfast.base.errors import (
     EXIT_OK,
+    CommandFailed,
     Invalid,
     NoPermission,
+    NotFound,
     Unsupported,
+    WrongState,
     storage_error,
 )
 from holdfast.base.files import write_whole
-from holdfast.faces.cli import opening, options
+from holdfast.faces.cli import opening, options, units
 from holdfast.faces.cli.screen import Screen
 from holdfast.faces.cli.words import Group
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Mapping, Sequence
+    from collections.abc import Sequence
 
-NAME = "holdfast.service"
 SYSTEM_UNITS = Path("/etc/systemd/system")
 
-_UNIT = """\
-# Made by 'holdfast service install'.
-[Unit]
-Description=Holdfast backup site at {home}
-Wants=network-online.target
-After=network-online.target
+_RUNS = Path("/run/systemd/system")
+"""There where systemd is what runs the machine; see sd_booted(3)."""
 
-[Service]
-Type=notify
-ExecStart={program} serve
-Environment={environment}
-Restart=on-failure
-RestartSec=5
-# What is at work is stopped in order, and goes on after the next start.
-TimeoutStopSec=300
-KillMode=mixed
-UMask=0077
-Nice=5
-
-[Install]
-WantedBy={target}
-"""
-
-AGENT_NAME = "holdfast-agent.service"
-
-_AGENT_UNIT = """\
-# Made by 'holdfast service install --role agent'.
-[Unit]
-Description=Holdfast agent of {home}
-Wants=network-online.target
-After=network-online.target
-
-[Service]
-Type=notify
-ExecStart={program} agent run
-Environment={environment}
-Restart=on-failure
-# A machine that was revoked comes back as soon as it has joined anew.
-RestartSec=30
-# What is at work is stopped in order, and is done again later.
-TimeoutStopSec=90
-KillMode=mixed
-UMask=0077
-Nice=5
-# It reads every file, writes what is restored with owners, modes and devices, and runs commands
-# of policies. So nothing hides a file, a device or a capability: no ProtectSystem=, PrivateTmp=,
-# ProtectKernelModules= (it hides /usr/lib/modules), PrivateDevices=, RestrictSUIDSGID=.
-NoNewPrivileges=yes
-LockPersonality=yes
-RestrictRealtime=yes
-RestrictNamespaces=yes
-RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
-SystemCallArchitectures=native
-SystemCallFilter=~@clock @cpu-emulation @module @obsolete @raw-io @reboot @swap
-SystemCallErrorNumber=EPERM
-KeyringMode=private
-{machine}
-[Install]
-WantedBy={target}
-"""
-
-_FOR_THE_MACHINE = """\
-ProtectKernelTunables=yes
-ProtectKernelLogs=yes
-ProtectControlGroups=yes
-"""
-"""What a user's own manager may not do."""
-
-MEDIA_NAME = "holdfast-media.service"
-
-_MEDIA_UNIT = """\
-# Made by 'holdfast service install --role media'.
-[Unit]
-Description=Holdfast media server of {home}
-Wants=network-online.target
-After=network-online.target
-
-[Service]
-Type=notify
-ExecStart={program} media run
-Environment={environment}
-Restart=on-failure
-# A machine that was revoked comes back as soon as it has joined anew.
-RestartSec=30
-# What is at work goes to another media server, and is not sent again.
-TimeoutStopSec=90
-KillMode=mixed
-UMask=0077
-LimitNOFILE=65536
-# It needs its home, its pool and the network, and nothing else of the machine.
-NoNewPrivileges=yes
-LockPersonality=yes
-RestrictRealtime=yes
-RestrictNamespaces=yes
-RestrictSUIDSGID=yes
-RestrictAddressFamilies=AF_UNIX AF_INET AF_INET6 AF_NETLINK
-SystemCallArchitectures=native
-SystemCallFilter=@system-service
-SystemCallFilter=~@resources
-SystemCallErrorNumber=EPERM
-KeyringMode=private
-{machine}
-[Install]
-WantedBy={target}
-"""
-
-_MEDIA_FOR_THE_MACHINE = """\
-# Files of its pool and its home may be another user's.
-CapabilityBoundingSet=CAP_DAC_OVERRIDE CAP_DAC_READ_SEARCH CAP_FOWNER CAP_NET_BIND_SERVICE
-ProtectSystem=strict
-ReadWritePaths={writes}
-PrivateTmp=yes
-PrivateDevices=yes
-ProtectClock=yes
-ProtectHostname=yes
-ProtectKernelModules=yes
-ProtectKernelTunables=yes
-ProtectKernelLogs=yes
-ProtectControlGroups=yes
-ProtectProc=invisible
-"""
-"""Likewise. No ProtectHome=: a home of Holdfast may be in one."""
+_OWN_MANAGER = click.option(
+    "--user", is_flag=True, help="For this user's own manager, not the machine's."
+)
 
 
 @click.group(cls=Group, no_args_is_help=False)
@@ -168,7 +55,7 @@ def service() -> None:
 )
 @click.option(
     "--role",
-    type=click.Choice(("site", "agent", "media")),
+    type=click.Choice(tuple(units.ROLES)),
     default="site",
     show_default=True,
     help="site: serve the site that is here. agent, media: work for the site that was joined.",
@@ -181,7 +68,7 @@ def service() -> None:
     type=click.Path(path_type=Path),
     help="A directory that pools of a media server's own may be made in; may be repeated.",
 )
-@click.option("--user", is_flag=True, help="For this user's own manager, not the machine's.")
+@_OWN_MANAGER
 @click.option("--print", "only_print", is_flag=True, help="Write the unit to stdout instead.")
 @options.json_flag
 def install(role: str, disks: tuple[Path, ...], user: bool, only_print: bool, as_json: bool) -> int:
@@ -194,21 +81,14 @@ def install(role: str, disks: tuple[Path, ...], user: bool, only_print: bool, as
     home = opening.home()
     if disks and role != "media":
         raise Invalid("only a media server has disks of its own", "add --role media")
-    made = _of_media_server(home, user, disks) if role == "media" else _UNITS[role](home, user)
-    name, unit = made
+    name, unit = units.ROLES[role].unit, _text(role, home, user, disks)
     if only_print:
         if as_json:
             screen.json({"unit": None, "text": unit})
         else:
             screen.line(unit.rstrip())
         return EXIT_OK
-    directory = _user_units() if user else SYSTEM_UNITS
-    if not user and os.geteuid() != 0:
-        raise NoPermission(
-            f"only root may write in {directory}", "run as root, or add --user for your own manager"
-        )
-    if not user and not directory.is_dir():
-        raise Unsupported(f"there is no {directory}", "this machine is not run by systemd")
+    directory = _units_of(user)
     try:
         directory.mkdir(parents=True, exist_ok=True)
         write_whole(directory / name, unit.encode())
@@ -226,21 +106,84 @@ def install(role: str, disks: tuple[Path, ...], user: bool, only_print: bool, as
     return EXIT_OK
 
 
-def _of_site(home: Path, user: bool) -> tuple[str, str]:
-    # A site that is not there can't be served.
-    opening.open_site().close()
-    return NAME, _filled(_UNIT, home, user)
+@service.command(
+    examples=[
+        "holdfast service uninstall",
+        "holdfast service uninstall --role agent",
+        "holdfast service uninstall --user",
+    ]
+)
+@click.option(
+    "--role",
+    type=click.Choice(tuple(units.ROLES)),
+    default="site",
+    show_default=True,
+    help="Whose unit.",
+)
+@_OWN_MANAGER
+@options.json_flag
+def uninstall(role: str, user: bool, as_json: bool) -> int:
+    """Stop what 'holdfast service install' has had started, and remove its unit.
+
+    What is at work is stopped in order first, which may take minutes. The home and the pool stay as
+    they are, and so does what 'systemctl edit' has added to the unit.
+    """
+    screen = Screen(as_json=as_json)
+    file = _units_of(user) / units.ROLES[role].unit
+    try:
+        text = file.read_text(encoding="utf-8", errors="replace")
+    except FileNotFoundError as error:
+        raise NotFound(
+            f"there is no {file}",
+            "name the role that was installed: --role site, agent or media"
+            + ("" if user else "; or --user"),
+        ) from error
+    except OSError as error:
+        raise storage_error(error)(f"can't read {file}: {error.strerror}") from error
+    if not text.startswith(units.MARK):
+        raise WrongState(
+            f"{file} was not made by 'holdfast service install'", "remove it by hand, if it may go"
+        )
+    running = _RUNS.is_dir()
+    if not as_json:
+        screen.say(f"stopping {file.name}" if running else f"removing {file.name}")
+    # Without a manager that runs there is nothing to be stopped, and links can be removed.
+    _manage(user, "disable", *(("--now",) if running else ()), file.name)
+    try:
+        file.unlink()
+    except OSError as error:
+        raise storage_error(error)(f"can't remove {file}: {error.strerror}") from error
+    if running:
+        _manage(user, "daemon-reload")
+        with contextlib.suppress(CommandFailed):
+            # It has no failure to be reminded of, as a rule.
+            _manage(user, "reset-failed", file.name)
+    left = [one for one in (file.with_name(f"{file.name}.d"),) if one.exists()]
+    if as_json:
+        screen.json({"unit": str(file), "left": [str(one) for one in left]})
+        return EXIT_OK
+    screen.line(str(file))
+    for one in left:
+        screen.say(f"left, since it is not ours: {one}")
+    return EXIT_OK
 
 
-def _of_agent(home: Path, user: bool) -> tuple[str, str]:
+def _text(role: str, home: Path, user: bool, disks: Sequence[Path]) -> str:
     from holdfast.movers import machine_home
 
-    # Nor does a machine work for a site that it has not joined.
-    machine_home.load(home)
-    return AGENT_NAME, _filled(_AGENT_UNIT, home, user, _FOR_THE_MACHINE)
+    writes: list[str] = []
+    if role == "site":
+        # A site that is not there can't be served.
+        opening.open_site().close()
+    elif role == "agent":
+        # Nor does a machine work for a site that it has not joined.
+        machine_home.load(home)
+    else:
+        writes = _places_of_media_server(home, disks)
+    return units.text_of(role, home, user=user, writes=writes)
 
 
-def _of_media_server(home: Path, user: bool, disks: Sequence[Path]) -> tuple[str, str]:
+def _places_of_media_server(home: Path, disks: Sequence[Path]) -> list[str]:
     from holdfast.faces.cli.media import require_media_server, site_of
     from holdfast.movers import machine_home
     from holdfast.site.own_pools import places
@@ -249,40 +192,28 @@ def _of_media_server(home: Path, user: bool, disks: Sequence[Path]) -> tuple[str
     require_media_server(machine_home.load(home).identity)
     # A disk that is not there is no reason not to serve the others.
     own = [f"-{one}" for one in (*(str(one.absolute()) for one in disks), *places(home))]
-    writes = [str(home), *dict.fromkeys(own)]
+    writes = list(dict.fromkeys(own))
     site = site_of(home)
     if site is not None:
         with site:
             store = open_store(site.config.pool_url)
         # A pool in object storage is no directory of this machine.
         writes += [store] if isinstance(store, str) else []
-    named = " ".join(map(_quoted, writes))
-    machine = _MEDIA_FOR_THE_MACHINE.format(writes=named)
-    return MEDIA_NAME, _filled(_MEDIA_UNIT, home, user, machine)
+    return writes
 
 
-_UNITS: Mapping[str, Callable[[Path, bool], tuple[str, str]]] = {
-    "site": _of_site,
-    "agent": _of_agent,
-}
-
-
-def _filled(unit: str, home: Path, user: bool, machine: str = "") -> str:
-    return unit.format(
-        machine="" if user else machine,
-        home=_plain(str(home)),
-        program=" ".join(map(_quoted, _program())),
-        environment=_quoted(f"HOLDFAST_HOME={home}"),
-        target="default.target" if user else "multi-user.target",
-    )
-
-
-def _program() -> list[str]:
-    """How this very Holdfast is started."""
-    script = Path(sys.argv[0])
-    if script.name == "holdfast" and script.exists():
-        return [str(script.absolute())]
-    return [sys.executable, "-m", "holdfast"]
+def _units_of(user: bool) -> Path:
+    """Where units are written, by who may do so."""
+    if user:
+        return _user_units()
+    if os.geteuid() != 0:
+        raise NoPermission(
+            f"only root may write in {SYSTEM_UNITS}",
+            "run as root, or add --user for your own manager",
+        )
+    if not SYSTEM_UNITS.is_dir():
+        raise Unsupported(f"there is no {SYSTEM_UNITS}", "this machine is not run by systemd")
+    return SYSTEM_UNITS
 
 
 def _user_units() -> Path:
@@ -291,11 +222,22 @@ def _user_units() -> Path:
     return base / "systemd" / "user"
 
 
-def _plain(text: str) -> str:
-    return text.replace("%", "%%").replace("\n", " ")
+def _manage(user: bool, *words: str) -> None:
+    """Have systemd do something.
 
-
-def _quoted(text: str) -> str:
-    """A word as systemd.syntax(7) and systemd.service(5) want it."""
-    escaped = text.replace("\\", "\\\\").replace('"', '\\"').replace("%", "%%").replace("$", "$$")
-    return '"' + escaped.replace("\n", "\\n") + '"'
+    Raises:
+        Unsupported: There is no systemctl.
+        CommandFailed: It did not do it.
+    """
+    command = ["systemctl", *(("--user",) if user else ()), *words]
+    shown = " ".join(command)
+    try:
+        done = subprocess.run(command, capture_output=True, text=True, check=False)
+    except FileNotFoundError as error:
+        raise Unsupported("there is no systemctl", "this machine is not run by systemd") from error
+    if done.returncode:
+        said = done.stderr.strip().splitlines()
+        tail = f": {said[-1]}" if said else ""
+        raise CommandFailed(
+            f"'{shown}' ended with exit status {done.returncode}{tail}", f"say it yourself: {shown}"
+        )

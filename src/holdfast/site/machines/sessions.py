@@ -229,7 +229,7 @@ class Sessions:
         if found is None:
             raise Unreachable(
                 f"machine '{name}' is not connected",
-                "see there that it runs: systemctl status holdfast-agent",
+                "see there that it runs: systemctl status 'holdfast*'",
             )
         return found
 
