@@ -17,7 +17,7 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.sources.machines.machine import Disk
-from holdfast.sources.machines.provider import SnapshotOrder
+from holdfast.sources.machines.provider import Part, SnapshotOrder
 from holdfast.sources.machines.providers import open_provider
 from holdfast.sources.nbd import client
 from holdfast.sources.nbd.wire import Address
@@ -43,10 +43,10 @@ def lost(snapshot: Any) -> list[str | None]:
     return [one.about for one in snapshot.remarks if one.code == "bitmap-lost"]
 
 
-def writer(contents: dict[str, bytes]) -> Callable[[Disk, str], None]:
+def writer(contents: dict[str, bytes]) -> Callable[[Disk, str, Part], None]:
     """What fills the disks of a machine that is made again."""
 
-    def write(disk: Disk, socket: str) -> None:
+    def write(disk: Disk, socket: str, _part: Part) -> None:
         connection = client.connect(Address(socket))
         connection.write(0, contents[disk.name])
         connection.flush()

@@ -28,7 +28,7 @@ from tests.kit.vcsim import Vcsim
 
 if TYPE_CHECKING:
     from holdfast.sources.machines.machine import Disk, Machine
-    from holdfast.sources.machines.provider import FrozenDisk, Provider, Range
+    from holdfast.sources.machines.provider import FrozenDisk, Part, Provider, Range
 
 
 class Bench(ABC):
@@ -420,7 +420,7 @@ class Writer:
         self._disks = disks
         self._fails_at = fails_at
 
-    def __call__(self, disk: Disk, socket: str, /) -> None:
+    def __call__(self, disk: Disk, socket: str, _part: Part, /) -> None:
         self.asked.append(disk)
         connection = client.connect(Address(socket))
         data = self._disks[disk.name]

@@ -159,6 +159,9 @@ class RawProvider(RunsNoImages):
     def restore(self, order: NewMachine, write: DiskWriter) -> Machine:
         raise NotImplementedError
 
+    def throw_away(self, order: NewMachine) -> list[str]:
+        raise NotImplementedError
+
     def start(self, uuid: str) -> None:
         raise NotImplementedError
 

@@ -152,3 +152,18 @@ def test_who_is_bounded_restores_to_what_is_theirs(
     other = api.client(api.token(Role.RESTORE_OPERATOR, Scope.of(["db*"]), "other"))
     with pytest.raises(ImageMissing):
         other.post(URL, {"to_dir": "/srv"})
+
+
+def test_what_becomes_of_an_unfinished_restore_is_said_to_the_worker(api: Api) -> None:
+    body = {"hypervisor": "kvm2", "name": "web9", "keep_identity": False}
+    usual = work_of(api, api.client().post(URL, body))
+    assert usual.unfinished == "continue"
+    # A worker that knows nothing of it does what it always did.
+    assert "unfinished" not in usual.to_json()
+    anew = work_of(api, api.client().post(URL, body | {"unfinished": "restart"}))
+    assert anew.unfinished == "restart"
+    # Nothing is made, so nothing is in the way: not the machine of that name, nor one that runs.
+    body = {"hypervisor": "kvm1", "unfinished": "discard"}
+    assert work_of(api, api.client().post(URL, body)).unfinished == "discard"
+    with pytest.raises(UsageError):
+        api.client().post(URL, body | {"unfinished": "perhaps"})

@@ -155,6 +155,7 @@ def test_a_restore_says_where_to(capsys: pytest.CaptureFixture[str], fake: FakeH
         ((), "to a hypervisor, or to a directory"),
         (("--to", "esx", "--to-dir", "/srv"), "to a hypervisor, or to a directory"),
         (("--to", "esx", "--network", "a", "--no-network"), "contradict each other"),
+        (("--to", "esx", "--restart", "--discard"), "contradict each other"),
     ):
         _, err = said(capsys, "restore-machine", "latest", *words, status=64)
         assert why in err

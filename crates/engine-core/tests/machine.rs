@@ -408,7 +408,8 @@ fn restored(
     image: &holdfast_engine_core::manifest::Manifest,
     to: &Arc<kit::disk::MemorySink>,
 ) -> holdfast_engine_core::error::Result<Vec<u8>> {
-    let request = restore::disk::Request { path: b"/disks/vda".to_vec(), verify: true, workers: 3 };
+    let (path, progress) = (b"/disks/vda".to_vec(), Default::default());
+    let request = restore::disk::Request { path, verify: true, workers: 3, progress };
     let (counters, cancel) = (Default::default(), Default::default());
     let done = restore::disk::run(pool, image, &request, None, &**to, &counters, &cancel)?;
     assert_eq!((done.files, done.verified_files), (1, 1));

@@ -231,8 +231,13 @@ fn what_is_written_is_on_the_servers_disk_and_each_connection_is_flushed() {
     for can_zero in [false, true] {
         let old = vec![7; 4 << 20];
         let (socket, server) = serve(move |stream| sound_server(stream, old, false, 1));
-        let abilities =
-            Abilities { is_structured: false, can_zero, can_flush: true, is_fresh: false };
+        let abilities = Abilities {
+            is_structured: false,
+            can_zero,
+            can_flush: true,
+            one_flush: false,
+            stale: Vec::new(),
+        };
         let sink = NbdSink::new(vec![socket], 4 << 20, abilities).unwrap();
         let parts = [Part { offset: 100, bytes: &bytes }, Part { offset: 0, bytes: &bytes[..10] }];
         sink.write(&parts, &patient).unwrap();

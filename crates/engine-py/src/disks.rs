@@ -3,6 +3,7 @@
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 
 use holdfast_engine_core::backup::machine::{DiskInput as CoreInput, Range, What};
 use holdfast_engine_core::disk::nbd::{Abilities, NbdSink, NbdSource};
@@ -10,6 +11,8 @@ use holdfast_engine_core::disk::{
     DiskSink as CoreSink, DiskSource as CoreSource, FileSink, FileSource,
 };
 use holdfast_engine_core::error::Error;
+use holdfast_engine_core::restore::disk::{Progress, Request};
+use holdfast_engine_core::tree::entry::Extent;
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -111,9 +114,16 @@ impl DiskInput {
     }
 }
 
-/// What a disk is written by.
+/// What a disk is written by, and how far that is.
 #[pyclass(frozen)]
-pub struct DiskSink(pub Arc<dyn CoreSink>);
+pub struct DiskSink(pub Arc<dyn CoreSink>, Progress);
+
+impl DiskSink {
+    /// What is to be written by it.
+    pub fn request(&self, path: Vec<u8>, verify: bool, workers: usize) -> Request {
+        Request { path, verify, workers, progress: self.1.clone() }
+    }
+}
 
 #[pymethods]
 impl DiskSink {
@@ -121,12 +131,14 @@ impl DiskSink {
     #[staticmethod]
     fn file(py: Python<'_>, path: PathBuf, size: u64) -> PyResult<Self> {
         let opened = py.detach(|| FileSink::open(&path, size)).or_raise()?;
-        Ok(DiskSink(Arc::new(opened)))
+        Ok(DiskSink(Arc::new(opened), Progress::default()))
     }
 
     /// A disk that an NBD server has, over connected sockets.
     #[staticmethod]
-    #[pyo3(signature = (fds, *, size, structured, can_zero, fresh, can_flush=true))]
+    #[pyo3(signature = (fds, *, size, structured, can_zero, fresh, can_flush=true, one_flush=false,
+                        stale=Vec::new(), begin=0, keep_bytes=0))]
+    #[allow(clippy::too_many_arguments)]
     fn nbd(
         fds: Vec<i32>,
         size: u64,
@@ -134,11 +146,28 @@ impl DiskSink {
         can_zero: bool,
         fresh: bool,
         can_flush: bool,
+        one_flush: bool,
+        stale: Vec<(u64, u64)>,
+        begin: u64,
+        keep_bytes: u64,
     ) -> PyResult<Self> {
+        let mut stale: Vec<_> =
+            stale.into_iter().map(|(offset, length)| Extent { offset, length }).collect();
+        if !fresh {
+            stale = vec![Extent { offset: 0, length: size }];
+        }
         let abilities =
-            Abilities { is_structured: structured, can_zero, can_flush, is_fresh: fresh };
+            Abilities { is_structured: structured, can_zero, can_flush, one_flush, stale };
         let sink = NbdSink::new(own(&fds)?, size, abilities).or_raise()?;
-        Ok(DiskSink(Arc::new(sink)))
+        let progress = Progress { begin, keep_bytes, ..Progress::default() };
+        progress.kept_until.store(begin, Ordering::Release);
+        Ok(DiskSink(Arc::new(sink), progress))
+    }
+
+    /// All before this outlasts a loss of power.
+    #[getter]
+    fn kept_until(&self) -> u64 {
+        self.1.kept_until.load(Ordering::Acquire)
     }
 
     /// Lets go of what it is written by.

@@ -13,8 +13,8 @@ use holdfast_engine_core::far::trees::Trees;
 use holdfast_engine_core::far::{self, Compress, Far, Link};
 use holdfast_engine_core::finding::Finding as CoreFinding;
 use holdfast_engine_core::manifest::Manifest;
+use holdfast_engine_core::restore;
 use holdfast_engine_core::restore::target::Overwrite;
-use holdfast_engine_core::restore::{self, disk};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 
@@ -252,7 +252,7 @@ impl RemotePool {
         workers: usize,
     ) -> PyResult<Run> {
         let image = Manifest::decode(manifest).or_raise()?;
-        let request = disk::Request { path, verify, workers };
+        let request = to.request(path, verify, workers);
         let (far, to) = (Arc::clone(&self.0), Arc::clone(&to.0));
         Run::start(&Stage::RESTORE, move |context| {
             let Context { counters, findings, cancel } = context;

@@ -281,7 +281,7 @@ labels=BTreeMap::new(),
         client_key: Option<&ClientKey>,
     ) -> PyResult<Run> {
         let image = image_id(image)?;
-        let request = disk::Request { path, verify, workers };
+        let request = to.request(path, verify, workers);
         let (pool, to) = (Arc::clone(&self.0), Arc::clone(&to.0));
         let key = client_key.map(|key| Arc::clone(&key.0));
         Run::start(&Stage::RESTORE, move |context| {

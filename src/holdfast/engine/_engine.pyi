@@ -433,12 +433,23 @@ class DiskSink:
         can_zero: bool,
         fresh: bool,
         can_flush: bool = True,
+        one_flush: bool = False,
+        stale: list[tuple[int, int]] = ...,
+        begin: int = 0,
+        keep_bytes: int = 0,
     ) -> DiskSink:
         """Write over sockets, as `DiskSource.nbd` reads.
 
-        `can_zero` and `can_flush` are what the server said of itself (``WRITE_ZEROES``,
-        ``FLUSH``). `fresh`: all of the disk reads as zero, so holes need no write.
+        `can_zero`, `can_flush` and `one_flush` are what the server said of itself
+        (``WRITE_ZEROES``, ``FLUSH``, ``CAN_MULTI_CONN``). `fresh`: all of the disk reads as zero, so
+        holes need no write, but for `stale` (offset, length), ascending.
+
+        Nothing before `begin` is written. After each `keep_bytes` the disk is flushed while more is
+        written, and `kept_until` grows; 0: at the end alone.
         """
+    @property
+    def kept_until(self) -> int:
+        """All before this outlasts a loss of power."""
     @property
     def size(self) -> int: ...
     def close(self) -> None:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from holdfast.control.catalog import ImageRow
     from holdfast.control.hypervisors import VirtualMachine
     from holdfast.site.master import Master
+    from holdfast.wire.machine_work import Unfinished
 
 FORMATS: Final = ("qcow2", "raw", "vmdk", "vhdx", "vdi")
 """Of disks; whether a hypervisor takes one is for it to say."""
@@ -56,6 +57,7 @@ class MachineRestore:
     disks: tuple[str, ...] = ()
     verify: bool = False
     beside_original: bool = False
+    unfinished: Unfinished = "continue"
 
 
 def restore_job(master: Master, who: Principal, image: ImageRow, wanted: MachineRestore) -> NewJob:
@@ -95,6 +97,7 @@ def restore_job(master: Master, who: Principal, image: ImageRow, wanted: Machine
         start=wanted.start,
         disks=wanted.disks,
         verify=wanted.verify,
+        unfinished=wanted.unfinished,
     )
     return NewJob(
         kind=JobKind.RESTORE,
@@ -160,6 +163,8 @@ def to_hypervisor(
     new_name = wanted.name or (image.host if known is None else known.machine.name)
     # Whoever sees the new machine's images is who may make it.
     who.require_clients({client_of_name(new_name)})
+    if wanted.unfinished == "discard":
+        return new_name
     there = estate.select(None, (name,))
     _require_free(name, new_name, there)
     if not wanted.keep_identity:

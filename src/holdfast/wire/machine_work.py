@@ -12,6 +12,9 @@ from typing import Any, Literal, TypeAlias
 HYPERVISOR_VERSION = 3
 """From here on a worker knows of virtual machines."""
 
+CONTINUED_VERSION = 6
+"""From here on a worker goes on with restores of virtual machines that were interrupted."""
+
 INSTANT_VERSION = 5
 """From here on a worker has virtual machines run from their images."""
 
@@ -89,6 +92,9 @@ class MachineWork:
         return {"version": HYPERVISOR_VERSION, "work": "machine", **asdict(self)}
 
 
+Unfinished: TypeAlias = Literal["continue", "restart", "discard"]
+
+
 @dataclass(frozen=True, slots=True)
 class MachineRestoreWork:
     """A virtual machine made of an image, on a hypervisor or as files in a directory.
@@ -110,6 +116,8 @@ class MachineRestoreWork:
         start: Start it when it is whole.
         disks: Names of those that are wanted; none: all.
         verify: Read everything back and compare it with the image.
+        unfinished: What becomes of a restore of the same that did not come to its end: it is gone
+            on with, or begun anew; or thrown away, and nothing is restored.
     """
 
     image: str
@@ -125,10 +133,15 @@ class MachineRestoreWork:
     start: bool = False
     disks: tuple[str, ...] = ()
     verify: bool = False
+    unfinished: Unfinished = "continue"
 
     def to_json(self) -> dict[str, Any]:
         """As plain data, with the version from which on it is understood."""
-        return {"version": HYPERVISOR_VERSION, "work": "machine-restore", **asdict(self)}
+        plain = asdict(self)
+        if self.unfinished != "continue":
+            return {"version": CONTINUED_VERSION, "work": "machine-restore", **plain}
+        del plain["unfinished"]
+        return {"version": HYPERVISOR_VERSION, "work": "machine-restore", **plain}
 
 
 @dataclass(frozen=True, slots=True)

@@ -10,6 +10,7 @@ use rustix::fs::{Advice, FallocateFlags, SeekFrom};
 use rustix::io::Errno;
 
 use crate::error::{Error, Result};
+use crate::tree::entry::Extent;
 use crate::writing;
 
 use super::{DiskSink, DiskSource, Part, Patience, Piece, at, zeroes};
@@ -102,8 +103,9 @@ impl DiskSink for FileSink {
         self.size
     }
 
-    fn is_fresh(&self) -> bool {
-        !self.is_device
+    fn stale(&self) -> Vec<Extent> {
+        let whole = Extent { offset: 0, length: self.size };
+        if self.is_device { vec![whole] } else { Vec::new() }
     }
 
     fn write(&self, parts: &[Part<'_>], patience: Patience<'_>) -> Result<()> {

@@ -8,6 +8,7 @@ pub mod nbd;
 mod zero;
 
 use crate::error::{Error, Result};
+use crate::tree::entry::Extent;
 
 pub use file::{FileSink, FileSource};
 pub use zero::is_zero;
@@ -62,8 +63,8 @@ pub trait DiskSink: Send + Sync {
     /// Bytes of the disk.
     fn size(&self) -> u64;
 
-    /// Whether all of it reads as zero before anything is written.
-    fn is_fresh(&self) -> bool;
+    /// What may read as something else than zero before anything is written: ascending, apart.
+    fn stale(&self) -> Vec<Extent>;
 
     /// Writes all parts, in any order. An error names the place.
     fn write(&self, parts: &[Part<'_>], patience: Patience<'_>) -> Result<()>;

@@ -14,7 +14,7 @@ use holdfast_engine_core::manifest::Manifest;
 use holdfast_engine_core::pool::Pool;
 use holdfast_engine_core::reader::FileReader;
 use holdfast_engine_core::tree::ChunkSource;
-use holdfast_engine_core::tree::entry::Entry;
+use holdfast_engine_core::tree::entry::{Entry, Extent};
 use holdfast_engine_core::tree::walk;
 use parking_lot::Mutex;
 
@@ -61,20 +61,26 @@ pub struct MemorySink {
     pub bytes: Mutex<Vec<u8>>,
     pub zeroed: AtomicU64,
     pub flushed: AtomicU64,
-    is_fresh: bool,
+    stale: Vec<Extent>,
     bad: Option<u64>,
 }
 
 impl MemorySink {
     pub fn new(bytes: Vec<u8>, is_fresh: bool) -> Arc<Self> {
+        let whole = Extent { offset: 0, length: bytes.len() as u64 };
+        Self::with_stale(bytes, if is_fresh { vec![] } else { vec![whole] })
+    }
+
+    /// One that may read as something else than zero in places.
+    pub fn with_stale(bytes: Vec<u8>, stale: Vec<Extent>) -> Arc<Self> {
         let (zeroed, flushed) = Default::default();
-        Arc::new(MemorySink { bytes: Mutex::new(bytes), zeroed, flushed, is_fresh, bad: None })
+        Arc::new(MemorySink { bytes: Mutex::new(bytes), zeroed, flushed, stale, bad: None })
     }
 
     pub fn failing(bytes: Vec<u8>, bad: u64) -> Arc<Self> {
         let (zeroed, flushed) = Default::default();
         let bytes = Mutex::new(bytes);
-        Arc::new(MemorySink { bytes, zeroed, flushed, is_fresh: true, bad: Some(bad) })
+        Arc::new(MemorySink { bytes, zeroed, flushed, stale: vec![], bad: Some(bad) })
     }
 }
 
@@ -83,8 +89,8 @@ impl DiskSink for MemorySink {
         self.bytes.lock().len() as u64
     }
 
-    fn is_fresh(&self) -> bool {
-        self.is_fresh
+    fn stale(&self) -> Vec<Extent> {
+        self.stale.clone()
     }
 
     fn write(&self, parts: &[Part<'_>], _patience: Patience<'_>) -> Result<()> {

@@ -84,6 +84,11 @@ class NewMachineRestore(NewMachine):
     verify: bool = Field(
         default=False, description="Read everything back and compare it with the image."
     )
+    unfinished: Literal["continue", "restart", "discard"] = Field(
+        default="continue",
+        description="What becomes of a restore of the same that was interrupted: it is gone on "
+        "with, or begun anew; or thrown away, and nothing is restored.",
+    )
 
 
 @router.post(
@@ -113,6 +118,7 @@ def restore_machine(
         start=body.start,
         disks=tuple(body.disks),
         verify=body.verify,
+        unfinished=body.unfinished,
     )
     job = running.enqueue(master, machine_restores.restore_job(master, who, row, wanted))
     note.details["job"] = job

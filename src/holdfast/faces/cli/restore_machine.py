@@ -45,6 +45,8 @@ FORMATS = ("qcow2", "raw", "vmdk", "vhdx", "vdi")
 @click.option("--start", is_flag=True, help="Start it when it is whole.")
 @click.option("--verify", is_flag=True, help="Read back what was written and compare.")
 @made_again.beside_original_option
+@click.option("--restart", is_flag=True, help="Begin anew where one like it was interrupted.")
+@click.option("--discard", is_flag=True, help="Throw away what one like it left; restore nothing.")
 @options.url_option
 @options.json_flag
 def restore_machine(
@@ -57,6 +59,8 @@ def restore_machine(
     new_identity: bool,
     format_: str | None,
     disks: tuple[str, ...],
+    restart: bool,
+    discard: bool,
     url: str | None,
     as_json: bool,
     **given: Any,
@@ -65,13 +69,16 @@ def restore_machine(
 
     It is a job, which 'holdfast serve' gives out to whoever reaches the hypervisor. The machine is
     made off, and connected to what it was connected to. An original that runs is not doubled with
-    its identity unless --beside-original is said.
+    its identity unless --beside-original is said. The same command after an interruption goes on
+    with the disks that are there.
     """
     screen = Screen(as_json=as_json)
     if (hypervisor is None) == (to_dir is None):
         raise UsageError(
             "a machine is restored to a hypervisor, or to a directory", "--to NAME, or --to-dir DIR"
         )
+    if restart and discard:
+        raise UsageError("--restart and --discard contradict each other")
     same = made_again.identity(networks, no_network=no_network, new_identity=new_identity)
     wanted = parse_image_path(image)
     if wanted.path != b"/":
@@ -86,6 +93,7 @@ def restore_machine(
         **same,
         "format": format_,
         "disks": list(disks),
+        "unfinished": "restart" if restart else "discard" if discard else "continue",
         **given,
     }
     return queue_restore(screen, whole_id(wanted.image, url), "machine-restores", body, url)

@@ -1,7 +1,8 @@
 """Make a virtual machine of its backup, on a hypervisor or in a directory.
 
 Must not know what kind of hypervisor it is. Invariants: disks are written before anybody can start
-the machine; where one can't be written, nothing of the machine stays.
+the machine; where one can't be written, there is no machine, and no more stays than disks by which
+the same restore goes on.
 """
 
 from __future__ import annotations
@@ -10,19 +11,20 @@ from dataclasses import dataclass, replace
 from typing import TYPE_CHECKING, Protocol
 
 from holdfast.base.errors import NotFound, PathMissing
+from holdfast.base.units import format_size
 from holdfast.movers.drive import drive
 from holdfast.movers.machines.record import disk_path, read_definitions, read_record
 from holdfast.sources.machines.provider import NewMachine, Remark
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Sequence
     from contextlib import AbstractContextManager
 
-    from holdfast.engine import DiskSink, RestoreResult
+    from holdfast.engine import Counters, DiskSink, RestoreResult
     from holdfast.movers.drive import Drivable, Reporter
     from holdfast.movers.machines.record import StoredFile
     from holdfast.sources.machines.machine import Disk, Machine
-    from holdfast.sources.machines.provider import Provider
+    from holdfast.sources.machines.provider import Part, Provider
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,6 +40,9 @@ class MachineRestoreOrder:
         start: Start it at the end.
         disks: Names of those that are wanted; none: all.
         verify: Read back what was written, and compare it with the image.
+        image: Of which image, by which a restore that was interrupted is known again; None where
+            nothing is to stay of one.
+        restart: Begin anew, and throw away what such a restore left.
     """
 
     name: str | None = None
@@ -48,6 +53,8 @@ class MachineRestoreOrder:
     start: bool = False
     disks: tuple[str, ...] = ()
     verify: bool = False
+    image: str | None = None
+    restart: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,11 +87,12 @@ class StoredMachine(Protocol):
 class Connects(Protocol):
     """Connects to the only export of an NBD server."""
 
-    def __call__(self, socket: str, /) -> AbstractContextManager[DiskSink]:
+    def __call__(self, socket: str, part: Part, /) -> AbstractContextManager[DiskSink]:
         """What the engine writes by, until the end.
 
         Args:
-            socket: Path of the UNIX socket of a server whose disk reads as zero all over.
+            socket: Path of the UNIX socket of the server.
+            part: How much of its disk is written.
         """
         ...
 
@@ -95,15 +103,25 @@ def run_machine_restore(
     order: MachineRestoreOrder,
     connect: Connects,
     report: Reporter | None = None,
+    tell: Callable[[Remark], None] = lambda _: None,
 ) -> RestoredMachine:
-    """Make a machine of its backup, and wait for it.
+    """Make a machine of its backup, and wait for it; go on with one that was interrupted.
+
+    Args:
+        provider: Makes it.
+        image: Of what.
+        order: How.
+        connect: Connects to its disks.
+        report: Takes the counters.
+        tell: Takes what a person may want to know at once.
 
     Raises:
         PathMissing: It is no image of a machine.
         NotFound: It has no disk of a name that is wanted.
         AlreadyExists: There is one of its name, or of its uuid and it was to keep that.
-        Cancelled: Interrupted; nothing of the machine stays.
-        HoldfastError: It can't be made; nothing of it stays.
+        Cancelled: Interrupted.
+        HoldfastError: It can't be made. Of an order with an image its disks stay as far as they are
+            written; else nothing does.
     """
     record = read_record(image.open_file)
     unknown = set(order.disks) - {disk.name for disk in record.machine.disks}
@@ -114,12 +132,29 @@ def run_machine_restore(
         )
     machine, remarks = with_what_there_is(image.open_file, record.machine, order.disks)
     written = 0
+    parts: dict[str, Part] = {}
 
-    def write(disk: Disk, socket: str) -> None:
+    def write(disk: Disk, socket: str, part: Part) -> None:
         nonlocal written
-        with connect(socket) as sink:
+        if disk.name in parts:
+            message = f"the server of disk '{disk.name}' was lost, and is begun again"
+            tell(Remark("warning", "disk-server-lost", message, disk.name))
+        elif part.begin:
+            message = (
+                f"disk '{disk.name}' is continued: {format_size(part.begin)} of "
+                f"{format_size(disk.size)} were already there"
+            )
+            tell(Remark("info", "continued", message, disk.name))
+        parts[disk.name] = part
+        with connect(socket, part) as sink:
+
+            def reported(counters: Counters | None) -> None:
+                part.keep(sink.kept_until)
+                if report is not None:
+                    report(counters)
+
             run = image.write_disk(disk_path(disk.name), sink, verify=order.verify)
-            result = drive(run, report)
+            result = drive(run, reported)
         written += result.bytes
 
     new = NewMachine(
@@ -130,8 +165,19 @@ def run_machine_restore(
         networks=order.networks,
         storage=order.storage,
         format=order.format or "qcow2",
+        image=order.image,
+        restart=order.restart,
     )
-    made = provider.restore(new, write)
+    try:
+        made = provider.restore(new, write)
+    except BaseException:
+        if kept := sum(one.begin for one in parts.values()):
+            message = (
+                f"{format_size(kept)} of the disks stay: the same restore goes on from there, "
+                "one with --discard throws them away"
+            )
+            tell(Remark("info", "kept", message))
+        raise
     if order.start:
         provider.start(made.uuid)
         made = provider.machine(made.uuid)
@@ -164,3 +210,33 @@ def with_what_there_is(
         else:
             disks.append(replace(disk, size=size, left_out=None))
     return replace(machine, disks=tuple(disks)), tuple(remarks)
+
+
+def throw_away_machine(
+    provider: Provider, image: StoredMachine, name: str | None, storage: str | None
+) -> Sequence[str]:
+    """Take away what restores of a machine left that did not come to their end.
+
+    Args:
+        provider: Where.
+        image: Of what.
+        name: That it was to have; None for the one that it had.
+        storage: Where its disks were to go; None for the usual place.
+
+    Returns:
+        Paths of what is gone.
+
+    Raises:
+        Busy: One is at work.
+    """
+    machine = read_record(image.open_file).machine
+    new = NewMachine(
+        machine=machine,
+        definitions={},
+        name=name or machine.name,
+        keep_identity=True,
+        networks=None,
+        storage=storage,
+        format="qcow2",
+    )
+    return provider.throw_away(new)

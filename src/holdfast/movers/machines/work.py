@@ -20,10 +20,14 @@ from holdfast.base.ids import SourceName
 from holdfast.engine import DiskSink
 from holdfast.movers.machines.backup_run import MachineOrder, run_machine_backup
 from holdfast.movers.machines.instant import discard_machine, move_machine, serve_machine
-from holdfast.movers.machines.restore_run import MachineRestoreOrder, run_machine_restore
+from holdfast.movers.machines.restore_run import (
+    MachineRestoreOrder,
+    run_machine_restore,
+    throw_away_machine,
+)
 from holdfast.sources.machines.providers import Credentials, open_provider
-from holdfast.sources.nbd.client import sockets
-from holdfast.sources.nbd.protocol import Flags
+from holdfast.sources.nbd.client import connect, sockets
+from holdfast.sources.nbd.protocol import ALLOCATION, Flags
 from holdfast.sources.nbd.wire import Address
 from holdfast.wire.messages import WorkEvent
 
@@ -37,7 +41,7 @@ if TYPE_CHECKING:
     from holdfast.movers.machines.instant import Image as InstantImage
     from holdfast.movers.machines.instant import Tell
     from holdfast.movers.machines.restore_run import StoredMachine
-    from holdfast.sources.machines.provider import Provider, Remark
+    from holdfast.sources.machines.provider import Part, Provider, Remark
     from holdfast.wire.machine_work import InstantWork, MachineRestoreWork, MachineWork, Reached
 
     Note = Callable[[WorkEvent], None]
@@ -46,6 +50,12 @@ _SCRATCH = "machine-"
 
 CONNECTIONS = 4
 """To each NBD server that is written to, where it allows several."""
+
+KEEP_BYTES = 256 << 20
+"""After so much of a disk, or of a large one after so large a part, it is flushed and noted."""
+_KEPT_PARTS = 64
+_MOST_KEEP_BYTES = 2 << 30
+_ZERO = 2
 
 
 def back_up_machine(
@@ -104,13 +114,18 @@ def restore_machine(
     """Make a virtual machine of an image, on a hypervisor or in a directory.
 
     Raises:
-        HoldfastError: It failed, and nothing of the machine stays.
+        HoldfastError: It failed; its disks stay as far as they are written, and the same work goes
+            on with them.
     """
     if work.to_dir is not None:
         _make_target(Path(work.to_dir))
         provider = open_provider("diskfiles", work.to_dir)
     else:
         provider = _open(work.reached, work.hypervisor)
+    if work.unfinished == "discard":
+        for path in throw_away_machine(provider, image, work.name, work.storage):
+            note(WorkEvent("info", "thrown-away", f"'{path}' of an unfinished restore is gone"))
+        return
     order = MachineRestoreOrder(
         name=work.name,
         keep_identity=work.keep_identity,
@@ -120,8 +135,12 @@ def restore_machine(
         start=work.start,
         disks=work.disks,
         verify=work.verify,
+        image=work.image,
+        restart=work.unfinished == "restart",
     )
-    done = run_machine_restore(provider, image, order, connected, report)
+    done = run_machine_restore(
+        provider, image, order, connected, report, lambda one: note(_event(one))
+    )
     for one in done.remarks:
         note(_event(one))
     message = f"'{done.machine.name}' was made, with uuid {done.machine.uuid}"
@@ -159,21 +178,43 @@ def instant(
 
 
 @contextlib.contextmanager
-def connected(socket: str) -> Iterator[DiskSink]:
-    """What writes to the only export of an NBD server, whose disk reads as zero all over."""
-    with sockets(Address(path=socket), count=CONNECTIONS, writing=True) as ready:
+def connected(socket: str, part: Part) -> Iterator[DiskSink]:
+    """What writes to the only export of an NBD server, of whose disk a part may be written."""
+    address = Address(path=socket)
+    stale = [] if part.is_new else _not_zero(address, part.begin)
+    with sockets(address, count=CONNECTIONS, writing=True) as ready:
+        size = ready.export.size
         sink = DiskSink.nbd(
             ready.fds,
-            size=ready.export.size,
+            size=size,
             structured=ready.export.structured,
             can_zero=bool(ready.export.flags & Flags.SEND_WRITE_ZEROES),
             can_flush=bool(ready.export.flags & Flags.SEND_FLUSH),
+            one_flush=bool(ready.export.flags & Flags.CAN_MULTI_CONN),
             fresh=True,
+            stale=stale,
+            begin=part.begin,
+            keep_bytes=max(KEEP_BYTES, min(size // _KEPT_PARTS, _MOST_KEEP_BYTES)),
         )
         try:
             yield sink
         finally:
             sink.close()
+
+
+def _not_zero(address: Address, begin: int) -> list[tuple[int, int]]:
+    """What of a disk may not read as zero, from a place on."""
+    connection = connect(address, contexts=[ALLOCATION])
+    try:
+        size = connection.export.size
+        if begin >= size:
+            return []
+        if not connection.export.contexts:
+            return [(begin, size - begin)]
+        found = connection.block_status(begin)[ALLOCATION]
+        return [(one.offset, one.length) for one in found if not one.flags & _ZERO]
+    finally:
+        connection.close()
 
 
 def _open(reached: Reached | None, name: str | None) -> Provider:

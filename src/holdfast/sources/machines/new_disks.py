@@ -1,6 +1,7 @@
 """Make a disk of a new machine, and have it written; give its network cards addresses.
 
-Must not know where the bytes come from. Invariant: a disk that could not be written whole is gone.
+Must not know where the bytes come from. Invariants: a file has its name only when its journal knows
+it; a disk without a journal that could not be written whole is gone.
 """
 
 from __future__ import annotations
@@ -11,15 +12,24 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from holdfast.base.errors import AlreadyExists, Invalid
+from holdfast.sources.machines.provider import WholePart
+from holdfast.sources.machines.unfinished import is_sound, write_part
 from holdfast.sources.nbd.qemu_nbd import image_node, run_img, serving
 
 if TYPE_CHECKING:
+    from contextlib import AbstractContextManager
     from pathlib import Path
 
     from holdfast.sources.machines.machine import Disk
     from holdfast.sources.machines.provider import DiskWriter
+    from holdfast.sources.machines.unfinished import Journal
+    from holdfast.sources.nbd.qemu_nbd import Served
 
 FORMATS = ("qcow2", "raw")
+BLANK = ".holdfast-new"
+"""How the name of a file ends that no journal knows yet."""
+
+_CHECK_S = 3600.0
 
 
 @dataclass(frozen=True, slots=True)
@@ -38,27 +48,76 @@ class NewDisk:
 
 
 def write_disk(new: NewDisk, write: DiskWriter) -> None:
-    """Make the file and have all of it written.
+    """Make the file and have all of it written, in one go.
 
     Raises:
         AlreadyExists: There is such a file.
         HoldfastError: It can't be made or written.
     """
-    if new.format not in FORMATS:
-        raise Invalid(f"'{new.format}' is no format for disks here", f"use {', '.join(FORMATS)}")
+    _require_format(new)
     if new.path.exists():
         raise AlreadyExists(f"there is a file '{new.path}'", "give the machine another name")
-    what = f"disk '{new.disk.name}' at '{new.path}'"
-    arguments = ["create", "-q", "-f", new.format]
-    arguments += ["-o", "lazy_refcounts=off"] if new.format == "qcow2" else []
+    what = _what(new)
     try:
-        run_img([*arguments, str(new.path), str(new.disk.size)], what)
+        _create(new, new.path)
         with serving(image_node(new.path, new.format), what, writable=True) as served:
-            write(new.disk, str(served.address.path))
+            write(new.disk, str(served.address.path), WholePart())
     except BaseException:
         with contextlib.suppress(OSError):
             new.path.unlink()
         raise
+
+
+def write_rest(new: NewDisk, write: DiskWriter, journal: Journal) -> None:
+    """Make the file, unless it is there, and have the rest of it written.
+
+    Raises:
+        AlreadyExists: There is a file that no restore made.
+        HoldfastError: It can't be made or written.
+    """
+    _require_format(new)
+    what = _what(new)
+    part = journal.part(new.disk, str(new.path))
+    if not part.is_new and not mended(new.path, new.format, what):
+        journal.disbelieve(part)
+    if part.is_new:
+        blank = new.path.with_name(f".{new.path.name}{BLANK}")
+        blank.unlink(missing_ok=True)
+        try:
+            _create(new, blank)
+            part.made(str(blank))
+            blank.replace(new.path)
+        except BaseException:
+            blank.unlink(missing_ok=True)
+            raise
+
+    def serve() -> AbstractContextManager[Served]:
+        return serving(image_node(new.path, new.format), what, writable=True)
+
+    write_part(part, serve, write)
+
+
+def mended(path: Path, image_format: str, what: str) -> bool:
+    """Give back what a file of a disk that was cut off has lost track of; whether it is sound."""
+    if image_format != "qcow2":
+        return True
+    words = ["check", "-q", "-r", "leaks", "-f", "qcow2", str(path)]
+    return is_sound(lambda: run_img(words, what, timeout_s=_CHECK_S))
+
+
+def _require_format(new: NewDisk) -> None:
+    if new.format not in FORMATS:
+        raise Invalid(f"'{new.format}' is no format for disks here", f"use {', '.join(FORMATS)}")
+
+
+def _what(new: NewDisk) -> str:
+    return f"disk '{new.disk.name}' at '{new.path}'"
+
+
+def _create(new: NewDisk, path: Path) -> None:
+    arguments = ["create", "-q", "-f", new.format]
+    arguments += ["-o", "lazy_refcounts=off"] if new.format == "qcow2" else []
+    run_img([*arguments, str(path), str(new.disk.size)], _what(new))
 
 
 def new_mac() -> str:

@@ -176,6 +176,9 @@ class NewMachine:
             host's usual place.
         format: Of its disks: ``qcow2``, ``raw``, and what else the provider can.
         uuid: What a new identity is to have; None for one that is drawn.
+        image: Of which image the disks are, by which a restore is known again that did not come to
+            its end; None where nothing is to stay of one.
+        restart: Begin anew, and throw away what such a restore left.
     """
 
     machine: Machine
@@ -186,21 +189,53 @@ class NewMachine:
     storage: str | None
     format: str
     uuid: str | None = None
+    image: str | None = None
+    restart: bool = False
+
+
+class Part(Protocol):
+    """How much of a new disk is written."""
+
+    @property
+    def begin(self) -> int:
+        """All before was written by an earlier try, and outlasts a loss of power."""
+        ...
+
+    @property
+    def is_new(self) -> bool:
+        """Whether the rest reads as zero; else it may be anything."""
+        ...
+
+    def keep(self, until: int) -> None:
+        """Note that all before was flushed: another try begins there."""
+        ...
+
+
+@dataclass(frozen=True, slots=True)
+class WholePart:
+    """See `Part`: of a disk that is written in one go, or not at all."""
+
+    begin: int = 0
+    is_new: bool = True
+
+    def keep(self, until: int) -> None:
+        """See `Part.keep`: nobody goes on from there."""
 
 
 class DiskWriter(Protocol):
     """Writes one disk of a new machine."""
 
-    def __call__(self, disk: Disk, socket: str, /) -> None:
-        """Write all of it.
+    def __call__(self, disk: Disk, socket: str, part: Part, /) -> None:
+        """Write the rest of it.
 
         Args:
             disk: As it was.
-            socket: Path of a UNIX socket where an NBD server has the new disk, all zero, as its
-                only export (of the empty name).
+            socket: Path of a UNIX socket where an NBD server has the new disk as its only export
+                (of the empty name).
+            part: How much of it is there.
 
         Raises:
-            HoldfastError: It can't be written; what was made of the machine is taken away.
+            HoldfastError: It can't be written.
         """
         ...
 
@@ -245,8 +280,18 @@ class Provider(Protocol):
         """Make a machine, off, and have its disks written.
 
         Raises:
-            AlreadyExists: There is one of its name, or of the uuid that is to be kept.
-            HoldfastError: It can't be made; nothing of it stays.
+            AlreadyExists: There is one of its name, or of the uuid that is to be kept; or another
+                restore of that name is unfinished.
+            HoldfastError: It can't be made. Of an order with an image the disks stay as far as they
+                were written, and the same order goes on with them; else nothing of it stays.
+        """
+        ...
+
+    def throw_away(self, order: NewMachine) -> Sequence[str]:
+        """Take away what restores of a machine of that name left there; which files those were.
+
+        Raises:
+            Busy: One is at work.
         """
         ...
 

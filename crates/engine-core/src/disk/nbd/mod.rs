@@ -11,6 +11,7 @@ use std::time::Duration;
 use parking_lot::{Condvar, Mutex};
 
 use crate::error::{Error, Result};
+use crate::tree::entry::Extent;
 
 use super::{DiskSink, DiskSource, Part, Patience, Piece, zeroes};
 use connection::{Ask, Body, Connection};
@@ -118,11 +119,11 @@ impl Links {
         if asks.is_empty() { Ok(()) } else { self.exchange(&mut asks, patience) }
     }
 
-    /// Has each connection flushed: not every server takes one for all.
-    fn flush(&self, patience: Patience<'_>) -> Result<()> {
+    /// Has each connection flushed, but for a server that takes one for all.
+    fn flush(&self, one_flush: bool, patience: Patience<'_>) -> Result<()> {
         let mut all = Vec::new();
         let alive = self.idle.lock().alive.max(1);
-        for _ in 0..alive {
+        for _ in 0..if one_flush { 1 } else { alive } {
             all.push(self.take(patience)?);
         }
         let mut outcome = Ok(());
@@ -193,11 +194,12 @@ pub struct NbdSink {
     size: u64,
     can_zero: bool,
     can_flush: bool,
-    is_fresh: bool,
+    one_flush: bool,
+    stale: Vec<Extent>,
 }
 
 /// What a server can do with a disk that is written.
-#[derive(Clone, Copy, Debug)]
+#[derive(Clone, Debug)]
 pub struct Abilities {
     /// Structured replies were agreed on.
     pub is_structured: bool,
@@ -205,16 +207,18 @@ pub struct Abilities {
     pub can_zero: bool,
     /// It takes `NBD_CMD_FLUSH`.
     pub can_flush: bool,
-    /// All of the disk reads as zero.
-    pub is_fresh: bool,
+    /// One flush is for what was written over any connection (`NBD_FLAG_CAN_MULTI_CONN`).
+    pub one_flush: bool,
+    /// What of the disk may read as something else than zero: ascending, apart.
+    pub stale: Vec<Extent>,
 }
 
 impl NbdSink {
     /// As [`NbdSource::new`].
     pub fn new(sockets: Vec<OwnedFd>, size: u64, abilities: Abilities) -> Result<Self> {
-        let Abilities { is_structured, can_zero, can_flush, is_fresh } = abilities;
+        let Abilities { is_structured, can_zero, can_flush, one_flush, stale } = abilities;
         let links = Links::new(sockets, is_structured)?;
-        Ok(NbdSink { links, size, can_zero, can_flush, is_fresh })
+        Ok(NbdSink { links, size, can_zero, can_flush, one_flush, stale })
     }
 }
 
@@ -223,8 +227,8 @@ impl DiskSink for NbdSink {
         self.size
     }
 
-    fn is_fresh(&self) -> bool {
-        self.is_fresh
+    fn stale(&self) -> Vec<Extent> {
+        self.stale.clone()
     }
 
     fn write(&self, parts: &[Part<'_>], patience: Patience<'_>) -> Result<()> {
@@ -255,7 +259,7 @@ impl DiskSink for NbdSink {
     }
 
     fn flush(&self, patience: Patience<'_>) -> Result<()> {
-        if self.can_flush { self.links.flush(patience) } else { Ok(()) }
+        if self.can_flush { self.links.flush(self.one_flush, patience) } else { Ok(()) }
     }
 
     fn read(&self, pieces: &mut [Piece<'_>], patience: Patience<'_>) -> Result<()> {

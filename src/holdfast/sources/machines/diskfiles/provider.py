@@ -60,6 +60,10 @@ class DiskFiles(RunsNoImages):
         made = restoring.restore(self._store, order, write)
         return self._store.machine(self._store.defined_by(made))
 
+    def throw_away(self, order: NewMachine) -> Sequence[str]:
+        """Take away the directory of a machine that is not whole."""
+        return restoring.throw_away(self._store, order)
+
     def start(self, uuid: str) -> None:
         """Files start nothing.
 

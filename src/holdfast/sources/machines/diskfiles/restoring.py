@@ -1,7 +1,8 @@
 """A new machine in a directory: its disks, and a definition that has them.
 
 Must not touch another machine. Invariant: the machine's directory has its name only when all of it
-is there and durable; before that it is one that begins with a dot, and goes with whatever fails.
+is there and durable; before that it is one that begins with a dot, which goes with whatever fails,
+or stays with a journal by which the same restore goes on.
 """
 
 from __future__ import annotations
@@ -16,9 +17,10 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holdfast.base.errors import AlreadyExists, Invalid, NotFound, storage_error
+from holdfast.base.errors import AlreadyExists, Busy, Invalid, NotFound, storage_error
 from holdfast.sources.machines import domain_xml
-from holdfast.sources.machines.new_disks import new_mac
+from holdfast.sources.machines.new_disks import mended, new_mac
+from holdfast.sources.machines.unfinished import PREFIX, Journal, NearShelf, write_part
 from holdfast.sources.nbd.qemu_nbd import image_node, run_img, serving
 
 if TYPE_CHECKING:
@@ -27,6 +29,7 @@ if TYPE_CHECKING:
     from holdfast.sources.machines.diskfiles.store import Store
     from holdfast.sources.machines.machine import Disk
     from holdfast.sources.machines.provider import DiskWriter, NewMachine
+    from holdfast.sources.nbd.qemu_nbd import Served
 
 FORMATS = {
     "qcow2": (".qcow2", ()),
@@ -39,7 +42,9 @@ FORMATS = {
 }
 """What a disk can be restored as: suffix of its file, options of qemu-img."""
 
-UNFINISHED = ".holdfast-restore-"
+UNFINISHED = PREFIX
+JOURNAL = ".journal"
+"""In the directory of a machine that is not whole yet."""
 
 
 def restore(store: Store, order: NewMachine, write: DiskWriter) -> Path:
@@ -60,22 +65,40 @@ def restore(store: Store, order: NewMachine, write: DiskWriter) -> Path:
         raise AlreadyExists(f"there is something at '{final}'", "give the machine another name")
     known = order.machine.uuid if order.keep_identity else str(uuid.uuid4())
     suffix, _ = FORMATS[order.format]
-    with _unfinished(parent) as directory:
+    with _unfinished(parent, order) as (directory, journal):
         places: dict[str, tuple[str, str]] = {}
         for disk in order.machine.disks:
             if disk.left_out is None:
                 path = directory / f"{disk.name}{suffix}"
-                _write_disk(disk, path, order.format, write)
+                _write_disk(disk, path, order.format, write, journal)
                 places[disk.name] = str(final / path.name), order.format
         definition = _define(order, known, places, directory, final)
+        journal.drop_unwanted()
         _publish(directory, final)
+        (final / JOURNAL).unlink(missing_ok=True)
     return final / definition
 
 
+def throw_away(store: Store, order: NewMachine) -> list[str]:
+    """Take away what restores of a machine of that name left; which directory that was.
+
+    Raises:
+        Busy: One is at work.
+    """
+    directory = _parent(store, order.storage) / f"{UNFINISHED}{order.name}"
+    if not directory.is_dir():
+        return []
+    with _alone(directory):
+        shutil.rmtree(directory)
+    return [str(directory)]
+
+
 def unfinished(store: Store) -> Iterator[Path]:
-    """Directories of restores that died, locked by nobody."""
+    """Directories of restores that died, locked by nobody, and with which nobody can go on."""
     for root in store.roots:
         for directory in root.glob(f"{UNFINISHED}*"):
+            if (directory / JOURNAL).exists():
+                continue
             with contextlib.suppress(OSError):
                 fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
                 try:
@@ -125,37 +148,56 @@ def _parent(store: Store, storage: str | None) -> Path:
 
 
 @contextlib.contextmanager
-def _unfinished(parent: Path) -> Iterator[Path]:
-    directory = parent / f"{UNFINISHED}{secrets.token_hex(8)}"
+def _unfinished(parent: Path, order: NewMachine) -> Iterator[tuple[Path, Journal]]:
+    directory = parent / f"{UNFINISHED}{order.name}"
     try:
-        directory.mkdir(mode=0o700)
+        directory.mkdir(mode=0o700, exist_ok=True)
     except OSError as error:
         raise storage_error(error)(
             f"no directory can be made in '{parent}': {error.strerror}"
         ) from error
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY)
+    with _alone(directory), contextlib.closing(NearShelf(directory / JOURNAL)) as shelf:
+        journal = Journal.opened(shelf, order)
+        try:
+            yield directory, journal
+        except BaseException:
+            if not journal.failed():
+                shutil.rmtree(directory, ignore_errors=True)
+            raise
+
+
+@contextlib.contextmanager
+def _alone(directory: Path) -> Iterator[None]:
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
     try:
-        fcntl.flock(fd, fcntl.LOCK_EX)
-        yield directory
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise Busy(f"another restore writes to '{directory}'", "wait for its end") from error
     finally:
-        shutil.rmtree(directory, ignore_errors=True)
         os.close(fd)
 
 
-def _write_disk(disk: Disk, path: Path, image_format: str, write: DiskWriter) -> None:
+def _write_disk(
+    disk: Disk, path: Path, image_format: str, write: DiskWriter, journal: Journal
+) -> None:
     what = f"disk '{disk.name}' at '{path.name}'"
-    _, options = FORMATS[image_format]
-    given = [word for option in options for word in ("-o", option)]
-    # A file of any other format has whole sectors.
-    size = disk.size if image_format == "raw" else -(-disk.size // 512) * 512
-    run_img(["create", "-q", "-f", image_format, *given, str(path), str(size)], what)
-    with serving(image_node(path, image_format), what, writable=True) as served:
-        write(disk, str(served.address.path))
-    fd = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(fd)
-    finally:
-        os.close(fd)
+    part = journal.part(disk, str(path), is_ours=True)
+    if not part.is_new and not mended(path, image_format, what):
+        journal.disbelieve(part)
+    if part.is_new:
+        _, options = FORMATS[image_format]
+        given = [word for option in options for word in ("-o", option)]
+        # A file of any other format has whole sectors.
+        size = disk.size if image_format == "raw" else -(-disk.size // 512) * 512
+        run_img(["create", "-q", "-f", image_format, *given, str(path), str(size)], what)
+        part.made()
+
+    def serve() -> contextlib.AbstractContextManager[Served]:
+        return serving(image_node(path, image_format), what, writable=True)
+
+    write_part(part, serve, write)
+    _sync(path)
 
 
 def _define(

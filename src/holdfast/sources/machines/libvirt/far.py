@@ -42,6 +42,8 @@ from holdfast.sources.machines.libvirt.tunnel import not_forwarded
 from holdfast.sources.machines.machine import State
 from holdfast.sources.machines.new_disks import FORMATS, NewDisk, write_disk
 from holdfast.sources.machines.provider import Remark
+from holdfast.sources.machines.unfinished import PREFIX as UNFINISHED
+from holdfast.sources.machines.unfinished import Journal, thrown_away, write_part
 from holdfast.sources.nbd import client
 from holdfast.sources.nbd.qemu_nbd import Node, image_node, run_img, serving
 from holdfast.sources.nbd.wire import Address
@@ -53,7 +55,7 @@ if TYPE_CHECKING:
     from holdfast.sources.machines.domain_xml import DomainDisk
     from holdfast.sources.machines.libvirt.connection import Libvirt
     from holdfast.sources.machines.machine import Machine
-    from holdfast.sources.machines.provider import DiskWriter, SnapshotOrder
+    from holdfast.sources.machines.provider import DiskWriter, NewMachine, SnapshotOrder
     from holdfast.sources.nbd.qemu_nbd import Served
 
 _OF_DOMAINS = "/var/lib/libvirt/qemu"
@@ -303,13 +305,13 @@ class Far:
             return volumes.content(self._host.get(), path, directory / "file")
 
     @contextlib.contextmanager
-    def making(self, storage: str | None) -> Iterator[FarMaking]:
+    def making(self, order: NewMachine) -> Iterator[FarMaking]:
         """See `Side.making`."""
         connection = self._host.get()
-        with volumes.pool_named(connection, storage or "") as pool:
+        with volumes.pool_named(connection, order.storage or "") as pool:
             with contextlib.suppress(libvirt.libvirtError):
                 pool.refresh()
-            yield FarMaking(self._host, pool, opens=self._opens)
+            yield FarMaking(self._host, pool, order, opens=self._opens)
             with contextlib.suppress(libvirt.libvirtError):
                 pool.refresh()
 
@@ -361,12 +363,17 @@ class Far:
 class FarMaking:
     """See `Making`: volumes of a storage pool there."""
 
-    def __init__(self, host: Libvirt, pool: Any, *, opens: bool) -> None:
+    def __init__(self, host: Libvirt, pool: Any, order: NewMachine, *, opens: bool) -> None:
         """Nothing is made yet."""
         self._host = host
         self._pool = pool
-        self._opens = opens
+        self._order = order
         self._directory = volumes.directory_of(pool)
+        # What is copied there whole can't be gone on with.
+        self._shelf = (
+            there.FarShelf(host.tunnel, self.path(f"{UNFINISHED}{order.name}")) if opens else None
+        )
+        self._journal: Journal | None = None
         self._made: list[Any] = []
 
     def path(self, name: str) -> str:
@@ -380,19 +387,37 @@ class FarMaking:
                 f"'{new.format}' is no format for disks here", f"use {', '.join(FORMATS)}"
             )
         what = f"disk '{new.disk.name}' at '{new.path}'"
-        if not self._opens:
+        if self._shelf is None:
             with places.private_directory(_COPY) as directory:
                 copied = NewDisk(new.disk, directory / "disk", new.format)
                 write_disk(copied, write)
                 self.upload(new.path.name, copied.path)
             return
-        name = new.path.name
-        self._refuse(name)
-        volume = volumes.create(self._host.get(), self._pool, name, new.disk.size, new.format)
-        self._made.append(volume)
-        node = {"driver": new.format, "file": {"driver": "file", "filename": volume.path()}}
-        with there.serving(self._host.tunnel, node, what, writable=True) as served:
-            write(new.disk, str(served.address.path))
+        self._journal = self._journal or Journal.opened(self._shelf, self._order)
+        part = self._journal.part(new.disk, str(new.path))
+        if not part.is_new and not there.mended(self._host.tunnel, new, what):
+            self._journal.disbelieve(part)
+        if part.is_new:
+            name = new.path.name
+            self._look_again()
+            self._refuse(name)
+            volumes.create(self._host.get(), self._pool, name, new.disk.size, new.format)
+            part.made()
+        node = {"driver": new.format, "file": {"driver": "file", "filename": str(new.path)}}
+
+        def serve() -> AbstractContextManager[Served]:
+            return there.serving(self._host.tunnel, node, what, writable=True)
+
+        write_part(part, serve, write)
+
+    def hand_over(self) -> None:
+        """See `Making.hand_over`."""
+        if self._journal is not None:
+            self._journal.hand_over()
+
+    def throw_away(self) -> list[str]:
+        """See `Making.throw_away`."""
+        return [] if self._shelf is None else thrown_away(self._shelf, self._order)
 
     def file(self, name: str, data: bytes) -> None:
         """See `Making.file`."""
@@ -405,6 +430,15 @@ class FarMaking:
         for one in self._made:
             with contextlib.suppress(libvirt.libvirtError):
                 one.delete()
+        if self._journal is not None:
+            with contextlib.suppress(HoldfastError):  # what failed first is what is told
+                self._journal.failed()
+            self._look_again()
+
+    def _look_again(self) -> None:
+        """Files are made and taken away beside libvirt."""
+        with contextlib.suppress(libvirt.libvirtError):
+            self._pool.refresh()
 
     def upload(self, name: str, source: Path) -> None:
         """Make a file with the bytes of one that is here.

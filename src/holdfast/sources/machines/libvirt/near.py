@@ -23,8 +23,10 @@ from holdfast.sources.machines.labels import PREFIX, directory_prefix
 from holdfast.sources.machines.libvirt.connection import asked
 from holdfast.sources.machines.libvirt.side import name_of, scratch_files
 from holdfast.sources.machines.machine import State
-from holdfast.sources.machines.new_disks import write_disk
+from holdfast.sources.machines.new_disks import write_rest
 from holdfast.sources.machines.provider import Remark
+from holdfast.sources.machines.unfinished import PREFIX as UNFINISHED
+from holdfast.sources.machines.unfinished import Journal, NearShelf, thrown_away
 from holdfast.sources.nbd.qemu_nbd import Served, file_node, run_img, serving
 from holdfast.sources.nbd.wire import Address
 
@@ -36,7 +38,8 @@ if TYPE_CHECKING:
     from holdfast.sources.machines.libvirt.connection import Libvirt
     from holdfast.sources.machines.machine import Machine
     from holdfast.sources.machines.new_disks import NewDisk
-    from holdfast.sources.machines.provider import DiskWriter, SnapshotOrder
+    from holdfast.sources.machines.provider import DiskWriter, NewMachine, SnapshotOrder
+    from holdfast.sources.machines.unfinished import Shelf
 
 RESERVE_BYTES = 64 << 20
 """So much is to stay free where scratch files lie."""
@@ -214,11 +217,12 @@ class Near:
             raise storage_error(error)(str(error.strerror)) from error
 
     @contextlib.contextmanager
-    def making(self, storage: str | None) -> Iterator[NearMaking]:
+    def making(self, order: NewMachine) -> Iterator[NearMaking]:
         """See `Side.making`."""
         connection = self._host.get()
-        directory = directory_of(connection, storage)
-        yield NearMaking(directory)
+        directory = directory_of(connection, order.storage)
+        with contextlib.closing(NearShelf(directory / f"{UNFINISHED}{order.name}")) as shelf:
+            yield NearMaking(directory, shelf, order)
         with contextlib.suppress(libvirt.libvirtError):
             connection.storagePoolLookupByTargetPath(str(directory)).refresh()
 
@@ -248,9 +252,14 @@ class NearMaking:
         made: Those that were.
     """
 
-    def __init__(self, directory: Path) -> None:
+    def __init__(
+        self, directory: Path, shelf: Shelf | None = None, order: NewMachine | None = None
+    ) -> None:
         """Nothing is made yet."""
         self._directory = directory
+        self._shelf = shelf
+        self._order = order
+        self._journal: Journal | None = None
         self.made: list[Path] = []
 
     def path(self, name: str) -> str:
@@ -259,8 +268,20 @@ class NearMaking:
 
     def disk(self, new: NewDisk, write: DiskWriter) -> None:
         """See `Making.disk`."""
-        write_disk(new, write)
-        self.made.append(new.path)
+        if self._journal is None:
+            assert self._shelf is not None and self._order is not None  # noqa: S101, PT018
+            self._journal = Journal.opened(self._shelf, self._order)
+        write_rest(new, write, self._journal)
+
+    def hand_over(self) -> None:
+        """See `Making.hand_over`."""
+        if self._journal is not None:
+            self._journal.hand_over()
+
+    def throw_away(self) -> list[str]:
+        """See `Making.throw_away`."""
+        assert self._shelf is not None and self._order is not None  # noqa: S101, PT018
+        return thrown_away(self._shelf, self._order)
 
     def file(self, name: str, data: bytes) -> None:
         """See `Making.file`."""
@@ -276,6 +297,8 @@ class NearMaking:
         for path in self.made:
             with contextlib.suppress(OSError):
                 path.unlink()
+        if self._journal is not None:
+            self._journal.failed()
 
 
 def _place_of(backup: Any) -> Path | None:

@@ -28,7 +28,7 @@ if TYPE_CHECKING:
     from holdfast.sources.machines.libvirt.side import Making, Side
     from holdfast.sources.machines.new_disks import NewDisk
     from holdfast.sources.machines.overlays import Over
-    from holdfast.sources.machines.provider import DiskWriter
+    from holdfast.sources.machines.provider import DiskWriter, NewMachine
 
 _HEADER_BYTES = 64 << 10
 _LARGEST_BYTES = 1 << 20
@@ -156,9 +156,9 @@ class _OverNear(Near):
         self._socket = socket
 
     @contextlib.contextmanager
-    def making(self, storage: str | None) -> Iterator[NearMaking]:
+    def making(self, order: NewMachine) -> Iterator[NearMaking]:
         """See `Side.making`."""
-        yield _OverMaking(directory_of(self._connected.get(), storage), self._socket)
+        yield _OverMaking(directory_of(self._connected.get(), order.storage), self._socket)
 
 
 class _OverMaking(NearMaking):
@@ -180,9 +180,9 @@ class _OverFar(Far):
         self._socket = socket
 
     @contextlib.contextmanager
-    def making(self, storage: str | None) -> Iterator[Making]:  # type: ignore[override]
+    def making(self, order: NewMachine) -> Iterator[Making]:  # type: ignore[override]
         """See `Side.making`."""
-        with super().making(storage) as made:
+        with super().making(order) as made:
             yield _OverFarMaking(made, self._socket)
 
 
@@ -208,6 +208,14 @@ class _OverFarMaking:
         """See `Making.file`."""
         self._made.file(name, data)
 
+    def hand_over(self) -> None:
+        """See `Making.hand_over`."""
+        self._made.hand_over()
+
     def undo(self) -> None:
         """See `Making.undo`."""
         self._made.undo()
+
+    def throw_away(self) -> list[str]:
+        """See `Making.throw_away`: overlays have no journal."""
+        return []

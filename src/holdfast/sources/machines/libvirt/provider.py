@@ -139,6 +139,11 @@ class LibvirtProvider:
         """See `Provider.restore`."""
         return rebuild.restore(self._host.get(), self._side, order, write)
 
+    def throw_away(self, order: NewMachine) -> Sequence[str]:
+        """See `Provider.throw_away`."""
+        with self._side.making(order) as making:
+            return making.throw_away()
+
     def start(self, uuid: str) -> None:
         """See `Provider.start`."""
         domain = self._host.domain(uuid)

@@ -1,6 +1,7 @@
 """Make a machine again under libvirt: its definition with other disks, defined and not started.
 
-Must not start anything. Invariant: a machine that can't be made whole leaves nothing.
+Must not start anything. Invariant: a machine that can't be made whole leaves nothing but disks by
+which the same restore goes on.
 """
 
 from __future__ import annotations
@@ -48,7 +49,7 @@ def restore(
 
     Raises:
         AlreadyExists: There is one of its name, or of the uuid that is to be kept.
-        HoldfastError: It can't be made; nothing of it stays.
+        HoldfastError: It can't be made; see `Provider.restore`.
     """
     if not re.fullmatch(r"[^/\s][^/\n]*", order.name):
         raise Invalid(f"'{order.name}' can't be the name of a machine", "use letters and digits")
@@ -58,7 +59,7 @@ def restore(
             f"the image of '{order.machine.name}' has no definition of libvirt",
             "restore its disks to a directory",
         )
-    with side.making(order.storage) as making:
+    with side.making(order) as making:
         return _make(connection, order, write, making, change)
 
 
@@ -83,6 +84,7 @@ def _make(
             making.disk(one, write)
         _with_variables(domain, order, making)
         change(domain)
+        making.hand_over()
         with asked(f"machine '{order.name}' can't be defined"):
             defined = connection.defineXML(etree.tostring(domain, encoding="unicode"))
     except BaseException:

@@ -19,7 +19,12 @@ if TYPE_CHECKING:
     from holdfast.sources.machines.domain_xml import DomainDisk
     from holdfast.sources.machines.machine import Machine
     from holdfast.sources.machines.new_disks import NewDisk
-    from holdfast.sources.machines.provider import DiskWriter, Remark, SnapshotOrder
+    from holdfast.sources.machines.provider import (
+        DiskWriter,
+        NewMachine,
+        Remark,
+        SnapshotOrder,
+    )
     from holdfast.sources.nbd.qemu_nbd import Served
     from holdfast.sources.nbd.wire import Address
 
@@ -100,8 +105,16 @@ class Making(Protocol):
         """Make a small file."""
         ...
 
+    def hand_over(self) -> None:
+        """The machine is about to be defined: its disks are its own."""
+        ...
+
     def undo(self) -> None:
-        """Take away all that was made."""
+        """Take away all that was made, but for disks with which the same restore goes on."""
+        ...
+
+    def throw_away(self) -> list[str]:
+        """Take away the disks of restores that did not come to their end; which those were."""
         ...
 
 
@@ -155,7 +168,7 @@ class Side(Protocol):
         """
         ...
 
-    def making(self, storage: str | None) -> AbstractContextManager[Making]:
+    def making(self, order: NewMachine) -> AbstractContextManager[Making]:
         """Have a place for the files of a new machine, for the time of the block."""
         ...
 

@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.base.errors import CommandFailed, HoldfastError, TooSlow
 from holdfast.sources import places
+from holdfast.sources.machines.unfinished import LOOK, is_sound
 from holdfast.sources.nbd.qemu_errors import true_cause
 from holdfast.sources.nbd.qemu_nbd import Served, ended, wait_until_open, words
 from holdfast.sources.nbd.wire import Address
@@ -26,6 +27,7 @@ if TYPE_CHECKING:
 
     from holdfast.sources.machines.libvirt.address import LibvirtAddress
     from holdfast.sources.machines.libvirt.tunnel import Tunnel
+    from holdfast.sources.machines.new_disks import NewDisk
     from holdfast.sources.nbd.qemu_nbd import Node
 
 _SOCKETS = ("/run/libvirt/libvirt-sock", "/run/libvirt/virtqemud-sock")
@@ -169,6 +171,48 @@ def _finish(served: Served) -> None:
         ) from error
     if status:
         raise ended(served)
+
+
+def mended(tunnel: Tunnel, new: NewDisk, what: str) -> bool:
+    """See `new_disks.mended`."""
+    if new.format != "qcow2":
+        return True
+    words = ["check", "-q", "-r", "leaks", "-f", "qcow2", str(new.path)]
+    return is_sound(lambda: run_img(tunnel, words, what))
+
+
+class FarShelf:
+    """See `unfinished.Shelf`: a file of that host; QEMU's lock on disks keeps others out."""
+
+    def __init__(self, tunnel: Tunnel, path: str) -> None:
+        """Name it; nothing is made."""
+        self._tunnel = tunnel
+        self._path = path
+
+    def read(self) -> bytes:
+        """See `Shelf.read`."""
+        return self._run('if [ -e "$1" ]; then cat "$1"; fi', self._path)
+
+    def append(self, data: bytes) -> None:
+        """See `Shelf.append`."""
+        self._run('umask 077; cat >> "$1" && sync "$1"', self._path, data=data)
+
+    def clear(self) -> None:
+        """See `Shelf.clear`."""
+        self.remove(self._path)
+
+    def look(self, path: str) -> str | None:
+        """See `Shelf.look`."""
+        program, option, form = LOOK
+        script = f'if [ -e "$1" ]; then {program} {option} "$2" "$1"; fi'
+        return self._run(script, path, form).decode().strip() or None
+
+    def remove(self, path: str) -> None:
+        """See `Shelf.remove`."""
+        self._run('rm -f "$1"', path)
+
+    def _run(self, script: str, *words: str, data: bytes = b"") -> bytes:
+        return self._tunnel.run(["sh", "-c", script, "holdfast", *words], data)
 
 
 def reason(error: HoldfastError) -> str:

@@ -150,6 +150,10 @@ class QmpProvider:
                 rebuild.refuse(known)
         return rebuild.restore(order, write, self._monitors)
 
+    def throw_away(self, order: NewMachine) -> Sequence[str]:
+        """See `Provider.throw_away`."""
+        return rebuild.throw_away(order, self._monitors)
+
     def start(self, uuid: str) -> None:
         """See `Provider.start`: of machines that `restore` made."""
         rebuild.start(self._monitors, uuid)

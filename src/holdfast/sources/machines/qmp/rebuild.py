@@ -1,11 +1,12 @@
 """Make a QEMU machine again: its command line with other disks, and a file that says how it starts.
 
 Must not start anything by itself. Invariant: what can't be carried over is refused; a machine that
-can't be made whole leaves nothing.
+can't be made whole leaves nothing but disks by which the same restore goes on.
 """
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import re
@@ -25,8 +26,9 @@ from holdfast.base.errors import (
     storage_error,
 )
 from holdfast.sources.machines.machine import State
-from holdfast.sources.machines.new_disks import NewDisk, new_mac, write_disk
+from holdfast.sources.machines.new_disks import BLANK, NewDisk, new_mac, write_rest
 from holdfast.sources.machines.qmp.devices import networks
+from holdfast.sources.machines.unfinished import Journal, NearShelf, thrown_away
 from holdfast.sources.nbd.qemu_nbd import program
 
 if TYPE_CHECKING:
@@ -37,6 +39,8 @@ if TYPE_CHECKING:
 
 COMMAND = "qemu.json"
 VARIABLES = "nvram"
+JOURNAL = ".holdfast-restore"
+"""In the directory of a machine that is not whole yet."""
 ENDING = ".machine"
 _MAC = re.compile(r"(?<=mac=)[0-9A-Fa-f:]{17}|(?<=\"mac\":\")[0-9A-Fa-f:]{17}")
 _DROPPED = {"-qmp": 1, "-monitor": 1, "-pidfile": 1, "-incoming": 1, "-daemonize": 0, "-S": 0}
@@ -68,7 +72,7 @@ def restore(
     order: NewMachine,
     write: DiskWriter,
     monitors: Path,
-    make: Callable[[NewDisk, DiskWriter], None] = write_disk,
+    make: Callable[[NewDisk, DiskWriter], None] | None = None,
 ) -> Machine:
     """Write the disks, and the file by which `start` starts the machine.
 
@@ -76,7 +80,7 @@ def restore(
         order: What is wanted.
         write: Writes a disk.
         monitors: Where the new machine's monitor will be.
-        make: Makes the file of a disk, and has it written.
+        make: Makes the file of a disk, and has it written; None: as a restore does.
 
     Raises:
         AlreadyExists: A machine of that name was made here before.
@@ -95,25 +99,25 @@ def restore(
     ]
     new_uuid = order.machine.uuid if order.keep_identity else order.uuid or str(uuid.uuid4())
     words = _command(order, disks, new_uuid, monitors, directory)
+    if _is_others(directory):
+        raise AlreadyExists(f"'{directory}' is there already")
     try:
-        directory.mkdir(parents=True)
-    except FileExistsError as error:
-        raise AlreadyExists(f"'{directory}' is there already") from error
+        directory.mkdir(parents=True, exist_ok=True)
     except OSError as error:
         raise storage_error(error)(f"'{directory}' can't be made: {error.strerror}") from error
-    try:
-        for one in disks:
-            make(one, write)
-        if VARIABLES in order.definitions:
-            (directory / VARIABLES).write_bytes(order.definitions[VARIABLES])
-        kept = {"uuid": new_uuid, "directory": str(directory), "words": words}
-        text = json.dumps(kept, indent=1)
-        unfinished = startable.with_suffix(".unfinished")
-        unfinished.write_text(text)
-        unfinished.replace(startable)
-    except BaseException:
-        shutil.rmtree(directory, ignore_errors=True)
-        raise
+    with contextlib.closing(NearShelf(directory / JOURNAL)) as shelf:
+        journal = Journal.opened(shelf, order)
+        try:
+            for one in disks:
+                if make is not None:
+                    make(one, write)
+                else:
+                    write_rest(one, write, journal)
+            _make_startable(order, new_uuid, words, directory, startable, journal)
+        except BaseException:
+            if not journal.failed():
+                shutil.rmtree(directory, ignore_errors=True)
+            raise
     return replace(
         order.machine,
         uuid=new_uuid,
@@ -122,6 +126,44 @@ def restore(
         networks=networks(words),
         disks=tuple(replace(one.disk, place=str(one.path), format=one.format) for one in disks),
     )
+
+
+def throw_away(order: NewMachine, monitors: Path) -> list[str]:
+    """Take away the directory of a machine that is not whole; which that was."""
+    directory = directory_of(order.storage, order.name, monitors)
+    if not (directory / JOURNAL).exists():
+        return []
+    with contextlib.closing(NearShelf(directory / JOURNAL)) as shelf:
+        thrown_away(shelf, order)
+        shutil.rmtree(directory)
+    return [str(directory)]
+
+
+def _is_others(directory: Path) -> bool:
+    """Whether there is something that no restore left."""
+    if not directory.exists():
+        return False
+    if not directory.is_dir():
+        return True
+    names = [one.name for one in directory.iterdir()]
+    return JOURNAL not in names and any(not one.endswith(BLANK) for one in names)
+
+
+def _make_startable(
+    order: NewMachine,
+    new_uuid: str,
+    words: list[str],
+    directory: Path,
+    startable: Path,
+    journal: Journal,
+) -> None:
+    if VARIABLES in order.definitions:
+        (directory / VARIABLES).write_bytes(order.definitions[VARIABLES])
+    text = json.dumps({"uuid": new_uuid, "directory": str(directory), "words": words}, indent=1)
+    unfinished = startable.with_suffix(".unfinished")
+    unfinished.write_text(text)
+    journal.hand_over()
+    unfinished.replace(startable)
 
 
 def directory_of(storage: str | None, name: str, monitors: Path) -> Path:

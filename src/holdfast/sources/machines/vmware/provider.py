@@ -110,6 +110,10 @@ class VmwareProvider(RunsNoImages):
         with self._vcenter.session() as session:
             return rebuild.restore(session, order, write)
 
+    def throw_away(self, order: NewMachine) -> Sequence[str]:  # noqa: ARG002 - nothing stays
+        """See `Provider.throw_away`: a restore that fails takes all away, and begins anew."""
+        return []
+
     def start(self, uuid: str) -> None:
         """See `Provider.start`."""
         with self._vcenter.session() as session:
