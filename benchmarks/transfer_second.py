@@ -1,12 +1,14 @@
 """Measure a second backup of changed data over a slow, long link.
 
-``python benchmarks/transfer_second.py [--mib 400] [--rounds 3] [--mbit 100] [--json FILE]``, as
-root: two network namespaces are the machines, with a cable of that rate between them and a relay at
-its end, by which everything takes 25 ms longer each way. The first backup is made beside the media
-server. Then of the files, which are text and noise by halves, an eighth is replaced, an eighth has
-pieces put in, some are new, some are gone. Prints what the second backup sent over the cable, both
-ways and with all headers, beside its new chunks after compression, and its time beside bytes over
-rate.
+``python benchmarks/transfer_second.py [--mib 400] [--rounds 3] [--mbit 100] [--json FILE]``
+``[--few]``, as root: two network namespaces are the machines, with a cable of that rate between
+them and a relay at its end, by which everything takes 25 ms longer each way. The first backup is
+made beside the media server. Then of the files, which are text and noise by halves, an eighth is
+replaced, an eighth has pieces put in, some are new, some are gone. Prints what the second backup
+sent over the cable, both ways and with all headers, beside its new chunks after compression, its
+time beside bytes over rate, and for how long the cable carried nothing: before the first body,
+between bodies, after the last. With ``--few`` two files have a few bytes put in: what counts then
+is how often something goes there and back before the next thing can.
 """
 
 from __future__ import annotations
@@ -15,6 +17,7 @@ import argparse
 import json
 import os
 import random
+import select
 import statistics
 import subprocess
 import sys
@@ -24,6 +27,7 @@ from contextlib import contextmanager
 from dataclasses import asdict, dataclass
 from datetime import timedelta
 from functools import partial
+from itertools import pairwise
 from pathlib import Path
 from types import SimpleNamespace
 from typing import TYPE_CHECKING, Any
@@ -49,6 +53,9 @@ MEMORY = Path("/dev/shm")
 RELAY_PORT = 7777
 DELAY_S = 0.025
 MOST_BYTES, MOST_TIME = 1.05, 1.2
+SAMPLE_S = 0.02
+BUSY = 0.25
+"""From this share of its rate on the cable carries something, and not questions alone."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,12 +67,14 @@ class Second:
         sent: Bytes on the cable, both ways, with all headers.
         new: New chunks after compression, in bytes.
         rate: Bytes a second that the cable carries each way.
+        idle: For how many seconds it carried nothing: before, between, after.
     """
 
     seconds: float
     sent: int
     new: int
     rate: float
+    idle: tuple[float, float, float]
 
     @property
     def bytes_ratio(self) -> float:
@@ -82,10 +91,13 @@ def main(words: list[str]) -> int:
     """Measure, and print."""
     if words[:1] == ["--as-agent"]:
         return _agent(*words[1:])
+    if words[:1] == ["--as-sampler"]:
+        return _sampler()
     options = argparse.ArgumentParser(description="Measure a second backup over a slow link.")
     options.add_argument("--mib", type=int, default=400, help="how much there is")
     options.add_argument("--rounds", type=int, default=3)
     options.add_argument("--mbit", type=int, default=100, help="what the link carries")
+    options.add_argument("--few", action="store_true", help="a few bytes are new")
     options.add_argument("--json", type=Path, help="where to write the figures, too")
     given = options.parse_args(words)
     if not can_make_networks():
@@ -95,18 +107,28 @@ def main(words: list[str]) -> int:
     found = []
     for number in range(given.rounds):
         with tempfile.TemporaryDirectory(dir=MEMORY) as made:
-            one = measured(Path(made), given.mib, given.mbit, number)
+            one = measured(Path(made), given.mib, given.mbit, number, few=given.few)
         found.append(one)
+        if given.few:
+            print(
+                f"{one.new:7} bytes new, {one.sent:7} bytes sent, {one.seconds:5.3f} s: "
+                f"{one.seconds / (2 * DELAY_S):.1f} times there and back",
+                flush=True,
+            )
+            continue
+        before_s, between_s, after_s = one.idle
         print(
             f"{one.new / 1e6:6.1f} MB new, {one.sent / 1e6:6.1f} MB sent "
             f"({one.bytes_ratio:.3f} times), {one.seconds:5.2f} s "
-            f"({one.time_ratio:.2f} times bytes over rate)",
+            f"({one.time_ratio:.2f} times bytes over rate); idle for {before_s:.2f} s before, "
+            f"{between_s:.2f} s between, {after_s:.2f} s after",
             flush=True,
         )
     sent = statistics.median(one.bytes_ratio for one in found)
     took = statistics.median(one.time_ratio for one in found)
-    print(f"median: {sent:.3f} times the bytes (goal {MOST_BYTES}), {took:.2f} times the time "
-          f"(goal {MOST_TIME})")  # fmt: skip
+    if not given.few:
+        print(f"median: {sent:.3f} times the bytes (goal {MOST_BYTES}), {took:.2f} times the time "
+              f"(goal {MOST_TIME})")  # fmt: skip
     load = [round(before, 1), round(os.getloadavg()[0], 1)]
     print(f"processes wanting to run, before and after: {load[0]}, {load[1]}")
     if given.json is not None:
@@ -121,7 +143,7 @@ def main(words: list[str]) -> int:
     return 0
 
 
-def measured(made: Path, mib: int, mbit: int, seed: int) -> Second:
+def measured(made: Path, mib: int, mbit: int, seed: int, *, few: bool = False) -> Second:
     """One second backup, into a pool of its own."""
     data = made / "data"
     words_of(data, mib // 2)
@@ -131,13 +153,71 @@ def measured(made: Path, mib: int, mbit: int, seed: int) -> Second:
     Pool.create(str(made / "pool"), bytes(range(32)), PoolConfig(), 0)
     with cables(1, f"{mbit}mbit") as between, served(between, made) as site:
         first = _backup(between.far, made, site.token, f"https://127.0.0.1:{site.port}")
-        change(data, chance)
+        change_little(data, chance) if few else change(data, chance)
         token = site.following(first["image"])
         before = on_the_cable(between.near)
         url = f"https://{between.far_addresses[0]}:{RELAY_PORT}"
-        told = _backup(between.near, made, token, url)
+        with sampled(between.near) as samples:
+            told = _backup(between.near, made, token, url)
         sent = on_the_cable(between.near) - before
-    return Second(told["seconds"], sent, told["new"], mbit * 1e6 / 8)
+    rate = mbit * 1e6 / 8
+    began_s, ended_s = told["began"], told["began"] + told["seconds"]
+    idle = idle_in([one for one in samples if began_s <= one[0] <= ended_s], rate)
+    return Second(told["seconds"], sent, told["new"], rate, idle)
+
+
+@contextmanager
+def sampled(namespace: str) -> Iterator[list[tuple[float, int]]]:
+    """Moments, and how many bytes had left a machine by then; there at the end."""
+    samples: list[tuple[float, int]] = []
+    words = (sys.executable, str(Path(__file__)), "--as-sampler")
+    sampler = subprocess.Popen(
+        inside(namespace, *words), stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True
+    )
+    assert sampler.stdout is not None
+    sampler.stdout.readline()
+    try:
+        yield samples
+    finally:
+        said, _ = sampler.communicate()
+        lines = [line.split() for line in said.splitlines()]
+        samples += [(float(at), int(sent)) for at, sent in lines]
+
+
+def _sampler() -> int:
+    """Say what left the machine, until the input ends."""
+    with Path("/sys/class/net/near0/statistics/tx_bytes").open() as file:
+        while not select.select([sys.stdin], [], [], SAMPLE_S)[0]:
+            file.seek(0)
+            print(time.monotonic(), file.read().strip(), flush=True)
+    return 0
+
+
+def idle_in(samples: list[tuple[float, int]], rate: float) -> tuple[float, float, float]:
+    """For how many seconds nothing was carried: before the first body, between, after the last."""
+    spans = [(after[0] - first[0], after[1] - first[1]) for first, after in pairwise(samples)]
+    busy = [at for at, (took_s, sent) in enumerate(spans) if sent > BUSY * rate * took_s]
+    if not busy:
+        return sum(took_s for took_s, _ in spans), 0.0, 0.0
+    first, last = busy[0], busy[-1]
+    carried = set(busy)
+    return (
+        sum(took_s for took_s, _ in spans[:first]),
+        sum(
+            took_s
+            for at, (took_s, _) in enumerate(spans)
+            if first < at < last and at not in carried
+        ),
+        sum(took_s for took_s, _ in spans[last + 1 :]),
+    )
+
+
+def change_little(data: Path, chance: random.Random) -> None:
+    """Put a few bytes into two files."""
+    for one in sorted(data.iterdir())[:2]:
+        content = bytearray(one.read_bytes())
+        content[100:100] = chance.randbytes(3000)
+        one.write_bytes(content)
 
 
 def change(data: Path, chance: random.Random) -> None:
@@ -234,6 +314,7 @@ def _agent(directory: str, token: str, url: str) -> int:
     print(
         json.dumps(
             {
+                "began": began_s,
                 "seconds": took_s,
                 "new": stats["bytes_transmitted"],
                 "image": image.id,

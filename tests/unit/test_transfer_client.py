@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 import time
+from dataclasses import replace
 from pathlib import Path as FilePath
 from typing import TYPE_CHECKING, Any
 
@@ -26,13 +27,16 @@ from holdfast.engine import RemotePool
 from holdfast.movers.backup_run import BackupOrder
 from holdfast.movers.transfer import client as client_module
 from holdfast.movers.transfer import connection
+from holdfast.movers.transfer.calls import is_small
 from holdfast.movers.transfer.client import TransferLink
+from holdfast.movers.transfer.opened import read_opened
 from holdfast.movers.transfer.paths import Path
 from holdfast.movers.transfer.ports import TransferLimits
 from holdfast.movers.transfer.rate import SLOWEST_BYTES_PER_S, RateLimit
 from holdfast.movers.transfer.remote_runs import TransferTarget, remote_backup
 from tests.kit.fault_relay import FaultRelay
 from tests.kit.memory_pool import MemoryPool, body_of, name_of, wanted_of
+from tests.kit.served import until
 from tests.kit.transfer_site import TransferSite, transfer_site
 
 if TYPE_CHECKING:
@@ -139,6 +143,86 @@ def test_what_will_not_go_well_is_raised_at_once(
     with pytest.raises(raised, match="it is"):
         link.send(body_of(ONE))
     assert pool.calls.count("take") == 1
+
+
+def test_a_commit_is_said_while_the_last_body_is_on_its_way(
+    site: TransferSite, linked: Linked, pool: MemoryPool
+) -> None:
+    link = linked(bodies_ahead=1)
+    assert link.open_upload(read_all=False).awaits
+    pool.gate.clear()
+    link.send(body_of(ONE))
+    committing = threading.Thread(target=link.commit, args=(name_of(ONE),))
+    committing.start()
+    until(lambda: site.server.uploads.commits_waiting == 1, "a commit that waits")
+    assert site.images == []
+    pool.gate.set()
+    committing.join(30)
+    assert len(site.images) == 1
+
+
+def test_a_commit_before_whose_end_a_body_is_refused_raises_that(
+    site: TransferSite, linked: Linked, pool: MemoryPool
+) -> None:
+    link = linked(bodies_ahead=1)
+    link.open_upload(read_all=False)
+    pool.gate.clear()
+    pool.failures.append(IntegrityError("it is damaged"))
+    link.send(body_of(ONE))
+    raised: list[BaseException] = []
+
+    def commit() -> None:
+        try:
+            link.commit(name_of(ONE))
+        except IntegrityError as error:
+            raised.append(error)
+
+    committing = threading.Thread(target=commit)
+    committing.start()
+    until(lambda: site.server.uploads.commits_waiting == 1, "a commit that waits")
+    pool.gate.set()
+    committing.join(30)
+    assert [str(one) for one in raised] == ["it is damaged"]
+    link.abandon()
+    until(lambda: site.server.uploads.commits_waiting == 0, "a commit that waits")
+    assert site.images == []
+
+
+def test_of_a_media_server_that_does_not_wait_the_last_body_is_awaited(
+    site: TransferSite, linked: Linked, pool: MemoryPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(
+        client_module, "read_opened", lambda answer: replace(read_opened(answer), awaits=False)
+    )
+    link = linked(bodies_ahead=1)
+    link.open_upload(read_all=False)
+    pool.gate.clear()
+    link.send(body_of(ONE))
+    threading.Timer(0.2, pool.gate.set).start()
+    assert link.commit(name_of(ONE))
+    assert pool.calls.index("take") < pool.calls.index("commit")
+
+
+def test_terms_and_manifest_are_asked_for_at_once(
+    site: TransferSite, linked: Linked, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    link = linked()
+    link.open_upload(read_all=False)
+    link.send(body_of(ONE))
+    manifest = link.commit(name_of(ONE))
+    image = manifest[:32].decode()
+    both = threading.Barrier(2, timeout=10)
+    exchange = connection.Connection.exchange
+
+    def together(self: connection.Connection, *given: Any) -> connection.Response:
+        both.wait()
+        return exchange(self, *given)
+
+    monkeypatch.setattr(connection.Connection, "exchange", together)
+    reading = linked(
+        token=lambda: site.token(verbs=frozenset({"restore"}), images=frozenset({image}))
+    )
+    assert reading.terms_and_manifest(image) == (b"the terms", manifest)
 
 
 def test_what_may_go_well_later_is_tried_again(linked: Linked, pool: MemoryPool) -> None:
@@ -386,3 +470,10 @@ def test_a_path_that_comes_back_is_used_again(
     assert link.states[0].moved_bytes
     for relay in relays:
         relay.close()
+
+
+def test_what_is_small_to_read_is_told_by_its_lengths() -> None:
+    assert is_small(wanted_of(ONE))
+    assert is_small(wanted_of(*[ONE] * 16))
+    assert not is_small(wanted_of(*[ONE] * 17))
+    assert not is_small(wanted_of(LARGE))

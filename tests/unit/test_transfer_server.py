@@ -6,6 +6,7 @@ import base64
 import json
 import threading
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -14,6 +15,7 @@ import pytest
 from holdfast.base.errors import InputOutput
 from holdfast.movers.transfer.ports import TransferLimits
 from tests.kit.memory_pool import MemoryPool, body_of, name_of, wanted_of
+from tests.kit.served import until
 from tests.kit.transfer_site import TransferSite, transfer_site
 
 if TYPE_CHECKING:
@@ -166,6 +168,56 @@ def test_a_commit_that_comes_again_gives_the_same_manifest(
     assert (len(pool.images), len(site.images)) == (1, 1)
     code = alpha.code("POST", f"/uploads/{upload}/commit", name_of(TWO))
     assert (code, len(pool.images)) == ("wrong-state", 1)
+
+
+def test_a_commit_waits_for_the_bodies_that_it_comes_after(
+    site: TransferSite, pool: MemoryPool
+) -> None:
+    alpha = site.peer()
+    upload = alpha.open()
+    path = f"/uploads/{upload}/commit?after=2"
+    with side_by_side(partial(alpha.ask, "POST", path, name_of(ONE))) as results:
+        until(lambda: site.server.uploads.commits_waiting == 1, "a commit that waits")
+        # In any order, and one of them twice.
+        for seq, data in ((1, TWO), (1, TWO), (0, ONE)):
+            assert site.images == []
+            asked = alpha.ask("POST", f"/uploads/{upload}/blocks?seq={seq}", body_of(data))
+            assert asked == (204, b"")
+    assert [status for status, _ in results] == [200]
+    assert site.server.uploads.commits_waiting == 0
+    assert len(site.images) == 1
+
+
+def test_a_commit_whose_bodies_never_come_ends_with_its_upload(
+    tmp_path: Path, pool: MemoryPool
+) -> None:
+    with transfer_site(tmp_path, pool, TransferLimits(lease_s=0.5)) as site:
+        alpha = site.peer()
+        upload = alpha.open()
+        path = f"/uploads/{upload}/commit"
+        assert alpha.code("POST", f"{path}?after=1", name_of(ONE)) in ("busy", "upload-missing")
+        assert alpha.code("POST", f"{path}?after=99999999", name_of(ONE)) in (
+            "invalid",
+            "upload-missing",
+        )
+        assert site.images == []
+
+
+@pytest.mark.parametrize("after", ["x", "-1", "1" * 16, "%20"])
+def test_a_commit_after_no_number_of_bodies_is_refused(site: TransferSite, after: str) -> None:
+    alpha = site.peer()
+    upload = alpha.open()
+    assert alpha.code("POST", f"/uploads/{upload}/commit?after={after}", b"") == "invalid"
+
+
+def test_an_upload_that_is_given_up_ends_the_commit_that_waits(site: TransferSite) -> None:
+    alpha = site.peer()
+    upload = alpha.open()
+    path = f"/uploads/{upload}/commit?after=1"
+    with side_by_side(partial(alpha.code, "POST", path, name_of(ONE))) as results:
+        until(lambda: site.server.uploads.commits_waiting == 1, "a commit that waits")
+        alpha.ask("DELETE", f"/uploads/{upload}")
+    assert results == ["upload-missing"]
 
 
 def test_a_master_that_could_not_be_told_of_an_image_is_told_again(

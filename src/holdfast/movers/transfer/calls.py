@@ -9,11 +9,29 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from holdfast.base.errors import InternalError
+from holdfast.base.units import KIB
 
 if TYPE_CHECKING:
     from holdfast.base.errors import HoldfastError
     from holdfast.movers.transfer.connection import Request, Response
     from holdfast.movers.transfer.paths import PathState
+
+
+_WANTED_BYTES = 37
+_FEW_CHUNKS = 16
+_FEW_BYTES = 64 * KIB
+
+
+def is_small(wanted: bytes) -> bool:
+    """Whether the answer to a question for these chunks is small: see `WANTED_BYTES` of the server.
+
+    One directory, or one list of chunks, is read at a time, by one thread after another: what is
+    small goes over all connections, so that few ways there and back add up.
+    """
+    if len(wanted) > _FEW_CHUNKS * _WANTED_BYTES:
+        return False
+    lengths = (wanted[at + 32 : at + 36] for at in range(0, len(wanted), _WANTED_BYTES))
+    return sum(int.from_bytes(one, "little") for one in lengths) <= _FEW_BYTES
 
 
 @dataclass(eq=False, slots=True)
@@ -25,6 +43,7 @@ class Call:
         began_s: Since when.
         bulky: Whether it, or its answer, has many bytes.
         last: Whether it is made although everything else was stopped.
+        waits: Whether its answer waits for bulky calls: it takes no connection from those.
         not_before_s: When it may be tried again.
         failing_since_s: When it first failed; None if it did not.
         tries: How often it was answered with "later".
@@ -41,6 +60,7 @@ class Call:
     began_s: float
     bulky: bool = False
     last: bool = False
+    waits: bool = False
     not_before_s: float = 0.0
     failing_since_s: float | None = None
     tries: int = 0

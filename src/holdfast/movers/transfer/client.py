@@ -25,10 +25,9 @@ from holdfast.base.errors import (
     HoldfastError,
     InternalError,
     Retry,
-    Unreachable,
 )
 from holdfast.movers.transfer.answers import AGAIN
-from holdfast.movers.transfer.calls import Call
+from holdfast.movers.transfer.calls import Call, is_small
 from holdfast.movers.transfer.connection import (
     GONE_BESIDE_OTHERS_MS,
     GONE_MS,
@@ -37,7 +36,7 @@ from holdfast.movers.transfer.connection import (
     Response,
 )
 from holdfast.movers.transfer.opened import Opened, read_opened
-from holdfast.movers.transfer.paths import Path, PathState
+from holdfast.movers.transfer.paths import Path, PathState, unreachable
 from holdfast.movers.transfer.rate import SLOWEST_BYTES_PER_S, RateLimit
 from holdfast.wire.problem import error_of
 
@@ -76,6 +75,7 @@ class TransferLink:
         rate: What may go over all connections together.
         deadline_s: For how long nothing may go well.
         connections_per_path: For what is bulky, at most.
+        bodies_ahead: Of bodies of one path, how many are not waited for.
         now_s: A clock that only goes forward.
     """
 
@@ -86,6 +86,7 @@ class TransferLink:
     rate: RateLimit = field(default_factory=RateLimit)
     deadline_s: float = DEADLINE_S
     connections_per_path: int = CONNECTIONS_PER_PATH
+    bodies_ahead: int = 0
     now_s: Callable[[], float] = time.monotonic
 
     def __post_init__(self) -> None:
@@ -94,7 +95,8 @@ class TransferLink:
         self._queue: deque[Call] = deque()
         self._behind: list[Call] = []
         # The engine's own threads keep one path busy.
-        self._ahead = self.connections_per_path * (len(self.paths) - 1)
+        self._ahead = self.connections_per_path * (len(self.paths) - 1) + self.bodies_ahead
+        self._awaits = False
         self._open: set[Connection] = set()
         self._upload: str | None = None
         self._seq = 0
@@ -120,7 +122,7 @@ class TransferLink:
         call = self._call("POST", "/uploads", json.dumps(said).encode())
         answer = self._finish(call, self.deadline_s, at_work)
         opened = read_opened(answer)
-        self._upload = opened.upload
+        self._upload, self._awaits = opened.upload, opened.awaits
         return opened
 
     def terms(self) -> bytes:
@@ -130,6 +132,17 @@ class TransferLink:
     def manifest(self, image: str) -> bytes:
         """An image's manifest."""
         return self._ask("GET", f"/images/{image}")
+
+    def terms_and_manifest(self, image: str) -> tuple[bytes, bytes]:
+        """What `terms` and `manifest` give, both asked for at once."""
+        terms = self._call("GET", "/terms")
+        with self._changed:
+            self._put(terms)
+        manifest = self.manifest(image)
+        with self._changed:
+            while not terms.over:
+                self._wait(terms, self.deadline_s)
+        return terms.result(), manifest
 
     def missing(self, names: bytes) -> bytes:
         """Which of these chunks the pool lacks, as a bitmap."""
@@ -154,16 +167,27 @@ class TransferLink:
 
     def read(self, wanted: bytes) -> bytes:
         """A body of the blocks that hold the wanted chunks."""
-        return self._ask("POST", "/read", wanted, bulky=True)
+        return self._ask("POST", "/read", wanted, bulky=not is_small(wanted))
 
     def commit(self, draft: bytes) -> bytes:
-        """Make an image of what was sent; its manifest."""
+        """Make an image of what was sent; its manifest.
+
+        Where the media server waits for the bodies itself, it is told how many there are.
+        """
         with self._changed:
             self._settle()
-            while self._behind:
+            while self._behind and not self._awaits:
                 self._wait(self._behind[0], self.deadline_s)
                 self._settle()
-        return self._ask("POST", f"{self._at()}/commit", draft)
+            after = f"?after={self._seq}" if self._awaits else ""
+            request = Request("POST", f"{PREFIX}{self._at()}/commit{after}", draft)
+            call = Call(request, self.now_s(), waits=self._awaits)
+            self._put(call)
+            while not call.over:
+                # A body that was refused never gets there: the commit would wait for it.
+                self._settle()
+                self._wait(call, self.deadline_s)
+            return call.result()
 
     def abandon(self) -> None:
         """Give the upload up, if the media server can be told; it finds out by itself if not."""
@@ -270,14 +294,7 @@ class TransferLink:
         return since_s + deadline_s - self.now_s()
 
     def _unreachable(self, call: Call, deadline_s: float) -> HoldfastError:
-        trouble = call.trouble or self._trouble
-        if trouble is not None:
-            return trouble
-        told = "; ".join(f"{one.path}: {one.last_error or 'no answer'}" for one in self.states[:4])
-        return Unreachable(
-            f"the media server could not be reached for {deadline_s:.0f} s ({told})",
-            "see that the media server runs and the network is up; what was sent is kept",
-        )
+        return call.trouble or self._trouble or unreachable(self.states, deadline_s)
 
     def _start(self) -> None:
         if self._threads:
@@ -374,6 +391,8 @@ class TransferLink:
         now_s = self.now_s()
         wake_s: float | None = None
         for call in self._queue:
+            if call.waits and bulky:
+                continue
             if call.bulky and not (bulky and self._may_carry(state, connected)):
                 continue
             if call.doubled and call.on is state:

@@ -38,13 +38,15 @@ STALL_S = 20.0
 ANSWER_BYTES = 128 * MIB
 """No answer is longer."""
 
-EXPECT_BYTES = 256 * KIB
-"""A body from this size on is sent only when the media server has room for it."""
+EXPECT_BYTES = 1536 * KIB
+"""A body from this size on is sent only when the media server has room for it. One that is shorter
+fits into what a media server reads ahead of each connection, so that it never stands still."""
 
 _HEAD_BYTES = 64 * KIB
 _PIECE_BYTES = MIB
 _LIMITED_PIECE_BYTES = 32 * KIB
 _READ_BYTES = 256 * KIB
+_ONE_PACKET_BYTES = 64 * KIB
 
 
 class BrokenConnection(ConnectionError):  # noqa: N818 - it is one of many kinds of OSError here
@@ -189,12 +191,12 @@ class Connection:
                 self._over = True
                 return Response(status, self._body(status, headers), headers)
             self._send(body or b"")
-        elif body:
-            # In one piece: it often is one packet.
+        elif body is not None and len(body) <= _ONE_PACKET_BYTES:
             self._rate.take(len(body), self._stopped)
             self._socket.sendall(raw + body)
         else:
             self._socket.sendall(raw)
+            self._send(body or b"")
         status, headers = self._heads(at_work)
         answer = Response(status, self._body(status, headers), headers)
         if headers.get("connection", "").lower() == "close":

@@ -22,12 +22,14 @@ class Opened:
         terms: For the engine.
         parent: The manifest of the image to compare with, if there is one.
         compresses: Whether it compresses what comes as it is before it stores it.
+        awaits: Whether a commit may come before the bodies that it needs.
     """
 
     upload: str
     terms: bytes
     parent: bytes | None
     compresses: bool = False
+    awaits: bool = False
 
 
 def read_opened(answer: bytes) -> Opened:
@@ -39,8 +41,13 @@ def read_opened(answer: bytes) -> Opened:
     try:
         told = json.loads(answer)
         parent = None if told["parent"] is None else _base64(told["parent"])
-        compresses = told.get("compresses") is True
-        return Opened(str(told["upload"]), _base64(told["terms"]), parent, compresses)
+        return Opened(
+            str(told["upload"]),
+            _base64(told["terms"]),
+            parent,
+            compresses=told.get("compresses") is True,
+            awaits=told.get("awaits") is True,
+        )
     except (ValueError, KeyError, TypeError) as error:
         raise InternalError("the media server's answer is not understood") from error
 

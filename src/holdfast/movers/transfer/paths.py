@@ -16,6 +16,8 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
+from holdfast.base.errors import Unreachable
+
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
 
@@ -100,6 +102,15 @@ class PathState:
             rest_s = min(LONGEST_REST_S, REST_S * 2.0**self.failures)
             self._rests_until_s = self.now_s() + rest_s * _RANDOM.uniform(0.5, 1.5)
             self.failures = min(self.failures + 1, 30)
+
+
+def unreachable(states: Sequence[PathState], since_s: float) -> Unreachable:
+    """What is said when nothing went well over any path for so long."""
+    told = "; ".join(f"{one.path}: {one.last_error or 'no answer'}" for one in states[:4])
+    return Unreachable(
+        f"the media server could not be reached for {since_s:.0f} s ({told})",
+        "see that the media server runs and the network is up; what was sent is kept",
+    )
 
 
 def make_paths(servers: Iterable[tuple[str, int]], local: Sequence[Interface]) -> list[Path]:

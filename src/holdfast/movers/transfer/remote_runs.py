@@ -162,6 +162,8 @@ class TransferTarget:
             token=self.token,
             check_peer=self.check_peer,
             rate=self.rate,
+            # A commit can be said while the last body is on its way.
+            bodies_ahead=1,
             deadline_s=self.deadline_s,
         )
 
@@ -226,10 +228,10 @@ def remote_restore(
     if order.overwrite is None:
         require_empty(order.target)
     with linked(target) as link:
-        manifest = link.manifest(order.image)
+        terms, manifest = link.terms_and_manifest(order.image)
         wanted = client_key_of(manifest)
         sealing = {} if wanted is None else {"client_key": _key_of(target, order, wanted)}
-        run = target.remote_pool(link.terms(), link, **sealing).restore(
+        run = target.remote_pool(terms, link, **sealing).restore(
             manifest,
             paths=list(order.paths),
             to=order.target,

@@ -178,6 +178,7 @@ class TransferServer:
             "terms": _base64(upload.receiver.terms),
             "parent": None if parent is None else _base64(parent),
             "compresses": True,
+            "awaits": True,
         }
         return web.json_response(said)
 
@@ -211,6 +212,9 @@ class TransferServer:
         """Make an image of what was taken in."""
         upload = self.uploads.get(request.match_info["upload"], grant)
         size_bytes = length(request, self._limits.draft_bytes)
+        if (after := _after(request)) > 0:
+            # Not as one at work: who brings nothing for the time of the lease is given up.
+            await self._alive(request, upload.wait_for(after, self._limits.lease_s))
         async with self._at(upload), self._room(grant, size_bytes):
             draft = await read_body(request, self._limits.draft_bytes, self._limits)
             self.uploads.get(upload.id, grant)
@@ -398,6 +402,14 @@ def _seq(request: web.Request) -> int:
     text = request.query.get("seq", "")
     if not _NUMBER.fullmatch(text):
         raise Invalid("a body of blocks has no number", "send it to …/blocks?seq=0, 1, 2, …")
+    return int(text)
+
+
+def _after(request: web.Request) -> int:
+    """After how many bodies a commit is to be done."""
+    text = request.query.get("after", "0")
+    if not _NUMBER.fullmatch(text):
+        raise Invalid("a commit comes after a number of bodies", "send it to …/commit?after=N")
     return int(text)
 
 

@@ -46,6 +46,10 @@ class Taken:
     def __contains__(self, seq: int) -> bool:
         return seq < self._below or seq in self._beyond
 
+    def has_all(self, count: int) -> bool:
+        """Whether all from 0 on are there, so many."""
+        return self._below >= count
+
     def add(self, seq: int) -> None:
         """Remember one."""
         if seq in self:
@@ -84,6 +88,9 @@ class Upload:
         draft: The hash of what is, or was, committed.
         committing: The commit, at work or done well.
         image: What was committed.
+        commits_waiting: Commits that wait for bodies.
+        given_up: Whether it was abandoned.
+        news: Is set whenever a body was taken, and when the upload is given up.
     """
 
     id: str
@@ -100,6 +107,32 @@ class Upload:
     draft: bytes | None = None
     image: Image | None = None
     committing: asyncio.Task[bytes] | None = None
+    commits_waiting: int = 0
+    given_up: bool = False
+    news: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def wait_for(self, count: int, timeout_s: float) -> None:
+        """Wait until so many bodies were taken.
+
+        Raises:
+            UploadMissing: It was given up meanwhile.
+            Busy: They did not come in time.
+        """
+        self.taken.require_near(count)
+        self.commits_waiting += 1
+        try:
+            async with asyncio.timeout(timeout_s):
+                while not self.taken.has_all(count) and not self.given_up:
+                    self.news.clear()
+                    await self.news.wait()
+        except TimeoutError as error:
+            raise Busy(
+                f"not all of {count} bodies of job {self.job} came within {timeout_s:.0f} s"
+            ) from error
+        finally:
+            self.commits_waiting -= 1
+        if self.given_up:
+            raise UploadMissing(f"the upload of job {self.job} was given up")
 
     async def take(self, seq: int, body: bytes, in_thread: InThread) -> None:
         """Give a body to the engine, unless it has it or is at it."""
@@ -115,6 +148,7 @@ class Upload:
     async def _take(self, seq: int, body: bytes, in_thread: InThread) -> None:
         await in_thread(self.receiver.take, body)
         self.taken.add(seq)
+        self.news.set()
 
     def _took(self, seq: int, task: asyncio.Task[None]) -> None:
         del self.taking[seq]
@@ -158,6 +192,11 @@ class Uploads:
 
     def __len__(self) -> int:
         return len(self._by_id)
+
+    @property
+    def commits_waiting(self) -> int:
+        """Commits that wait for bodies."""
+        return sum(one.commits_waiting for one in self._by_id.values())
 
     async def open(self, grant: TransferGrant, attempt: str, pool: MediaPool) -> Upload:
         """Begin an upload, or hand back the one that the same opening began.
@@ -220,6 +259,8 @@ class Uploads:
         self._by_id.pop(upload.id, None)
         if self._by_job.get(upload.job) is upload:
             del self._by_job[upload.job]
+        upload.given_up = True
+        upload.news.set()
         committing = upload.committing
         if committing is not None:
             # A commit that is on its way ends first: there is either an image or none.
