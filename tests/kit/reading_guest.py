@@ -70,7 +70,8 @@ def said(log: Path) -> str:
 def counted(log: Path) -> int:
     """How far it has counted since it was started; it has found nothing wrong."""
     text = said(log)
-    assert "failed" not in text, text[-2000:]
+    # A kernel that is short of time says of itself that something failed.
+    assert not re.search(r"(?m)^failed (at|to)\b", text), text[-2000:]
     found = re.findall(r"counted (\d+)", text.rpartition(READY)[2])
     return int(found[-1]) if found else 0
 
