@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import shutil
 import time
 from functools import partial
 from typing import TYPE_CHECKING
@@ -11,7 +12,7 @@ import pytest
 
 from tests.kit.served import until
 from tests.kit.services import AGENT, MEDIA, NEAR, SITE, TREE, UNITS
-from tests.kit.systemd_host import PATIENCE_S, needs_systemd_host
+from tests.kit.systemd_host import PATH, PATIENCE_S, needs_systemd_host
 from tests.kit.trees import assert_same_tree
 
 if TYPE_CHECKING:
@@ -26,6 +27,20 @@ CHOWN, SYS_ADMIN, MKNOD, SYSLOG = 1 << 0, 1 << 21, 1 << 27, 1 << 34
 ROLES = tuple(UNITS)
 CLIENTS = {"site": (NEAR, "default"), "agent": ("web1", "branch")}
 """Who reads the files in the unit of a role, and where to; what ``web1`` has goes by ``media1``."""
+
+
+MACHINES = """
+[[policy]]
+name = "estate"
+type = "machines"
+active = false
+machines = {query = "name=guest*"}
+retention = {daily = 7}
+[[policy.schedules]]
+name = "nightly"
+kind = "differential"
+every = "20h"
+"""
 
 
 def status(services: Services, unit: str) -> dict[str, str]:
@@ -99,6 +114,39 @@ def test_commands_of_policies_may_become_other_users(services: Services) -> None
     job = services.run("as-nobody")
     services.completed(job)
     assert "65534" in services.site("events", str(job)).text
+
+
+def test_a_proxy_reads_machines_and_the_files_on_their_disks(services: Services) -> None:
+    """qemu-nbd and the sandboxed reader of file systems are started in the agent's unit."""
+    for module in ("lxml", "pytsk3"):
+        pytest.importorskip(module, reason=f"{module} is not installed: see the extra 'vm'")
+    if shutil.which("qemu-nbd") is None or shutil.which("mkfs.ext4", path=PATH) is None:
+        pytest.skip("needs qemu-utils and e2fsprogs")
+    host, site = services.host, services.site
+    make = """
+    mkdir -p /srv/machines /srv/content/etc; echo hello > /srv/content/etc/motd
+    truncate -s 24M /srv/disk.raw; mkfs.ext4 -q -d /srv/content /srv/disk.raw
+    qemu-img convert -f raw -O qcow2 /srv/disk.raw /srv/machines/guest1.qcow2
+    """
+    host.run("sh", "-ec", make)
+    shelf = ("--kind", "diskfiles", "--at", "/srv/machines", "--proxy", "web1")
+    site("hypervisor", "add", "shelf", *shelf).assert_ok()
+    services.tree("/root/machines.toml").write_text(MACHINES)
+    site("policy", "apply", "/root/machines.toml", "--yes").assert_ok()
+    job = services.run("estate")
+    services.completed(job)
+    known = site("images", "--json").assert_ok().json_lines()
+    (image,) = [one["id"] for one in known if one["host"] == "guest1"]
+    words = ("restore-machine", image, "--to-dir", "/srv/back-machine", "--format", "raw")
+    restored = site(*words, "--client", "web1", "--json").assert_ok().json()["job"]
+    assert services.ended(restored)["outcome"].startswith("completed")
+    disk = services.tree("/srv/disk.raw").read_bytes()
+    back = [one for one in services.tree("/srv/back-machine").rglob("*") if one.is_file()]
+    assert disk in [one.read_bytes() for one in back if one.stat().st_size == len(disk)]
+    inside = ("restore", f"{image}:/disk0/fs/etc", "--to", "/srv/back-files", "--client", "web1")
+    services.completed(int(site(*inside).assert_ok().text))
+    (motd,) = services.tree("/srv/back-files").rglob("motd")
+    assert motd.read_text() == "hello\n"
 
 
 def test_a_restart_of_any_of_them_costs_a_job_nothing(services: Services) -> None:
