@@ -13,6 +13,10 @@ use std::os::unix::fs::FileExt;
 use rustix::fs::{FallocateFlags, Mode, OFlags};
 use rustix::io::Errno;
 
+mod staged;
+
+pub use staged::{Staged, Target};
+
 /// Through the page cache, files are written in calls of this length at most. For longer ones it
 /// takes large folios, which fresh memory has to be found for: on a virtual machine, 128 KiB a
 /// call took ten times as long as 32 KiB. Shorter calls cost more than they bring.

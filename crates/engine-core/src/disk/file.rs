@@ -11,7 +11,7 @@ use rustix::io::Errno;
 
 use crate::error::{Error, Result};
 use crate::tree::entry::Extent;
-use crate::writing;
+use crate::writing::{self, Staged};
 
 use super::{DiskSink, DiskSource, Part, Patience, Piece, at, zeroes};
 
@@ -60,9 +60,14 @@ fn read(file: &File, pieces: &mut [Piece<'_>], patience: Patience<'_>) -> Result
     Ok(())
 }
 
-/// Writes a new sparse file, or over a block device.
+/// Writes a new sparse file, or over a block device; a file past the page cache, where that is known
+/// to be good.
 pub struct FileSink {
     file: File,
+    /// The same file, for writing past the page cache.
+    direct: Option<File>,
+    /// What threads write by that have done so before.
+    idle: Mutex<Vec<Staged>>,
     size: u64,
     is_device: bool,
     /// The system has one thread at a time write to a file, and lets the others spin.
@@ -94,7 +99,23 @@ impl FileSink {
             }
             file.set_len(size).map_err(unopened)?;
         }
-        Ok(FileSink { file, size, is_device, turn: Mutex::default() })
+        let direct = if is_device { None } else { writing::direct(&file) };
+        let (idle, turn) = <(Mutex<Vec<Staged>>, Mutex<()>)>::default();
+        Ok(FileSink { file, direct, idle, size, is_device, turn })
+    }
+
+    fn write_past(&self, direct: &File, parts: &[Part<'_>], patience: Patience<'_>) -> Result<()> {
+        let to = writing::Target { cached: &self.file, direct, wrote: &|_, _| () };
+        let mut staged = self.idle.lock().pop().unwrap_or_default();
+        let mut last = 0;
+        for part in parts {
+            patience()?;
+            last = part.offset;
+            staged.put(to, last, part.bytes).map_err(|error| at("writing", last, error))?;
+        }
+        staged.flush(to).map_err(|error| at("writing", last, error))?;
+        self.idle.lock().push(staged);
+        Ok(())
     }
 }
 
@@ -109,6 +130,9 @@ impl DiskSink for FileSink {
     }
 
     fn write(&self, parts: &[Part<'_>], patience: Patience<'_>) -> Result<()> {
+        if let Some(direct) = &self.direct {
+            return self.write_past(direct, parts, patience);
+        }
         for part in parts {
             patience()?;
             let _turn = (!self.is_device).then(|| self.turn.lock());

@@ -291,10 +291,12 @@ impl Job<'_> {
                 }
                 Work::Chunks(items) => {
                     let runs = self.runs(&items)?;
-                    let parts: Vec<Part<'_>> = runs
+                    let mut parts: Vec<Part<'_>> = runs
                         .iter()
                         .map(|(offset, bytes)| Part { offset: *offset, bytes })
                         .collect();
+                    // Side by side on the disk, though several cells shared a block.
+                    parts.sort_by_key(|part| part.offset);
                     let started = Instant::now();
                     self.to.write(&parts, &patience)?;
                     let bytes = parts.iter().map(|part| part.bytes.len() as u64).sum();

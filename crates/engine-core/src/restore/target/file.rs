@@ -18,19 +18,10 @@ use crate::scan::problem::Problem;
 use crate::tree::codec;
 use crate::tree::entry::{Entry, Extent};
 use crate::tree::layout::{self, Stretch};
-use crate::writing::{self, Stage};
+use crate::writing::{self, Staged};
 
 /// Files with this much content are written past the page cache, where that is known to be good.
 const DIRECT_FROM_BYTES: u64 = 16 << 20;
-
-/// Content on its way to one place of a file after the other. Empty again after
-/// [`FileTarget::flush`].
-#[derive(Default)]
-pub struct Staged {
-    stage: Option<Stage>,
-    /// Where in the file what is staged goes.
-    offset: u64,
-}
 
 /// A file that is being written. Dropping it unfinished removes it.
 #[derive(Debug)]
@@ -172,46 +163,21 @@ impl FileTarget {
     /// Writes bytes at their place in the file, at once or, for a direct write, when there are
     /// enough that belong together.
     fn put(&self, staged: &mut Staged, offset: u64, bytes: &[u8]) -> io::Result<()> {
-        if self.direct.is_none() {
+        let Some(direct) = &self.direct else {
             writing::write_cached_at(&self.file, bytes, offset)?;
             self.count(offset, bytes.len());
             return Ok(());
-        }
-        let waits = staged.stage.as_ref().map_or(0, |stage| stage.len() as u64);
-        if waits > 0 && staged.offset + waits != offset {
-            self.flush(staged)?;
-        }
-        let (mut offset, mut rest) = (offset, bytes);
-        while !rest.is_empty() {
-            let stage = staged.stage.get_or_insert_default();
-            if stage.is_empty() {
-                let (head, after) = rest.split_at(writing::before_aligned(offset, rest.len()));
-                writing::write_cached_at(&self.file, head, offset)?;
-                self.count(offset, head.len());
-                offset += head.len() as u64;
-                rest = after;
-                staged.offset = offset;
-            }
-            let left = stage.take(rest);
-            offset += (rest.len() - left.len()) as u64;
-            rest = left;
-            if stage.is_full() {
-                self.flush(staged)?;
-            }
-        }
-        Ok(())
+        };
+        let wrote = |offset, length| self.count(offset, length);
+        staged.put(writing::Target { cached: &self.file, direct, wrote: &wrote }, offset, bytes)
     }
 
     /// Writes what waits. Nothing waits afterwards, even if it could not be written: what comes
     /// next may be of another file.
     pub fn flush(&self, staged: &mut Staged) -> io::Result<()> {
-        let (Some(direct), Some(stage)) = (&self.direct, &mut staged.stage) else { return Ok(()) };
-        let length = stage.len();
-        let written = writing::write_stage_at(direct, &self.file, stage, staged.offset);
-        stage.clear();
-        written?;
-        self.count(staged.offset, length);
-        Ok(())
+        let Some(direct) = &self.direct else { return Ok(()) };
+        let wrote = |offset, length| self.count(offset, length);
+        staged.flush(writing::Target { cached: &self.file, direct, wrote: &wrote })
     }
 
     fn count(&self, offset: u64, length: usize) {

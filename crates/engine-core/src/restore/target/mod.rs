@@ -26,7 +26,8 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use rustix::io::Errno;
 
 pub use self::dir::TargetDir;
-pub use self::file::{FileTarget, Staged};
+pub use self::file::FileTarget;
+pub use crate::writing::Staged;
 use self::metadata::Rights;
 pub use self::place::Placed;
 pub use self::special::Link;
