@@ -173,6 +173,17 @@ def test_names_that_expired_are_no_longer_found(catalog: Catalog) -> None:
     assert [row.path for row in catalog.find("vanish")] == [b"/VANISHED"]
 
 
+def test_paths_are_those_of_now_though_others_were_found_before(catalog: Catalog) -> None:
+    pool = FakePool()
+    fed(catalog, pool, tree_of(b"/kept"))
+    old = fed(catalog, pool, tree_of(b"/kept", b"/old/older/below/thing"))
+    assert [row.path for row in catalog.find("thing")] == [b"/old/older/below/thing"]
+    # what goes leaves its ids to what comes
+    catalog.expire(ImageId(old.id))
+    fed(catalog, pool, tree_of(b"/kept", b"/new/newer/below/thing"))
+    assert [row.path for row in catalog.find("thing")] == [b"/new/newer/below/thing"]
+
+
 def test_newest_version_is_found_and_says_whether_it_still_exists(catalog: Catalog) -> None:
     pool = FakePool()
     first = fed(catalog, pool, tree_of(b"/report", node=Node(size=1)))

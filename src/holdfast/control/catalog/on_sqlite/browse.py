@@ -172,9 +172,15 @@ def _directory_id(connection: sqlite3.Connection, path: bytes) -> int | None:
 class DirectoryPaths:
     """Paths of directories by id, looked up once."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: sqlite3.Connection, known: dict[int, bytes]) -> None:
+        """Prepare.
+
+        Args:
+            connection: The source's file.
+            known: Paths by id that are known; more are added, and all go if they get too many.
+        """
         self._connection = connection
-        self._paths: dict[int, bytes] = {}
+        self._paths = known
 
     def path(self, directory: int) -> bytes:
         """Path of a directory without the slash at its end: empty for the root."""

@@ -11,49 +11,50 @@ from typing import TYPE_CHECKING
 from holdfast.control.catalog.file_rows import ROOT
 from holdfast.control.catalog.folding import fold_name
 from holdfast.control.catalog.on_sqlite.browse import DirectoryPaths
-from holdfast.control.catalog.on_sqlite.source_file import SEARCH_TEXT, STATE, has_search_index
-from holdfast.control.catalog.on_sqlite.writer import restore_points
+from holdfast.control.catalog.on_sqlite.remembered import remembered
+from holdfast.control.catalog.on_sqlite.source_file import SEARCH_TEXT, STATE
 from holdfast.control.catalog.timeline import Timeline
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterator
 
     from holdfast.base.ids import SourceName
+    from holdfast.control.catalog.on_sqlite.source_file import FileConnection
     from holdfast.control.catalog.pattern import Pattern
     from holdfast.control.catalog.rows import FoundRow
 
 # More would only cost: the rarest decide, and every candidate is compared.
 _TRIGRAMS_ASKED = 24
 
+# SQLite's own limit is 50,000 bytes; no name is as long.
+_LONGEST_LIKE = 10_000
+
 # What matches is seldom in one directory, but its directories often are: the last step above it
 # is in the answer, and the steps above that are looked up once.
-_FOUND = f"p.directory, d.parent, dn.name, f.first, f.last, {STATE}"
+_FOUND = f"SELECT names.name, p.directory, d.parent, dn.name, f.first, f.last, {STATE}"
+
+# The index proposes one by one: a limit ends that, too.
+_PROPOSED = "names_search CROSS JOIN names ON names.id = names_search.rowid"
+
+# In the order of the keys, so that the versions of a path come oldest first.
+_PLACES = """
+CROSS JOIN places p ON p.name = names.id
+CROSS JOIN files f ON f.directory = p.directory AND f.name = p.name
+"""
+
+_NEWEST = """
+AND f.first = (SELECT max(first) FROM files WHERE directory = p.directory AND name = p.name)
+"""
+
 _BESIDE = """
 CROSS JOIN attributes a ON a.id = f.attributes
 LEFT JOIN directories d ON d.id = p.directory
 LEFT JOIN names dn ON dn.id = d.name
 """
 
-_VERSIONS = f"""
-SELECT {_FOUND} FROM places p
-CROSS JOIN files f ON f.directory = p.directory AND f.name = p.name
-{_BESIDE}
-WHERE p.name = ? ORDER BY p.directory, f.first
-"""  # noqa: S608
-
-_NEWEST = f"""
-SELECT {_FOUND} FROM places p
-CROSS JOIN files f ON f.directory = p.directory AND f.name = p.name AND f.first = (
-    SELECT max(first) FROM files WHERE directory = p.directory AND name = p.name
-)
-{_BESIDE}
-WHERE p.name = ? ORDER BY p.directory
-"""  # noqa: S608
-
 
 def find(
-    connection: sqlite3.Connection, source: SourceName, pattern: Pattern, *, versions: bool
+    connection: FileConnection, source: SourceName, pattern: Pattern, *, versions: bool
 ) -> Iterator[FoundRow]:
     """Find what matches in one file.
 
@@ -63,43 +64,42 @@ def find(
         pattern: What to find.
         versions: Every version of a path, oldest first, instead of the newest only.
     """
-    timeline = None
-    directories = DirectoryPaths(connection)
-    query = _VERSIONS if versions else _NEWEST
-    for name_id, name in _names(connection, pattern):
-        # most searches find nothing in most files
-        timeline = timeline or Timeline(source, restore_points(connection))
-        for row in connection.execute(query, (name_id,)):
-            directory, parent, directory_name, first, last, *state = row
+    known = remembered(connection)
+    query, arguments = _query(pattern, versions=versions, indexed=known.has_search_index)
+    directories = DirectoryPaths(connection, known.paths)
+    timeline = Timeline(source, known.points)
+    try:
+        for row in connection.execute(query, arguments):
+            name, directory, parent, directory_name, first, last, *state = row
+            if not pattern.is_plain and not pattern.matches_name(fold_name(name)):
+                continue
             above = b""
             if directory != ROOT:
                 above = directories.path(parent) + b"/" + directory_name
             if pattern.needs_path and not pattern.matches_above(fold_name(above)):
                 continue
             yield timeline.version(above + b"/" + name, first, last, state)
+    finally:
+        known.trim()
 
 
-def _names(connection: sqlite3.Connection, pattern: Pattern) -> Iterator[tuple[int, bytes]]:
-    for name_id, name, folded in _candidates(connection, pattern):
-        if pattern.matches_name(folded):
-            yield name_id, name
-
-
-def _candidates(
-    connection: sqlite3.Connection, pattern: Pattern
-) -> Iterator[tuple[int, bytes, str]]:
-    columns = f"SELECT names.id, names.name, {SEARCH_TEXT}"
-    if pattern.required and has_search_index(connection):
+def _query(pattern: Pattern, *, versions: bool, indexed: bool) -> tuple[str, list[str]]:
+    """What asks a file, in one statement: a question for each name would take longer to ask."""
+    names = "names"
+    conditions: list[str] = []
+    arguments: list[str] = []
+    if pattern.required and indexed:
+        names = _PROPOSED
+        conditions.append("names_search MATCH ?")
         asked = sorted(pattern.required)[:_TRIGRAMS_ASKED]
         # detail=none knows no phrases: trigrams, in any order
-        expression = " AND ".join('"' + one.replace('"', '""') + '"' for one in asked)
-        return connection.execute(
-            # the index proposes one by one: a limit ends that, too
-            f"{columns} FROM names_search CROSS JOIN names ON names.id = names_search.rowid "
-            "WHERE names_search MATCH ?",
-            (expression,),
-        )
+        arguments.append(" AND ".join('"' + one.replace('"', '""') + '"' for one in asked))
     if pattern.part:
-        text = SEARCH_TEXT
-        return connection.execute(f"{columns} FROM names WHERE instr({text}, ?)", (pattern.part,))
-    return connection.execute(f"{columns} FROM names")
+        conditions.append(f"instr({SEARCH_TEXT}, ?)")
+        arguments.append(pattern.part)
+    elif pattern.part is None and len(pattern.like) < _LONGEST_LIKE:
+        conditions.append(f"{SEARCH_TEXT} LIKE ? ESCAPE '\\'")
+        arguments.append(pattern.like)
+    where = f"WHERE {' AND '.join(conditions)}" if conditions else ""
+    newest = "" if versions else _NEWEST
+    return f"{_FOUND} FROM {names} {_PLACES} {newest} {_BESIDE} {where}", arguments

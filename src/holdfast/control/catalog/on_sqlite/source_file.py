@@ -22,6 +22,8 @@ from holdfast.control.database.failures import translated
 if TYPE_CHECKING:
     from pathlib import Path
 
+    from holdfast.control.catalog.on_sqlite.remembered import Remembered
+
 BUSY_TIMEOUT_S = 30.0
 
 _IMAGES_AND_FILES = """
@@ -127,6 +129,12 @@ INSERT INTO names_search (names_search, rank) VALUES ('hashsize', 67108864);
 """
 
 
+class FileConnection(sqlite3.Connection):
+    """A connection to a source's file, and what it remembers from one question to the next."""
+
+    remembered: Remembered | None = None
+
+
 @functools.cache
 def search_index_supported() -> bool:
     """Whether this Python's SQLite has contentless FTS5 with trigrams (3.34 and newer).
@@ -143,7 +151,7 @@ def search_index_supported() -> bool:
     return True
 
 
-def create(file: Path) -> sqlite3.Connection:
+def create(file: Path) -> FileConnection:
     """Make a new file that nobody else sees yet, quick to write and not crash-safe.
 
     Finish with `seal`, then rename it to where it belongs. What an earlier attempt left under
@@ -181,7 +189,7 @@ def seal(connection: sqlite3.Connection, file: Path, destination: Path) -> None:
         os.close(directory)
 
 
-def open_for_writing(file: Path) -> sqlite3.Connection:
+def open_for_writing(file: Path) -> FileConnection:
     """Open an existing file and bring its schema up to date.
 
     Raises:
@@ -203,7 +211,7 @@ def open_for_writing(file: Path) -> sqlite3.Connection:
         return connection
 
 
-def open_for_reading(file: Path) -> sqlite3.Connection:
+def open_for_reading(file: Path) -> FileConnection:
     """Open an existing file for queries; usable from any one thread at a time.
 
     Raises:
@@ -243,9 +251,13 @@ def _version(connection: sqlite3.Connection) -> int:
     return int(connection.execute("PRAGMA user_version").fetchone()[0])
 
 
-def _connect(file: Path) -> sqlite3.Connection:
+def _connect(file: Path) -> FileConnection:
     connection = sqlite3.connect(
-        file, timeout=BUSY_TIMEOUT_S, isolation_level=None, check_same_thread=False
+        file,
+        timeout=BUSY_TIMEOUT_S,
+        isolation_level=None,
+        check_same_thread=False,
+        factory=FileConnection,
     )
     connection.create_function("fold", 1, fold_name, deterministic=True)
     # A limit, not an allocation: a large feed wants its b-trees in memory.

@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from holdfast.base.ids import ImageId
     from holdfast.control.catalog.file_rows import RowsReader, RowsWriter, Source, SourceRows
     from holdfast.control.catalog.on_sqlite.apart import FilesApart
+    from holdfast.control.catalog.on_sqlite.source_file import FileConnection
     from holdfast.control.catalog.pattern import Pattern
     from holdfast.control.catalog.rows import FoundRow
 
@@ -153,7 +154,7 @@ class SourceFiles:
         return sum(file.suffix in {".db", ".building"} for file in gone)
 
     @contextlib.contextmanager
-    def _reading(self, source: Source) -> Iterator[sqlite3.Connection]:
+    def _reading(self, source: Source) -> Iterator[FileConnection]:
         with contextlib.ExitStack() as stack:
             file = self.file(source.id, source.generation)
             borrowed = self._readers.borrowed(file, source_file.open_for_reading)
@@ -199,12 +200,12 @@ class _Idle:
     def __init__(self, most: int) -> None:
         self._most = most
         self._lock = threading.Lock()
-        self._connections: dict[Path, sqlite3.Connection] = {}
+        self._connections: dict[Path, FileConnection] = {}
 
     @contextlib.contextmanager
     def borrowed(
-        self, file: Path, connect: Callable[[Path], sqlite3.Connection]
-    ) -> Iterator[sqlite3.Connection]:
+        self, file: Path, connect: Callable[[Path], FileConnection]
+    ) -> Iterator[FileConnection]:
         connection = self._take(file)
         if connection is None:
             connection = connect(file)
@@ -223,7 +224,7 @@ class _Idle:
         finally:
             self._give_back(file, connection, reuse=reuse)
 
-    def _take(self, file: Path) -> sqlite3.Connection | None:
+    def _take(self, file: Path) -> FileConnection | None:
         """An idle connection to a file; those to files that another process deleted go."""
         with self._lock:
             connection = self._connections.pop(file, None)
@@ -245,7 +246,7 @@ class _Idle:
         for connection in idle.values():
             connection.close()
 
-    def _give_back(self, file: Path, connection: sqlite3.Connection, *, reuse: bool) -> None:
+    def _give_back(self, file: Path, connection: FileConnection, *, reuse: bool) -> None:
         surplus = connection
         if reuse:
             with self._lock:
