@@ -38,6 +38,7 @@ pub mod tasks;
 #[cfg(feature = "testing")]
 pub mod testing;
 pub mod tree;
+pub mod trigrams;
 pub mod upkeep;
 pub mod whole;
 mod writing;

@@ -12,6 +12,7 @@ mod pool;
 mod posix;
 mod run;
 mod store;
+mod trigrams;
 mod types;
 mod whole;
 mod written;
@@ -50,6 +51,8 @@ mod _engine {
     use super::posix::PosixStore;
     #[pymodule_export]
     use super::run::Run;
+    #[pymodule_export]
+    use super::trigrams::{TrigramSegment, Trigrams};
     #[pymodule_export]
     use super::types::{
         Counters, Entry, Finding, GarbageResult, Image, PoolConfig, PoolStats, RestoreResult,

@@ -5,7 +5,7 @@ classes of `holdfast.base.errors`. Times are nanoseconds since 1970 (UTC), sizes
 and names are bytes as the file system has them.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Generic, TypeVar, final
 
 from holdfast.engine.inside import InsideFiles
@@ -36,6 +36,8 @@ __all__ = [
     "Run",
     "StageCounters",
     "TreeWriter",
+    "TrigramSegment",
+    "Trigrams",
     "VerifyResult",
     "client_key_of",
     "engine_version",
@@ -511,6 +513,42 @@ class TreeWriter:
         """
     def abandon(self) -> None:
         """End without an image, unless it was finished."""
+
+@final
+class Trigrams:
+    """Names for an index by SQLite's FTS5 of their trigrams, with ``detail=none``. Thread-safe.
+
+    Memory: 8 bytes for each trigram that a name has, until they are made a segment.
+    """
+
+    def __new__(cls) -> Trigrams: ...
+    def add(self, names: Sequence[tuple[int, bytes, str | None]]) -> None:
+        """Take names: id, name, and what it folds to; None where that is its ASCII in lower case.
+
+        Ids are higher than all before them.
+        """
+    @property
+    def is_full(self) -> bool:
+        """Whether there is enough for a segment."""
+    @property
+    def tokens(self) -> int:
+        """How many trigrams there were in all names, those of segments included."""
+    def segment(self, number: int) -> TrigramSegment:
+        """Make a segment of what was added since the last one."""
+
+@final
+class TrigramSegment:
+    """What is stored of one segment."""
+
+    @property
+    def blocks(self) -> list[tuple[int, bytes]]:
+        """Rows of the index's table ``…_data``."""
+    @property
+    def terms(self) -> list[tuple[int, bytes, int]]:
+        """Rows of the index's table ``…_idx``."""
+    @property
+    def pages(self) -> int:
+        """Pages, which are numbered from 1; 0 if there is no trigram."""
 
 @final
 class Mount:

@@ -24,6 +24,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Collection, Iterator, Sequence
 
     from holdfast.control.catalog.file_rows import FeedTarget, NewDirectory, NewName
+    from holdfast.control.catalog.on_sqlite.first_names import FirstNames
     from holdfast.control.catalog.rows import ChangeRow
 
 _TEMPORARY = """
@@ -299,6 +300,17 @@ class _FirstFeed(_Target):
         super().__init__(connection, sequence)
         connection.execute("DROP INDEX names_by_name")
         self._insert = _insertion(sequence)
+        self._names: FirstNames | None = None
+        if has_search_index(connection):
+            # it brings the engine, which is not for those who only read
+            from holdfast.control.catalog.on_sqlite.first_names import FirstNames
+
+            self._names = FirstNames(connection)
+
+    def add_names(self, names: Sequence[NewName]) -> None:
+        super().add_names(names)
+        if self._names is not None:
+            self._names.add(names)
 
     def names_outgrew_memory(self) -> None:
         self._index_names()
@@ -318,7 +330,8 @@ class _FirstFeed(_Target):
     def finish(self, base: int | None) -> None:  # noqa: ARG002 - there is nothing else
         self._index_names()
         self._connection.execute(_PLACE_ALL)
-        self._index_for_search()
+        if self._names is not None and not self._names.finish():
+            self._index_for_search()
 
     def _index_names(self) -> None:
         self._connection.execute("CREATE UNIQUE INDEX IF NOT EXISTS names_by_name ON names (name)")
