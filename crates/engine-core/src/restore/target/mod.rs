@@ -27,7 +27,6 @@ use rustix::io::Errno;
 
 pub use self::dir::TargetDir;
 pub use self::file::FileTarget;
-pub use crate::writing::Staged;
 use self::metadata::Rights;
 pub use self::place::Placed;
 pub use self::special::Link;
@@ -39,6 +38,7 @@ use crate::scan::handle::DirHandle;
 use crate::scan::names::Names;
 use crate::scan::problem::Problem;
 use crate::tree::entry::Time;
+pub use crate::writing::Staged;
 
 /// What happens to files that are there already.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
