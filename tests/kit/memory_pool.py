@@ -48,7 +48,7 @@ def wanted_of(*chunks: bytes) -> bytes:
 class MemoryPool:
     """Thread-safe enough. `calls` tells what was asked.
 
-    `gate` keeps bodies waiting, and `door` uploads.
+    `gate` keeps bodies waiting, and `door` uploads; `links` is how fast those were that read.
     """
 
     chunks: dict[bytes, bytes] = field(default_factory=dict)
@@ -59,6 +59,7 @@ class MemoryPool:
     gate: threading.Event = field(default_factory=threading.Event)
     door: threading.Event = field(default_factory=threading.Event)
     failures: list[Exception] = field(default_factory=list)
+    links: list[int | None] = field(default_factory=list)
     terms: bytes = b"the terms"
 
     def __post_init__(self) -> None:
@@ -75,7 +76,8 @@ class MemoryPool:
         self.receivers.append(MemoryReceiver(self))
         return self.receivers[-1]
 
-    def deliver(self, wanted: bytes) -> bytes:
+    def deliver(self, wanted: bytes, *, link_bytes_per_s: int | None = None) -> bytes:
+        self.links.append(link_bytes_per_s)
         names = [wanted[at : at + 32] for at in range(0, len(wanted), 37)]
         if any(name not in self.chunks for name in names):
             raise ChunkMissing("there is no such chunk")

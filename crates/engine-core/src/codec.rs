@@ -1,5 +1,8 @@
 //! Compression of blocks. A body that does not shrink is stored as it is.
 
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Duration;
+
 use crate::error::{Error, Result};
 
 /// How a block's body is encoded.
@@ -75,6 +78,43 @@ impl Compressor {
     }
 }
 
+/// How fast blocks were compressed here lately, and so whether it pays for the sake of a link.
+#[derive(Default)]
+pub struct Pace {
+    bytes_per_s: AtomicU64,
+    declined: AtomicU64,
+}
+
+impl Pace {
+    /// When it did not pay so often it is tried all the same: the processor may have become free.
+    const LOOK_AGAIN: u64 = 32;
+
+    /// Notes that so many bytes took so long.
+    pub fn note(&self, bytes: u64, took: Duration) {
+        let nanoseconds = took.as_nanos().max(1);
+        let rate = u128::from(bytes) * 1_000_000_000 / nanoseconds;
+        let rate = u64::try_from(rate).unwrap_or(u64::MAX).max(1);
+        let before = self.bytes_per_s.load(Ordering::Relaxed);
+        let rate = if before == 0 { rate } else { before - before / 4 + rate / 4 };
+        self.bytes_per_s.store(rate.max(1), Ordering::Relaxed);
+    }
+
+    /// Whether bytes that would shrink to `shrunk` are sooner at the other end of a link compressed
+    /// than as they are. Of a link that nobody knows anything of they are.
+    pub fn pays(&self, plain: u64, shrunk: u64, link_bytes_per_s: Option<u64>) -> bool {
+        if shrunk >= plain - plain / 32 {
+            return false;
+        }
+        let pace = self.bytes_per_s.load(Ordering::Relaxed);
+        let Some(link) = link_bytes_per_s.filter(|_| pace > 0) else { return true };
+        // plain / pace < (plain - shrunk) / link
+        let pays =
+            u128::from(plain) * u128::from(link) < u128::from(plain - shrunk) * u128::from(pace);
+        pays || self.declined.fetch_add(1, Ordering::Relaxed) % Self::LOOK_AGAIN
+            == Self::LOOK_AGAIN - 1
+    }
+}
+
 /// Decompresses blocks; one for each thread.
 pub struct Decompressor(zstd::bulk::Decompressor<'static>);
 
@@ -118,6 +158,33 @@ mod tests {
         assert_eq!(round_trip(3, &noise), Codec::Stored);
         assert_eq!(round_trip(STORE_LEVEL, b"again again again"), Codec::Stored);
         assert_eq!(round_trip(3, b""), Codec::Stored);
+    }
+
+    #[test]
+    fn it_pays_to_compress_where_the_link_is_slower_than_the_processor() {
+        let pace = Pace::default();
+        assert!(pace.pays(100, 50, Some(u64::MAX)), "nothing is known of the processor");
+        pace.note(400 << 20, Duration::from_secs(1));
+        assert!(pace.pays(100, 50, None), "nothing is known of the link");
+        assert!(pace.pays(100, 50, Some(100 << 20)));
+        assert!(!pace.pays(100, 50, Some(300 << 20)));
+        assert!(pace.pays(100, 10, Some(300 << 20)), "so little is left of it");
+        assert!(!pace.pays(100, 99, Some(1)), "it does not shrink");
+        assert!(!pace.pays(0, 0, Some(1)));
+    }
+
+    #[test]
+    fn a_processor_that_becomes_free_is_noticed() {
+        let pace = Pace::default();
+        pace.note(1 << 20, Duration::from_secs(1));
+        let mut tried = 0;
+        for _ in 0..1000 {
+            if pace.pays(100, 50, Some(100 << 20)) {
+                tried += 1;
+                pace.note(400 << 20, Duration::from_secs(1));
+            }
+        }
+        assert!(tried > 700, "{tried}");
     }
 
     #[test]

@@ -66,9 +66,9 @@ impl Link for Direct {
     fn read(&self, wanted: &[u8]) -> Result<Vec<u8>> {
         match &self.tamper {
             Some(tamper) => {
-                tamper(wanted, deliver(&self.pool, wanted, true, &Counters::default())?)
+                tamper(wanted, deliver(&self.pool, wanted, None, &Counters::default())?)
             }
-            None => deliver(&self.pool, wanted, true, &Counters::default()),
+            None => deliver(&self.pool, wanted, None, &Counters::default()),
         }
     }
 
@@ -553,7 +553,8 @@ mod hostile {
                             return Ok(body);
                         }
                         let question = Wanted::encode(kind, &[second]);
-                        let mut answer = deliver(&pool_, &question, false, &Counters::default())?;
+                        let mut answer =
+                            deliver(&pool_, &question, Some(u64::MAX), &Counters::default())?;
                         answer[24..56].copy_from_slice(&first.name.0);
                         Ok(answer)
                     })),
@@ -627,7 +628,7 @@ fn sealed_data_travels_as_it_is() {
     let (_, reference, bytes) =
         chunks(&pool, &image).into_iter().find(|(kind, ..)| *kind == Kind::Data).unwrap();
     let question = Wanted::encode(Kind::Data, &[reference]);
-    let body = deliver(&pool, &question, true, &Counters::default()).unwrap();
+    let body = deliver(&pool, &question, None, &Counters::default()).unwrap();
     let blocks = body::parse(&body).unwrap();
     assert_eq!(blocks[0].codec, Codec::Stored);
     let naming = Terms::of(&pool, true).naming;

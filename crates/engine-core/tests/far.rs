@@ -111,7 +111,7 @@ impl Link for Direct {
     fn read(&self, wanted: &[u8]) -> Result<Vec<u8>> {
         self.call()?;
         self.read.fetch_add(1, Ordering::SeqCst);
-        deliver(&self.pool, wanted, true, &Counters::default())
+        deliver(&self.pool, wanted, None, &Counters::default())
     }
 
     fn commit(&self, draft: &[u8]) -> Result<Vec<u8>> {
@@ -603,16 +603,19 @@ fn chunks_are_delivered_by_name_and_nothing_beside_them() {
     let one = Ref { name, length: first as u32 };
     let counters = Counters::default();
     let wanted = Wanted::encode(Kind::Data, &[one]);
-    let bytes = deliver(&pool, &wanted, false, &counters).unwrap();
+    let bytes = deliver(&pool, &wanted, Some(u64::MAX), &counters).unwrap();
     let blocks = body::parse(&bytes).unwrap();
     assert_eq!(blocks.len(), 1);
     assert_eq!(blocks[0].body, &large[..first]);
     let gone = Wanted::encode(Kind::Data, &[Ref { name: Name([1; 32]), length: 7 }]);
-    assert_eq!(deliver(&pool, &gone, false, &counters).unwrap_err().code(), "chunk-missing");
+    assert_eq!(
+        deliver(&pool, &gone, Some(u64::MAX), &counters).unwrap_err().code(),
+        "chunk-missing"
+    );
     let lying = Wanted::encode(Kind::Data, &[Ref { name, length: 7 }]);
-    assert_eq!(deliver(&pool, &lying, false, &counters).unwrap_err().code(), "integrity");
+    assert_eq!(deliver(&pool, &lying, Some(u64::MAX), &counters).unwrap_err().code(), "integrity");
     for bad in [&wanted[..36], &[7; 37][..], &[0; 37 * 16_385][..]] {
-        assert_eq!(deliver(&pool, bad, false, &counters).unwrap_err().code(), "invalid");
+        assert_eq!(deliver(&pool, bad, Some(u64::MAX), &counters).unwrap_err().code(), "invalid");
     }
 }
 

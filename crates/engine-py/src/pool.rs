@@ -316,16 +316,17 @@ labels=BTreeMap::new(),
         py.detach(|| Reception::begin(pool, started_ns)).or_raise().map(Receiver)
     }
 
-    /// Chunks that a client wants, as a body of blocks.
-    #[pyo3(signature = (wanted, *, compress=true))]
+    /// Chunks that a client wants, as a body of blocks. Over a link that carries so many bytes a second.
+    #[pyo3(signature = (wanted, *, link_bytes_per_s=None))]
     fn deliver<'py>(
         &self,
         py: Python<'py>,
         wanted: &[u8],
-        compress: bool,
+        link_bytes_per_s: Option<u64>,
     ) -> PyResult<Bound<'py, PyBytes>> {
         let counters = Counters::default();
-        let body = py.detach(|| deliver(&self.0, wanted, compress, &counters)).or_raise()?;
+        let deliver = || deliver(&self.0, wanted, link_bytes_per_s, &counters);
+        let body = py.detach(deliver).or_raise()?;
         Ok(PyBytes::new(py, &body))
     }
 

@@ -693,7 +693,7 @@ class Pool:
     def stats(self) -> PoolStats: ...
     def receive(self, *, started_ns: int) -> Receiver:
         """Begin to receive a backup from a client."""
-    def deliver(self, wanted: bytes, *, compress: bool = True) -> bytes:
+    def deliver(self, wanted: bytes, *, link_bytes_per_s: int | None = None) -> bytes:
         """Chunks that a client asked for by name, as a body of blocks; see `Link.read`.
 
         Raises `ChunkMissing` if one is not there, and `Invalid` for what is no such question.

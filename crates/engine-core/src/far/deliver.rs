@@ -1,19 +1,21 @@
 //! Chunks on their way to a client: only those that it names, whatever lies beside them.
 
+use std::time::Instant;
+
 use crate::codec::{Codec, Compressor};
-use crate::counters::Counters;
+use crate::counters::{Counters, Stage};
 use crate::error::{Error, Result};
 use crate::ids::{Kind, Ref};
 use crate::pack::footer::{ChunkInfo, PackKind};
 use crate::pool::Pool;
 
-use super::body;
+use super::{body, whole};
 use crate::ingest::BlockBuilder;
 
 /// Chunks that are asked for at a time, at most, and their plain bytes.
 const MOST_CHUNKS: usize = 16_384;
 const MOST_BYTES: u64 = 64 << 20;
-/// On its way a block is compressed quickly, or not at all.
+/// What is compressed for its way alone is compressed quickly.
 const LEVEL: i32 = 1;
 
 /// What is asked for: for each chunk its reference, and its kind in one byte.
@@ -55,39 +57,83 @@ impl Wanted {
     }
 }
 
-/// A body of blocks that hold these chunks, in this order for each kind of pack.
-pub fn deliver(pool: &Pool, wanted: &[u8], compress: bool, counters: &Counters) -> Result<Vec<u8>> {
-    let wanted = Wanted::decode(wanted)?;
+/// A body of blocks that hold these chunks and no others.
+///
+/// Blocks of which everything is wanted go as they are stored. Of others what is wanted is put
+/// together anew, and compressed where the way then takes less time: `link` is how many bytes a
+/// second get through to whoever asks, none where nobody knows.
+pub fn deliver(
+    pool: &Pool,
+    wanted: &[u8],
+    link: Option<u64>,
+    counters: &Counters,
+) -> Result<Vec<u8>> {
+    let mut wanted = Wanted::decode(wanted)?;
+    let mut writer = body::Writer::default();
+    whole::lay(pool, &mut wanted, &mut writer, counters);
     let references: Vec<Ref> = wanted.iter().map(|(_, reference)| *reference).collect();
     pool.fetch_ahead(&references, counters);
-    let mut compressor = Compressor::new(if compress { LEVEL } else { 0 })?;
-    let mut writer = body::Writer::default();
-    let limit = pool.config().block_bytes;
-    let mut builders = [BlockBuilder::new(limit), BlockBuilder::new(limit)];
-    let mut shrunk = Vec::new();
-    let mut lay = |builder: &mut BlockBuilder, kind: PackKind| -> Result<()> {
-        let (plain, chunks): (Vec<u8>, Vec<ChunkInfo>) = builder.take();
-        let (codec, encoded) = match compressor.shrink(&plain, &mut shrunk)? {
-            true => (Codec::Zstd, shrunk.as_slice()),
-            false => (Codec::Stored, plain.as_slice()),
-        };
-        writer.push(kind, codec, &chunks, encoded);
-        builder.reuse(plain);
-        Ok(())
-    };
+    let mut parts = [PackKind::Data, PackKind::Metadata].map(|kind| Part::new(pool, kind));
     for (kind, reference) in &wanted {
         let bytes = pool.chunk(*kind, reference, counters)?;
-        let pack_kind = PackKind::of(*kind);
-        let builder = &mut builders[pack_kind as usize];
-        if !builder.fits(bytes.len()) {
-            lay(builder, pack_kind)?;
+        let part = &mut parts[PackKind::of(*kind) as usize];
+        if !part.builder.fits(bytes.len()) {
+            part.lay(&mut writer, link, counters)?;
         }
-        builder.push(reference.name, *kind, &bytes);
+        part.shrunk += whole::shrunk_length(pool, reference);
+        part.builder.push(reference.name, *kind, &bytes);
     }
-    for (builder, kind) in builders.iter_mut().zip([PackKind::Data, PackKind::Metadata]) {
-        if !builder.is_empty() {
-            lay(builder, kind)?;
+    for part in &mut parts {
+        if !part.builder.is_empty() {
+            part.lay(&mut writer, link, counters)?;
         }
     }
     Ok(writer.take())
+}
+
+/// Chunks of blocks that are not wanted whole.
+struct Part<'a> {
+    pool: &'a Pool,
+    kind: PackKind,
+    builder: BlockBuilder,
+    /// Into how many bytes they shrank where they lie.
+    shrunk: u64,
+    compressor: Option<Compressor>,
+}
+
+impl<'a> Part<'a> {
+    fn new(pool: &'a Pool, kind: PackKind) -> Self {
+        let builder = BlockBuilder::new(pool.config().block_bytes);
+        Part { pool, kind, builder, shrunk: 0, compressor: None }
+    }
+
+    fn lay(
+        &mut self,
+        writer: &mut body::Writer,
+        link: Option<u64>,
+        counters: &Counters,
+    ) -> Result<()> {
+        let (plain, chunks): (Vec<u8>, Vec<ChunkInfo>) = self.builder.take();
+        let length = plain.len() as u64;
+        let shrunk = std::mem::take(&mut self.shrunk);
+        let mut encoded = Vec::new();
+        if self.pool.pace().pays(length, shrunk, link) {
+            let compressor = match &mut self.compressor {
+                Some(compressor) => compressor,
+                empty => empty.insert(Compressor::new(LEVEL)?),
+            };
+            let started = Instant::now();
+            if !compressor.shrink(&plain, &mut encoded)? {
+                encoded.clear();
+            }
+            let now = counters.busy(Stage::Compress, length, started);
+            self.pool.pace().note(length, now - started);
+        }
+        match encoded.is_empty() {
+            true => writer.push(self.kind, Codec::Stored, &chunks, &plain),
+            false => writer.push(self.kind, Codec::Zstd, &chunks, &encoded),
+        }
+        self.builder.reuse(plain);
+        Ok(())
+    }
 }

@@ -11,14 +11,19 @@ mod claimed;
 mod compressing;
 pub mod deliver;
 pub mod open;
+mod outgoing;
+mod questions;
 pub mod receive;
 pub mod replicate;
 pub mod restore;
 mod sending;
 pub mod terms;
 pub mod trees;
+mod whole;
 
+use std::ops::RangeInclusive;
 use std::sync::Arc;
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
 use parking_lot::Mutex;
@@ -42,8 +47,10 @@ use trees::Trees;
 
 /// Chunks that were fetched and are wanted soon, in bytes.
 const NEAR_BYTES: u64 = 96 << 20;
-/// Chunks of so many plain bytes are asked for at a time.
-const STRETCH_BYTES: u64 = 2 << 20;
+/// Chunks of so many plain bytes are asked for at a time: the more they are, the more blocks are asked
+/// for whole, and come as they are stored. Fewer where many threads ask, so that what one of them
+/// fetched is not let go before it is used.
+const STRETCH_BYTES: RangeInclusive<u64> = 2 << 20..=8 << 20;
 /// No more chunks are asked for at a time.
 const STRETCH_CHUNKS: usize = 4096;
 /// How often the other side hears that there is still somebody, while nothing else is to be said.
@@ -56,7 +63,7 @@ pub trait Link: Send + Sync {
     /// bit for each, the lowest of the first byte for the first name.
     fn missing(&self, names: &[u8]) -> Result<Vec<u8>>;
 
-    /// Hands over a body of blocks; the other side has it when this returns.
+    /// Hands over a body of blocks; the other side has it when an image is committed, at the latest.
     fn send(&self, body: Vec<u8>) -> Result<()>;
 
     /// A body of blocks with the chunks that are wanted; see [`deliver::Wanted`].
@@ -81,6 +88,7 @@ pub struct Far {
     chunker: Chunker,
     link: Arc<dyn Link>,
     near: Cache<Name, ChunkBytes, ByBytes>,
+    stretch_bytes: AtomicU64,
     decompressors: Mutex<Vec<Decompressor>>,
     trees: Option<Trees>,
     sealing: Option<Sealing>,
@@ -97,6 +105,7 @@ impl Far {
             chunker,
             link,
             near: near_cache(),
+            stretch_bytes: AtomicU64::new(*STRETCH_BYTES.start()),
             decompressors: Mutex::default(),
             trees: None,
             sealing: None,
@@ -154,6 +163,13 @@ impl Far {
     fn is_away(&self, kind: Kind, name: &Name) -> bool {
         let trees = self.trees.as_ref().filter(|_| kind == Kind::Tree);
         !self.near.contains_key(name) && !trees.is_some_and(|trees| trees.has(name))
+    }
+
+    /// Has as much asked for at a time as is good where so many threads read.
+    fn read_by(&self, threads: usize) {
+        let each = NEAR_BYTES / 2 / threads.max(1) as u64;
+        let stretch_bytes = each.clamp(*STRETCH_BYTES.start(), *STRETCH_BYTES.end());
+        self.stretch_bytes.store(stretch_bytes, Ordering::Relaxed);
     }
 
     pub fn pool_id(&self) -> Id {
@@ -243,6 +259,7 @@ impl Repository for Far {
     }
 
     fn prefetch(&self, kind: Kind, references: &[Ref], counters: &Counters) {
+        let stretch_bytes = self.stretch_bytes.load(Ordering::Relaxed);
         let mut wanted = Vec::with_capacity(references.len());
         let mut bytes = 0;
         for reference in references {
@@ -251,7 +268,7 @@ impl Repository for Far {
             }
             wanted.push(*reference);
             bytes += u64::from(reference.stored_length());
-            if bytes >= STRETCH_BYTES || wanted.len() == STRETCH_CHUNKS {
+            if bytes >= stretch_bytes || wanted.len() == STRETCH_CHUNKS {
                 let _ = self.bring(kind, &wanted, counters);
                 wanted.clear();
                 bytes = 0;
@@ -263,7 +280,7 @@ impl Repository for Far {
     }
 
     fn stretch_bytes(&self) -> Option<u64> {
-        Some(STRETCH_BYTES)
+        Some(self.stretch_bytes.load(Ordering::Relaxed))
     }
 
     fn stored_at(&self, _name: &Name) -> Option<StoredAt> {

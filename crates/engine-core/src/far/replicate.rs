@@ -25,8 +25,9 @@ use crate::pack::reader::Pack;
 use crate::pool::Pool;
 use crate::reach::{LiveSet, Root, Stop, Tally, vouch, walk};
 
+use super::questions::Batch;
 use super::receive::Reception;
-use super::sending::{Batch, SENDERS, Shared};
+use super::sending::{SENDERS, Shared};
 use super::{Far, Link};
 
 /// Threads that ask, read and pick out.

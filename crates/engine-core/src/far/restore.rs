@@ -28,6 +28,7 @@ pub fn run(
         findings.show_paths_as(move |path| key.seal_path(path));
     }
     let key = key.map(AsRef::as_ref);
+    far.read_by(request.threads());
     run_from(far, image, request, key, counters, findings, cancel)
 }
 

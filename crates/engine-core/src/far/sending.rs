@@ -2,6 +2,7 @@
 //! laid into bodies, bodies handed over. Several of each are under way at once, so that a link
 //! with a long way costs no time; what waits at each step is bounded.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
@@ -22,29 +23,21 @@ use crate::tree::ChunkSink;
 
 use super::claimed::Claimed;
 use super::compressing::{Compress, Compressing};
+use super::outgoing::Outgoing;
+use super::questions::{Batch, Questions};
 use super::{Far, body};
 
 /// Questions that are under way at a time.
 const ASKERS: usize = 4;
-/// Bodies that are on their way at a time.
+/// Bodies that are handed over at a time.
 pub(super) const SENDERS: usize = 3;
-/// Blocks that wait to be asked for, and that are asked for together.
+/// Blocks that wait to be asked for.
 const WAITING_BLOCKS: usize = 8;
-const BLOCKS_A_QUESTION: usize = 4;
-/// A body is handed over when it has so many bytes.
-const BODY_BYTES: usize = 8 << 20;
-
-/// Chunks laid end to end, of which the pool may have some.
-pub(super) struct Batch {
-    pub kind: PackKind,
-    pub plain: Vec<u8>,
-    pub chunks: Vec<ChunkInfo>,
-}
 
 /// What is gathered of several questions: chunks of blocks that are not all new, and blocks.
 struct Gathering {
     loose: [BlockBuilder; 2],
-    body: body::Writer,
+    outgoing: Outgoing,
 }
 
 /// The first failure of any thread.
@@ -104,11 +97,13 @@ pub fn run<T>(
             scope.spawn(move || shared.hand_over(&sent));
         }
         drop(sent);
+        // Dropped with the last who asks: whoever has something to ask then hears of it.
+        let questions = Arc::new(Questions::new(asked));
         let askers = [(); ASKERS].map(|()| {
-            let (asked, to_send) = (asked.clone(), to_send.clone());
-            scope.spawn(move || shared.ask_all(&asked, &to_send))
+            let (questions, to_send) = (Arc::clone(&questions), to_send.clone());
+            scope.spawn(move || shared.ask_all(&questions, &to_send))
         });
-        drop(asked);
+        drop(questions);
         let builders = [Mutex::new(builder()), Mutex::new(builder())];
         let claimed = Claimed::default();
         let sending = Sending { shared, cancel, claimed, builders, to_ask };
@@ -137,7 +132,7 @@ pub fn run<T>(
 impl<'a> Shared<'a> {
     pub fn new(far: &'a Far, level: i32, counters: &'a Counters) -> Self {
         let builder = || BlockBuilder::new(far.terms.block_bytes);
-        let gathering = Gathering { loose: [builder(), builder()], body: body::Writer::default() };
+        let gathering = Gathering { loose: [builder(), builder()], outgoing: Outgoing::default() };
         let sealed = far.sealing.is_some();
         let way = if !sealed && body::may_be_left(level) { far.compress } else { Compress::Here };
         Shared {
@@ -161,19 +156,19 @@ impl<'a> Shared<'a> {
     }
 
     /// An asking thread. After a failure it only empties the channel.
-    fn ask_all(&self, asked: &Receiver<Batch>, to_send: &Sender<Vec<u8>>) {
+    fn ask_all(&self, questions: &Questions, to_send: &Sender<Vec<u8>>) {
         let mut compressor = None;
         let mut waiting = Instant::now();
-        while let Ok(first) = asked.recv() {
+        while let Some(batches) = questions.next() {
             self.counters.starved(Stage::Send, waiting);
-            let more = asked.try_iter().take(BLOCKS_A_QUESTION - 1);
-            let batches: Vec<Batch> = std::iter::once(first).chain(more).collect();
-            let done = self.fault.check().and_then(|()| {
+            let answer = self.fault.check().and_then(|()| self.ask(&batches));
+            questions.answered();
+            let done = answer.and_then(|missing| {
                 let compressor = match &mut compressor {
                     Some(compressor) => compressor,
                     empty => empty.insert(Compressor::new(self.level)?),
                 };
-                self.ask(batches, compressor, to_send)
+                self.hand_on(batches, missing, compressor, to_send)
             });
             if let Err(error) = done {
                 self.fault.note(error);
@@ -182,19 +177,25 @@ impl<'a> Shared<'a> {
         }
     }
 
-    /// Asks what of these the pool lacks, and hands that on.
-    fn ask(
-        &self,
-        batches: Vec<Batch>,
-        compressor: &mut Compressor,
-        to_send: &Sender<Vec<u8>>,
-    ) -> Result<()> {
+    /// Asks what of these the pool lacks.
+    fn ask(&self, batches: &[Batch]) -> Result<Vec<bool>> {
         let count: usize = batches.iter().map(|batch| batch.chunks.len()).sum();
         let mut names = Vec::with_capacity(count * 32);
         for chunk in batches.iter().flat_map(|batch| &batch.chunks) {
             names.extend_from_slice(&chunk.name.0);
         }
-        let mut answer = self.missing(&names)?.into_iter();
+        self.missing(&names)
+    }
+
+    /// Hands on what the pool lacks of these.
+    fn hand_on(
+        &self,
+        batches: Vec<Batch>,
+        missing: Vec<bool>,
+        compressor: &mut Compressor,
+        to_send: &Sender<Vec<u8>>,
+    ) -> Result<()> {
+        let mut answer = missing.into_iter();
         for batch in batches {
             let missing: Vec<bool> = answer.by_ref().take(batch.chunks.len()).collect();
             let lacking = missing.iter().filter(|missing| **missing).count();
@@ -311,13 +312,7 @@ impl<'a> Shared<'a> {
     ) -> Result<()> {
         add(&self.counters.bytes_new, plain_len as u64);
         add(&self.counters.bytes_transmitted, length as u64);
-        let full = {
-            let mut gathering = self.gathering.lock();
-            let body = &mut gathering.body;
-            let full = (!body.fits(plain_len)).then(|| body.take());
-            lay(body);
-            full.or_else(|| (body.len() >= BODY_BYTES).then(|| body.take()))
-        };
+        let full = self.gathering.lock().outgoing.lay(plain_len, lay);
         let Some(body) = full else { return Ok(()) };
         let waiting = Instant::now();
         let sent = self.give(body, to_send);
@@ -343,10 +338,7 @@ impl<'a> Shared<'a> {
                 self.encode(&Batch { kind, plain, chunks }, &mut compressor, to_send)?;
             }
         }
-        let body = {
-            let mut gathering = self.gathering.lock();
-            (!gathering.body.is_empty()).then(|| gathering.body.take())
-        };
+        let body = self.gathering.lock().outgoing.take();
         body.map_or(Ok(()), |body| self.give(body, to_send))
     }
 

@@ -14,6 +14,7 @@ use std::path::Path;
 use std::sync::Arc;
 
 use crate::chunker::Chunker;
+use crate::codec::Pace;
 use crate::error::{Error, Result};
 use crate::ids::Id;
 use crate::index::Index;
@@ -33,6 +34,7 @@ pub struct Pool {
     chunker: Chunker,
     index: Index,
     reading: Reading,
+    pace: Pace,
 }
 
 impl Pool {
@@ -97,7 +99,8 @@ impl Pool {
     ) -> Result<Self> {
         let index = Index::load(Arc::clone(&store), keys.clone(), header.id, cache_dir)?;
         let chunker = Chunker::new(keys.naming(), header.config.chunks);
-        Ok(Pool { store, keys, header, chunker, index, reading: Reading::default() })
+        let (reading, pace) = (Reading::default(), Pace::default());
+        Ok(Pool { store, keys, header, chunker, index, reading, pace })
     }
 
     pub fn id(&self) -> Id {

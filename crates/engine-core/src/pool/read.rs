@@ -10,7 +10,7 @@ use parking_lot::Mutex;
 use quick_cache::sync::{Cache, DefaultLifecycle};
 use quick_cache::{DefaultHashBuilder, OptionsBuilder, Weighter};
 
-use crate::codec::Decompressor;
+use crate::codec::{Decompressor, Pace};
 use crate::counters::{Counters, Stage};
 use crate::error::{Error, Result};
 use crate::ids::{Kind, Name, PackId, Ref};
@@ -259,12 +259,50 @@ impl Pool {
         }
     }
 
-    /// Fetches blocks of one pack, sorted by number, in runs.
+    /// Fetches blocks of one pack, sorted by number, into the cache.
     fn prefetch_pack(&self, keys: &[BlockKey], counters: &Counters) -> Result<()> {
         let Some((id, _)) = keys.first() else { return Ok(()) };
         let pack = self.pack(id)?;
+        let numbers: Vec<u16> = keys.iter().map(|(_, number)| *number).collect();
+        self.read_runs(&pack, &numbers, counters, |number, sealed| {
+            let plain = self.open_block(&pack, number, sealed, counters)?;
+            self.reading.blocks.insert((pack.id, number), Arc::new(plain));
+            Ok(())
+        })
+    }
+
+    /// Hands out blocks of one pack, sorted by number, as they are stored but for their seal: with
+    /// as few reads as their places allow.
+    pub fn stored_blocks(
+        &self,
+        pack: &Pack,
+        numbers: &[u16],
+        counters: &Counters,
+        mut give: impl FnMut(u16, &[u8]) -> Result<()>,
+    ) -> Result<()> {
+        self.read_runs(pack, numbers, counters, |number, sealed| {
+            let started = Instant::now();
+            let length = pack.unseal(usize::from(number), sealed)?;
+            counters.busy(Stage::Unseal, length as u64, started);
+            give(number, sealed.get(..length).unwrap_or_default())
+        })
+    }
+
+    /// How fast blocks are compressed here for those who read them from afar.
+    pub fn pace(&self) -> &Pace {
+        &self.pace
+    }
+
+    /// Reads sealed blocks of one pack in runs.
+    fn read_runs(
+        &self,
+        pack: &Pack,
+        numbers: &[u16],
+        counters: &Counters,
+        mut give: impl FnMut(u16, &mut [u8]) -> Result<()>,
+    ) -> Result<()> {
         let mut run: Vec<(u16, Range<u64>)> = Vec::new();
-        for (_, number) in keys {
+        for number in numbers {
             let info = pack.block(usize::from(*number))?;
             let range = info.offset..info.offset + u64::from(info.sealed_len);
             let joins = match (run.first(), run.last()) {
@@ -275,15 +313,21 @@ impl Pool {
                 _ => true,
             };
             if !joins {
-                self.fetch_run(&pack, &run, counters)?;
+                self.read_run(pack, &run, counters, &mut give)?;
                 run.clear();
             }
             run.push((*number, range));
         }
-        self.fetch_run(&pack, &run, counters)
+        self.read_run(pack, &run, counters, &mut give)
     }
 
-    fn fetch_run(&self, pack: &Pack, run: &[(u16, Range<u64>)], counters: &Counters) -> Result<()> {
+    fn read_run(
+        &self,
+        pack: &Pack,
+        run: &[(u16, Range<u64>)],
+        counters: &Counters,
+        give: &mut impl FnMut(u16, &mut [u8]) -> Result<()>,
+    ) -> Result<()> {
         let (Some((_, first)), Some((_, last))) = (run.first(), run.last()) else {
             return Ok(());
         };
@@ -294,8 +338,7 @@ impl Pool {
         for (number, range) in run {
             let place = (range.start - first.start) as usize..(range.end - first.start) as usize;
             if let Some(sealed) = bytes.get_mut(place) {
-                let plain = self.open_block(pack, *number, sealed, counters)?;
-                self.reading.blocks.insert((pack.id, *number), Arc::new(plain));
+                give(*number, sealed)?;
             }
         }
         Ok(())

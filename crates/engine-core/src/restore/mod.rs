@@ -55,6 +55,13 @@ pub struct Request {
     pub workers: usize,
 }
 
+impl Request {
+    /// In how many threads it is done.
+    pub fn threads(&self) -> usize {
+        thread_count(self.workers, WRITERS_WAITING)
+    }
+}
+
 /// What was restored.
 #[derive(Clone, Copy, Debug, Default, PartialEq, Eq)]
 pub struct Outcome {
@@ -163,7 +170,7 @@ fn restore(
         verify: request.verify,
     };
     let work = || Worker::new(&job).run();
-    in_threads(thread_count(request.workers, WRITERS_WAITING), work, || job.tasks.abandon())?;
+    in_threads(request.threads(), work, || job.tasks.abandon())?;
     let seen = counters.snapshot();
     Ok(Outcome {
         files: seen.files,

@@ -64,7 +64,7 @@ class MediaPool(Protocol):
         """Begin to take a backup in."""
         ...
 
-    def deliver(self, wanted: bytes) -> bytes:
+    def deliver(self, wanted: bytes, *, link_bytes_per_s: int | None) -> bytes:
         """A body of the blocks that hold the wanted chunks."""
         ...
 

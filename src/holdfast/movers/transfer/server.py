@@ -36,6 +36,7 @@ from holdfast.base.errors import (
 from holdfast.movers.transfer.answers import status_of, to_body
 from holdfast.movers.transfer.bodies import expected, length, read_body, while_alive
 from holdfast.movers.transfer.budget import ByteBudget
+from holdfast.movers.transfer.link_rates import LinkRates
 from holdfast.movers.transfer.refusals import Refusal
 from holdfast.movers.transfer.uploads import Upload, Uploads
 from holdfast.wire.identity import MachineRole
@@ -123,6 +124,7 @@ class TransferServer:
         self._asks = ThreadPoolExecutor(host.limits.threads, "transfer-ask")
         self._tokens = TokenReader(host.key)
         self.uploads = Uploads(host, self._ask)
+        self._rates = LinkRates(host.now_s)
 
     async def at_work(self, _app: web.Application) -> AsyncIterator[None]:
         """Look after leases while the application runs; abandon what is left at its end."""
@@ -276,8 +278,12 @@ class TransferServer:
         async with self._room(grant, size_bytes):
             wanted = await read_body(request, self._limits.wanted_bytes, self._limits)
         async with self._room(grant, _wanted_bytes(wanted, self._limits.read_bytes)):
-            body = await self._alive(request, self._ask(pool.deliver, wanted))
-            return await self._send(request, body)
+            deliver = partial(
+                pool.deliver, wanted, link_bytes_per_s=self._rates.bytes_per_s(grant.job)
+            )
+            body = await self._alive(request, self._ask(deliver))
+            with self._rates.sending(grant.job, len(body)):
+                return await self._send(request, body)
 
     async def _send(self, request: web.Request, body: bytes) -> web.StreamResponse:
         answer = web.StreamResponse(headers={"Content-Type": _BINARY})
