@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from holdfast.base.errors import InputOutput
+from holdfast.movers.transfer import link_rates
 from holdfast.movers.transfer.ports import TransferLimits
 from tests.kit.memory_pool import MemoryPool, body_of, name_of, wanted_of
 from tests.kit.served import until
@@ -80,6 +81,21 @@ def test_a_backup_goes_in_and_comes_out_again(site: TransferSite, pool: MemoryPo
     assert alpha.ask("GET", "/terms", token=reading) == (200, b"the terms")
     assert alpha.ask("POST", "/read", wanted_of(TWO, ONE), reading) == (200, body_of(TWO, ONE))
     assert site.refusals == []
+
+
+def test_who_hands_chunks_out_is_told_how_fast_they_go(
+    site: TransferSite, pool: MemoryPool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(link_rates, "SHORTEST_BYTES", 1)
+    monkeypatch.setattr(link_rates, "KNOWN_BYTES", 1)
+    back_up(site)
+    for job in (2, 2, 3):
+        token = site.token(job=job, verbs=frozenset({"restore"}), images=frozenset({"ab" * 16}))
+        assert site.peer().ask("POST", "/read", wanted_of(ONE), token) == (200, body_of(ONE))
+    first, second, other = pool.links
+    assert (first, other) == (None, None)
+    assert second is not None
+    assert second > 0
 
 
 def test_an_opening_that_comes_twice_opens_one_upload(site: TransferSite, pool: MemoryPool) -> None:
