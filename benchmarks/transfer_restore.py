@@ -75,7 +75,7 @@ def main(words: list[str]) -> int:
         stored = _stored(made, given.mib)
         print(f"{given.mib} MiB, {stored / 1e6:.1f} MB in the pool")
         for name, rate in LINKS:
-            rounds = [_measured(made, rate) for _ in range(given.rounds)]
+            rounds = [_measured(made / "pool", rate) for _ in range(given.rounds)]
             figures[name] = [asdict(one) for one in rounds]
             seconds = statistics.median(one.seconds for one in rounds)
             server_s = statistics.median(one.server_s for one in rounds)
@@ -102,9 +102,11 @@ def _stored(made: Path, mib: int) -> int:
     return pool.stats().pack_bytes
 
 
-def _measured(made: Path, rate: str) -> Restored:
-    """One restore, over a cable of that rate."""
-    with cables(1, rate) as between:
+def _measured(pool: Path, rate: str) -> Restored:
+    """One restore, over a cable of that rate, by machines that are new."""
+    with cables(1, rate) as between, tempfile.TemporaryDirectory(dir=pool.parent) as directory:
+        made = Path(directory)
+        (made / "pool").symlink_to(pool)
         serve = (sys.executable, "-m", "tests.kit.media_process", str(made), "0.0.0.0")
         server = subprocess.Popen(
             inside(between.far, *serve),

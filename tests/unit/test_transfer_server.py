@@ -86,7 +86,6 @@ def test_a_backup_goes_in_and_comes_out_again(site: TransferSite, pool: MemoryPo
 def test_who_hands_chunks_out_is_told_how_fast_they_go(
     site: TransferSite, pool: MemoryPool, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(link_rates, "SHORTEST_BYTES", 1)
     monkeypatch.setattr(link_rates, "KNOWN_BYTES", 1)
     back_up(site)
     for job in (2, 2, 3):

@@ -335,6 +335,7 @@ fn put_varint(to: &mut Vec<u8>, value: u64) {
 
 #[cfg(test)]
 mod tests {
+    #![allow(clippy::unwrap_used)]
     use super::*;
 
     #[test]

@@ -278,12 +278,13 @@ class TransferServer:
         async with self._room(grant, size_bytes):
             wanted = await read_body(request, self._limits.wanted_bytes, self._limits)
         async with self._room(grant, _wanted_bytes(wanted, self._limits.read_bytes)):
-            deliver = partial(
-                pool.deliver, wanted, link_bytes_per_s=self._rates.bytes_per_s(grant.job)
-            )
+            self._rates.asked(grant.job)
+            link = self._rates.bytes_per_s(grant.job)
+            deliver = partial(pool.deliver, wanted, link_bytes_per_s=link)
             body = await self._alive(request, self._ask(deliver))
-            with self._rates.sending(grant.job, len(body)):
-                return await self._send(request, body)
+            answer = await self._send(request, body)
+            self._rates.sent(grant.job, len(body))
+            return answer
 
     async def _send(self, request: web.Request, body: bytes) -> web.StreamResponse:
         answer = web.StreamResponse(headers={"Content-Type": _BINARY})
