@@ -25,6 +25,7 @@ MACHINE_ONLY = frozenset(
             "mount",
             "serve",
             "service install",
+            "service uninstall",
             "pool recovery-kit",
             "recover",
         ),
