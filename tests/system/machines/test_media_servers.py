@@ -155,11 +155,12 @@ def test_a_media_server_that_dies_or_freezes_loses_no_job(
         first.process.send_signal(way)
         if way is signal.SIGKILL:
             first.process.wait()
-        with network.media_server("media2") as second:
+        with network.media_server("media2"):
             network.site("bandwidth", "remove", "slow").assert_ok()
             done = network.ended(job)
             assert done["outcome"] == "completed", done
-            assert (took(first), took(second)) == (0, 1)
+            # By the second one, or by the master itself where that was quicker.
+            assert took(first) == 0
             if way is signal.SIGSTOP:
                 first.process.send_signal(signal.SIGCONT)
             assert_restored(network, done["image_id"], tree, tmp_path / "back")

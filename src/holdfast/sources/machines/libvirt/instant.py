@@ -194,7 +194,9 @@ def _follow(
         for one in _disks(domain, over, files):
             told = domain.blockJobInfo(one.name)
             if not told:
-                done[one.name] = (done.get(one.name, (0, 0))[1],) * 2
+                # It may be over before it was seen once.
+                seen = done.get(one.name)
+                done[one.name] = (seen[1] if seen else int(domain.blockInfo(one.name)[0]),) * 2
                 continue
             at_work = True
             done[one.name] = int(told["cur"]), int(told["end"])
