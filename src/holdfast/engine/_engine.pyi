@@ -39,6 +39,7 @@ __all__ = [
     "TrigramSegment",
     "Trigrams",
     "VerifyResult",
+    "WholeTree",
     "client_key_of",
     "engine_version",
     "error_codes",
