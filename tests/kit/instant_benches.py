@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import re
 import subprocess
 import time
 from pathlib import Path
@@ -53,6 +54,17 @@ class InstantQmpBench(QmpBench):
         with MONITORS.use(self._monitor_of(known)) as monitor:
             return str(monitor.execute("human-monitor-command", {"command-line": line}))
 
+    def look(self, known: str) -> None:
+        """Have QEMU tell of all of its block nodes, as a backup has it do."""
+        with MONITORS.use(self._monitor_of(known)) as monitor:
+            assert monitor.execute("query-named-block-nodes")
+
+    def at_work(self, known: str) -> set[str]:
+        """What QEMU is at work on for it."""
+        with MONITORS.use(self._monitor_of(known)) as monitor:
+            told = monitor.execute("query-jobs")
+        return {str(one["id"]) for one in told if one["status"] != "concluded"}
+
     def truth(self, known: str) -> dict[str, bytes]:
         if known not in self._monitors:
             for disk in self.open().machine(known).disks:
@@ -71,6 +83,16 @@ class InstantLibvirtBench(LibvirtBench):
 
         domain = self._connection.lookupByUUIDString(known)
         return str(domain.XMLDesc(libvirt.VIR_DOMAIN_XML_INACTIVE))
+
+    def look(self, known: str) -> None:
+        """Have QEMU tell of all of its block nodes, as libvirt does when asked for a size."""
+        assert self._connection.lookupByUUIDString(known).blockInfo("vda")
+
+    def at_work(self, known: str) -> set[str]:
+        """Its disks that QEMU is at work on."""
+        domain = self._connection.lookupByUUIDString(known)
+        names = re.findall(r"<target dev='(vd.)'", domain.XMLDesc())
+        return {one for one in names if domain.blockJobInfo(one)}
 
     def stop(self, known: str) -> None:
         """Have it end as if its guest had switched it off."""

@@ -125,10 +125,7 @@ def migrate(
     with asked(f"machine '{over.name}' is not moved"):
         if not domain.isActive():
             overlays.refuse_move_while_off(over)
-        for one in _disks(domain, over, files):
-            if one.needs:
-                _begin(domain, one, over, files)
-        _follow(domain, over, files, moved, alive)
+        _move(domain, over, files, moved, alive)
     left = _needs(domain, over, files)
     if left:
         raise overlays.still_needed(over, left)
@@ -166,9 +163,52 @@ def _found(connection: Any, over: Over) -> Any:
     return domain
 
 
+def _move(
+    domain: Any,
+    over: Over,
+    files: OverlayFiles,
+    moved: Callable[[Moved], None],
+    alive: Alive,
+) -> None:
+    """Begin what is to be moved, and follow that and what is under way already.
+
+    Pulls go one after another, and no size is asked for while one goes. From the end of a pull
+    until libvirt takes note of it, QEMU crashes when it is asked for all of its block nodes (since
+    6.0: https://gitlab.com/qemu-project/qemu/-/issues/3149). libvirt asks it that when another pull
+    has ended, and when it is asked for a size. Copies end in another way.
+    """
+    pulls = over.format == "qcow2"
+    names = [one.name for one in _disks(domain, over, files)]
+    begun: set[str] = set()
+    done: dict[str, tuple[int, int]] = {}
+    while True:
+        # First the jobs: of one that is over now, what is seen next is seen as it left it.
+        jobs = {name: told for name in names if (told := domain.blockJobInfo(name))}
+        disks = _disks(domain, over, files)
+        waiting = [one for one in disks if one.needs and one.name not in begun | jobs.keys()]
+        if not (pulls and jobs):
+            for one in waiting:
+                if one.name not in done:
+                    done[one.name] = 0, int(domain.blockInfo(one.name)[0])
+            for one in waiting[:1] if pulls else waiting:
+                begun.add(one.name)
+                _begin(domain, one, over, files)
+        for name, told in jobs.items():
+            # It says 0 of 0 at first.
+            done[name] = int(told["cur"]), int(told["end"]) or done.get(name, (0, 0))[1]
+        for name in done.keys() - jobs.keys() - {one.name for one in waiting}:
+            done[name] = (done[name][1],) * 2
+        for one in disks:
+            if one.mirrored == "yes" and one.name in jobs:
+                domain.blockJobAbort(one.name, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
+        moved(Moved(sum(one for one, _ in done.values()), sum(all_ for _, all_ in done.values())))
+        if not jobs and not waiting:
+            return
+        alive()
+        time.sleep(_LOOK_S)
+
+
 def _begin(domain: Any, disk: _At, over: Over, files: OverlayFiles) -> None:
-    if domain.blockJobInfo(disk.name):
-        return
     if over.format == "qcow2":
         domain.blockPull(disk.name, 0, 0)
         return
@@ -179,34 +219,6 @@ def _begin(domain: Any, disk: _At, over: Over, files: OverlayFiles) -> None:
     files.remove(str(Path(disk.place).with_suffix(".raw")))
     flags = libvirt.VIR_DOMAIN_BLOCK_COPY_TRANSIENT_JOB
     domain.blockCopy(disk.name, etree.tostring(target, encoding="unicode"), None, flags)
-
-
-def _follow(
-    domain: Any,
-    over: Over,
-    files: OverlayFiles,
-    moved: Callable[[Moved], None],
-    alive: Alive,
-) -> None:
-    done: dict[str, tuple[int, int]] = {}
-    while True:
-        at_work = False
-        for one in _disks(domain, over, files):
-            told = domain.blockJobInfo(one.name)
-            if not told:
-                # It may be over before it was seen once.
-                seen = done.get(one.name)
-                done[one.name] = (seen[1] if seen else int(domain.blockInfo(one.name)[0]),) * 2
-                continue
-            at_work = True
-            done[one.name] = int(told["cur"]), int(told["end"])
-            if one.mirrored == "yes":
-                domain.blockJobAbort(one.name, libvirt.VIR_DOMAIN_BLOCK_JOB_ABORT_PIVOT)
-        moved(Moved(sum(one for one, _ in done.values()), sum(all_ for _, all_ in done.values())))
-        if not at_work:
-            return
-        alive()
-        time.sleep(_LOOK_S)
 
 
 def _settle(connection: Any, domain: Any, files: OverlayFiles) -> None:

@@ -175,10 +175,12 @@ def move(
     Raises:
         HypervisorError: It stopped before its end.
     """
+    done: dict[str, tuple[int, int]] = {}
     for one in devices(monitor):
         if _needs(monitor, one, over):
+            done[f"{_JOB}{one.disk.name}"] = 0, one.disk.size
             _begin(monitor, one, found, over)
-    _follow(monitor, moved, alive)
+    _follow(monitor, done, moved, alive)
     left = standing(monitor, over).needs
     if left:
         raise overlays.still_needed(over, left)
@@ -218,8 +220,10 @@ def _begin(monitor: Monitor, device: Device, found: Startable, over: Over) -> No
             if known["status"] != "concluded":
                 return
             monitor.execute("job-dismiss", {"id": job})
-    given: dict[str, Any] = {"job-id": job, "device": device.node, "auto-dismiss": False}
+    given: dict[str, Any] = {"job-id": job, "device": device.node}
     if over.format == "qcow2":
+        # It goes away by itself. While one that has ended is there still, QEMU crashes when anybody
+        # asks for all of its block nodes (since 6.0: gitlab.com/qemu-project/qemu/-/issues/3149).
         monitor.execute("block-stream", {**given, "on-error": "stop"})
         return
     node = f"{_NODE}{device.disk.name}"
@@ -231,17 +235,23 @@ def _begin(monitor: Monitor, device: Device, found: Startable, over: Over) -> No
     target = {"driver": "raw", "node-name": node, "file": file, "discard": "unmap"}
     monitor.execute("blockdev-add", target)
     given |= {"target": node, "sync": "full"}
-    given |= {"on-source-error": "stop", "on-target-error": "report"}
+    given |= {"on-source-error": "stop", "on-target-error": "report", "auto-dismiss": False}
     monitor.execute("blockdev-mirror", given)
 
 
-def _follow(monitor: Monitor, moved: Callable[[Moved], None], alive: Alive) -> None:
-    """Wait for the moves, and have each that waits go on."""
+def _follow(
+    monitor: Monitor,
+    done: dict[str, tuple[int, int]],
+    moved: Callable[[Moved], None],
+    alive: Alive,
+) -> None:
+    """Wait for the moves, and have each that waits go on; `done` is how far each is."""
     errors: list[str] = []
-    done: dict[str, tuple[int, int]] = {}
     again_s = 0.0
     while True:
         ours = [one for one in monitor.execute("query-jobs") if str(one["id"]).startswith(_JOB)]
+        for name in done.keys() - {str(one["id"]) for one in ours}:
+            done[name] = (done[name][1],) * 2
         for one in ours:
             name, status = str(one["id"]), one["status"]
             done[name] = int(one["current-progress"]), int(one["total-progress"])
