@@ -153,8 +153,17 @@ def test_lost_with_the_master_it_waits_for_nothing() -> None:
     assert life.grant(lost, NOW + LEASE, LEASE).job.attempt == 2
 
 
-def test_what_lost_its_worker_goes_on_at_once_but_not_twice() -> None:
-    lost = JobError("worker-lost", "machine 'web1' was started anew while job 7 was at work")
+@pytest.mark.parametrize(
+    ("code", "message"),
+    [
+        ("worker-lost", "machine 'web1' was started anew while job 7 was at work"),
+        ("database-lost", "database postgresql://db/site can't be reached"),
+    ],
+)
+def test_what_lost_its_worker_or_the_database_goes_on_at_once_but_not_twice(
+    code: str, message: str
+) -> None:
+    lost = JobError(code, message)
     first = ended(begun(), Outcome.FAILED, lost).job
     assert first.not_before == NOW + LEASE
     again = ended(life.grant(first, NOW + LEASE, LEASE).job, Outcome.FAILED, lost).job

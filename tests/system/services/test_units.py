@@ -293,6 +293,9 @@ def test_a_disk_that_is_mounted_later_is_written_to(services: Services) -> None:
     elsewhere = ("storage", "create", "elsewhere", "--on", "media1", "--pool", "/srv/elsewhere")
     assert services.site(*elsewhere).status == 2
     assert not services.tree("/srv/elsewhere").exists()
+    # After the next start nothing is mounted there, and a unit without its pool has a problem.
+    services.site("storage", "remove", "later").assert_ok()
+    host.run("umount", "/srv/later")
 
 
 def test_all_of_them_come_up_when_the_machine_does(services: Services) -> None:

@@ -22,7 +22,15 @@ from dataclasses import dataclass, replace
 from datetime import datetime, timedelta
 from typing import TYPE_CHECKING
 
-from holdfast.base.errors import Fenced, InternalError, Invalid, Retry, WorkerLost, WrongState
+from holdfast.base.errors import (
+    DatabaseLost,
+    Fenced,
+    InternalError,
+    Invalid,
+    Retry,
+    WorkerLost,
+    WrongState,
+)
 from holdfast.control.jobs.job import (
     Asked,
     Job,
@@ -43,6 +51,9 @@ if TYPE_CHECKING:
 _GUEST_ATTEMPTS = 1000
 _GUEST_FIRST = timedelta(seconds=1)
 _GUEST_MOST = timedelta(seconds=10)
+
+_NOT_THE_WORK = frozenset({WorkerLost.code, DatabaseLost.code})
+"""What an attempt fails of without its own doing, and can't begin again before it is over."""
 
 _GOLDEN = 0x9E3779B1
 """Numbers in a row, multiplied by this modulo 2^32, lie far apart (D. Knuth, TAOCP 3, 6.4)."""
@@ -86,10 +97,11 @@ class Retrying:
     def wait(self, job: int, attempt: int, error: JobError) -> timedelta:
         """How long a job waits after an attempt that failed of something; always as long.
 
-        Whose worker was lost, not its work, goes on at once: that its machine is back is waited
-        for anyhow. Not a second time, as the work may be what the machine died of.
+        Whose worker or control database was lost, not its work, goes on at once: that the machine
+        or the database is back is waited for anyhow. Not a second time, as the work may be what
+        they died of.
         """
-        if error.code == WorkerLost.code and attempt <= 1:
+        if error.code in _NOT_THE_WORK and attempt <= 1:
             return timedelta()
         doublings = min(max(attempt - 1, 0), 30)
         wait = min(self.first * (1 << doublings), self.most)
