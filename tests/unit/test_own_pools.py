@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import base64
-from typing import TYPE_CHECKING, Any
+import os
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -13,9 +15,6 @@ from holdfast.site import own_pool_orders
 from holdfast.site.own_pools import OwnPools, places
 from holdfast.vault import PoolKey
 from holdfast.wire.fields import Reader
-
-if TYPE_CHECKING:
-    from pathlib import Path
 
 KEY, OTHER_KEY = PoolKey(bytes(range(32))), PoolKey(bytes(range(1, 33)))
 
@@ -118,6 +117,26 @@ def test_keys_of_pools_that_are_not_here_are_not_kept(pools: OwnPools) -> None:
     assert not pools.has("ab" * 16)
     with pytest.raises(NotAPool):
         pools.get("ab" * 16)
+
+
+def test_a_pool_that_is_let_go_of_leaves_its_disk_free(
+    pools: OwnPools, home: Path, tmp_path: Path
+) -> None:
+    disk = tmp_path / "disk"
+    pool = pools.make(str(disk), KEY, None, None)
+    forget = own_pool_orders.answers(pools)["forget-pool"]
+    for _ in range(2):
+        assert forget({"ask": "forget-pool", "pool": pool})["pool"] == pool
+        links = (Path(f"/proc/self/fd/{one}") for one in os.listdir("/proc/self/fd"))
+        targets = [str(one.readlink()) for one in links if one.is_symlink()]
+        assert [one for one in targets if one.startswith(str(disk))] == []
+        assert (places(home), pools.has(pool), pools.standing().there) == ([], False, ())
+    pools.look()
+    # Another disk may come in its place, and so may the same one again.
+    disk.rename(tmp_path / "away")
+    other = pools.make(str(disk), OTHER_KEY, None, None)
+    pools.open(pool, KEY, str(tmp_path / "away"))
+    assert set(pools.standing().open) == {pool, other}
 
 
 @pytest.mark.parametrize(

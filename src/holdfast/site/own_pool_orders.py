@@ -46,7 +46,12 @@ def answers(pools: OwnPools) -> Mapping[str, Callable[[dict[str, Any]], dict[str
         pools.open(pool, _key(given.text("key")), given.maybe_text("path"))
         return {"answer": "open-pool", "pool": pool}
 
-    return {"make-pool": make, "open-pool": open_}
+    def forget(order: dict[str, Any]) -> dict[str, Any]:
+        pool = Reader(order, "an order to let go of a pool").text("pool")
+        pools.forget(pool)
+        return {"answer": "forget-pool", "pool": pool}
+
+    return {"make-pool": make, "open-pool": open_, "forget-pool": forget}
 
 
 def told(pools: OwnPools) -> dict[str, Any]:

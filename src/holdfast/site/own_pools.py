@@ -208,6 +208,33 @@ class OwnPools:
         finally:
             known.lock.release()
 
+    def forget(self, pool: str) -> None:
+        """Let go of a pool, so that its disk can be taken away; durable on return.
+
+        The pool stays where it is. One that is not known is forgotten already. Who reads from it
+        at this moment has it until that ends.
+
+        Raises:
+            InputOutput: Its disk does not answer.
+            StorageError: The list of pools can't be written.
+        """
+        with self._making:
+            with self._lock:
+                paths = {one: its.path for one, its in self._known.items()}
+                known = self._known.get(pool)
+            if known is None:
+                return
+            if not known.lock.acquire(timeout=LOOK_S):
+                raise InputOutput(f"the disk at '{known.path}' does not answer", _LOOK_AT_DISK)
+            try:
+                del paths[pool]
+                _save(self._home / NAME, paths)
+                with self._lock:
+                    del self._known[pool]
+                known.opened = known.key = None
+            finally:
+                known.lock.release()
+
     def know(self, keys: Mapping[str, PoolKey]) -> None:
         """Take keys of pools; `look` opens them."""
         for pool, key in keys.items():

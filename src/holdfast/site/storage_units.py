@@ -13,6 +13,7 @@ from typing import TYPE_CHECKING, Final
 
 from holdfast.base.errors import (
     AlreadyExists,
+    HoldfastError,
     Invalid,
     StorageError,
     Unreachable,
@@ -32,6 +33,9 @@ if TYPE_CHECKING:
 
 MAKE_S: Final = 60.0
 """So long a media server may take to make a pool."""
+
+FORGET_S: Final = 15.0
+"""So long it may take to let go of one; the site has forgotten it before."""
 
 _LOG = logging.getLogger("holdfast.site")
 
@@ -177,6 +181,8 @@ def set_slots(master: Master, name: str, slots: int) -> StorageUnit:
 def remove(master: Master, name: str) -> None:
     """Let the site forget a unit that is not needed. Its pool stays where it is.
 
+    A media server whose disk it is on lets go of it too, and has nothing open there any more.
+
     Raises:
         NotFound: There is none of this name.
         WrongState: Images are there, or somebody names it.
@@ -211,6 +217,24 @@ def remove(master: Master, name: str) -> None:
     master.units.remove(name)
     note_directories(master)
     master.news()
+    _have_forgotten(master, unit)
+
+
+def _have_forgotten(master: Master, unit: StorageUnit) -> None:
+    """Have a media server let go of a pool of its own, as far as it can be reached."""
+    if unit.server is None or master.spoken_to is None:
+        return
+    order = {"ask": "forget-pool", "pool": unit.pool}
+    try:
+        master.spoken_to.sessions.ask(unit.server, order, FORGET_S)
+    except HoldfastError as error:
+        # It has no key of it after its next start.
+        _LOG.warning(
+            "media server '%s' was not told that storage unit '%s' is removed: %s",
+            unit.server,
+            unit.name,
+            error.message,
+        )
 
 
 def _require_new(master: Master, name: str) -> None:
