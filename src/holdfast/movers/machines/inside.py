@@ -14,7 +14,7 @@ from holdfast.base.errors import InputOutput, PathMissing
 from holdfast.movers.machines.record import DISKS, disk_path
 from holdfast.sources.filesystems.entries import KINDS, NO_STREAM, ROOT, FilesUnreadable, is_name
 from holdfast.sources.filesystems.opening import is_replayed, open_files
-from holdfast.sources.filesystems.volumes import LVM, NEEDS_REPLAY, look
+from holdfast.sources.filesystems.volumes import LVM, NEEDS_REPLAY, NOT_REPLAYED, look
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Mapping, Sequence
@@ -143,7 +143,7 @@ class Inside:
         found = [
             one
             for one in self.layout.remarks
-            if one.code != NEEDS_REPLAY or one.about not in replayed
+            if one.code not in (NEEDS_REPLAY, NOT_REPLAYED) or one.about not in replayed
         ]
         return [*found, *self._said, *met]
 

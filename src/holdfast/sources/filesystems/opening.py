@@ -11,6 +11,7 @@ from holdfast.sources.filesystems.appliance import appliance
 from holdfast.sources.filesystems.appliance.appliance import ApplianceFiles
 from holdfast.sources.filesystems.entries import FilesUnreadable
 from holdfast.sources.filesystems.recognise import State
+from holdfast.sources.filesystems.replayed import ReplayedFiles
 from holdfast.sources.filesystems.sandboxed import KINDS, SandboxedFiles
 
 if TYPE_CHECKING:
@@ -20,8 +21,7 @@ if TYPE_CHECKING:
 
 def is_replayed(volume: Volume) -> bool:
     """Whether what the journal of a volume holds is seen by who reads its files here."""
-    needs = volume.files.state is State.NEEDS_REPLAY
-    return needs and volume.files.kind in appliance.KINDS and appliance.is_here()
+    return volume.files.state is State.NEEDS_REPLAY and appliance.replays(volume.files.kind)
 
 
 def open_files(volume: Volume) -> Files:
@@ -31,6 +31,8 @@ def open_files(volume: Volume) -> Files:
         FilesUnreadable: There is nothing here that reads them; in words.
     """
     kind = volume.files.kind
+    if kind == "ntfs" and is_replayed(volume):
+        return ReplayedFiles(volume)
     if (kind in appliance.KINDS and kind not in KINDS) or is_replayed(volume):
         return ApplianceFiles(volume.disk, kind, volume.name)
     if kind in KINDS:

@@ -1,8 +1,9 @@
 """Files of ext2/3/4, NTFS, FAT and exFAT by the Sleuth Kit: only ever inside of a sandbox.
 
-Must not be imported outside of a worker: what it parses was written by strangers, in a library that
-was not written for that. Directories are walked by inode numbers, which is ten times as fast as by
-paths. Deleted names, and what the Sleuth Kit makes up, are left out.
+Must not be imported outside of a worker, or of the appliance's guest: what it parses was written
+by strangers, in a library that was not written for that. Directories are walked by inode numbers,
+which is ten times as fast as by paths. Deleted names, and what the Sleuth Kit makes up, are left
+out.
 """
 
 from __future__ import annotations

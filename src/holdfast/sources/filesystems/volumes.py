@@ -104,6 +104,20 @@ def look(disks: Mapping[str, Disk]) -> Layout:
     return Layout(tuple(found), tuple(remarks))
 
 
+def not_replayed(volume: Volume, why: str) -> Remark:
+    """That the log of an NTFS is not replayed.
+
+    Args:
+        volume: It.
+        why: Or what is with that log.
+    """
+    said = (
+        f"{volume.name} (ntfs) was in use: what its log ($LogFile) holds {why}, so its newest "
+        "changes may be missing; Windows replays it when the restored disk is mounted"
+    )
+    return Remark("warning", NOT_REPLAYED, said, volume.name)
+
+
 def _parts(name: str, disk: Disk, remarks: list[Remark]) -> list[tuple[str, Disk]]:
     whole: list[tuple[str, Disk]] = [(f"{name}/fs", disk)]
     if recognise(disk).kind in BOOT_SECTORS:
@@ -155,11 +169,7 @@ def _remarks_of(volume: Volume) -> list[Remark]:
         said = f"{name} is {_NOT_READ[kind]}: its files can't be listed; it restores"
         return [Remark("info", "volume-not-read", said, name)]
     if volume.files.state is State.NEEDS_REPLAY and kind == "ntfs":
-        said = (
-            f"{name} (ntfs) was in use: what its log ($LogFile) holds is not replayed here, so its "
-            "newest changes may be missing; Windows replays it when the restored disk is mounted"
-        )
-        return [Remark("warning", NOT_REPLAYED, said, name)]
+        return [not_replayed(volume, "is not replayed here")]
     if volume.files.state is State.NEEDS_REPLAY:
         said = f"{name} ({kind}) was in use: what its journal holds has to be replayed first"
         return [Remark("info", NEEDS_REPLAY, said, name)]

@@ -17,7 +17,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from holdfast.sources.emulator import accelerators
-from holdfast.sources.filesystems.appliance.initramfs import build, find_kernel
+from holdfast.sources.filesystems.appliance.initramfs import build, find_kernel, find_replay
 from holdfast.sources.filesystems.entries import FilesUnreadable
 from holdfast.sources.filesystems.frames import BadFrame, Say
 from holdfast.sources.filesystems.sandbox import NOBODY
@@ -35,7 +35,15 @@ MEMORY_MIB = 512
 BOOT_S = 180.0
 """How long a guest may take to begin, where everything is emulated."""
 
-KINDS = frozenset({"xfs", "btrfs", "ext2", "ext3", "ext4"})
+_NTFS_MEMORY_MIB = 1024
+"""Its files are not read by the kernel."""
+
+KINDS = frozenset({"xfs", "btrfs", "ext2", "ext3", "ext4", "ntfs"})
+
+
+def replays(kind: str) -> bool:
+    """Whether a file system of this kind that was in use can have its journal replayed here."""
+    return kind in KINDS and is_here() and (kind != "ntfs" or find_replay() is not None)
 
 
 def is_here() -> bool:
@@ -92,13 +100,15 @@ class ApplianceFiles(SandboxedFiles):
                 "installed here"
             )
         kernel = find_kernel()
+        replay = find_replay() if self._kind == "ntfs" else None
+        memory_mib = _NTFS_MEMORY_MIB if replay else MEMORY_MIB
         try:
             place = self._around.enter_context(
                 tempfile.TemporaryDirectory(prefix="holdfast-guest-", ignore_cleanup_errors=True)
             )
             initrd = os.path.join(place, "initrd")
             with open(initrd, "wb") as file:
-                file.write(build(kernel))
+                file.write(build(kernel, replay))
             address = Address(path=os.path.join(place, "disk"))
             self._around.enter_context(
                 shown({"": _Shown(self._disk)}, address, troubled=self._note_trouble)
@@ -116,7 +126,7 @@ class ApplianceFiles(SandboxedFiles):
                         emulator,
                         *("-nodefaults", "-no-user-config", "-display", "none", "-no-reboot"),
                         *(*accelerators(), "-cpu", "qemu64,+rdrand"),
-                        *("-m", str(MEMORY_MIB), "-nic", "none"),
+                        *("-m", str(memory_mib), "-nic", "none"),
                         *("-sandbox", "on,obsolete=deny,elevateprivileges=deny,spawn=deny"),
                         *("-kernel", str(kernel.image), "-initrd", initrd),
                         *("-append", "quiet panic=-1 mitigations=off random.trust_cpu=on"),

@@ -21,10 +21,14 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
 
     from holdfast.sources.filesystems.tsk import Row
+    from holdfast.sources.filesystems.worker import Reads
 
 MODULES = "/modules"
 PORT = "/dev/vport0p1"
 DISK = "/dev/vda"
+RECOVER = "/ntfsrecover"
+"""Where the program is that replays the log of an NTFS, in a guest that needs it."""
+
 MOUNTED = b"/mnt"
 
 _READ_ONLY, _NO_SUID, _NO_DEVICES, _NO_EXEC = 1, 2, 4, 8
@@ -207,6 +211,14 @@ def _load_modules() -> None:
         os.close(fd)
 
 
+def _open(disk: FarDisk, kind: str) -> Reads:
+    if kind != "ntfs":
+        return KernelFiles(disk, kind)
+    from holdfast.sources.filesystems.appliance.ntfs import open_replayed
+
+    return open_replayed(disk.size)
+
+
 def main() -> None:
     """Become the guest."""
     try:
@@ -216,7 +228,7 @@ def main() -> None:
         _load_modules()
         link = Link(os.open(PORT, os.O_RDWR))
         link.say(Say.DONE)
-        Worker(link, KernelFiles).run()
+        Worker(link, _open).run()
     except BaseException as error:  # noqa: BLE001 - there is nobody else to tell
         sys.stderr.write(f"{error!r}\n")
     finally:

@@ -7,8 +7,10 @@ here, so that the same interpreter finds itself.
 from __future__ import annotations
 
 import functools
+import importlib.util
 import json
 import os
+import shutil
 import struct
 import subprocess
 import sys
@@ -16,12 +18,15 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import holdfast
+from holdfast.sources.filesystems.appliance.guest import RECOVER
 from holdfast.sources.filesystems.entries import FilesUnreadable
 
 BOOT = Path("/boot")
 LIB = Path("/lib/modules")
 
 GUEST = "holdfast.sources.filesystems.appliance.guest"
+NTFS = "holdfast.sources.filesystems.appliance.ntfs"
+_READER = "pytsk3"
 
 _WANTED = (
     *("virtio_pci", "virtio_blk", "virtio_console"),
@@ -34,9 +39,10 @@ _DIRECTORIES = ("dev", "proc", "sys", "mnt", "modules", "tmp")
 # what the guest imports, and what the loader maps for it
 _ASK = """
 import sys, json
-sys.path.insert(0, sys.argv[1])
+sys.path[:] = [sys.argv[1], *sys.path, *sys.argv[3:]]
 import importlib, traceback, linecache, encodings.ascii, encodings.utf_16_le
-importlib.import_module(sys.argv[2])
+for one in sys.argv[2].split():
+    importlib.import_module(one)
 files = set()
 for one in list(sys.modules.values()):
     for name in ("__file__", "__cached__"):
@@ -79,9 +85,22 @@ def find_kernel(boot: Path = BOOT, lib: Path = LIB) -> Kernel:
     )
 
 
+def find_replay() -> tuple[Path, Path] | None:
+    """What replays the log of an NTFS and reads its files, if both are here."""
+    program = shutil.which("ntfsrecover", path=f"{os.environ.get('PATH', '')}:/usr/sbin:/sbin")
+    reader = importlib.util.find_spec(_READER)
+    if program is None or reader is None or reader.origin is None:
+        return None
+    return Path(program), Path(reader.origin)
+
+
 @functools.lru_cache(maxsize=2)
-def build(kernel: Kernel) -> bytes:
+def build(kernel: Kernel, replay: tuple[Path, Path] | None = None) -> bytes:
     """Make it, as the kernel unpacks it.
+
+    Args:
+        kernel: That the guest runs.
+        replay: From `find_replay`, for an NTFS.
 
     Raises:
         FilesUnreadable: What it is made of is not here.
@@ -96,12 +115,18 @@ def build(kernel: Kernel) -> bytes:
         archive.file(f"/modules/{number:03d}-{module.name.removesuffix(suffix)}{suffix}", module)
     python = os.path.realpath(getattr(sys, "_base_executable", sys.executable))
     source = os.path.dirname(next(iter(holdfast.__path__)))
-    for place in [python, _loader(python), *_python_files(python, source)]:
+    modules, further = ([GUEST, NTFS], [str(replay[1].parent)]) if replay else ([GUEST], [])
+    for place in [python, _loader(python), *_python_files(python, source, modules, further)]:
         archive.file(place, Path(place))
         for name in _other_names(place):
             archive.link(name, os.path.basename(place))
+    if replay:
+        archive.file(RECOVER, replay[0])
+        archive.file(_loader(str(replay[0])), Path(_loader(str(replay[0]))))
+        for library in _libraries(str(replay[0])):
+            archive.file(str(library), library)
     script = (
-        f"#!{python} -IS\nimport sys\nsys.path.insert(0, {source!r})\n"
+        f"#!{python} -IS\nimport sys\nsys.path[:] = [{source!r}, *sys.path, *{further!r}]\n"
         f"from {GUEST} import main\nmain()\n"
     )
     archive.data("/init", script.encode(), 0o100755)
@@ -124,9 +149,9 @@ def _modules(kernel: Kernel) -> list[Path]:
     return [kernel.modules / one for one in found]
 
 
-def _python_files(python: str, source: str) -> list[str]:
+def _python_files(python: str, source: str, modules: list[str], further: list[str]) -> list[str]:
     asked = subprocess.run(
-        [python, "-IS", "-c", _ASK, source, GUEST],
+        [python, "-IS", "-c", _ASK, source, " ".join(modules), *further],
         capture_output=True,
         check=False,
         timeout=60,
@@ -153,6 +178,22 @@ def _other_names(library: str) -> list[str]:
             and one.is_symlink()
             and os.path.realpath(one.path) == library
         ]
+
+
+def _libraries(program: str) -> list[Path]:
+    """What the loader maps for a program, where it looks for it."""
+    asked = subprocess.run(
+        [_loader(program), "--list", program],
+        capture_output=True,
+        text=True,
+        check=False,
+        timeout=60,
+        env={"LC_ALL": "C"},
+    )
+    if asked.returncode != 0:
+        raise FilesUnreadable(f"the libraries of {program} can't be found")
+    found = [line.split()[2] for line in asked.stdout.splitlines() if " => /" in line]
+    return [Path(os.path.realpath(os.path.dirname(one))) / os.path.basename(one) for one in found]
 
 
 def _loader(program: str) -> str:
