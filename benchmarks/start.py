@@ -1,5 +1,8 @@
 """What a short command costs, several in turn: ``benchmarks/start.py PROGRAM... -- WORDS``.
 
+After another ``--`` comes a command of its own that takes its turn, too: a limit, to which the
+others are compared turn by turn.
+
 Must not know what the words do; the environment is the caller's. Invariant: the programs take
 turns, so that what else the machine does falls on all of them; the first turn is not counted.
 """
@@ -28,14 +31,21 @@ class Cost:
 def main(words: list[str]) -> int:
     """Measure and print a line for each program; 64 for wrong usage, 1 if one failed."""
     if "--" not in words[1:]:
-        print("want: PROGRAM... -- WORDS", file=sys.stderr)
+        print("want: PROGRAM... -- WORDS [-- LIMIT...]", file=sys.stderr)
         return 64
     at = words.index("--")
     programs, arguments = words[:at], words[at + 1 :]
-    costs: dict[str, list[Cost]] = {program: [] for program in programs}
+    limit: list[str] = []
+    if "--" in arguments:
+        at = arguments.index("--")
+        arguments, limit = arguments[:at], arguments[at + 1 :]
+    commands = {program: [program, *arguments] for program in programs}
+    if limit:
+        commands[limit[0]] = limit
+    costs: dict[str, list[Cost]] = {program: [] for program in commands}
     for turn in range(TURNS + 1):
-        for program in programs:
-            cost = run([program, *arguments])
+        for program, command in commands.items():
+            cost = run(command)
             if cost is None:
                 print(f"{program} failed", file=sys.stderr)
                 return 1
@@ -48,7 +58,18 @@ def main(words: list[str]) -> int:
             f"{statistics.median(one.wall_s for one in some):.3f} s by the clock, "
             f"{some[0].faults} page faults, {some[0].peak_mib} MiB: {program}"
         )
+        if limit and program != limit[0]:
+            pairs = list(zip(some, costs[limit[0]], strict=True))
+            print(
+                f"  times the limit: {_spread([one.cpu_s / other.cpu_s for one, other in pairs])}"
+                f" of processors, {_spread([one.wall_s / other.wall_s for one, other in pairs])}"
+                " by the clock"
+            )
     return 0
+
+
+def _spread(some: list[float]) -> str:
+    return f"{statistics.median(some):.2f} ({min(some):.2f}-{max(some):.2f})"
 
 
 def run(command: list[str]) -> Cost | None:
