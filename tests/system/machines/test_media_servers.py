@@ -44,11 +44,11 @@ def assert_restored(network: MachineSite, image: str, tree: Path, to: Path) -> N
     assert_same_tree(tree, os.fsencode(to) + os.fsencode(tree))
 
 
-def a_slow_network(network: MachineSite, tree: Path) -> None:
+def a_slow_network(network: MachineSite, tree: Path, limit: str = "4M") -> None:
     """A job that is surely still on its way when a test comes between, on any machine."""
     for number in range(20):
         (tree / f"large {number}").write_bytes(os.urandom(4_000_000))
-    network.site("bandwidth", "set", "slow", "--limit", "4M").assert_ok()
+    network.site("bandwidth", "set", "slow", "--limit", limit).assert_ok()
 
 
 def test_data_goes_by_a_media_server_and_comes_back_by_it(
@@ -146,25 +146,27 @@ def test_a_job_that_a_frozen_media_server_never_answers_is_taken_from_it(
 def test_a_media_server_that_dies_or_freezes_loses_no_job(
     network: MachineSite, tree: Path, tmp_path: Path, way: signal.Signals
 ) -> None:
-    a_slow_network(network, tree)
+    # So slow that the other one, which takes a while to join, is there before the data is.
+    a_slow_network(network, tree, "1M")
     with network.media_server("media1") as first, network.machine("web1"):
         protect(network, "web1", tree)
         job = network.run("web1")
         until(lambda: network.job(job)["counters"]["new_bytes"] > 0, "data to be on its way")
-        assert first.process is not None
-        first.process.send_signal(way)
-        if way is signal.SIGKILL:
-            first.process.wait()
-        with network.media_server("media2"):
+        # Were it not there when the first one is given up, the master would take the job.
+        with network.media_server("media2") as second:
+            assert network.job(job)["state"] == "active"
+            assert first.process is not None
+            first.process.send_signal(way)
+            if way is signal.SIGKILL:
+                first.process.wait()
             network.site("bandwidth", "remove", "slow").assert_ok()
             done = network.ended(job)
             assert done["outcome"] == "completed", done
-            # By the second one, or by the master itself where that was quicker.
-            assert took(first) == 0
+            assert (took(first), took(second)) == (0, 1)
             if way is signal.SIGSTOP:
                 first.process.send_signal(signal.SIGCONT)
             assert_restored(network, done["image_id"], tree, tmp_path / "back")
             # Whoever comes back from the dead has committed nothing.
             assert len(network.listed("images")) == 1
-            assert took(first) == 0
+            assert (took(first), took(second)) == (0, 1)
             network.site("verify", "--read-data").assert_ok()
