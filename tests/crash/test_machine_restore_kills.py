@@ -44,12 +44,11 @@ pytestmark = needs_qemu
 SIZE = 24 * MIB
 
 
-class Bench:
-    """A pool with two images of a machine, and a directory that they are restored to."""
+class Stored:
+    """A pool with two images of a machine, and what is in each; nobody writes to it."""
 
     def __init__(self, directory: Path) -> None:
         self.place = directory
-        self.target = directory / "target"
         store = directory / "store"
         store.mkdir()
         self.truth: dict[str, bytes] = {}
@@ -74,6 +73,16 @@ class Bench:
             end = NearDestination(self.pool, None)
             done = run_machine_backup(provider, order, end, SystemClock(), lambda _: None)
             self.truth[done.image.id] = bytes(disk)
+
+
+class Bench:
+    """That pool, and a directory that its images are restored to."""
+
+    def __init__(self, stored: Stored, directory: Path) -> None:
+        self.place = directory
+        self.target = directory / "target"
+        self.stored = stored.place
+        self.pool, self.truth = stored.pool, stored.truth
         self.first, self.second = self.truth
         self.events: list[WorkEvent] = []
 
@@ -94,7 +103,7 @@ class Bench:
     def kill_at(self, work: MachineRestoreWork, place: int) -> None:
         """Kill a process that restores when it has noted that it is as far as this."""
         plain = json.dumps(work.to_json())
-        words = [str(self.place / "pool"), str(self.place / "cache"), plain, str(place)]
+        words = [str(self.stored / "pool"), str(self.place / "cache"), plain, str(place)]
         command = [sys.executable, "-m", "tests.kit.restoring_machine", *words]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
             assert child.stdout is not None
@@ -115,10 +124,15 @@ class Bench:
         return self.target / ".holdfast-restore-web"
 
 
+@pytest.fixture(scope="module")
+def stored(tmp_path_factory: pytest.TempPathFactory) -> Stored:
+    return Stored(tmp_path_factory.mktemp("stored"))
+
+
 @pytest.fixture
-def bench(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
+def bench(stored: Stored, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Bench:
     monkeypatch.setattr(machine_work, "KEEP_BYTES", restoring_machine.KEPT)
-    return Bench(tmp_path)
+    return Bench(stored, tmp_path)
 
 
 @pytest.mark.parametrize("image_format", ["raw", "qcow2"])
