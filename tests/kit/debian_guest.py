@@ -49,12 +49,28 @@ UNUSED = (
     "e2scrub_reap.service",
     "fstrim.timer",
     "systemd-hwdb-update.service",
+    # What takes a processor that is emulated many seconds, and nobody here needs.
+    "dev-hugepages.mount",
+    "dev-mqueue.mount",
+    "getty@tty1.service",
+    "modprobe@configfs.service",
+    "modprobe@dm_mod.service",
+    "modprobe@drm.service",
+    "modprobe@efi_pstore.service",
+    "modprobe@fuse.service",
+    "modprobe@loop.service",
+    "sys-fs-fuse-connections.mount",
+    "sys-kernel-config.mount",
+    "sys-kernel-debug.mount",
+    "sys-kernel-tracing.mount",
+    "systemd-logind.service",
 )
 GRUB = """serial --unit=0 --speed=115200
 terminal_output console serial
 set timeout=0
+set emulated="mitigations=off systemd.service_watchdogs=no"
 menuentry Debian {
-  linux /vmlinuz root=UUID=@UUID@ ro console=tty0 console=ttyS0 quiet panic=30
+  linux /vmlinuz root=UUID=@UUID@ ro console=tty0 console=ttyS0 quiet panic=30 $emulated
   initrd /initrd.img
 }
 """
@@ -73,7 +89,32 @@ Description=Writes to the disk, again and again
 [Service]
 ExecStart=/usr/local/sbin/load
 """
-RECIPE = "\n".join((*PACKAGES, MODULES, GRUB_MODULES, *UNUSED, GRUB, LOAD, LOAD_UNIT, LOGIN))
+PATIENCE = """[Manager]
+DefaultTimeoutStartSec=infinity
+DefaultDeviceTimeoutSec=infinity
+"""
+"""How long systemd waits: a processor that is emulated on a busy one takes its time."""
+GETTY = """[Unit]
+Description=Prompt on the serial console
+After=systemd-user-sessions.service
+Before=getty.target
+[Service]
+ExecStart=-/sbin/agetty --keep-baud 115200 - vt220
+Type=idle
+Restart=always
+StandardInput=tty
+StandardOutput=tty
+TTYPath=/dev/ttyS0
+TTYReset=yes
+TTYVHangup=yes
+SendSIGHUP=yes
+[Install]
+WantedBy=getty.target
+"""
+"""In place of systemd's own, which waits until udev tells of what the kernel has anyway."""
+RECIPE = "\n".join(
+    (*PACKAGES, MODULES, GRUB_MODULES, *UNUSED, GRUB, LOAD, LOAD_UNIT, PATIENCE, GETTY, LOGIN)
+)
 
 UUID = "3b0f6f2c-6b1d-4e0b-8f0a-5d1c9a7e2a10"
 _TIMEOUT_S = 900
@@ -176,6 +217,8 @@ def _make(work: Path) -> None:
         "boot/grub/grub.cfg": GRUB.replace("@UUID@", UUID),
         "usr/local/sbin/load": LOAD,
         "etc/systemd/system/load.service": LOAD_UNIT,
+        "etc/systemd/system/serial-getty@ttyS0.service": GETTY,
+        "etc/systemd/system.conf.d/patience.conf": PATIENCE,
     }
     for name, text in texts.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
