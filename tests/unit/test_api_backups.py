@@ -104,3 +104,20 @@ def test_only_who_may_see_this_machine_restores_to_it(api: Api) -> None:
         other.post(path, body)
     both = api.client(api.token(Role.RESTORE_OPERATOR, Scope((this_client(), "web1")), "both"))
     assert both.get(f"/jobs/{both.post(path, body)['job']}")["kind"] == "restore"
+
+
+def test_who_may_see_one_client_restores_its_image_to_no_other(api: Api) -> None:
+    pool = cast("FakePool", api.master.site.pool)
+    image = pool.backup({}, "web1:/srv")
+    api.master.catalog.record_image(image, pool.pool_id)
+    path, body = f"/images/{image.id}/restores", {"target": "/back", "client": "web2"}
+    for scope in (("web1",), ("web2",)):
+        one = api.client(api.token(Role.RESTORE_OPERATOR, Scope(scope), scope[0]))
+        with pytest.raises((errors.Forbidden, errors.NotFound)) as refused:
+            one.post(path, body)
+        # Who may not see the image is not told that there is one.
+        assert isinstance(refused.value, errors.NotFound) == (scope == ("web2",))
+    assert api.master.jobs.count() == 0
+    both = api.client(api.token(Role.RESTORE_OPERATOR, Scope(("web1", "web2")), "both"))
+    with pytest.raises(errors.NotFound, match="no machine 'web2' has joined"):
+        both.post(path, body)
