@@ -29,13 +29,23 @@ _name_of_row = itemgetter(1)
 class Feed:
     """Feeds one image into one source's rows, inside of the writer's transaction."""
 
-    def __init__(self, target: FeedTarget, mode: Mode) -> None:
+    def __init__(
+        self, target: FeedTarget, mode: Mode, directories: dict[bytes, int] | None = None
+    ) -> None:
+        """Begin.
+
+        Args:
+            target: Where it goes.
+            mode: What the rows are differences to.
+            directories: Ids by path of directories that are stored; more are added.
+        """
         self.rows = 0
         self._target = target
         highest_name, highest_directory = target.highest_ids()
         fresh = mode is Mode.FRESH
         self._names = _Names(target, highest_name, every_one_known=fresh)
-        self._directories = _Directories(target, self._names, highest_directory, new=fresh)
+        known = {} if directories is None else directories
+        self._directories = _Directories(target, self._names, highest_directory, known, new=fresh)
 
     def add(self, batch: ChangeRows) -> None:
         """Feed one batch of differences."""
@@ -70,7 +80,7 @@ class _Names:
             known.clear()
             if self._every_one_known:
                 self._every_one_known = False
-                self._target.names_outgrew_memory()
+                self._target.outgrew_memory()
         # in the order of the rows: neighbours in a directory are neighbours among the names
         missing = list(itertools.filterfalse(known.__contains__, dict.fromkeys(names)))
         if missing and not self._every_one_known:
@@ -86,7 +96,15 @@ class _Names:
 
 
 class _Directories:
-    def __init__(self, target: FeedTarget, names: _Names, highest: int, *, new: bool) -> None:
+    def __init__(
+        self,
+        target: FeedTarget,
+        names: _Names,
+        highest: int,
+        known: dict[bytes, int],
+        *,
+        new: bool,
+    ) -> None:
         self._target = target
         self._names = names
         self._next = max(highest, ROOT) + 1
@@ -94,13 +112,17 @@ class _Directories:
         # something had to be forgotten.
         self._first_new = ROOT if new else self._next
         self._every_new_one_known = True
-        self._known: dict[bytes, int] = {b"/": ROOT}
+        self._known = known
+        known[b"/"] = ROOT
 
     def ids(self, paths: Iterable[bytes]) -> list[int]:
         """An id for each path; new directories are stored, and those above them."""
         if len(self._known) > DIRECTORIES_KNOWN:
-            self._known = {b"/": ROOT}
-            self._every_new_one_known = False
+            self._known.clear()
+            self._known[b"/"] = ROOT
+            if self._every_new_one_known:
+                self._every_new_one_known = False
+                self._target.outgrew_memory()
         paths = list(paths)
         for level in self._unknown(paths):
             self._learn(level)
@@ -122,19 +144,22 @@ class _Directories:
 
     def _learn(self, level: list[tuple[bytes, bytes, bytes]]) -> None:
         known = self._known
-        names = self._names.ids([name for _, _, name in level])
-        places = [(known[parent], name) for (_, parent, _), name in zip(level, names, strict=True)]
-        wanted = [
-            place for place in places if place[0] < self._first_new or not self._every_new_one_known
-        ]
+        places = [(known[parent], name) for _, parent, name in level]
+        wanted = places
+        if self._every_new_one_known:
+            wanted = [place for place in places if place[0] < self._first_new]
         stored = self._target.find_directories(wanted) if wanted else {}
-        new: list[NewDirectory] = []
+        if len(stored) < len(places):
+            stored.update(self._added([one for one in places if one not in stored]))
         for (path, _, _), place in zip(level, places, strict=True):
-            directory = stored.get(place)
-            if directory is None:
-                directory = self._next
-                self._next += 1
-                new.append((directory, *place))
-            known[path] = directory
-        if new:
-            self._target.add_directories(new)
+            known[path] = stored[place]
+
+    def _added(self, places: list[tuple[int, bytes]]) -> dict[tuple[int, bytes], int]:
+        """Ids of directories that are new, by (parent, name)."""
+        names = self._names.ids([name for _, name in places])
+        ids = range(self._next, self._next + len(places))
+        self._next = ids.stop
+        self._target.add_directories(
+            [(one, place[0], name) for one, place, name in zip(ids, places, names, strict=True)]
+        )
+        return dict(zip(places, ids, strict=True))

@@ -105,7 +105,9 @@ class FeedTarget(Protocol):
         """Store names that are not."""
         ...
 
-    def find_directories(self, places: Collection[tuple[int, int]]) -> dict[tuple[int, int], int]:
+    def find_directories(
+        self, places: Sequence[tuple[int, bytes]]
+    ) -> dict[tuple[int, bytes], int]:
         """Ids of those directories, by (parent, name), that are stored."""
         ...
 
@@ -113,8 +115,8 @@ class FeedTarget(Protocol):
         """Store directories that are not."""
         ...
 
-    def names_outgrew_memory(self) -> None:
-        """From now on, `find_names` is asked for names that were added in this feed."""
+    def outgrew_memory(self) -> None:
+        """From now on, names and directories that were added in this feed are asked for, too."""
         ...
 
     def load(

@@ -15,7 +15,7 @@ from holdfast.control.catalog.on_postgresql import copying
 from holdfast.control.catalog.rows import ADDED
 
 if TYPE_CHECKING:
-    from collections.abc import Collection, Mapping, Sequence
+    from collections.abc import Mapping, Sequence
 
     import psycopg
 
@@ -138,14 +138,17 @@ class Target:
         self.new_names += len(names)
         self._copy("file_rows.names", copying.NAME_COLUMNS, copying.names(self._set.id, names))
 
-    def find_directories(self, places: Collection[tuple[int, int]]) -> dict[tuple[int, int], int]:
+    def find_directories(
+        self, places: Sequence[tuple[int, bytes]]
+    ) -> dict[tuple[int, bytes], int]:
         """Ids of those directories, by (parent, name), that are stored."""
         parents, names = map(list, zip(*places, strict=True))
         rows = self._ask(
-            "SELECT d.parent, d.name, d.id FROM unnest(%b::int[], %b::int[]) w (parent, name) "
+            "SELECT d.parent, w.name, d.id FROM unnest(%b::int[], %b::bytea[]) w (parent, name) "
+            "JOIN file_rows.names n ON n.file_set = %s AND n.name = w.name "
             "JOIN file_rows.directories d "
-            "ON d.file_set = %s AND d.parent = w.parent AND d.name = w.name",
-            (parents, names, self._set.id),
+            "ON d.file_set = %s AND d.parent = w.parent AND d.name = n.id",
+            (parents, names, self._set.id, self._set.id),
         )
         return {(parent, name): directory for parent, name, directory in rows}
 
@@ -154,7 +157,7 @@ class Target:
         rows = copying.directories(self._set.id, directories)
         self._copy("file_rows.directories", copying.DIRECTORY_COLUMNS, rows)
 
-    def names_outgrew_memory(self) -> None:
+    def outgrew_memory(self) -> None:
         """Nothing to do: the index over names is there from the beginning."""
 
     def load(

@@ -13,7 +13,7 @@ from __future__ import annotations
 import functools
 import os
 import sqlite3
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from holdfast.base.errors import CatalogError
 from holdfast.control.catalog.folding import fold_name
@@ -130,9 +130,21 @@ INSERT INTO names_search (names_search, rank) VALUES ('hashsize', 67108864);
 
 
 class FileConnection(sqlite3.Connection):
-    """A connection to a source's file, and what it remembers from one question to the next."""
+    """A connection to a source's file, and what it remembers from one question to the next.
+
+    Attributes:
+        remembered: Of one who reads.
+        directories_known: Of one who writes: ids of directories by path.
+        written_by_others: As of when they are known; another value tells that somebody else
+            has written to the file.
+    """
 
     remembered: Remembered | None = None
+    written_by_others: tuple[int] | None = None
+
+    def __init__(self, *arguments: Any, **named: Any) -> None:
+        super().__init__(*arguments, **named)
+        self.directories_known: dict[bytes, int] = {}
 
 
 @functools.cache

@@ -16,7 +16,7 @@ from holdfast.control.catalog.file_rows import OPEN_END, Mode, RestorePoint
 from holdfast.control.catalog.joining import heirs
 from holdfast.control.catalog.on_sqlite.shrink import shrink
 from holdfast.control.catalog.on_sqlite.source_file import SEARCH_TEXT, has_search_index
-from holdfast.control.catalog.rows import ADDED, REMOVED
+from holdfast.control.catalog.rows import ADDED, CHANGED, REMOVED
 from holdfast.control.catalog.timeline import to_signed
 
 if TYPE_CHECKING:
@@ -25,6 +25,7 @@ if TYPE_CHECKING:
 
     from holdfast.control.catalog.file_rows import FeedTarget, NewDirectory, NewName
     from holdfast.control.catalog.on_sqlite.first_names import FirstNames
+    from holdfast.control.catalog.on_sqlite.source_file import FileConnection
     from holdfast.control.catalog.rows import ChangeRow
 
 _TEMPORARY = """
@@ -94,14 +95,37 @@ WHERE NOT EXISTS (
 )
 """  # noqa: S608
 
+_CHANGING = (
+    f"""
+CREATE TEMP VIEW IF NOT EXISTS changing AS SELECT directory, name, first, {_STATE} FROM main.files
+""",
+    f"""
+CREATE TEMP TRIGGER IF NOT EXISTS change INSTEAD OF INSERT ON changing BEGIN
+    UPDATE files SET last = new.first
+    WHERE directory = new.directory AND name = new.name AND last = {OPEN_END} AND first < new.first;
+    INSERT INTO files (directory, name, first, last, {_STATE}) VALUES (
+        new.directory, new.name, new.first, {OPEN_END},
+        new.attributes, new.size, new.mtime_ns, new.inode
+    );
+END
+""",
+)
 
 # Asked one by one, most of the time would go into asking.
 _ASKED_AT_ONCE = 250
+
+_DIRECTORIES_KEPT = 50_000
+"""From one feed to the next."""
 
 _ATTRIBUTES_KNOWN = 100_000
 
 _alike = itemgetter(3, 6, 7, 8)
 """Kind, mode, owner and group of a change row."""
+
+_inode = itemgetter(-1)
+"""Of a row to be stored."""
+
+_LARGEST = (1 << 63) - 1
 
 _T = TypeVar("_T")
 
@@ -129,34 +153,68 @@ def restore_points(connection: sqlite3.Connection) -> dict[int, RestorePoint]:
 class FileWriter:
     """One generation of a source's rows; see `file_rows.RowsWriter`."""
 
-    def __init__(self, connection: sqlite3.Connection) -> None:
+    def __init__(self, connection: FileConnection) -> None:
         self._connection = connection
+        self._changes_before = 0
 
     @contextlib.contextmanager
     def transaction(self) -> Iterator[None]:
         """Commit a block's changes together, or none of them."""
-        self._connection.execute("BEGIN IMMEDIATE")
+        self._begin()
         try:
             yield
             self._connection.execute("COMMIT")
         except BaseException:
+            self._connection.directories_known.clear()
             # A full disk may have rolled back already.
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK")
             raise
+        if len(self._connection.directories_known) > _DIRECTORIES_KEPT:
+            self._connection.directories_known.clear()
 
     @contextlib.contextmanager
     def attempt(self) -> Iterator[None]:
         """Undo what a block did if it fails."""
+        if self._connection.total_changes == self._changes_before:
+            with self._first_attempt():
+                yield
+            return
         self._connection.execute("SAVEPOINT attempt")
         try:
             yield
         except BaseException:
+            self._connection.directories_known.clear()
             if self._connection.in_transaction:
                 self._connection.execute("ROLLBACK TO attempt")
                 self._connection.execute("RELEASE attempt")
             raise
         self._connection.execute("RELEASE attempt")
+
+    @contextlib.contextmanager
+    def _first_attempt(self) -> Iterator[None]:
+        """Undo what a block did, before which the transaction had done nothing.
+
+        Beside a savepoint each page that is changed would be written twice more.
+        """
+        try:
+            yield
+        except BaseException:
+            self._connection.directories_known.clear()
+            if self._connection.in_transaction:
+                self._connection.execute("ROLLBACK")
+                # nobody else writes meanwhile: the source's lock is ours
+                self._begin()
+            raise
+
+    def _begin(self) -> None:
+        connection = self._connection
+        connection.execute("BEGIN IMMEDIATE")
+        self._changes_before = connection.total_changes
+        data_version = connection.execute("PRAGMA data_version").fetchone()
+        if connection.written_by_others != data_version:
+            connection.written_by_others = data_version
+            connection.directories_known.clear()
 
     def points(self) -> dict[int, RestorePoint]:
         """The images in the file by sequence number, oldest first."""
@@ -184,11 +242,13 @@ class FileWriter:
             Mode.DELTA: _NextFeed,
             Mode.COMPARE: _ComparingFeed,
         }
-        return Feed(kinds[mode](self._connection, sequence), mode)
+        known = self._connection.directories_known
+        return Feed(kinds[mode](self._connection, sequence), mode, known)
 
     def expire(self, images: Collection[ImageId]) -> int:
         """Take images out, in one transaction."""
         with self.transaction():
+            self._connection.directories_known.clear()
             gone = heirs(self.points(), images)
             return shrink(self._connection, gone) if gone else 0
 
@@ -251,38 +311,39 @@ class _Target:
     def add_names(self, names: Sequence[NewName]) -> None:
         self._connection.executemany("INSERT INTO names VALUES (?, ?, ?)", names)
 
-    def find_directories(self, places: Collection[tuple[int, int]]) -> dict[tuple[int, int], int]:
-        found: dict[tuple[int, int], int] = {}
-        for some in _chunks(list(places)):
+    def find_directories(
+        self, places: Sequence[tuple[int, bytes]]
+    ) -> dict[tuple[int, bytes], int]:
+        found: dict[tuple[int, bytes], int] = {}
+        for some in _chunks(places):
             wanted = ", ".join(["(?, ?)"] * len(some))
             statement = (
                 f"WITH wanted (parent, name) AS (VALUES {wanted}) "  # noqa: S608
-                "SELECT d.parent, d.name, d.id FROM wanted "
-                "CROSS JOIN directories d ON d.parent = wanted.parent AND d.name = wanted.name"
+                "SELECT d.parent, n.name, d.id FROM wanted "
+                "CROSS JOIN names n ON n.name = wanted.name "
+                "CROSS JOIN directories d ON d.parent = wanted.parent AND d.name = n.id"
             )
-            for row in self._connection.execute(statement, list(itertools.chain(*some))):
-                found[row[0], row[1]] = row[2]
+            for parent, name, directory in self._connection.execute(
+                statement, list(itertools.chain.from_iterable(some))
+            ):
+                found[parent, name] = directory
         return found
 
     def add_directories(self, directories: Sequence[NewDirectory]) -> None:
         self._connection.executemany("INSERT INTO directories VALUES (?, ?, ?)", directories)
 
-    def names_outgrew_memory(self) -> None:
+    def outgrew_memory(self) -> None:
         pass
 
     def close(self) -> None:
         pass
 
     def _executemany(self, statement: str, rows: Sequence[tuple[int, ...]]) -> None:
-        self._connection.execute("SAVEPOINT load")
-        try:
-            self._connection.executemany(statement, rows)
-        except OverflowError:
+        """For each row, whose last column is an inode."""
+        if max(map(_inode, rows), default=0) > _LARGEST:
             # Inode numbers use all 64 bits on some file systems, SQLite's integers are signed.
-            self._connection.execute("ROLLBACK TO load")
-            signed = [tuple(map(to_signed, row)) for row in rows]
-            self._connection.executemany(statement, signed)
-        self._connection.execute("RELEASE load")
+            rows = [(*row[:-1], to_signed(row[-1])) for row in rows]
+        self._connection.executemany(statement, rows)
 
     def _index_for_search(self) -> None:
         if has_search_index(self._connection):
@@ -312,7 +373,7 @@ class _FirstFeed(_Target):
         if self._names is not None:
             self._names.add(names)
 
-    def names_outgrew_memory(self) -> None:
+    def outgrew_memory(self) -> None:
         self._index_names()
 
     def load(
@@ -341,13 +402,19 @@ class _NextFeed(_Target):
     """After the newest image: open rows of what changed are closed, new states are new rows.
 
     Each is found by its key in one step. Set-based SQL looks for it twice: once to learn which
-    rows there are, and again to change them.
+    rows there are, and again to change them. The two rows of a changed file are in one page, which
+    is met once.
     """
 
     def __init__(self, connection: sqlite3.Connection, sequence: int) -> None:
         super().__init__(connection, sequence)
+        for statement in _CHANGING:
+            connection.execute(statement)
+        # or what is inside of each would be prepared to be undone alone: all of the
+        # transaction will be
+        self._change = f"INSERT OR FAIL INTO changing VALUES (?, ?, {sequence}, ?, ?, ?, ?)"
         self._close = (
-            f"UPDATE files SET last = {sequence} WHERE directory = ? AND name = ? "  # noqa: S608
+            f"UPDATE OR FAIL files SET last = {sequence} WHERE directory = ? AND name = ? "  # noqa: S608
             f"AND last = {OPEN_END} AND first < {sequence}"
         )
         self._insert = _insertion(sequence)
@@ -361,10 +428,13 @@ class _NextFeed(_Target):
             for row, name, alike in zip(rows, names, self._attributes.ids(rows), strict=True)
         )
         execute_many = self._connection.executemany
-        # what was added since the newest image has no open row, and what changed has its place
-        execute_many(self._close, [row[:2] for row in changes if row[2] != ADDED])
         self._executemany(
-            self._insert, [(*row[:2], *row[3:]) for row in changes if row[2] != REMOVED]
+            self._change, [(*row[:2], *row[3:]) for row in changes if row[2] == CHANGED]
+        )
+        execute_many(self._close, [row[:2] for row in changes if row[2] == REMOVED])
+        # what was added since the newest image has no open row, and what changed has its place
+        self._executemany(
+            self._insert, [(*row[:2], *row[3:]) for row in changes if row[2] == ADDED]
         )
         execute_many(
             "INSERT OR IGNORE INTO places VALUES (?, ?)",
