@@ -210,6 +210,37 @@ def test_feeding_that_is_stopped_leaves_nothing_behind(catalog: Catalog) -> None
     assert_answers(catalog, [first, second], SOURCE)
 
 
+def test_directories_of_a_feed_that_was_undone_are_stored_by_the_next(catalog: Catalog) -> None:
+    pool = FakePool(batch_rows=2)
+    first = fed(catalog, pool, tree_of(b"/a/b", b"/a/c"))
+    bad = pool.backup(tree_of(b"/a/b", b"/a/new/deep/x", b"/a/new/deep/y"))
+    pool.damaged.add(bad.id)
+    catalog.record_image(bad, pool.pool_id)
+    with pytest.raises(IntegrityError):
+        catalog.ingest(pool, ImageId(bad.id))
+    pool.expire(bad.id)
+    catalog.expire(ImageId(bad.id))
+    third = fed(catalog, pool, tree_of(b"/a/b", b"/a/new/deep/x"))
+    assert_answers(catalog, [first, third], SOURCE)
+    stored_rows(catalog)
+
+
+@pytest.mark.parametrize("by_another", [False, True])
+def test_directories_that_an_expiration_took_are_stored_again(
+    tmp_path: Path, database: Database, catalog: Catalog, by_another: bool
+) -> None:
+    pool = FakePool()
+    first = fed(catalog, pool, tree_of(b"/a/b"))
+    second = fed(catalog, pool, tree_of(b"/a/b", b"/gone/deep/x", b"/gone/deep/y"))
+    third = fed(catalog, pool, tree_of(b"/a/b", b"/other/z"))
+    pool.expire(second.id)
+    with Catalog.open(tmp_path, FakeClock(), database) as another:
+        (another if by_another else catalog).expire(ImageId(second.id))
+    fourth = fed(catalog, pool, tree_of(b"/a/b", b"/gone/deep/x", b"/other/z"))
+    assert_answers(catalog, [first, third, fourth], SOURCE)
+    stored_rows(catalog)
+
+
 def test_lost_store_leaves_the_image_pending_and_says_why(catalog: Catalog) -> None:
     class Offline(FakePool):
         def changes(self, old: str | None, new: str | None, /) -> Iterator[Batch]:

@@ -17,7 +17,7 @@ from holdfast.control.catalog.folding import fold_name
 if TYPE_CHECKING:
     from collections.abc import Iterable, Sequence
 
-    from holdfast.control.catalog.file_rows import FeedTarget, NewDirectory
+    from holdfast.control.catalog.file_rows import FeedTarget
     from holdfast.control.catalog.rows import ChangeRows
 
 NAMES_KNOWN = 1_000_000

@@ -105,9 +105,7 @@ class FeedTarget(Protocol):
         """Store names that are not."""
         ...
 
-    def find_directories(
-        self, places: Sequence[tuple[int, bytes]]
-    ) -> dict[tuple[int, bytes], int]:
+    def find_directories(self, places: Sequence[tuple[int, bytes]]) -> dict[tuple[int, bytes], int]:
         """Ids of those directories, by (parent, name), that are stored."""
         ...
 

@@ -38,6 +38,8 @@ _SOURCE_OF = (
     .where(images.c.id == sa.bindparam("image"), _THERE)
 )
 
+_SOURCES = sa.select(sources.c.id, sources.c.name, sources.c.generation).order_by(sources.c.name)
+
 _AT_ONCE = 500
 """Images looked for by one statement: a statement has a limited number of parameters."""
 
@@ -271,15 +273,13 @@ def list_sources(
     Raises:
         NotFound: There is no source of this name.
     """
-    query = sa.select(sources.c.id, sources.c.name, sources.c.generation).order_by(sources.c.name)
+    query = _SOURCES
     if name is not None:
         # with what is inside of its machine, if it is one
         query = query.where(sources.c.name.in_([name, files_source(SourceName(name))]))
     if visible is not None:
         query = query.join(clients).where(visible(connection, clients.c.name))
-    found = [
-        Source(row.id, SourceName(row.name), row.generation) for row in connection.execute(query)
-    ]
+    found = [Source(row[0], SourceName(row[1]), row[2]) for row in connection.execute(query)]
     if name is not None and not found:
         raise NotFound(f"there is no source '{name}'", "list them with: holdfast images")
     return found

@@ -138,9 +138,7 @@ class Target:
         self.new_names += len(names)
         self._copy("file_rows.names", copying.NAME_COLUMNS, copying.names(self._set.id, names))
 
-    def find_directories(
-        self, places: Sequence[tuple[int, bytes]]
-    ) -> dict[tuple[int, bytes], int]:
+    def find_directories(self, places: Sequence[tuple[int, bytes]]) -> dict[tuple[int, bytes], int]:
         """Ids of those directories, by (parent, name), that are stored."""
         parents, names = map(list, zip(*places, strict=True))
         rows = self._ask(

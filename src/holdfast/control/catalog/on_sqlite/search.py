@@ -53,34 +53,40 @@ LEFT JOIN names dn ON dn.id = d.name
 """
 
 
-def find(
-    connection: FileConnection, source: SourceName, pattern: Pattern, *, versions: bool
-) -> Iterator[FoundRow]:
-    """Find what matches in one file.
+class Search:
+    """One question, asked of one file after the other: it is put into words once."""
 
-    Args:
-        connection: The source's file.
-        source: Its name, for the answers.
-        pattern: What to find.
-        versions: Every version of a path, oldest first, instead of the newest only.
-    """
-    known = remembered(connection)
-    query, arguments = _query(pattern, versions=versions, indexed=known.has_search_index)
-    directories = DirectoryPaths(connection, known.paths)
-    timeline = Timeline(source, known.points)
-    try:
-        for row in connection.execute(query, arguments):
-            name, directory, parent, directory_name, first, last, *state = row
-            if not pattern.is_plain and not pattern.matches_name(fold_name(name)):
-                continue
-            above = b""
-            if directory != ROOT:
-                above = directories.path(parent) + b"/" + directory_name
-            if pattern.needs_path and not pattern.matches_above(fold_name(above)):
-                continue
-            yield timeline.version(above + b"/" + name, first, last, state)
-    finally:
-        known.trim()
+    def __init__(self, pattern: Pattern, *, versions: bool) -> None:
+        """Prepare.
+
+        Args:
+            pattern: What to find.
+            versions: Every version of a path, oldest first, instead of the newest only.
+        """
+        self._pattern = pattern
+        self._indexed = _query(pattern, versions=versions, indexed=True)
+        self._unindexed = _query(pattern, versions=versions, indexed=False)
+
+    def find(self, connection: FileConnection, source: SourceName) -> Iterator[FoundRow]:
+        """Find what matches in the file of a source."""
+        known = remembered(connection)
+        query, arguments = self._indexed if known.has_search_index else self._unindexed
+        pattern = self._pattern
+        compares_names, compares_paths = not pattern.is_plain, pattern.needs_path
+        path_of = DirectoryPaths(connection, known.paths).path
+        version = Timeline(source, known.points).version
+        try:
+            for name, directory, parent, directory_name, first, last, *state in connection.execute(
+                query, arguments
+            ):
+                if compares_names and not pattern.matches_name(fold_name(name)):
+                    continue
+                above = b"" if directory == ROOT else path_of(parent) + b"/" + directory_name
+                if compares_paths and not pattern.matches_above(fold_name(above)):
+                    continue
+                yield version(above + b"/" + name, first, last, state)
+        finally:
+            known.trim()
 
 
 def _query(pattern: Pattern, *, versions: bool, indexed: bool) -> tuple[str, list[str]]:

@@ -15,8 +15,9 @@ import threading
 from typing import TYPE_CHECKING
 
 from holdfast.base.errors import CatalogError
-from holdfast.control.catalog.on_sqlite import search, source_file
+from holdfast.control.catalog.on_sqlite import source_file
 from holdfast.control.catalog.on_sqlite.browse import FileReader
+from holdfast.control.catalog.on_sqlite.search import Search
 from holdfast.control.catalog.on_sqlite.writer import FileWriter
 from holdfast.control.database.failures import translated
 
@@ -37,6 +38,8 @@ _IDLE_READERS = 64
 _IDLE_WRITERS = 4
 """Each keeps what it has read, which is more than a reader may."""
 
+_PATHS_KNOWN = 10_000
+
 _OF_A_SOURCE = re.compile(r"(\d+)\.(\d+\.db|building)(-wal|-shm|-journal)?")
 
 
@@ -54,6 +57,7 @@ class SourceFiles:
         self._generation_of = generation_of
         self._readers = _Idle(_IDLE_READERS)
         self._writers = _Idle(_IDLE_WRITERS)
+        self._files: dict[tuple[int, int], Path] = {}
 
     @contextlib.contextmanager
     def exclusive(self, source: int) -> Iterator[SourceRows]:
@@ -90,10 +94,11 @@ class SourceFiles:
         limit: int | None,  # noqa: ARG002 - what nobody takes is not looked for here
     ) -> Iterator[FoundRow]:
         """Find names, source by source."""
+        search = Search(pattern, versions=versions)
         for source in sources:
             if source.generation:
                 with self._reading(source) as connection:
-                    yield from search.find(connection, source.name, pattern, versions=versions)
+                    yield from search.find(connection, source.name)
 
     @contextlib.contextmanager
     def apart(self) -> Iterator[FilesApart]:
@@ -116,7 +121,13 @@ class SourceFiles:
 
     def file(self, source: int, generation: int) -> Path:
         """Where a generation of a source's file is."""
-        return self._directory / f"{source}.{generation}.db"
+        place = source, generation
+        file = self._files.get(place)
+        if file is None:
+            if len(self._files) > _PATHS_KNOWN:
+                self._files.clear()
+            file = self._files[place] = self._directory / f"{source}.{generation}.db"
+        return file
 
     @contextlib.contextmanager
     def writing(self, source: int, generation: int) -> Iterator[RowsWriter]:
@@ -155,23 +166,23 @@ class SourceFiles:
 
     @contextlib.contextmanager
     def _reading(self, source: Source) -> Iterator[FileConnection]:
-        with contextlib.ExitStack() as stack:
-            file = self.file(source.id, source.generation)
-            borrowed = self._readers.borrowed(file, source_file.open_for_reading)
-            try:
-                connection = stack.enter_context(borrowed)
-            except CatalogError:
-                # A rebuild may have put another file in its place since.
-                generation = self._generation_of(source.id)
-                if generation == source.generation:
-                    raise
-                file = self.file(source.id, generation)
-                borrowed = self._readers.borrowed(file, source_file.open_for_reading)
-                connection = stack.enter_context(borrowed)
+        file = self.file(source.id, source.generation)
+        try:
+            connection = self._readers.take(file, source_file.open_for_reading)
+        except CatalogError:
+            # A rebuild may have put another file in its place since.
+            generation = self._generation_of(source.id)
+            if generation == source.generation:
+                raise
+            file = self.file(source.id, generation)
+            connection = self._readers.take(file, source_file.open_for_reading)
+        with self._readers.lent(file, connection):
             connection.execute("BEGIN")
-            # also when a search is left half-way: nothing was written
-            stack.callback(connection.execute, "ROLLBACK")
-            yield connection
+            try:
+                yield connection
+            finally:
+                # also when a search is left half-way: nothing was written
+                connection.execute("ROLLBACK")
 
 
 class _OneSource:
@@ -206,14 +217,27 @@ class _Idle:
     def borrowed(
         self, file: Path, connect: Callable[[Path], FileConnection]
     ) -> Iterator[FileConnection]:
-        connection = self._take(file)
+        connection = self.take(file, connect)
+        with self.lent(file, connection):
+            yield connection
+
+    def take(self, file: Path, connect: Callable[[Path], FileConnection]) -> FileConnection:
+        """A connection to a file, to be given back by `lent`."""
+        with self._lock:
+            connection = self._connections.pop(file, None)
         if connection is None:
+            self._drop_deleted()
             connection = connect(file)
+        return connection
+
+    @contextlib.contextmanager
+    def lent(self, file: Path, connection: FileConnection) -> Iterator[None]:
+        """Take a connection back when the block has ended."""
         reuse = False
         try:
             with translated(file):
                 try:
-                    yield connection
+                    yield
                 except sqlite3.Error:
                     raise
                 except BaseException:
@@ -224,15 +248,13 @@ class _Idle:
         finally:
             self._give_back(file, connection, reuse=reuse)
 
-    def _take(self, file: Path) -> FileConnection | None:
-        """An idle connection to a file; those to files that another process deleted go."""
+    def _drop_deleted(self) -> None:
+        """Connections to files that another process deleted go."""
         with self._lock:
-            connection = self._connections.pop(file, None)
-            gone = [] if connection else [one for one in self._connections if not one.exists()]
+            gone = [one for one in self._connections if not one.exists()]
             closing = [self._connections.pop(one) for one in gone]
         for one in closing:
             one.close()
-        return connection
 
     def drop(self, file: Path) -> None:
         with self._lock:

@@ -98,7 +98,7 @@ WHERE NOT EXISTS (
 _CHANGING = (
     f"""
 CREATE TEMP VIEW IF NOT EXISTS changing AS SELECT directory, name, first, {_STATE} FROM main.files
-""",
+""",  # noqa: S608
     f"""
 CREATE TEMP TRIGGER IF NOT EXISTS change INSTEAD OF INSERT ON changing BEGIN
     UPDATE files SET last = new.first
@@ -108,7 +108,7 @@ CREATE TEMP TRIGGER IF NOT EXISTS change INSTEAD OF INSERT ON changing BEGIN
         new.attributes, new.size, new.mtime_ns, new.inode
     );
 END
-""",
+""",  # noqa: S608
 )
 
 # Asked one by one, most of the time would go into asking.
@@ -311,9 +311,7 @@ class _Target:
     def add_names(self, names: Sequence[NewName]) -> None:
         self._connection.executemany("INSERT INTO names VALUES (?, ?, ?)", names)
 
-    def find_directories(
-        self, places: Sequence[tuple[int, bytes]]
-    ) -> dict[tuple[int, bytes], int]:
+    def find_directories(self, places: Sequence[tuple[int, bytes]]) -> dict[tuple[int, bytes], int]:
         found: dict[tuple[int, bytes], int] = {}
         for some in _chunks(places):
             wanted = ", ".join(["(?, ?)"] * len(some))
@@ -412,7 +410,7 @@ class _NextFeed(_Target):
             connection.execute(statement)
         # or what is inside of each would be prepared to be undone alone: all of the
         # transaction will be
-        self._change = f"INSERT OR FAIL INTO changing VALUES (?, ?, {sequence}, ?, ?, ?, ?)"
+        self._change = f"INSERT OR FAIL INTO changing VALUES (?, ?, {sequence}, ?, ?, ?, ?)"  # noqa: S608
         self._close = (
             f"UPDATE OR FAIL files SET last = {sequence} WHERE directory = ? AND name = ? "  # noqa: S608
             f"AND last = {OPEN_END} AND first < {sequence}"
