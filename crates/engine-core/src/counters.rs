@@ -137,9 +137,20 @@ macro_rules! totals {
         impl Tally {
             /// As [`Counters::busy`].
             pub fn busy(&mut self, stage: Stage, bytes: u64, since: Instant) -> Instant {
+                self.busy_with(stage, 1, bytes, since)
+            }
+
+            /// The same of several items.
+            pub fn busy_with(
+                &mut self,
+                stage: Stage,
+                items: u64,
+                bytes: u64,
+                since: Instant,
+            ) -> Instant {
                 let now = Instant::now();
                 let own = &mut self.stages[stage as usize];
-                own.items += 1;
+                own.items += items;
                 own.bytes += bytes;
                 own.busy_ns += elapsed_ns(since, now);
                 now

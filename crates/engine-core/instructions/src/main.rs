@@ -21,6 +21,7 @@ use holdfast_engine_core::pack::reader::Pack;
 use holdfast_engine_core::pack::writer::{Block, PackWriter, SealedPack};
 use holdfast_engine_core::pack::{HEADER_LEN, TRAILER_LEN};
 use holdfast_engine_core::pool::PoolConfig;
+use holdfast_engine_core::scan::list::NameList;
 use holdfast_engine_core::tree::build::write_directory;
 use holdfast_engine_core::tree::codec::{self, RawEntry, TreeObject};
 use holdfast_engine_core::tree::entry::Time;
@@ -231,15 +232,14 @@ fn compare_unchanged(directory: &Path) {
     let (pool, root) = input::stored_directory(directory, UNCHANGED);
     let (found, counters) = (input::stats(UNCHANGED), Counters::default());
     let trusted_before = Time { sec: i64::MAX, nsec: 0 };
-    let mut out = Vec::with_capacity(MIB as usize);
+    let names = NameList::of(found.iter().map(|(name, _)| name.as_slice()));
     let same = measured(|| {
         let previous = PreviousDir::load(&pool, &root, &counters, None).unwrap();
         let mut same = 0;
-        for (name, stat) in &found {
-            if let Some((raw, seen)) = previous.peek(name)
-                && is_same(stat, &seen, trusted_before)
+        for ((_, stat), at) in found.iter().zip(previous.matches(&names)) {
+            if let Some(before) = at.and_then(|at| previous.entry(at as usize))
+                && is_same(stat, &before.marks().unwrap(), trusted_before)
             {
-                out.extend_from_slice(raw.raw);
                 same += 1;
             }
         }

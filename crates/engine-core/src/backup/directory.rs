@@ -2,122 +2,37 @@
 //! when the last thing below it is done.
 
 use std::io;
+use std::iter;
 use std::ops::Range;
-use std::os::fd::AsFd;
-use std::sync::Arc;
-use std::sync::OnceLock;
+use std::os::fd::{AsFd, BorrowedFd};
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::sync::{Arc, OnceLock};
 use std::time::Instant;
 
 use parking_lot::Mutex;
 
 use crate::client_key::{ClientKey, DirKey};
-use crate::counters::Stage;
+use crate::counters::{Stage, Tally};
 use crate::error::{Error, Result};
 use crate::ids::{Kind, Ref};
 use crate::scan::attrs::{self, Stat};
 use crate::scan::handle::DirHandle;
-use crate::scan::list::{self, NameList};
+use crate::scan::list::{self, NameList, RawName};
 use crate::scan::problem::{self, Problem};
 use crate::scan::{filesystem, rules};
 use crate::tree::build;
-use crate::tree::codec::{self, Peek, RawContent, RawEntry};
+use crate::tree::codec::{self, RawContent, RawEntry};
 use crate::tree::entry::{Entry, EntryKind};
 
 use super::file::Miss;
+use super::node::{DirNode, Listing, Slot};
 use super::previous::{PreviousDir, is_same};
 use super::queue::Work;
 use super::sealed;
-use super::selection::Selection;
 use super::worker::Worker;
 
 /// Names that one worker takes at a time.
 const BATCH: usize = 64;
-
-/// A directory at work.
-pub struct DirNode {
-    /// Above it, and its place among the names there. `None`: the image's root.
-    parent: Option<(Arc<DirNode>, usize)>,
-    name: Vec<u8>,
-    pub handle: Arc<DirHandle>,
-    /// The path below the root of its scope; kept only where rules ask for it.
-    below: Vec<u8>,
-    selection: Selection,
-    previous_ref: Option<Ref>,
-    /// With what names in it are sealed, where names are.
-    names: Option<DirKey>,
-    listing: OnceLock<Listing>,
-    entries: Mutex<Entries>,
-    /// Batches and directories that are still to end.
-    pending: AtomicUsize,
-    changed: AtomicBool,
-}
-
-struct Listing {
-    names: NameList,
-    order: Vec<u32>,
-    previous: Option<PreviousDir>,
-}
-
-/// Encoded entries, by place among the sorted names.
-#[derive(Default)]
-struct Entries {
-    arena: Vec<u8>,
-    places: Vec<Range<usize>>,
-}
-
-impl Entries {
-    fn put(&mut self, place: usize, raw: &[u8]) {
-        let start = self.arena.len();
-        self.arena.extend_from_slice(raw);
-        if let Some(range) = self.places.get_mut(place) {
-            *range = start..self.arena.len();
-        }
-    }
-}
-
-impl DirNode {
-    pub fn root(
-        handle: Arc<DirHandle>,
-        selection: Selection,
-        previous_ref: Option<Ref>,
-        names: Option<DirKey>,
-    ) -> Arc<Self> {
-        selection.begins(handle.stat());
-        Arc::new(DirNode {
-            parent: None,
-            name: b"/".to_vec(),
-            handle,
-            below: Vec::new(),
-            selection,
-            previous_ref,
-            names,
-            listing: OnceLock::new(),
-            entries: Mutex::default(),
-            pending: AtomicUsize::new(0),
-            changed: AtomicBool::new(false),
-        })
-    }
-
-    /// Its place among the sorted names above it.
-    fn place(&self) -> usize {
-        self.parent.as_ref().map_or(0, |(_, place)| *place)
-    }
-
-    fn previous(&self) -> Option<&PreviousDir> {
-        self.listing.get().and_then(|listing| listing.previous.as_ref())
-    }
-}
-
-impl Drop for DirNode {
-    /// Drops the way up without recursion: a path may be ten thousand directories deep.
-    fn drop(&mut self) {
-        let mut above = self.parent.take();
-        while let Some((node, _)) = above {
-            above = Arc::into_inner(node).and_then(|mut node| node.parent.take());
-        }
-    }
-}
 
 impl<'a> Worker<'a> {
     /// Lists a directory and queues its names.
@@ -125,10 +40,9 @@ impl<'a> Worker<'a> {
         let started = Instant::now();
         let listing = self.list(node)?;
         let count = listing.names.len();
-        node.entries.lock().places.resize(count, 0..0);
-        let previous_count = listing.previous.as_ref().map(PreviousDir::len);
-        if previous_count != Some(count) {
-            node.changed.store(true, Ordering::Relaxed);
+        node.entries.lock().expect(count);
+        if !listing.has_all_before() {
+            node.differs();
         }
         let _ = node.listing.set(listing);
         self.tally.busy(Stage::Find, 0, started);
@@ -188,8 +102,7 @@ impl<'a> Worker<'a> {
                 }
             }
         };
-        let order = names.by_inode();
-        Ok(Listing { names, order, previous })
+        Ok(Listing::new(names, previous))
     }
 
     /// From a pool far away, what the directories below were comes in one go.
@@ -208,35 +121,31 @@ impl<'a> Worker<'a> {
         let Some(listing) = node.listing.get() else {
             return Err(Error::Invalid("a batch of a directory that was not listed".into()));
         };
-        let mut own = Entries { arena: Vec::new(), places: Vec::new() };
-        let mut done: Vec<(usize, Range<usize>)> = Vec::with_capacity(range.len());
+        let places = listing.order.get(range).unwrap_or_default();
+        let mut arena = Vec::new();
+        let mut slots = Vec::with_capacity(places.len());
         let mut below = Vec::new();
-        for place in listing.order.get(range).unwrap_or_default() {
+        let mut looking = Looking::begin();
+        // Held for as long as these few names take.
+        let dir = node.handle.fd();
+        for place in places {
             let place = *place as usize;
-            let Some(raw_name) = listing.names.get(place) else { continue };
+            let Some(named) = listing.names.get(place) else { continue };
             self.sink.check()?;
-            let start = own.arena.len();
-            match self.name(node, place, raw_name.name, &mut own.arena)? {
-                Outcome::Entry => done.push((place, start..own.arena.len())),
+            looking.names += 1;
+            let outcome = match &dir {
+                Ok(dir) => self.name(node, dir.as_fd(), place, named, &mut arena, &mut looking)?,
+                Err(error) => self.missed(node, named.name, error, "open its directory"),
+            };
+            match outcome {
+                Outcome::Entry(slot) => slots.push((place, slot)),
                 Outcome::Below(child) => below.push(child),
-                Outcome::LeftOut => {
-                    own.arena.truncate(start);
-                    if node.previous().is_some_and(|dir| dir.find(raw_name.name).is_some()) {
-                        node.changed.store(true, Ordering::Relaxed);
-                    }
-                }
+                Outcome::LeftOut if listing.before(place).is_some() => node.differs(),
+                Outcome::LeftOut => {}
             }
         }
-        {
-            let mut entries = node.entries.lock();
-            let base = entries.arena.len();
-            entries.arena.extend_from_slice(&own.arena);
-            for (place, range) in done {
-                if let Some(slot) = entries.places.get_mut(place) {
-                    *slot = base + range.start..base + range.end;
-                }
-            }
-        }
+        looking.stop(&mut self.tally);
+        node.entries.lock().put_all(&arena, slots.into_iter());
         self.job.counters.absorb(&mut self.tally);
         if !below.is_empty() {
             node.pending.fetch_add(below.len(), Ordering::AcqRel);
@@ -248,48 +157,62 @@ impl<'a> Worker<'a> {
         self.one_ended(node)
     }
 
-    /// One name: its entry is appended to `out`, or its directory is to be visited.
+    /// One name: its entry is the one before or is appended to `out`, or its directory is to be
+    /// visited.
     fn name(
         &mut self,
         node: &Arc<DirNode>,
+        dir: BorrowedFd<'_>,
         place: usize,
-        name: &[u8],
+        named: RawName<'_>,
         out: &mut Vec<u8>,
+        looking: &mut Looking,
     ) -> Result<Outcome> {
-        let started = Instant::now();
-        let dir = match node.handle.fd() {
-            Ok(dir) => dir,
-            Err(error) => return Ok(self.missed(node, name, &error, "open its directory")),
-        };
-        let stat = match Stat::of_name(dir.as_fd(), name) {
+        let name = named.name;
+        if named.kind_hint == Some(EntryKind::Dir) {
+            if self.is_excluded(node, name, true) {
+                return Ok(Outcome::LeftOut);
+            }
+            // Opening it tells all about it. What is wrong with it is found out below.
+            if let Ok(handle) = node.handle.child(name) {
+                return Ok(self.below(node, place, handle));
+            }
+        }
+        let stat = match Stat::of_name(dir, name) {
             Ok(stat) => stat,
             Err(error) => return Ok(self.missed(node, name, &error, "look at it")),
         };
-        self.tally.busy(Stage::Find, 0, started);
         if self.is_excluded(node, name, stat.kind == EntryKind::Dir) {
             return Ok(Outcome::LeftOut);
         }
         match stat.kind {
-            EntryKind::Dir => return Ok(self.below(node, place, name, &stat)),
+            EntryKind::Dir => {
+                return Ok(match node.handle.child(name) {
+                    Ok(handle) => self.below(node, place, handle),
+                    Err(error) => self.missed(node, name, &error, "open the directory"),
+                });
+            }
             EntryKind::File => {
                 self.tally.files += 1;
                 self.tally.bytes_found += stat.size;
             }
             _ => self.tally.others += 1,
         }
-        if let Some((raw, seen)) = node.previous().and_then(|dir| dir.peek(name))
-            && self.is_unchanged(&stat, &seen)?
+        if let Some(before) = node.before(place)
+            && self.is_unchanged(&stat, &before)?
         {
             if stat.kind == EntryKind::File {
                 self.tally.files_unchanged += 1;
             }
-            out.extend_from_slice(raw.raw);
-            return Ok(Outcome::Entry);
+            return Ok(Outcome::Entry(Slot::Before));
         }
-        node.changed.store(true, Ordering::Relaxed);
+        node.differs();
         let entry = if stat.kind == EntryKind::File {
             self.tally.files_changed += 1;
-            match self.file(node, name) {
+            looking.stop(&mut self.tally);
+            let read = self.file(node, name);
+            *looking = Looking::begin();
+            match read {
                 Ok(entry) => entry,
                 Err(Miss::Fatal(error)) => return Err(error),
                 Err(Miss::Skipped(error, doing)) => {
@@ -297,9 +220,9 @@ impl<'a> Worker<'a> {
                 }
             }
         } else {
-            match attrs::entry_of(dir.as_fd(), name, &stat, &self.job.names) {
+            match attrs::entry_of(dir, name, &stat, &self.job.names) {
                 Ok(mut entry) => {
-                    let found = self.job.xattrs.of_name(dir.as_fd(), name, stat.kind, stat.device);
+                    let found = self.job.xattrs.of_name(dir, name, stat.kind, stat.device);
                     entry.xattrs = found.pairs;
                     self.report(node, name, found.problems);
                     entry
@@ -307,9 +230,10 @@ impl<'a> Worker<'a> {
                 Err(error) => return Ok(self.missed(node, name, &error, "read it")),
             }
         };
+        let start = out.len();
         let encoded = codec::encode_entry(&entry, out);
         encoded.map_err(|error| self.unnamed(node, name, error))?;
-        Ok(Outcome::Entry)
+        Ok(Outcome::Entry(Slot::Own(start..out.len())))
     }
 
     /// Where names are sealed, what ends the job names no file either.
@@ -343,50 +267,49 @@ impl<'a> Worker<'a> {
     }
 
     /// As before, and all that it holds is held.
-    fn is_unchanged(&self, stat: &Stat, seen: &Peek<'_>) -> Result<bool> {
-        if !is_same(stat, seen, self.job.trusted_before) {
+    fn is_unchanged(&self, stat: &Stat, before: &RawEntry<'_>) -> Result<bool> {
+        // What can't be read is read from the file again.
+        let Ok(marks) = before.marks() else { return Ok(false) };
+        if !is_same(stat, &marks, self.job.trusted_before) {
             return Ok(false);
         }
-        if self.sink.may_reuse() { Ok(true) } else { self.is_held(seen) }
+        if self.sink.may_reuse() { Ok(true) } else { self.is_held(before) }
     }
 
     /// Whether the pool holds all chunks of an entry outside of packs that are to go.
-    fn is_held(&self, seen: &Peek<'_>) -> Result<bool> {
-        match seen.content {
-            RawContent::Empty => Ok(true),
-            RawContent::Direct(refs) => match Ref::iter(refs) {
+    fn is_held(&self, before: &RawEntry<'_>) -> Result<bool> {
+        match before.peek().map(|seen| seen.content) {
+            Ok(RawContent::Empty) => Ok(true),
+            Ok(RawContent::Direct(refs)) => match Ref::iter(refs) {
                 Some(mut refs) => self.sink.holds(&mut refs),
                 None => Ok(false),
             },
             // Reading it again costs less than walking its lists.
-            RawContent::Listed { .. } => Ok(false),
+            Ok(RawContent::Listed { .. }) | Err(_) => Ok(false),
         }
     }
 
     /// A directory below this one, to be visited: as an empty one where it is on another file
     /// system that is not wanted, or on one that the kernel makes up, unless it was asked for.
-    fn below(&mut self, node: &Arc<DirNode>, place: usize, name: &[u8], stat: &Stat) -> Outcome {
-        let (selection, is_asked_for) = node.selection.of(name, stat);
+    fn below(&self, node: &Arc<DirNode>, place: usize, handle: Arc<DirHandle>) -> Outcome {
+        let name = handle.name();
+        let (selection, is_asked_for) = node.selection.of(name, handle.stat());
         let has_rules = selection.scope().is_some_and(|scope| !scope.rules().is_empty());
         let below = if has_rules && !is_asked_for { joined(&node.below, name) } else { Vec::new() };
-        let handle = match node.handle.child(name) {
-            Ok(handle) => handle,
-            Err(error) => return self.missed(node, name, &error, "open the directory"),
-        };
         let is_made_up = !is_asked_for
             && handle.stat().is_on_other_file_system(node.handle.stat())
             && handle.fd().and_then(filesystem::is_made_up).unwrap_or(false);
         let selection = if is_made_up { selection.asked_for_only() } else { selection };
         let previous_ref =
-            node.previous().and_then(|dir| dir.peek(name)).and_then(|(_, seen)| seen.subtree);
+            node.before(place).and_then(|before| before.peek().ok()).and_then(|seen| seen.subtree);
+        let names = node.names.map(|names| names.child(name));
         Outcome::Below(Arc::new(DirNode {
             parent: Some((Arc::clone(node), place)),
-            name: name.to_vec(),
             handle,
             below,
             selection,
             previous_ref,
-            names: node.names.map(|names| names.child(name)),
+            names,
             listing: OnceLock::new(),
             entries: Mutex::default(),
             pending: AtomicUsize::new(0),
@@ -415,18 +338,18 @@ impl<'a> Worker<'a> {
             .previous_ref
             .filter(|_| !node.changed.load(Ordering::Relaxed))
             .filter(|_| self.sink.may_reuse());
+        if reusable.is_some()
+            && let Some((above, place)) = &node.parent
+            && self.is_directory_unchanged(node)
+        {
+            self.tally.busy(Stage::Find, 0, started);
+            above.entries.lock().put_all(&[], iter::once((*place, Slot::Before)));
+            return Ok(Some(Arc::clone(above)));
+        }
         let subtree = match (reusable, node.listing.get()) {
             (Some(same), _) => same,
             (None, Some(listing)) => {
-                let raw = entries
-                    .places
-                    .iter()
-                    .enumerate()
-                    .filter(|(_, range)| !range.is_empty())
-                    .filter_map(|(place, range)| {
-                        let name = listing.names.get(place)?.name;
-                        Some(RawEntry { name, raw: entries.arena.get(range.clone())? })
-                    });
+                let raw = entries.raw(listing);
                 match self.sealed(node) {
                     None => build::write_directory(self.sink, raw)?,
                     Some((key, names)) => sealed::write_directory(self.sink, key, names, raw)?,
@@ -437,7 +360,7 @@ impl<'a> Worker<'a> {
             }
         };
         let stat = node.handle.stat();
-        let mut entry = stat.entry(&node.name, &self.job.names);
+        let mut entry = stat.entry(node.handle.name(), &self.job.names);
         entry.nlink = 1;
         entry.subtree = Some(subtree);
         match node.handle.fd() {
@@ -466,6 +389,16 @@ impl<'a> Worker<'a> {
         }
     }
 
+    /// Whether a directory's own entry is the one before, as far as its attributes go: those that
+    /// are read by further calls can't have changed without another ctime.
+    fn is_directory_unchanged(&self, node: &DirNode) -> bool {
+        let Some(seen) = node.own_before().and_then(|before| before.peek().ok()) else {
+            return false;
+        };
+        let stat = node.handle.stat();
+        stat.device == seen.device && is_same(stat, &seen.marks(), self.job.trusted_before)
+    }
+
     /// With what the names of a directory are sealed, where they are.
     fn sealed<'n>(&self, node: &'n DirNode) -> Option<(&'n ClientKey, &'n DirKey)>
     where
@@ -479,17 +412,34 @@ impl<'a> Worker<'a> {
         let mut raw = Vec::new();
         let encoded = codec::encode_entry(entry, &mut raw);
         encoded.map_err(|error| self.unnamed(above, &entry.name, error))?;
-        if above.previous().and_then(|dir| dir.find(&entry.name)).map(|old| old.raw) != Some(&raw) {
-            above.changed.store(true, Ordering::Relaxed);
+        if above.before(place).map(|before| before.raw) != Some(&raw) {
+            above.differs();
         }
-        above.entries.lock().put(place, &raw);
+        let slot = Slot::Own(0..raw.len());
+        above.entries.lock().put_all(&raw, iter::once((place, slot)));
         Ok(())
+    }
+}
+
+/// Since when a worker looks at names, and at how many: time that goes into reading is not of it.
+struct Looking {
+    since: Instant,
+    names: u64,
+}
+
+impl Looking {
+    fn begin() -> Self {
+        Looking { since: Instant::now(), names: 0 }
+    }
+
+    fn stop(&self, tally: &mut Tally) {
+        tally.busy_with(Stage::Find, self.names, 0, self.since);
     }
 }
 
 /// What became of a name.
 enum Outcome {
-    Entry,
+    Entry(Slot),
     Below(Arc<DirNode>),
     LeftOut,
 }

@@ -12,7 +12,7 @@ use crate::scan::{open, problem, sparse};
 use crate::tree::entry::{Entry, Extent};
 use crate::tree::lists::StreamingRefs;
 
-use super::directory::DirNode;
+use super::node::DirNode;
 use super::worker::Worker;
 
 /// Why a file is not in the image, or an error that ends the job.

@@ -11,6 +11,7 @@ mod file;
 pub(crate) mod frame;
 mod job;
 pub mod machine;
+mod node;
 pub mod previous;
 mod queue;
 mod roots;
@@ -35,9 +36,9 @@ use crate::scan::handle::DirHandle;
 use crate::tasks::{in_threads, thread_count};
 use crate::tree::entry::{Entry, Time};
 
-use directory::DirNode;
 use frame::Order;
 use job::Job;
+use node::DirNode;
 use queue::Work;
 use selection::Selection;
 use worker::Worker;

@@ -10,7 +10,8 @@ use crate::ids::{Kind, Ref};
 use crate::pool::ChunkBytes;
 use crate::repository::Repository;
 use crate::scan::attrs::Stat;
-use crate::tree::codec::{self, Peek, RawEntry, TreeObject};
+use crate::scan::list::NameList;
+use crate::tree::codec::{self, Marks, Peek, RawEntry, TreeObject};
 use crate::tree::entry::{EntryKind, Time};
 
 /// All entries of one directory, sorted by name. Keeps the stored bytes; entries point into them.
@@ -107,27 +108,45 @@ impl PreviousDir {
 
     /// Where the directories in it are stored.
     pub fn subtrees(&self) -> Vec<Ref> {
-        let raw = |item: &Item| RawEntry {
-            name: self.bytes(item.object, &item.name),
-            raw: self.bytes(item.object, &item.raw),
-        };
-        self.items.iter().filter_map(|item| raw(item).peek().ok()?.subtree).collect()
+        self.items.iter().filter_map(|item| self.raw(item).peek().ok()?.subtree).collect()
+    }
+
+    /// The entry at a place in the order of names.
+    pub fn entry(&self, at: usize) -> Option<RawEntry<'_>> {
+        self.items.get(at).map(|item| self.raw(item))
     }
 
     /// The entry of this name.
     pub fn find(&self, name: &[u8]) -> Option<RawEntry<'_>> {
         let at = self.items.binary_search_by(|item| self.bytes(item.object, &item.name).cmp(name));
-        let item = self.items.get(at.ok()?)?;
-        Some(RawEntry {
-            name: self.bytes(item.object, &item.name),
-            raw: self.bytes(item.object, &item.raw),
-        })
+        self.entry(at.ok()?)
+    }
+
+    /// For each of these names, the place of its entry here.
+    pub fn matches(&self, names: &NameList) -> Vec<Option<u32>> {
+        let mut places = (0..).zip(&self.items).peekable();
+        let mut found = Vec::with_capacity(names.len());
+        // Both are in order: one pass.
+        for named in names.iter() {
+            let before = |item: &Item| self.bytes(item.object, &item.name);
+            while places.next_if(|(_, item)| before(item) < named.name).is_some() {}
+            let place = places.next_if(|(_, item)| before(item) == named.name);
+            found.push(place.map(|(place, _)| place));
+        }
+        found
     }
 
     /// The entry of this name, if it can be read.
     pub fn peek(&self, name: &[u8]) -> Option<(RawEntry<'_>, Peek<'_>)> {
         let entry = self.find(name)?;
         entry.peek().ok().map(|seen| (entry, seen))
+    }
+
+    fn raw(&self, item: &Item) -> RawEntry<'_> {
+        RawEntry {
+            name: self.bytes(item.object, &item.name),
+            raw: self.bytes(item.object, &item.raw),
+        }
     }
 
     fn bytes(&self, object: u32, range: &Range<u32>) -> &[u8] {
@@ -140,7 +159,7 @@ impl PreviousDir {
 
 /// Whether a file is as the previous image has it: kind, size, mtime, ctime and inode as before,
 /// and the last change old enough that a later one must have another ctime.
-pub fn is_same(stat: &Stat, seen: &Peek<'_>, trusted_before: Time) -> bool {
+pub fn is_same(stat: &Stat, seen: &Marks, trusted_before: Time) -> bool {
     stat.kind == seen.kind
         && (stat.kind != EntryKind::File || stat.size == seen.size)
         && stat.mtime == seen.mtime

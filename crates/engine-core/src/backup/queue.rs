@@ -9,7 +9,7 @@ use parking_lot::{Condvar, Mutex};
 
 use crate::pack::footer::ChunkInfo;
 
-use super::directory::DirNode;
+use super::node::DirNode;
 
 /// A piece of work.
 pub enum Work {

@@ -16,6 +16,10 @@ use crate::tree::entry::EntryKind;
 /// Bytes asked of the kernel at a time.
 const BUFFER: usize = 128 << 10;
 
+/// Names that there is room for at first, and their bytes: what most directories have.
+const NAMES_FIRST: usize = 32;
+const BYTES_FIRST: usize = 512;
+
 thread_local! {
     static DIRENTS: RefCell<Vec<u8>> = RefCell::new(Vec::with_capacity(BUFFER));
 }
@@ -118,7 +122,8 @@ pub fn read_names(dir: &Arc<DirHandle>) -> io::Result<NameList> {
     if dir.was_read.swap(true, Ordering::Relaxed) {
         rustix::fs::seek(&fd, SeekFrom::Start(0))?;
     }
-    let mut list = NameList::default();
+    let mut list =
+        NameList { bytes: Vec::with_capacity(BYTES_FIRST), items: Vec::with_capacity(NAMES_FIRST) };
     DIRENTS.with_borrow_mut(|buffer| -> io::Result<()> {
         let mut raw = RawDir::new(&fd, buffer.spare_capacity_mut());
         while let Some(entry) = raw.next() {

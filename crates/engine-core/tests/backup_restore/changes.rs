@@ -98,6 +98,24 @@ fn every_change_is_noticed_even_where_size_and_time_are_forged() {
 }
 
 #[test]
+fn a_file_that_went_is_missed_though_one_that_is_left_out_came_in_its_place() {
+    let site = Site::new();
+    let request = backup::Request { exclude: vec!["*.tmp".into()], ..site.request() };
+    let later =
+        || backup::Request { started_ns: kit::now_ns() + 10_000_000_000, ..request.clone() };
+    fs::create_dir(site.from.join("dir")).unwrap();
+    fs::write(site.from.join("dir/stays"), "stays").unwrap();
+    fs::write(site.from.join("dir/goes"), "goes").unwrap();
+    site.run(&later()).unwrap();
+    fs::remove_file(site.from.join("dir/goes")).unwrap();
+    fs::write(site.from.join("dir/comes.tmp"), "comes").unwrap();
+    let after = site.run(&later()).unwrap();
+    let to = site.restore(&after.image);
+    let names = fs::read_dir(to.join("dir")).unwrap().map(|name| name.unwrap().file_name());
+    assert_eq!(names.collect::<Vec<_>>(), ["stays"]);
+}
+
+#[test]
 fn a_file_changed_in_the_moment_of_the_backup_is_read_again_by_the_next() {
     let site = Site::new();
     fs::write(site.from.join("f"), "1").unwrap();

@@ -12,6 +12,34 @@ pub fn peek(raw: &[u8]) -> Result<Peek<'_>> {
     parse_peek(raw).map_err(|malformed| malformed.within("a tree entry"))
 }
 
+/// The few fields that tell whether a file changed; what comes after them is not looked at.
+pub fn marks(raw: &[u8]) -> Result<Marks> {
+    parse_marks(raw).map_err(|malformed| malformed.within("a tree entry"))
+}
+
+fn parse_marks(raw: &[u8]) -> Parsed<Marks> {
+    let mut reader = Reader::new(raw);
+    let mut fields = Fields::new(&mut reader)?;
+    fields.required(NAME, Reader::bytes)?;
+    let kind = fields.required(KIND, read_kind)?;
+    for key in [MODE, UID, GID] {
+        fields.required(key, Reader::uint)?;
+    }
+    for key in [USER, GROUP] {
+        fields.optional(key, Reader::skip)?;
+    }
+    let mtime = fields.required(MTIME, read_time)?;
+    let ctime = fields.required(CTIME, read_time)?;
+    let inode = fields.required(INODE, Reader::uint)?;
+    fields.required(DEVICE, Reader::uint)?;
+    fields.optional(NLINK, Reader::uint)?;
+    let size = fields.optional(SIZE, Reader::uint)?;
+    if size.is_some() != (kind == EntryKind::File) {
+        return reader.fail("fields that do not fit the kind of entry");
+    }
+    Ok(Marks { kind, mtime, ctime, inode, size: size.unwrap_or(0) })
+}
+
 /// An entry of a directory, checked in every field.
 pub fn decode_entry(raw: &[u8]) -> Result<Entry> {
     parse_peek(raw).and_then(|seen| seen.to_entry()).map_err(|bad| bad.within("a tree entry"))

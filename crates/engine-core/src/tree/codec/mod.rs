@@ -9,7 +9,7 @@ mod encode;
 mod hidden;
 mod object;
 
-pub use decode::{decode_entry, decode_root, decode_xattrs, peek};
+pub use decode::{decode_entry, decode_root, decode_xattrs, marks, peek};
 pub use encode::{encode_entry, encode_root};
 pub use hidden::{decode_hidden, encode_hidden, is_nothing_but_hidden};
 pub use object::{TREE_VERSION, TreeObject, decode_object};
@@ -104,6 +104,24 @@ pub struct Peek<'a> {
     pub hidden: Option<&'a [u8]>,
 }
 
+/// What of an entry tells whether a file changed.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Marks {
+    pub kind: EntryKind,
+    pub mtime: Time,
+    pub ctime: Time,
+    pub inode: u64,
+    /// 0 where it is no regular file.
+    pub size: u64,
+}
+
+impl Peek<'_> {
+    pub fn marks(&self) -> Marks {
+        let Peek { kind, mtime, ctime, inode, size, .. } = *self;
+        Marks { kind, mtime, ctime, inode, size }
+    }
+}
+
 /// One entry of a leaf: its name, and all its bytes for [`peek`] or [`decode_entry`].
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct RawEntry<'a> {
@@ -114,6 +132,10 @@ pub struct RawEntry<'a> {
 impl<'a> RawEntry<'a> {
     pub fn peek(&self) -> Result<Peek<'a>> {
         peek(self.raw)
+    }
+
+    pub fn marks(&self) -> Result<Marks> {
+        marks(self.raw)
     }
 
     pub fn decode(&self) -> Result<Entry> {
