@@ -1,6 +1,6 @@
 """Virtual disks: read, backed up with few changes, restored; beside qemu-img and zstd.
 
-    python benchmarks/disks.py [--gib 2] [--rounds 3] [--work DIRECTORY] [--growth]
+    python benchmarks/disks.py [--gib 2] [--rounds 3] [--work DIRECTORY] [--growth | --formats]
 
 The disk is made from a seed: a third holes, a third what compresses to about half, a third noise.
 All of it lies in the page cache: what is measured is the work on the bytes. Prints one line a
@@ -22,6 +22,8 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdfast.engine import DiskInput, DiskSink, DiskSource, Image, Pool, PoolConfig
+from holdfast.sources.machines.provider import SnapshotOrder
+from holdfast.sources.machines.providers import open_provider
 from holdfast.sources.nbd import client, qemu_nbd
 
 if TYPE_CHECKING:
@@ -119,11 +121,20 @@ class Bench:
         """Run a program."""
         subprocess.run([str(one) for one in command], check=True, stdout=subprocess.DEVNULL)
 
+    def back_up_file(self, pool: Pool, path: Path) -> None:
+        """An image of a disk file, as a directory of them is backed up: opened, looked at, read."""
+        provider = open_provider("diskfiles", str(path.parent))
+        (machine,) = provider.machines()
+        order = SnapshotOrder(machine.uuid, None, False, False, self.work, "bench")
+        with provider.snapshot(order) as frozen:
+            ranges = [(one.offset, one.length, int(one.kind)) for one in frozen.disks[0].ranges()]
+            self.back_up(pool, frozen.disks[0].source(), ranges)
+
     @contextlib.contextmanager
-    def served(self, path: Path) -> Iterator[DiskSource]:
+    def served(self, path: Path, image_format: str = "raw") -> Iterator[DiskSource]:
         """The disk as qemu-nbd has it."""
         with (
-            qemu_nbd.serving(qemu_nbd.image_node(path, "raw"), "bench") as served,
+            qemu_nbd.serving(qemu_nbd.image_node(path, image_format), "bench") as served,
             client.sockets(served.address, count=4) as sockets,
         ):
             export = sockets.export
@@ -205,6 +216,73 @@ def measure(bench: Bench) -> None:
     print(f", {flushed / restore:.0%} of that with a sync")
 
 
+def scatter(path: Path, disk: Path, size: int) -> None:
+    """Make a qcow2 of a disk whose clusters lie in any order, as one that lived for long."""
+    subprocess.run(["qemu-img", "create", "-q", "-f", "qcow2", path, str(size)], check=True)
+    places = list(range(0, size, GRAIN))
+    random.Random(2).shuffle(places)
+    node = qemu_nbd.image_node(path, "qcow2")
+    with qemu_nbd.serving(node, "bench", writable=True) as served, disk.open("rb") as file:
+        connection = client.connect(served.address)
+        for at in places:
+            file.seek(at)
+            if any(piece := file.read(GRAIN)):
+                connection.write(at, piece)
+        connection.close()
+
+
+def measure_formats(bench: Bench) -> None:
+    """Files of several formats, read whole; all data known to the pool."""
+    work, disk, size = bench.work, bench.disk, bench.size
+    print(f"disk of {size >> 20} MiB; load before: {os.getloadavg()[0]:.2f}")
+    make_disk(disk, size)
+    pool = bench.new_pool()
+    bench.back_up(pool, DiskSource.file(str(disk)))
+    for name, options in (
+        ("qcow2", ("-O", "qcow2")),
+        ("qcow2 scattered", None),
+        ("qcow2 compressed", ("-O", "qcow2", "-c", "-W")),
+        ("raw", ("-O", "raw")),
+        ("vmdk", ("-O", "vmdk")),
+        ("vhdx", ("-O", "vhdx")),
+    ):
+        image_format = name.split()[0]
+        path = work / image_format / f"disk.{image_format}"
+        path.parent.mkdir()
+        if options is None:
+            scatter(path, disk, size)
+        else:
+            bench.run("qemu-img", "convert", "-f", "raw", *options, disk, path)
+        os.sync()
+        measure_format(bench, pool, path, name)
+        shutil.rmtree(path.parent)
+
+
+def measure_format(bench: Bench, pool: Pool, path: Path, name: str) -> None:
+    """One file: `qemu-img convert`, a backup, and one by `qemu-nbd` alone, in turns."""
+    image_format, copy = path.suffix[1:], bench.work / "copy"
+    command = ("qemu-img", "convert", "-f", image_format, "-O", "raw", path, copy)
+    shares, by_server = [], []
+    one = Bench(bench.work, bench.size, 1)
+    for _ in range(bench.rounds):
+        convert = one.best(
+            f"{name}: qemu-img convert -O raw",
+            lambda: one.run(*command),
+            lambda: copy.unlink(missing_ok=True),
+        )
+        backup = one.best(f"{name}: backup", lambda: one.back_up_file(pool, path), lambda: None)
+        with one.served(path, image_format) as source:
+            served = one.best(
+                f"{name}: backup by qemu-nbd alone",
+                lambda: one.back_up(pool, source),
+                lambda: None,
+            )
+        shares.append(convert / backup)
+        by_server.append(convert / served)
+    best, alone = sorted(shares)[len(shares) // 2], sorted(by_server)[len(shares) // 2]
+    print(f"{name}: {best:.0%} of the speed of qemu-img convert; {alone:.0%} by qemu-nbd alone")
+
+
 def measure_growth(bench: Bench) -> None:
     """The same few changes on a disk and on one eight times as large."""
     for times in (1, 8):
@@ -248,10 +326,16 @@ def main() -> None:
     parser.add_argument(
         "--growth", action="store_true", help="only few changes of a disk, and of a larger one"
     )
+    parser.add_argument(
+        "--formats", action="store_true", help="only disk files of several formats, read whole"
+    )
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=given.work) as work:
         bench = Bench(Path(work), int(given.gib * (1 << 30)) // GRAIN * GRAIN, given.rounds)
-        (measure_growth if given.growth else measure)(bench)
+        if given.formats:
+            measure_formats(bench)
+        else:
+            (measure_growth if given.growth else measure)(bench)
 
 
 if __name__ == "__main__":

@@ -1,11 +1,13 @@
 //! Virtual disks: what they are read by, which of their ranges, and what they are written by.
 
+use std::fs::File;
 use std::os::fd::{BorrowedFd, OwnedFd};
 use std::path::PathBuf;
 use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use holdfast_engine_core::backup::machine::{DiskInput as CoreInput, Range, What};
+use holdfast_engine_core::disk::map::{DiskMap as CoreMap, Layer, MappedSource, Part};
 use holdfast_engine_core::disk::nbd::{Abilities, NbdSink, NbdSource};
 use holdfast_engine_core::disk::{
     DiskSink as CoreSink, DiskSource as CoreSource, FileSink, FileSource,
@@ -56,6 +58,14 @@ impl DiskSource {
         Ok(DiskSource(Arc::new(source)))
     }
 
+    /// A disk by its map: `rest` is asked for what lies in no file as it is.
+    #[staticmethod]
+    fn mapped(map: &Bound<'_, DiskMap>, rest: &Bound<'_, DiskSource>) -> PyResult<Self> {
+        let rest = Arc::clone(&rest.get().0);
+        let source = MappedSource::new(Arc::clone(&map.get().0), rest).or_raise()?;
+        Ok(DiskSource(Arc::new(source)))
+    }
+
     /// Lets go of what it is read by.
     fn close(&self, py: Python<'_>) {
         py.detach(|| self.0.close());
@@ -75,6 +85,60 @@ impl DiskSource {
     ) -> PyResult<Bound<'py, PyBytes>> {
         let bytes = py.detach(|| self.0.read_at(offset, length, &|| Ok(()))).or_raise()?;
         Ok(PyBytes::new(py, &bytes))
+    }
+}
+
+/// A layer as Python has it: its parts, each the number of a file or none and how much of the disk
+/// it covers, and its slack.
+type PyLayer = (Vec<(Option<usize>, u64)>, Option<u64>);
+
+/// Where the ranges of a disk lie in files.
+#[pyclass(frozen)]
+pub struct DiskMap(Arc<CoreMap>);
+
+#[pymethods]
+impl DiskMap {
+    /// What `qemu-img map --output=json` says, from a descriptor, to its end.
+    #[staticmethod]
+    #[pyo3(signature = (fd, *, size, files, layers))]
+    fn read(
+        py: Python<'_>,
+        fd: i32,
+        size: u64,
+        files: Vec<PathBuf>,
+        layers: Vec<PyLayer>,
+    ) -> PyResult<Self> {
+        let said = own(&[fd])?.into_iter().map(File::from).next();
+        let said = said.ok_or_else(|| to_python(&Error::Invalid("no file descriptor".into())))?;
+        let part = |(file, covers)| Part { file, covers };
+        let layer =
+            |(parts, slack): PyLayer| Layer { parts: parts.into_iter().map(part).collect(), slack };
+        let layers: Vec<_> = layers.into_iter().map(layer).collect();
+        let map = py.detach(|| CoreMap::read(said, size, &files, &layers)).or_raise()?;
+        Ok(DiskMap(Arc::new(map)))
+    }
+
+    #[getter]
+    fn size(&self) -> u64 {
+        self.0.size()
+    }
+
+    /// The path of a file that is too short, its size and what that had to be at least.
+    #[getter]
+    fn truncated(&self) -> Option<(PathBuf, u64, u64)> {
+        self.0.truncated().map(|found| (found.path.clone(), found.size, found.needed))
+    }
+
+    /// Bytes that are read in files.
+    fn direct_bytes(&self, py: Python<'_>) -> u64 {
+        py.detach(|| self.0.direct_bytes())
+    }
+
+    /// What a backup has to read, as `DiskInput` takes it, in at most so many ranges.
+    fn ranges(&self, py: Python<'_>, most: usize) -> Vec<(u64, u64, u8)> {
+        let kind = |is_zero| if is_zero { What::Hole } else { What::Data } as u8;
+        let found = py.detach(|| self.0.stretches(most));
+        found.into_iter().map(|one| (one.offset, one.length, kind(one.is_zero))).collect()
     }
 }
 

@@ -38,7 +38,7 @@ mod _engine {
     #[pymodule_export]
     use super::client_key::{ClientKey, client_key_of};
     #[pymodule_export]
-    use super::disks::{DiskInput, DiskSink, DiskSource};
+    use super::disks::{DiskInput, DiskMap, DiskSink, DiskSource};
     #[pymodule_export]
     use super::far::{Receiver, RemotePool};
     #[pymodule_export]

@@ -6,6 +6,7 @@ and names are bytes as the file system has them.
 """
 
 from collections.abc import Callable, Iterator, Sequence
+from pathlib import Path
 from typing import Any, Generic, TypeVar, final
 
 from holdfast.engine.inside import InsideFiles
@@ -18,6 +19,7 @@ __all__ = [
     "ClientKey",
     "Counters",
     "DiskInput",
+    "DiskMap",
     "DiskSink",
     "DiskSource",
     "Entry",
@@ -410,12 +412,51 @@ class DiskSource:
         multiple of `grain` bytes, if there is one. An error of the server, its death, and any
         answer that it may not give raise an error with the place.
         """
+    @staticmethod
+    def mapped(map: DiskMap, rest: DiskSource) -> DiskSource:
+        """Read in files what lies there as it is, and everything else by `rest`.
+
+        `close` closes `rest`. A file that became shorter meanwhile is an error with its name.
+        """
     def close(self) -> None:
         """Let go of what it is read by; says goodbye to an NBD server."""
     @property
     def size(self) -> int: ...
     def read_at(self, offset: int, length: int) -> bytes:
         """The bytes from `offset` on; fewer than `length` only at the end."""
+
+@final
+class DiskMap:
+    """Where the ranges of a disk lie in files. Thread-safe; its files stay open while it is there."""
+
+    @staticmethod
+    def read(
+        fd: int,
+        *,
+        size: int,
+        files: list[str],
+        layers: list[tuple[list[tuple[int | None, int]], int | None]],
+    ) -> DiskMap:
+        """Read what ``qemu-img map --output=json`` says, until it has no more to say.
+
+        `layers` are the disk and those that it lies over, in the order of the map's ``depth``: the
+        parts of each, one after the other, as the number of one of `files` (None for none) and how
+        many bytes of the disk it covers; and how far content may lie beyond the end of its file
+        (None for as far as it likes). A layer without parts is read in no file. Memory is bounded,
+        whatever is said. Raises `Unsupported` for what is not understood or covers another disk.
+        """
+    @property
+    def size(self) -> int: ...
+    @property
+    def truncated(self) -> tuple[Path, int, int] | None:
+        """The first file that is too short: it, its size, and how far content goes."""
+    def direct_bytes(self) -> int:
+        """Bytes that lie in files as they are."""
+    def ranges(self, most: int) -> list[tuple[int, int, int]]:
+        """What is to be read, as `DiskInput` takes it.
+
+        In at most so many ranges: where there are more, short holes are to be read.
+        """
 
 @final
 class DiskSink:

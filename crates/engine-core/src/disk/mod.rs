@@ -4,6 +4,7 @@
 //! an image `backup::machine`.
 
 mod file;
+pub mod map;
 pub mod nbd;
 mod zero;
 

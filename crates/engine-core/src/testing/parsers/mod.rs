@@ -5,6 +5,7 @@
 //! where one thing has one spelling, what it accepts must be what it would write. Seals and checks
 //! that would stop rubbish at the door are made right first, as a holder of the key could.
 
+mod map;
 mod mutate;
 mod nbd;
 mod seeds;
@@ -48,7 +49,7 @@ pub struct Parser {
 }
 
 /// All of them.
-pub const ALL: [Parser; 19] = [
+pub const ALL: [Parser; 20] = [
     Parser { name: "header", feed: header, seeds: seeds::header },
     Parser { name: "pack", feed: pack, seeds: seeds::pack },
     Parser { name: "footer", feed: footer, seeds: seeds::footer },
@@ -68,6 +69,7 @@ pub const ALL: [Parser; 19] = [
     Parser { name: "client-chunk", feed: client_chunk, seeds: seeds::client_chunk },
     Parser { name: "sealed-name", feed: sealed_name, seeds: seeds::sealed_name },
     Parser { name: "nbd", feed: nbd::feed, seeds: nbd::seeds },
+    Parser { name: "map", feed: map::feed, seeds: map::seeds },
 ];
 
 /// The parser of this name.

@@ -152,15 +152,14 @@ def _layer(place: Place, image_format: str | None, chain: _Chain) -> tuple[Node,
             f"if it is right, rename it to '{path.stem}.{found}'",
         )
     chain.files.append(path)
-    parts = _parts(path, named, chain)
-    if named.data_file is None and not parts:
-        parts = ((path, _LARGEST),)
-    chain.layers.append(Layer(path, found, named.cluster, parts))
+    parts = _parts(path, named, chain) or ((path, _LARGEST),)
     node = _node(path, place, found)
     if named.data_file is not None:
         data = allowed(_beside(path, named.data_file), chain.roots)
         chain.files.append(data)
         node["data-file"] = file_node(data)
+        parts = ((data, _LARGEST),)
+    chain.layers.append(Layer(path, found, named.cluster, parts))
     if named.backing is not None:
         below = Place(_beside(path, named.backing))
         try:

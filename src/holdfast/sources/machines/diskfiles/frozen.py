@@ -20,9 +20,8 @@ from holdfast.base.errors import (
 )
 from holdfast.sources.machines.diskfiles import chain
 from holdfast.sources.machines.diskfiles.formats import read_part, unreadable
-from holdfast.sources.machines.diskfiles.truncation import refuse_truncated
+from holdfast.sources.machines.diskfiles.mapped import MappedDisk, map_of
 from holdfast.sources.machines.machine import State
-from holdfast.sources.machines.nbd_disk import NbdDisk
 from holdfast.sources.machines.provider import Remark
 from holdfast.sources.nbd.qemu_nbd import serving
 
@@ -30,7 +29,6 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
-    from holdfast.sources.machines.diskfiles.chain import DiskFile
     from holdfast.sources.machines.diskfiles.definitions import Definition
     from holdfast.sources.machines.diskfiles.store import Store
     from holdfast.sources.machines.machine import Machine
@@ -49,7 +47,7 @@ class FileSnapshot:
 
     machine: Machine
     definitions: dict[str, bytes]
-    disks: tuple[NbdDisk, ...]
+    disks: tuple[MappedDisk, ...]
     _known: tuple[Remark, ...]
     _prints: dict[Path, Print]
     _served: tuple[Served, ...]
@@ -102,32 +100,27 @@ def frozen(store: Store, order: SnapshotOrder, alive: Callable[[], None]) -> Ite
     refuse_running(known)
     remarks = list(_remarks(known, order))
     with contextlib.ExitStack() as stack:
-        opened: dict[str, DiskFile] = {}
-        served: dict[str, Served] = {}
+        served: list[Served] = []
+        disks: list[MappedDisk] = []
         prints: dict[Path, Print] = {}
         for disk in known.disks:
             if disk.name in order.leave_out or disk.left_out is not None:
                 continue
             alive()
-            file = opened[disk.name] = store.open(disk)
+            file = store.open(disk)
             prints.update((path, fingerprint(path)) for path in file.files)
             what = f"disk '{disk.name}' of '{known.name}' ({file.place})"
-            served[disk.name] = stack.enter_context(serving(file.node, what))
-            refuse_truncated(file)
+            served.append(stack.enter_context(serving(file.node, what)))
+            made = MappedDisk(disk.name, file.size, served[-1].address, map_of(file, alive))
+            disks.append(stack.enter_context(contextlib.closing(made)))
         alive()
-        disks = tuple(
-            stack.enter_context(
-                contextlib.closing(NbdDisk(name, opened[name].size, one.address, ""))
-            )
-            for name, one in served.items()
-        )
         yield FileSnapshot(
             machine=_without(store.machine(known), order.leave_out),
             definitions=_definitions(store, known, remarks),
-            disks=disks,
+            disks=tuple(disks),
             _known=tuple(remarks),
             _prints=prints,
-            _served=tuple(served.values()),
+            _served=tuple(served),
         )
 
 
@@ -223,7 +216,7 @@ def look(store: Store, known: Definition) -> Sequence[Remark]:
             file = store.open(disk)
             what = f"disk '{disk.name}' of '{known.name}' ({file.place})"
             with serving(file.node, what):
-                refuse_truncated(file)
+                map_of(file)
         except HoldfastError as error:
             found.append(_as_remark(error, disk.name))
     return found
