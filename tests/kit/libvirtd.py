@@ -15,7 +15,7 @@ import subprocess
 import sys
 import tempfile
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from pathlib import Path
 from typing import Any
 from uuid import uuid4
@@ -208,14 +208,27 @@ def libvirtd_kit() -> Iterator[Libvirtd]:
 
 
 def small_domain(
-    name: str, known: str, disks: list[Path], *, more: str = "", metadata: str = ""
+    name: str,
+    known: str,
+    disks: list[Path],
+    *,
+    more: str = "",
+    metadata: str = "",
+    formats: Sequence[str] = (),
 ) -> str:
-    """A definition of a machine that runs nothing, with a small memory."""
-    shown = "".join(
-        f"<disk type='file' device='disk'><driver name='qemu' type='{path.suffix[1:]}'/>"
-        f"<source file='{path}'/><target dev='vd{'abcdef'[at]}' bus='virtio'/></disk>"
-        for at, path in enumerate(disks)
-    )
+    """A definition of a machine that runs nothing, with a small memory.
+
+    Its disks are files, and what lies in ``/dev`` block devices; without `formats`, the names of
+    the files say what they are.
+    """
+    shown = ""
+    for at, path in enumerate(disks):
+        kind, source = ("block", "dev") if path.is_relative_to("/dev") else ("file", "file")
+        shown += (
+            f"<disk type='{kind}' device='disk'>"
+            f"<driver name='qemu' type='{formats[at] if formats else path.suffix[1:]}'/>"
+            f"<source {source}='{path}'/><target dev='vd{'abcdef'[at]}' bus='virtio'/></disk>"
+        )
     return f"""<domain type='qemu'><name>{name}</name><uuid>{known}</uuid>
 <metadata>{metadata}</metadata><memory unit='MiB'>32</memory><vcpu>1</vcpu>
 <os><type arch='x86_64' machine='pc'>hvm</type></os>
@@ -238,8 +251,13 @@ class LibvirtMachine:
         more: str = "",
         metadata: str = "",
         far: bool = False,
+        devices: Sequence[Path] = (),
     ) -> None:
-        """Make it; with `far`, its files are where only libvirt has them at the paths it knows."""
+        """Make it.
+
+        With `far`, its files are where only libvirt has them at the paths it knows; with `devices`,
+        its disks are those block devices and not files.
+        """
         self.daemon = daemon
         self.name = name
         self.uuid = uuid
@@ -250,11 +268,16 @@ class LibvirtMachine:
             place / f"{name}-{disk}.{kind}" for disk, kind in zip(self.names, formats, strict=True)
         ]
         self.contents = {disk: Content() for disk in self.names}
+        self.files = list(devices) or self.files
         for file, kind in zip(self.files, formats, strict=True):
-            subprocess.run(["qemu-img", "create", "-q", "-f", kind, file, str(SIZE)], check=True)
+            if not devices or kind != "raw":  # a raw device has its size
+                words = ["qemu-img", "create", "-q", "-f", kind, str(file), str(SIZE)]
+                subprocess.run(words, check=True)
         cd = "<disk type='file' device='cdrom'><target dev='hda' bus='ide'/><readonly/></disk>"
-        shown = [Path(IMAGES, one.name) if far else one for one in self.files]
-        self.xml = small_domain(name, uuid, shown, more=cd + more, metadata=metadata)
+        shown = [Path(IMAGES, one.name) if far and not devices else one for one in self.files]
+        self.xml = small_domain(
+            name, uuid, shown, more=cd + more, metadata=metadata, formats=formats
+        )
         self.connection = daemon.open()
         self.domain = self.connection.defineXML(self.xml)
 

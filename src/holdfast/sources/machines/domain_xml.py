@@ -156,7 +156,7 @@ def read_domain(data: bytes, where: str) -> Domain | None:
         memory=_bytes(root.find("memory")),
         cpus=int(cpus) if cpus.isdecimal() else 1,
         guest=system(root),
-        disks=tuple(one for one in map(_disk, root.iterfind("devices/disk")) if _is_fixed(one)),
+        disks=tuple(one for one in disks(root) if _is_fixed(one)),
         networks=networks(root),
         nvram=firmware_variables(root),
     )
@@ -245,7 +245,8 @@ def rewritten(
         name: Of the new one.
         uuid: Of the new one.
         disks: Path and format of each disk's file, by name. Disks that are not among them go.
-        macs: Addresses of its network cards, in their order; None: as they were.
+        macs: Addresses of its network cards, in their order; None: as they were, and what its host
+            passes through to it as well.
         networks: What its cards are connected to, the last one for all that follow; None: as they
             were; empty: to nothing.
         nvram: Path of its firmware's variables; None: it makes new ones.
@@ -265,6 +266,8 @@ def rewritten(
         _point(devices, disk, disks)
     for at, card in enumerate(root.findall("devices/interface")):
         _connect(card, None if macs is None else macs[at : at + 1], networks, at)
+    for passed in root.findall("devices/hostdev") if macs is not None else []:
+        devices.remove(passed)
     for stale in root.findall("devices//alias") + root.findall("devices/interface/target"):
         stale.getparent().remove(stale)
     if (old := root.find("os/nvram")) is not None:
@@ -332,7 +335,7 @@ def _domain(root: Any) -> tuple[Any, State] | None:
 
 
 def _is_fixed(disk: DomainDisk) -> bool:
-    return bool(disk.name) and disk.device in ("disk", "lun")
+    return bool(disk.name) and disk.device in ("disk", "lun")  # passed through ones as well
 
 
 def _disk(disk: Any) -> DomainDisk:
@@ -405,6 +408,8 @@ def _point(devices: Any, disk: Any, disks: Mapping[str, tuple[str, str]]) -> Non
             disk.remove(stale)
     disk.set("type", "file")
     disk.set("device", "disk")
+    for only_of_lun in ("rawio", "sgio"):
+        disk.attrib.pop(only_of_lun, None)
     driver = disk.find("driver")
     if driver is None:
         driver = etree.Element("driver", name="qemu")

@@ -133,6 +133,8 @@ def _libvirt_disk(path: Path, disk: domain_xml.DomainDisk) -> DefinedDisk:
         why = "it is encrypted, and its key is with libvirt"
     if why is None and not disk.place:
         why = "the definition does not say where it lies"
+    if why is None:
+        why = disk.left_out
     if why is not None:
         return DefinedDisk(disk.name, None, disk.format, why, disk.place or "nowhere")
     place = Place(path.parent / disk.place)

@@ -287,7 +287,9 @@ class Far:
             yield CopiedDisk(files, what)
 
     def state(self, source: DomainDisk) -> object:
-        """See `Side.state`: of disks that are volumes of a pool; nothing is known of others."""
+        """See `Side.state`: of volumes of a pool, and devices; nothing is known of others."""
+        if source.place.startswith("/dev/") and self._opens:
+            return there.writes_of(self._host.tunnel, source.place)
         with contextlib.suppress(libvirt.libvirtError):
             known = domain_xml.read(self._host.get().storageVolLookupByPath(source.place).XMLDesc())
             return known.findtext("target/timestamps/mtime"), known.findtext("physical")

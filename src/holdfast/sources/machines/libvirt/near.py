@@ -9,6 +9,7 @@ import contextlib
 import json
 import os
 import shutil
+import stat
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -21,7 +22,7 @@ from holdfast.sources import places
 from holdfast.sources.machines import domain_xml
 from holdfast.sources.machines.labels import PREFIX, directory_prefix
 from holdfast.sources.machines.libvirt.connection import asked
-from holdfast.sources.machines.libvirt.side import name_of, scratch_files
+from holdfast.sources.machines.libvirt.side import name_of, scratch_files, writes_of_device
 from holdfast.sources.machines.machine import State
 from holdfast.sources.machines.new_disks import write_rest
 from holdfast.sources.machines.provider import Remark
@@ -198,6 +199,8 @@ class Near:
         """See `Side.state`."""
         try:
             found = os.stat(source.place)
+            if stat.S_ISBLK(found.st_mode):
+                return _writes_of(source.place, found.st_rdev)
         except OSError as error:
             raise storage_error(error)(
                 f"the disk '{source.place}' can't be looked at: {error.strerror}",
@@ -299,6 +302,17 @@ class NearMaking:
                 path.unlink()
         if self._journal is not None:
             self._journal.failed()
+
+
+def _writes_of(place: str, number: int) -> tuple[str, ...]:
+    """What was written to a block device so far, with what the kernel holds back."""
+    opened = os.open(place, os.O_RDONLY)
+    try:
+        os.fsync(opened)
+    finally:
+        os.close(opened)
+    told = Path(f"/sys/dev/block/{os.major(number)}:{os.minor(number)}/stat")
+    return writes_of_device(told.read_text())
 
 
 def _place_of(backup: Any) -> Path | None:

@@ -153,7 +153,11 @@ class Side(Protocol):
         ...
 
     def state(self, source: DomainDisk) -> object:
-        """What changes when somebody writes a disk of a machine that is off."""
+        """What changes when somebody writes a disk of a machine that is off.
+
+        Of a block device, what the kernel counts: each node for it has times of its own, and a
+        machine may have its own nodes.
+        """
         ...
 
     def bitmap_tool(self) -> Callable[[Sequence[str], str], bytes] | None:
@@ -177,6 +181,17 @@ class Side(Protocol):
     ) -> list[Remark]:
         """What is in the way of a backup, of all that differs between sides."""
         ...
+
+
+def writes_of_device(told: str) -> tuple[str, ...]:
+    """How many sectors of a block device the kernel wrote and discarded so far.
+
+    Args:
+        told: The device's file ``stat``, see `Documentation/block/stat.rst` of the kernel. How
+            many writes there were is not looked at: a flush counts as one that writes nothing.
+    """
+    fields = told.split()
+    return tuple(fields[at] for at in (6, 13) if at < len(fields))
 
 
 def name_of(backup: Any) -> str:

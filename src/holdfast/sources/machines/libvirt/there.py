@@ -17,6 +17,7 @@ from typing import TYPE_CHECKING
 
 from holdfast.base.errors import CommandFailed, HoldfastError, TooSlow
 from holdfast.sources import places
+from holdfast.sources.machines.libvirt.side import writes_of_device
 from holdfast.sources.machines.unfinished import LOOK, is_sound
 from holdfast.sources.nbd.qemu_errors import true_cause
 from holdfast.sources.nbd.qemu_nbd import Served, ended, wait_until_open, words
@@ -47,6 +48,10 @@ umask 077; d=$(mktemp -d "${TMPDIR:-/tmp}/holdfast-nbd.XXXXXXXX") || exit 1; ech
 qemu-nbd --socket="$d/socket" "$@" </dev/null 3<&- >/dev/null & p=$!; exec 4>&1 >/dev/null;
 { read -r word <&3; if [ "$word" = finish ]; then kill -TERM $p; else kill -KILL $p; fi; } & w=$!;
 exec 3<&- 4>&-; wait $p; s=$?; kill -KILL $w 2>/dev/null; rm -rf "$d"; exit $s
+"""
+
+_WRITES = """
+sync "$1" || exit; set -- $(stat -L -c "0x%t 0x%T" "$1"); cat "/sys/dev/block/$(($1)):$(($2))/stat"
 """
 
 
@@ -111,6 +116,15 @@ def run_img(tunnel: Tunnel, arguments: Sequence[str], what: str) -> bytes:
         return tunnel.run(["qemu-img", *arguments])
     except CommandFailed as error:
         raise true_cause(error.message.partition(": ")[2], what) from error
+
+
+def writes_of(tunnel: Tunnel, device: str) -> tuple[str, ...]:
+    """What was written to a block device there so far; see `side.writes_of_device`.
+
+    Raises:
+        HoldfastError: It can't be looked at.
+    """
+    return writes_of_device(tunnel.run(script(_WRITES, [device])).decode())
 
 
 @contextlib.contextmanager
