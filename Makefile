@@ -7,6 +7,7 @@ BIN := $(VENV)/bin
 PYTEST_ARGS ?= -n auto --dist worksteal
 CARGO_TEST_ARGS ?=
 FUZZ_SECONDS ?= 20
+BENCHES := bench-data bench-master bench-catalog bench-transfer bench-machines
 CHECKED := $(wildcard src tests tools benchmarks)
 
 # The fuzzer alone is C++; without a compiler for that the rest is checked all the same.
@@ -20,7 +21,8 @@ CRATES := $(shell find Cargo.toml Cargo.lock crates \( -name target -o -name cor
             -o -type f \( -name '*.rs' -o -name '*.toml' -o -name '*.lock' \) -print 2>/dev/null)
 
 .DEFAULT_GOAL := help
-.PHONY: help quickstart test test-rust test-python check check-python check-rust fix bench bench-data bench-master bench-catalog instructions fuzz engine clean
+.PHONY: help quickstart test test-rust test-python check check-python check-rust fix instructions fuzz engine clean
+.PHONY: bench $(BENCHES)
 
 help: ## Say what there is to make
 	@grep -hE '^[a-z-]+:.*## ' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 16
@@ -57,17 +59,28 @@ fix: $(TOOLS) ## Repair what can be repaired by machine
 	$(BIN)/ruff format $(CHECKED)
 	cargo fmt --all
 
-bench: bench-data bench-master bench-catalog ## Measure everything
+# Goals that are missed end a part with 1: the parts after it are measured all the same.
+bench: ## Measure everything, each part in its quick form: half an hour and more; some of it as root
+	$(MAKE) --keep-going --jobs=1 $(BENCHES)
 
-bench-data: $(ENGINE) $(TOOLS) ## Compare with other programs on corpora made from a seed
+bench-data: $(ENGINE) $(TOOLS) ## Compare with other programs on corpora from a seed: ten minutes
 	$(BIN)/python benchmarks/run.py $(BENCH_ARGS)
 
-bench-master: $(ENGINE) $(TOOLS) ## Measure policies, jobs and lists of a large site
+bench-master: $(ENGINE) $(TOOLS) ## Measure policies, jobs and lists of a large site: ten minutes
 	tests/install-system-packages
 	$(BIN)/python benchmarks/master/run.py $(MASTER_ARGS)
 
-bench-catalog: $(ENGINE) $(TOOLS) ## Measure the catalog of files
+bench-catalog: $(ENGINE) $(TOOLS) ## Measure the catalog of files: two minutes
 	$(BIN)/python benchmarks/catalog_files.py $(CATALOG_ARGS)
+
+bench-transfer: $(ENGINE) $(TOOLS) ## Measure data between two machines; links with a rate as root: minutes
+	tests/install-system-packages
+	$(BIN)/python benchmarks/series.py transfer $(TRANSFER_ARGS)
+
+bench-machines: $(ENGINE) $(TOOLS) ## Measure disks of virtual machines and files in them: minutes
+	tests/install-system-packages
+	tests/install-machine-libraries $(BIN)/python
+	$(BIN)/python benchmarks/series.py machines $(MACHINES_ARGS)
 
 instructions: $(RUNTIME) ## Hold the inner loops to the instructions they are recorded with
 	tests/install-system-packages

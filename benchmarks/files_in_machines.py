@@ -1,8 +1,9 @@
 """Measure how fast the files inside of machines' images are listed, indexed and read.
 
-    python benchmarks/files_in_machines.py [--files 50000] [--kinds ext4,ntfs] [--json FILE]
+    python benchmarks/files_in_machines.py [--files 50000] [--kinds ext4,ntfs]
+        [--large-mib 256] [--json FILE]
 
-Makes a file system of each kind with so many small files and one of 256 MiB, puts it into a pool
+Makes a file system of each kind with so many small files and a large one, puts it into a pool
 as the disk of a machine, and times: the walk of the raw disk, the indexing from the pool (walk and
 index image), the feeding of the catalog, and the large file out of the image. Needs root, to mount.
 """
@@ -37,7 +38,6 @@ GOAL_S = 10.0
 """For 50,000 files of ext4 or NTFS, from the pool to an index."""
 
 IN_A_DIRECTORY = 500
-LARGE = 256 * MIB
 
 _MAKE = {
     "ext4": ["mkfs.ext4", "-q", "-F", "-N", "200000"],
@@ -59,7 +59,7 @@ class Measured:
     read_mb_per_s: float
 
 
-def make(kind: str, directory: Path, files: int) -> Path:
+def make(kind: str, directory: Path, files: int, large: int) -> Path:
     """A disk with so many files."""
     path = blank(directory / kind, 2048 * MIB)
     run(*_MAKE[kind], path)
@@ -69,13 +69,13 @@ def make(kind: str, directory: Path, files: int) -> Path:
             if number % IN_A_DIRECTORY == 0:
                 below.mkdir()
             (below / f"file-{number:06d}.txt").write_bytes(b"%d" % number * (number % 50))
-        (at / "large").write_bytes(os.urandom(LARGE))
+        (at / "large").write_bytes(os.urandom(large))
     return path
 
 
-def measure(kind: str, files: int, directory: Path) -> Measured:
+def measure(kind: str, files: int, directory: Path, large: int) -> Measured:
     """Make one, and measure."""
-    disk = make(kind, directory, files)
+    disk = make(kind, directory, files, large)
     with FileDisk(disk) as raw, Inside({"vda": raw}) as inside:
         began = time.monotonic()
         names = sum(len(one.entries) for one in inside.walk(inside.volumes[0]))
@@ -104,10 +104,10 @@ def measure(kind: str, files: int, directory: Path) -> Measured:
             len(data) for _, data in inside.files(entry.volume).read(entry.found, entry.place)
         )
         read_s = time.monotonic() - began
-    if got != LARGE:
-        raise SystemExit(f"{got} bytes came back of {LARGE}")
+    if got != large:
+        raise SystemExit(f"{got} bytes came back of {large}")
     disk.unlink()
-    return Measured(kind, names, walk_s, index_s, feed_s, LARGE / 1e6 / read_s)
+    return Measured(kind, names, walk_s, index_s, feed_s, large / 1e6 / read_s)
 
 
 def main() -> None:
@@ -115,12 +115,15 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--files", type=int, default=50_000)
     parser.add_argument("--kinds", default="ext4,ntfs")
+    parser.add_argument("--large-mib", type=int, default=256)
     parser.add_argument("--json", type=Path)
     asked = parser.parse_args()
     load = os.getloadavg()[0]
     with tempfile.TemporaryDirectory() as directory:
         kinds = asked.kinds.split(",")
-        found = [measure(kind, asked.files, Path(directory)) for kind in kinds]
+        found = [
+            measure(kind, asked.files, Path(directory), asked.large_mib * MIB) for kind in kinds
+        ]
     print(f"{'':6}  {'names':>8}  {'walk s':>7}  {'index s':>8}  {'feed s':>7}  {'read MB/s':>9}")
     for one in found:
         print(

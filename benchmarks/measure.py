@@ -71,7 +71,7 @@ def run(
     """
     os.sync()
     if cold:
-        _DROP_CACHES.write_text("3\n")
+        forget()
     else:
         for directory in reads:
             warm(directory)
@@ -106,6 +106,11 @@ def warm(root: Path) -> None:
 def can_be_cold() -> bool:
     """Whether this process may make the kernel forget what it has read."""
     return os.access(_DROP_CACHES, os.W_OK)
+
+
+def forget() -> None:
+    """Have the kernel forget what it has read and what is on the disk by now."""
+    _DROP_CACHES.write_text("3\n")
 
 
 def size_of(directory: Path) -> int:

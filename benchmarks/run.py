@@ -1,4 +1,4 @@
-"""Compare Holdfast with other backup programs: ``make bench``, or ``python benchmarks/run.py``.
+"""Compare Holdfast with other backup programs: ``make bench-data``, or `benchmarks/run.py`.
 
 Must not know how any tool is driven: see tools. Invariant: every number in one report comes from
 one run, in which the tools took turns on this machine; numbers of different runs say nothing

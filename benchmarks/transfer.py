@@ -18,8 +18,8 @@ import os
 import subprocess
 import sys
 import tempfile
-import threading
 import time
+from concurrent.futures import ThreadPoolExecutor
 from contextlib import contextmanager
 from pathlib import Path
 from types import SimpleNamespace
@@ -51,29 +51,51 @@ from tests.kit.transfer_site import transfer_site  # noqa: E402
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from holdfast.engine import Image
+    from holdfast.movers.transfer.ports import MediaPool
+
 BODY = os.urandom(8 << 20)
 MEMORY = Path("/dev/shm")
 PORT = 29_617
 
 
 class Nowhere:
-    """A pool that throws away what it gets."""
+    """A pool that throws away what it gets; and a backup into it, of which nothing can be made."""
 
     terms = b""
 
-    def receive(self, **_: int) -> Nowhere:
+    def receive(self, *, started_ns: int) -> Nowhere:  # noqa: ARG002
         return self
 
-    def take(self, _body: bytes) -> None:
+    def missing(self, names: bytes) -> bytes:
+        raise NotImplementedError
+
+    def take(self, body: bytes) -> None:  # noqa: ARG002
         return
+
+    def commit(
+        self, draft: bytes, *, source: str, host: str, labels: dict[str, str], finished_ns: int
+    ) -> Image:
+        raise NotImplementedError
+
+    def vouch(self, image: str, /) -> bytes | None:
+        raise NotImplementedError
+
+    def adopt(self, manifest: bytes, *, image: str, source: str) -> Image:
+        raise NotImplementedError
 
     def abandon(self) -> None:
         return
 
-    def manifest(self, _image: str) -> bytes:
+    def manifest(self, image: str, /) -> bytes:  # noqa: ARG002
         return b""
 
-    def deliver(self, _wanted: bytes) -> bytes:
+    def deliver(
+        self,
+        wanted: bytes,  # noqa: ARG002
+        *,
+        link_bytes_per_s: int | None = None,  # noqa: ARG002
+    ) -> bytes:
         return BODY
 
 
@@ -189,13 +211,11 @@ def link(directory: Path, site: Any, mib: int, connections: int, verb: str) -> f
             else:
                 made.read(bytes(32) + b"\1" + bytes(4))
 
-    threads = [threading.Thread(target=work) for _ in range(3)]
-    began_s = time.perf_counter()
-    for thread in threads:
-        thread.start()
-    for thread in threads:
-        thread.join()
-    took_s = time.perf_counter() - began_s
+    with ThreadPoolExecutor(3) as threads:
+        began_s = time.perf_counter()
+        for done in [threads.submit(work) for _ in range(3)]:
+            done.result()
+        took_s = time.perf_counter() - began_s
     made.abandon()
     made.close()
     return (mib << 20) / took_s
@@ -215,13 +235,15 @@ def served(directory: Path, pool_id: str | None) -> Iterator[Any]:
         ours.send(image)
         return str(ours.recv())
 
-    yield SimpleNamespace(port=port, token=token, reading=reading)
-    ours.send(None)
-    process.join()
+    try:
+        yield SimpleNamespace(port=port, token=token, reading=reading)
+    finally:
+        ours.send(None)
+        process.join()
 
 
 def _serve(pipe: Any, directory: Path, pool_id: str | None) -> None:
-    pool: Any = Nowhere()
+    pool: MediaPool = Nowhere()
     more: dict[str, Any] = {}
     if pool_id is not None:
         pool = Pool.open(str(directory / "pool"), bytes(range(32)))

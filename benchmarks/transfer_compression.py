@@ -188,7 +188,7 @@ def measured(made: Path, setting: Setting, way: str) -> Taken:
             if between is not None:
                 agent = inside(between.near, *agent)
             done = subprocess.run(
-                [*prefixes[1], *agent], check=True, capture_output=True, text=True, cwd=ROOT
+                [*prefixes[1], *agent], check=True, stdout=subprocess.PIPE, text=True, cwd=ROOT
             )
             server.communicate()
         told = json.loads(done.stdout)
@@ -206,7 +206,8 @@ def _agent(directory: str, token: str, url: str, data: str, way: str, share: str
         compress=way,
     )
     files = sorted(Path(data).iterdir())
-    paths = tuple(os.fsencode(path) for path in files[: int(len(files) * float(share))])
+    some = files[: max(1, int(len(files) * float(share)))]
+    paths = tuple(os.fsencode(path) for path in some)
     began_s = time.monotonic()
     image = remote_backup(target, BackupOrder(ClientName("alpha"), paths), SystemClock())
     took_s = time.monotonic() - began_s

@@ -1,12 +1,13 @@
 """Measure backups over slow, long and several links: ``python benchmarks/transfer_paths.py``.
 
-As root: two network namespaces are the machines, with cables between them that have a rate. Data
-can't be compressed and nothing is known. Prints how long each took beside bytes over rate, and how
-much faster several paths are than one.
+``[--shrink N]``, as root: two network namespaces are the machines, with cables between them that
+have a rate. Data can't be compressed and nothing is known. Prints how long each took beside bytes
+over rate, and how much faster several paths are than one.
 """
 
 from __future__ import annotations
 
+import argparse
 import json
 import os
 import subprocess
@@ -26,22 +27,25 @@ MEMORY = Path("/dev/shm")
 RELAY_PORT = 7777
 
 
-def main() -> int:
+def main(words: list[str] | None = None) -> int:
     """Measure, and print."""
+    options = argparse.ArgumentParser(description="Measure backups over slow links.")
+    options.add_argument("--shrink", type=int, default=1, metavar="N", help="N times less data")
+    less = options.parse_args(words).shrink
     if not can_make_networks():
         print("network namespaces can't be made here: run it as root", file=sys.stderr)
         return 2
     for delay_s in (0.0, 0.025):
-        took_s = measured(1, 100, 60, delay_s=delay_s)
-        ideal_s = 60 / (100 / 8)
+        took_s = measured(1, 100, 60 // less, delay_s=delay_s)
+        ideal_s = 60 // less / (100 / 8)
         line = f"one path of 100 Mbit/s, {2 * delay_s * 1000:.0f} ms there and back"
         print(
             f"{line:56} {took_s:5.2f} s  {took_s / ideal_s:.2f} times bytes over rate", flush=True
         )
-    one = 100 / measured(1, 200, 100)
+    one = 100 // less / measured(1, 200, 100 // less)
     print(f"{'one path of 200 Mbit/s':56} {one:5.1f} MB/s", flush=True)
     for cut in (False, True):
-        rate = 400 / measured(4, 200, 400, cut=cut)
+        rate = 400 // less / measured(4, 200, 400 // less, cut=cut)
         line = f"four paths of 200 Mbit/s{', one cut half-way' * cut}"
         print(f"{line:56} {rate:5.1f} MB/s  {rate / one:.2f} times one", flush=True)
     return 0

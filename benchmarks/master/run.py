@@ -1,4 +1,4 @@
-"""Measure the master server: ``make bench``, or ``python benchmarks/master/run.py [PART …]``.
+"""Measure the master server: ``make bench-master``, or `benchmarks/master/run.py [PART …]`.
 
     python benchmarks/master/run.py due dispatch --json due.json
     python benchmarks/master/run.py lists --images 1000000 --history 100000
