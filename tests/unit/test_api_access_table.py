@@ -11,7 +11,7 @@ import pytest
 from holdfast.base import errors
 from holdfast.control.access import PERMISSIONS, Outcome, Role, Scope, Verb
 from holdfast.faces.api.app import make_app
-from holdfast.faces.api.problems import status_of
+from holdfast.faces.api.statuses import status_of
 from holdfast.faces.cli import audit, user
 from tests.kit.api import Api
 

@@ -15,7 +15,8 @@ from holdfast.faces.api import limits
 from holdfast.faces.api.door import TheNote, make_router, may
 from holdfast.faces.api.models import Model, Page
 from holdfast.faces.api.paging import Pages, Paging
-from holdfast.faces.api.problems import problem, status_of
+from holdfast.faces.api.problems import problem
+from holdfast.faces.api.statuses import status_of
 from holdfast.faces.cli.api_client import ApiClient, at
 from tests.kit.api import Api
 

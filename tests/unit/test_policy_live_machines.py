@@ -170,7 +170,7 @@ def test_a_policy_is_looked_at_by_who_reaches_the_hypervisor(
     monkeypatch.setattr(probing, "_free_bytes", lambda _: None)
     api.master.hypervisors.add(hypervisor(), {"user": "u", "password": "p"}, b"k" * 32)
     document = from_data({"policy": [to_plain(vms())]})
-    prepared = site_policies.prepare(api.master, document, local("root"))
+    prepared = site_policies.prepare(api.master, document, local(0))
     assert [one.message for one in prepared.findings if one.place.startswith("machines")] == [
         "it selects none of 0 virtual machines",
         "it selects 1: web1",
@@ -179,5 +179,5 @@ def test_a_policy_is_looked_at_by_who_reaches_the_hypervisor(
     assert [one[2].user for one in fake.opened] == ["u", "u"]
     assert prepared.is_valid
     fake.error = Unreachable("nobody answers")
-    refused = site_policies.prepare(api.master, document, local("root"))
+    refused = site_policies.prepare(api.master, document, local(0))
     assert not refused.is_valid

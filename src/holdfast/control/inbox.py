@@ -10,7 +10,7 @@ from __future__ import annotations
 import json
 from base64 import b64encode
 from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Any, Protocol
 
 from holdfast.base.errors import CatalogError, InputOutput, storage_error
 from holdfast.base.files import write_whole
@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
     from pathlib import Path
 
+    from holdfast.control.act_notes import ActNote
     from holdfast.control.catalog import Manifest
 
 _SUFFIX = ".json"
@@ -45,6 +46,8 @@ class Note:
     """Severity, code, message, and the path as base64, of the first of them."""
     client_key: str | None = None
     has_sealed_names: bool = False
+    act: dict[str, Any] | None = None
+    """What the audit log is to hear of the command that made it; see `act_notes`."""
 
 
 class Finding(Protocol):
@@ -85,25 +88,33 @@ class Inbox:
     def __init__(self, directory: Path) -> None:
         self._directory = directory
 
-    def leave(self, image: Manifest, pool: str, findings: Iterable[Finding] = ()) -> None:
+    def leave(
+        self,
+        image: Manifest,
+        pool: str,
+        findings: Iterable[Finding] = (),
+        act: ActNote | None = None,
+    ) -> None:
         """Leave a note of a committed image; durable on return.
 
         Args:
             image: Its manifest.
             pool: The pool that has it.
             findings: Problems with single files, for the job that the image is told as.
+            act: The command that made it, for the audit log.
 
         Raises:
             StorageError: It can't be written: there is no room, no permission, or an error. The
                 image is safe in the pool.
         """
-        others = {"pool", "findings"}
+        others = {"pool", "findings", "act"}
         facts = {name: getattr(image, name) for name in Note.__slots__ if name not in others}
         told = [
             [one.severity, one.code, one.message, b64encode(one.path).decode("ascii")]
             for one in findings
         ]
-        note = Note(**facts, pool=pool, findings=told)
+        plain = None if act is None else act.to_plain()
+        note = Note(**facts, pool=pool, findings=told, act=plain)
         try:
             self._directory.mkdir(mode=0o700, parents=True, exist_ok=True)
             write_whole(self._directory / (note.id + _SUFFIX), json.dumps(asdict(note)).encode())
@@ -147,7 +158,18 @@ class Inbox:
         """The notes that are there, by the ids of their images."""
         return sorted(self._directory.glob(f"[0-9a-f]*{_SUFFIX}"))
 
-    def forget(self, notes: list[Path]) -> None:
-        """Throw notes away, damaged ones as well, as the catalog has what they say."""
+    def forget(self, notes: list[Path], then: Callable[[Note], None] = lambda _note: None) -> None:
+        """Throw notes away, damaged ones as well, as the catalog has what they say of images.
+
+        Args:
+            notes: Which.
+            then: Takes one that can be understood before it goes, as `hand_over` says.
+        """
         for path in notes:
+            try:
+                note = Note(**json.loads(path.read_bytes()))
+            except (OSError, ValueError, TypeError):
+                note = None
+            if note is not None:
+                then(note)
             path.unlink(missing_ok=True)

@@ -10,7 +10,7 @@ from __future__ import annotations
 import contextlib
 import os
 from dataclasses import replace
-from functools import cached_property, partial
+from functools import cached_property
 from typing import TYPE_CHECKING, Self
 
 from holdfast.base import config as site_config
@@ -26,10 +26,10 @@ from holdfast.base.errors import (
 from holdfast.base.files import mark_as_cache
 from holdfast.base.ids import LATEST, ImageId, PoolId, pool_id
 from holdfast.base.meanwhile import Meanwhile
+from holdfast.control.act_notes import ActNotes
 from holdfast.control.inbox import Inbox
 from holdfast.movers.backup_run import run_backup
-from holdfast.site import places, secrets
-from holdfast.site.notes import record_job
+from holdfast.site import notes, places, secrets
 from holdfast.site.pools import Pools
 from holdfast.vault import PoolKey, open_pool, unwrapping
 
@@ -41,6 +41,7 @@ if TYPE_CHECKING:
     from holdfast.base.clock import Clock
     from holdfast.base.config import SiteConfig
     from holdfast.base.settings import Settings
+    from holdfast.control.act_notes import ActNote
     from holdfast.control.catalog import Catalog, RebuildResult
     from holdfast.control.database import Database
     from holdfast.control.storage import StorageBook, StorageUnit
@@ -63,6 +64,7 @@ class Site:
         home: Its directory.
         config: What its configuration says.
         clock: The clock by which it works.
+        used_database: Whether its database was opened, and may be closed by now.
     """
 
     def __init__(
@@ -80,7 +82,9 @@ class Site:
         self._environ = environ
         self._source = source
         self.inbox = Inbox(home / "catalog" / "inbox")
+        self.act_notes = ActNotes(home)
         self._pool_key = pool_key
+        self.used_database = False
         self._database: Database | None = None
         self._catalog: Catalog | None = None
 
@@ -259,6 +263,7 @@ class Site:
         except BaseException:
             database.close()
             raise
+        self.used_database = True
         return database
 
     @property
@@ -267,7 +272,7 @@ class Site:
         if self._catalog is None:
             catalog = self._open_catalog()
             try:
-                self.inbox.hand_over(catalog, partial(record_job, self.database, self.clock))
+                notes.hear(self, catalog)
             except BaseException:
                 catalog.close()
                 raise
@@ -275,8 +280,8 @@ class Site:
         return self._catalog
 
     def hear_notes(self) -> None:
-        """Have the catalog hear of images that were committed since it was opened."""
-        self.inbox.hand_over(self.catalog, partial(record_job, self.database, self.clock))
+        """Hear of images that were committed, and of what commands did, since it was opened."""
+        notes.hear(self, self.catalog)
 
     def _open_catalog(self) -> Catalog:
         from holdfast.control.catalog import Catalog
@@ -310,7 +315,11 @@ class Site:
         return ImageId(image_names.the_one(text, found))
 
     def commit(
-        self, order: BackupOrder, report: Reporter | None = None, pool: PoolId | None = None
+        self,
+        order: BackupOrder,
+        report: Reporter | None = None,
+        pool: PoolId | None = None,
+        act: Callable[[], ActNote | None] = lambda: None,
     ) -> Image:
         """Back up. Pools that lie on this machine are left out of what is backed up.
 
@@ -321,6 +330,7 @@ class Site:
             order: What to back up.
             report: Is given the counters about ten times a second.
             pool: Where to; None for the site's own.
+            act: Asked, once it is done, what the audit log is to hear of it.
 
         Raises:
             Cancelled: Interrupted; nothing was committed.
@@ -333,7 +343,7 @@ class Site:
             order = replace(order, exclude=order.exclude + own)
         into = self.pool_id if pool is None else pool
         image = run_backup(self.pools.of(into), order, self.clock, report)
-        self.inbox.leave(image, into, image.findings)
+        self.inbox.leave(image, into, image.findings, act())
         return image
 
     def restore(
@@ -434,7 +444,7 @@ class Site:
             aside = set_aside(self.home / "catalog", self.clock)
             self._catalog = self._open_catalog()
             result = self._rebuild(rows)
-        self.inbox.forget(noted)
+        notes.forget(self, noted)
         return result, aside
 
     def _rebuild(self, rows: RowsReporter | None) -> RebuildResult:
@@ -458,7 +468,7 @@ class Site:
         """
         noted = self.inbox.notes()
         result = self._rebuild(rows)
-        self.inbox.forget(noted)
+        notes.forget(self, noted)
         return result
 
     def close(self) -> None:

@@ -21,7 +21,7 @@ from holdfast.control.access.chain import Entry, Outcome, canonical
 from holdfast.control.access.schema import acts
 
 if TYPE_CHECKING:
-    from collections.abc import Mapping
+    from collections.abc import Iterable, Mapping
 
     from holdfast.base.clock import Clock
     from holdfast.control.access.audit import AuditLog
@@ -168,6 +168,31 @@ class ActBook:
                     status=answer.status,
                     headers=canonical(answer.headers),
                     body=None if body is None or len(body) > MAX_ANSWER_BYTES else body,
+                )
+            )
+
+    def tell(self, name: str, entries: Iterable[Entry]) -> None:
+        """Put an act into the audit log that was done without this book; durable on return.
+
+        Args:
+            name: The act's own. Told again within a day, it changes nothing.
+            entries: Its rows.
+        """
+        with self._database.write() as connection:
+            if connection.scalar(sa.select(acts.c.id).where(acts.c.id == name)) is not None:
+                return
+            told = [*entries]
+            for entry in told:
+                self._audit.append_on(connection, entry)
+            connection.execute(
+                sa.insert(acts).values(
+                    id=name,
+                    begun_ns=self._clock.now_ns(),
+                    who=told[0].who if told else "",
+                    what=told[0].what if told else "",
+                    object=told[0].about if told else "",
+                    details="{}",
+                    status=_UNKNOWN_STATUS,
                 )
             )
 

@@ -11,6 +11,7 @@ from enum import StrEnum
 from typing import TYPE_CHECKING
 
 from holdfast.base.errors import Forbidden
+from holdfast.base.local_users import local_name
 from holdfast.control.access.permissions import PERMISSIONS, SITE_WIDE, Role, Verb
 from holdfast.control.access.scope import ALL_CLIENTS, Scope
 
@@ -113,6 +114,6 @@ class Principal:
         return sa.and_(sa.true(), *(scope.condition(connection, client) for scope in self.scopes))
 
 
-def local(user: str) -> Principal:
+def local(user_id: int) -> Principal:
     """A user of the operating system who could open the site's files anyway."""
-    return Principal(f"local:{user}", Way.LOCAL, (Role.ADMINISTRATOR,))
+    return Principal(local_name(user_id), Way.LOCAL, (Role.ADMINISTRATOR,))

@@ -18,7 +18,8 @@ from starlette.responses import Response, StreamingResponse
 from holdfast.base.errors import AlreadyExists, HoldfastError, Invalid
 from holdfast.control.access import Answer, Attempt, Entry, Outcome, Ticket
 from holdfast.faces.api import visitors
-from holdfast.faces.api.problems import faults_of, status_of
+from holdfast.faces.api.problems import faults_of
+from holdfast.faces.api.statuses import is_refusal
 
 if TYPE_CHECKING:
     from pydantic import BaseModel
@@ -156,9 +157,8 @@ def circumstances(request: Request, who: Principal | None = None) -> dict[str, o
 def ending(error: Exception) -> tuple[Outcome, dict[str, object]]:
     """How an error ends an act, in the audit log's words."""
     if isinstance(error, HoldfastError):
-        failed = status_of(error) >= 500
         told = {"code": error.code, "message": error.message}
-        return (Outcome.FAILED if failed else Outcome.REFUSED), {**told}
+        return (Outcome.REFUSED if is_refusal(error) else Outcome.FAILED), {**told}
     if isinstance(error, RequestValidationError):
         where = [f"{one.where}: {one.message}" for one in faults_of(error)]
         return Outcome.REFUSED, {"code": Invalid.code, "faults": where}

@@ -100,6 +100,7 @@ def list_audit(
     order: Annotated[Literal["newest", "oldest"], Query(description="Which first.")] = "newest",
 ) -> Page[Row]:
     """Rows of the audit log. An `object` that ends with a slash stands for all below it."""
+    master.site.hear_notes()
     wanted = access.Filter(who, what, object, outcome, since, until)
     after = pages.after(int)
     rows = master.audit.rows(
@@ -114,6 +115,7 @@ def list_audit(
 @router.get("/audit/head")
 def read_audit_head(_: Auditor, master: TheMaster) -> Head:
     """The end of the log, to be kept elsewhere."""
+    master.site.hear_notes()
     return Head(head=str(master.audit.head()))
 
 
@@ -127,6 +129,7 @@ def verify_audit(
     ] = None,
 ) -> Verification:
     """Follow the whole log from its first row; this takes some seconds a million rows."""
+    master.site.hear_notes()
     found = master.audit.verify([access.Head.parse(text) for text in head or ()])
     broken = found.broken
     return Verification(

@@ -21,7 +21,7 @@ from holdfast import __version__
 from holdfast.base.errors import HoldfastError
 from holdfast.control.access import Principal, Verb
 from holdfast.faces.api.door import make_router, may
-from holdfast.faces.api.problems import status_of
+from holdfast.faces.api.statuses import status_of
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Iterator

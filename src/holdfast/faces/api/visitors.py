@@ -7,7 +7,6 @@ the owner of a site can look at it with the eyes of another.
 
 from __future__ import annotations
 
-import pwd
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
@@ -61,17 +60,10 @@ def recognise(request: Request) -> Principal:
         return master.access.principal_of(secret.strip())
     peer = request.scope.get("state", {}).get(_STATE)
     if isinstance(peer, Peer) and peer.user_id in request.app.state.owners:
-        return local(_user_name(peer.user_id))
+        return local(peer.user_id)
     raise NotAuthenticated("this needs a token")
 
 
 def address(request: Request) -> str:
     """Where a request comes from, as far as can be told: an address, or ``local``."""
     return "local" if request.client is None else request.client.host
-
-
-def _user_name(user_id: int) -> str:
-    try:
-        return pwd.getpwuid(user_id).pw_name
-    except KeyError:
-        return str(user_id)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.base import errors
 from holdfast.base.errors import EXIT_FAILED, EXIT_OK, NotFound, Unreachable
+from holdfast.faces.cli import acting
 from holdfast.faces.cli.screen import printable
 
 if TYPE_CHECKING:
@@ -60,6 +61,7 @@ def work(screen: Screen, unit: str, path: str, body: dict[str, Any]) -> int:
     """
     from holdfast.faces.cli.api_client import at, open_api
 
+    acting.told_elsewhere()
     with open_api(None) as api:
         _require_there(api, unit)
         job = int(api.post(at("pool", path), {**body, "unit": unit})["job"])

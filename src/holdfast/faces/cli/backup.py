@@ -18,7 +18,7 @@ from holdfast.base.units import (
     format_ratio,
     format_size,
 )
-from holdfast.faces.cli import describe, opening, options
+from holdfast.faces.cli import acting, describe, opening, options
 from holdfast.faces.cli.progress import reporting
 from holdfast.faces.cli.screen import Screen, tell_findings
 from holdfast.faces.cli.words import Command
@@ -90,7 +90,7 @@ def backup(
         _ = site.pool
         started = time.monotonic()
         with reporting(screen, "backup") as (meter, report):
-            image = site.commit(order, report)
+            image = site.commit(order, report, act=acting.done_with_image)
         elapsed = time.monotonic() - started
     _tell(screen, image, meter.last, elapsed)
     return EXIT_FINDINGS if image.findings_total else EXIT_OK

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING
 import click
 
 from holdfast.base.errors import EXIT_OK
-from holdfast.faces.cli import opening, options
+from holdfast.faces.cli import acting, opening, options
 from holdfast.faces.cli.screen import Screen
 from holdfast.faces.cli.words import Command
 
@@ -36,6 +36,7 @@ def expire(images: tuple[str, ...], as_json: bool) -> int:
         # All names are understood, and all may go, before anything goes.
         _ = site.pool
         chosen = list(dict.fromkeys(site.catalog.resolve(text) for text in images))
+        acting.about(chosen)
         for image in chosen:
             site.catalog.require_unprotected(image)
         left = _left_behind(site, chosen)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from holdfast.base.errors import EXIT_OK
-from holdfast.faces.cli import opening, options
+from holdfast.faces.cli import acting, opening, options
 from holdfast.faces.cli.screen import Screen
 from holdfast.faces.cli.whole import all_together
 from holdfast.faces.cli.words import Command
@@ -33,7 +33,7 @@ def hold(images: tuple[str, ...], reason: str, only_this: bool, as_json: bool) -
     with opening.open_site() as site:
         named = [site.catalog.resolve(text) for text in images]
         chosen = all_together(screen, site, named, only_these=only_this)
-        for image in chosen:
+        for image in acting.each(chosen):
             site.catalog.hold(image, stated)
             if as_json:
                 screen.json({"held": image, "reason": stated})

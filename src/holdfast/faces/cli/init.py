@@ -78,6 +78,7 @@ def init(
         site = Site.join(home, pool, source, clock, kit_text)
     else:
         site = Site.create(home, pool, source, clock)
+    opening.remember(site)
     with site:
         _ = site.catalog
         _tell(screen, site, joined=existing)

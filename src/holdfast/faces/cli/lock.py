@@ -5,7 +5,7 @@ from __future__ import annotations
 import click
 
 from holdfast.base.errors import EXIT_OK
-from holdfast.faces.cli import describe, moments, opening, options
+from holdfast.faces.cli import acting, describe, moments, opening, options
 from holdfast.faces.cli.screen import Screen
 from holdfast.faces.cli.whole import all_together
 from holdfast.faces.cli.words import Command
@@ -38,7 +38,7 @@ def lock(images: tuple[str, ...], until: str, only_this: bool, as_json: bool) ->
         keeping.require_future(end, now)
         named = [site.catalog.resolve(text) for text in images]
         chosen = all_together(screen, site, named, only_these=only_this)
-        for image in chosen:
+        for image in acting.each(chosen, until=describe.iso_time(end)):
             site.catalog.lock(image, end)
             if as_json:
                 screen.json({"locked": image, "until": describe.iso_time(end)})

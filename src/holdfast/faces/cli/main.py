@@ -59,7 +59,7 @@ def run(arguments: Sequence[str]) -> int:
         # The last edge: everything becomes a sentence.
         if os.environ.get("HOLDFAST_DEBUG"):
             raise
-        told = _in_words(error)
+        told = in_words(error)
         tell_error(told, as_json="--json" in arguments)
         return told.exit_status
     return status if isinstance(status, int) else errors.EXIT_OK
@@ -81,7 +81,8 @@ def _interrupt(_number: int, _frame: FrameType | None) -> NoReturn:
     raise KeyboardInterrupt
 
 
-def _in_words(error: Exception | KeyboardInterrupt) -> errors.HoldfastError:
+def in_words(error: Exception | KeyboardInterrupt) -> errors.HoldfastError:
+    """What a person is told of an exception that ends a command."""
     if isinstance(error, errors.HoldfastError):
         return error
     import click

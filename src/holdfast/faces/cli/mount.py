@@ -10,7 +10,7 @@ import click
 
 from holdfast.base.errors import EXIT_OK, HoldfastError
 from holdfast.base.labels import is_machine
-from holdfast.faces.cli import describe, opening, options, whole
+from holdfast.faces.cli import acting, describe, opening, options, whole
 from holdfast.faces.cli.screen import Screen, printable, tell_findings
 from holdfast.faces.cli.words import Command
 from holdfast.movers.restore_run import require_empty
@@ -70,6 +70,7 @@ def mount(
     at = os.path.abspath(directory)
     with opening.open_site() as site, contextlib.ExitStack() as around:
         chosen = site.resolve(image)
+        acting.about([chosen])
         os.stat(at)
         require_empty(os.fsencode(at))
         inside = None

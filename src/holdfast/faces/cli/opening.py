@@ -32,6 +32,7 @@ URL_VARIABLE = "HOLDFAST_URL"
 """Names a site that is served elsewhere."""
 
 _begun: list[tuple[SiteConfig, SecretSource, Meanwhile[bytes] | None]] = []
+_opened: list[Site] = []
 
 
 def begin(arguments: Sequence[str]) -> None:
@@ -66,7 +67,19 @@ def open_site() -> Site:
     from holdfast.base.clock import SystemClock
     from holdfast.site.site import Site
 
-    return Site(home(), config, source, SystemClock(), pool_key=key)
+    site = Site(home(), config, source, SystemClock(), pool_key=key)
+    remember(site)
+    return site
+
+
+def remember(site: Site) -> None:
+    """Take a site for the one that this process opened last."""
+    _opened[:] = [site]
+
+
+def opened() -> Site | None:
+    """The site that this process opened last."""
+    return _opened[0] if _opened else None
 
 
 def home() -> Path:

@@ -53,6 +53,7 @@ def recover(
 
     screen = Screen(as_json=as_json)
     with _joined(pool, kit, passphrase_file) as site:
+        opening.remember(site)
         _ = site.pool
         try:
             back = protection.recover(site, of)

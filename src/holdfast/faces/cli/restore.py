@@ -12,7 +12,7 @@ import click
 from holdfast.base.errors import EXIT_FINDINGS, EXIT_OK, UsageError
 from holdfast.base.ids import clean_path, parse_image_path
 from holdfast.base.units import format_count, format_duration, format_rate, format_size
-from holdfast.faces.cli import describe, opening, options
+from holdfast.faces.cli import acting, describe, opening, options
 from holdfast.faces.cli.progress import reporting
 from holdfast.faces.cli.screen import Screen, path_json, path_text, tell_findings
 from holdfast.faces.cli.whole import together
@@ -132,6 +132,7 @@ def restore(
             strip_components=strip_components,
             verify=verify,
         )
+        acting.about([order.image])
         images = [order.image] if only_this else together(screen, site, order.image)
         started = time.monotonic()
         with reporting(screen, "restore") as (meter, report):

@@ -2,14 +2,19 @@
 
 from __future__ import annotations
 
+from typing import TYPE_CHECKING
+
 import click
 
 from holdfast.base.errors import EXIT_OK
-from holdfast.faces.cli import opening, options
+from holdfast.faces.cli import acting, opening, options
 from holdfast.faces.cli.screen import Screen
 from holdfast.faces.cli.whole import all_together
 from holdfast.faces.cli.words import Command
 from holdfast.site import keeping
+
+if TYPE_CHECKING:
+    from holdfast.control.catalog import Protection
 
 
 @click.command(
@@ -31,16 +36,20 @@ def unhold(images: tuple[str, ...], reason: str | None, only_this: bool, as_json
     with opening.open_site() as site:
         named = [site.catalog.resolve(text) for text in images]
         chosen = all_together(screen, site, named, only_these=only_this)
+        acting.about(chosen)
         known = site.catalog.protections()
         for image in named:
             holds = known[image].holds if image in known else ()
             keeping.require_held(image, holds, stated)
-        for image in chosen:
+        held = [one for one in chosen if one in named or _is_held(known.get(one), stated)]
+        for image in acting.each(held):
             count = site.catalog.unhold(image, stated)
-            if not count and image not in named:
-                continue
             if as_json:
                 screen.json({"unheld": image, "lifted": count})
             else:
                 screen.line(f"unheld {image}")
     return EXIT_OK
+
+
+def _is_held(kept: Protection | None, stated: str | None) -> bool:
+    return kept is not None and bool(kept.holds) and (stated is None or stated in kept.holds)

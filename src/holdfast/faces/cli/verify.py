@@ -9,7 +9,7 @@ import click
 
 from holdfast.base.errors import EXIT_FAILED, EXIT_OK
 from holdfast.base.units import format_count, format_duration, format_size
-from holdfast.faces.cli import at_owner, describe, opening, options
+from holdfast.faces.cli import acting, at_owner, describe, opening, options
 from holdfast.faces.cli.progress import reporting
 from holdfast.faces.cli.screen import Screen, tell_findings
 from holdfast.faces.cli.whole import all_together
@@ -44,6 +44,7 @@ def verify(
         chosen = [site.resolve(text) for text in images] if images else None
         if chosen and not only_this:
             chosen = _with_other_streams(screen, site, chosen, unit)
+        acting.about(chosen or ())
         owned = at_owner.owned(site, unit)
         if unit is None and chosen:
             owned = at_owner.owned_with(site, chosen)

@@ -11,7 +11,7 @@ import click
 
 from holdfast.base.errors import EXIT_FAILED, EXIT_OK, InputOutput, Invalid, NotFound, UsageError
 from holdfast.base.units import format_duration, parse_duration
-from holdfast.faces.cli import describe, opening, options
+from holdfast.faces.cli import acting, describe, opening, options
 from holdfast.faces.cli.screen import Screen
 from holdfast.faces.cli.words import Command
 
@@ -75,6 +75,7 @@ def verify_boot(
     )
     with opening.open_site() as site:
         chosen = site.resolve(image)
+        acting.about([chosen])
         pool = site.pools.holding(chosen)
         screen.say(f"booting image {chosen[:12]}, for {format_duration(checks.within_s)} at most")
         with tempfile.TemporaryDirectory(prefix="holdfast-boot-") as scratch:

@@ -8,6 +8,7 @@ from __future__ import annotations
 from typing import TYPE_CHECKING, Any
 
 import click
+from click.core import ParameterSource
 
 if TYPE_CHECKING:
     from collections.abc import Sequence
@@ -33,6 +34,19 @@ class Command(click.Command):
         super().__init__(*given, **named)
         self.arguments = arguments
         self.examples = examples
+
+    def invoke(self, ctx: click.Context) -> Any:
+        """Run it; the audit log hears of what it does."""
+        from holdfast.faces.cli import acting
+
+        unsaid = {ParameterSource.DEFAULT, ParameterSource.DEFAULT_MAP, None}
+        said = {
+            name: value
+            for name, value in ctx.params.items()
+            if ctx.get_parameter_source(name) not in unsaid
+        }
+        name = ctx.command_path.partition(" ")[2]
+        return acting.around(name, said, lambda: super(Command, self).invoke(ctx))
 
     def get_short_help_str(self, limit: int = 45) -> str:
         """The first sentence, to its end: a list of commands breaks lines where it must."""
