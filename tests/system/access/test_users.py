@@ -94,25 +94,26 @@ def test_every_act_is_in_the_log_which_is_verified_and_exported(
     site("user", "login", "bob", "--password-file", password).assert_ok()
     rows = site("audit", "list", "--json").assert_ok().json_lines()
     assert [(row["what"], row["object"], row["outcome"]) for row in rows] == [
+        ("create_site", "site", "done"),
         ("create_user", "users/bob", "done"),
         ("log_in", "users/bob", "done"),
     ]
     file = tmp_path / "audit.jsonl"
     exported = site("audit", "export", "--to", file).assert_ok()
     head = exported.err.split()[-1]
-    assert head.startswith("2:")
+    assert head.startswith("3:")
     site("audit", "export", "--to", file).assert_failed(2, "is there already")
     verified = site("audit", "verify", "--head", head).assert_ok().text
-    assert verified == f"2 rows are as they were written\nhead {head}\n"
+    assert verified == f"3 rows are as they were written\nhead {head}\n"
     site("audit", "verify", "--file", file, "--head", head).assert_ok()
     assert GOOD not in file.read_text()
 
     lines = [json.loads(line) for line in file.read_text().splitlines()]
-    lines[0]["details"]["body"]["role"] = "auditor"
+    lines[1]["details"]["body"]["role"] = "auditor"
     file.write_text("".join(json.dumps(line) + "\n" for line in lines))
     forged = site("audit", "verify", "--file", file)
     assert forged.status == 2
-    assert "row 1 is the first that is not: it was changed" in forged.err
+    assert "row 2 is the first that is not: it was changed" in forged.err
 
 
 def test_what_is_cut_off_is_seen_with_a_head_and_what_is_changed_without(site: Command) -> None:
@@ -121,15 +122,15 @@ def test_what_is_cut_off_is_seen_with_a_head_and_what_is_changed_without(site: C
     head = site("audit", "verify").assert_ok().text.split()[-1]
     database = site.home / "catalog" / "catalog.db"
     with sqlite3.connect(database) as connection:
-        connection.execute("DELETE FROM audit WHERE seq = 3")
+        connection.execute("DELETE FROM audit WHERE seq = 4")
         connection.execute(
-            "UPDATE audit_head SET seq = 2, hash = (SELECT hash FROM audit WHERE seq = 2)"
+            "UPDATE audit_head SET seq = 3, hash = (SELECT hash FROM audit WHERE seq = 3)"
         )
     connection.close()
     site("audit", "verify").assert_ok()
     cut = site("audit", "verify", "--head", head)
     assert cut.status == 2
-    assert "row 3 is the first that is not: it is missing" in cut.err
+    assert "row 4 is the first that is not: it is missing" in cut.err
     with sqlite3.connect(database) as connection:
         connection.execute("UPDATE audit SET who = 'eve' WHERE seq = 1")
     connection.close()
