@@ -65,14 +65,16 @@ class Command:
     environ: dict[str, str] = field(default_factory=dict)
     prefix: tuple[str, ...] = ()
 
-    def __call__(self, *words: str | bytes | Path, cwd: Path | None = None) -> Ended:
+    def __call__(
+        self, *words: str | bytes | Path, cwd: Path | None = None, patience_s: float = 240
+    ) -> Ended:
         done = subprocess.run(
             self.line(*words),
             capture_output=True,
             env=self.environment(),
             cwd=cwd,
             stdin=subprocess.DEVNULL,
-            timeout=240,
+            timeout=patience_s,
             check=False,
         )
         return Ended(done.returncode, done.stdout, done.stderr.decode("utf-8", "replace"))

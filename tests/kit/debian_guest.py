@@ -4,6 +4,9 @@ It is made once per machine, by debootstrap, without KVM or a loop device, in ab
 lies in a cache that all checkouts share (``~/.cache/holdfast-tests``, else `HOLDFAST_TEST_CACHE`);
 the key is the text that makes it, in `RECIPE` and `_make`. Must not be written to: tests take
 an `overlay` or a `copy`. Debian comes from where apt of this machine has it.
+
+Its agent runs the scripts around a freeze as the guide has it set up; it takes its address by DHCP,
+and says a word to whoever connects to `GREETS`.
 """
 
 from __future__ import annotations
@@ -12,6 +15,7 @@ import fcntl
 import hashlib
 import inspect
 import os
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -25,6 +29,14 @@ FIRST = 2048
 
 LOGIN = "holdfast-guest login:"
 """What it says on its serial console when it is up. root has no password."""
+
+GREETS = 2000
+"""A TCP port of it where somebody says a word, and nothing but that."""
+
+MARKS = "/srv/marks"
+"""A line of it for each freeze and each thaw: what a script of the agent was called with."""
+
+GUIDE = Path(__file__).parents[2] / "docs/guides/virtual-machines.md"
 
 PACKAGES = (
     "systemd-sysv",
@@ -49,10 +61,11 @@ UNUSED = (
     "e2scrub_reap.service",
     "fstrim.timer",
     "systemd-hwdb-update.service",
+    "systemd-network-generator.service",
+    "systemd-networkd-wait-online.service",
     # What takes a processor that is emulated many seconds, and nobody here needs.
     "dev-hugepages.mount",
     "dev-mqueue.mount",
-    "getty@tty1.service",
     "modprobe@configfs.service",
     "modprobe@dm_mod.service",
     "modprobe@drm.service",
@@ -112,9 +125,39 @@ SendSIGHUP=yes
 WantedBy=getty.target
 """
 """In place of systemd's own, which waits until udev tells of what the kernel has anyway."""
-RECIPE = "\n".join(
-    (*PACKAGES, MODULES, GRUB_MODULES, *UNUSED, GRUB, LOAD, LOAD_UNIT, PATIENCE, GETTY, LOGIN)
-)
+NETWORK = """[Match]
+Type=ether
+[Network]
+DHCP=ipv4
+LinkLocalAddressing=no
+IPv6AcceptRA=no
+"""
+GREETING_SOCKET = f"""[Socket]
+ListenStream={GREETS}
+Accept=yes
+[Install]
+WantedBy=sockets.target
+"""
+GREETING = """[Service]
+ExecStart=-/bin/echo holdfast-guest is here
+StandardInput=socket
+"""
+MARK = f"""#!/bin/sh
+echo "$1" >>{MARKS}
+"""
+
+
+def _of_the_guide(name: str) -> str:
+    """A file as the guide for users has it, in the block after the first one who names it."""
+    found = re.search(rf"`{re.escape(name)}`.*?\n```\w+\n(.*?)```", GUIDE.read_text(), re.DOTALL)
+    assert found is not None, f"the guide has no {name}"
+    return found[1]
+
+
+HOOKS_AT = "/etc/systemd/system/qemu-guest-agent.service.d/hooks.conf"
+HOOKS = _of_the_guide(HOOKS_AT)
+TEXTS = (GRUB, LOAD, LOAD_UNIT, PATIENCE, GETTY, LOGIN, NETWORK, GREETING_SOCKET, GREETING, MARK)
+RECIPE = "\n".join((*PACKAGES, MODULES, GRUB_MODULES, *UNUSED, *TEXTS, HOOKS))
 
 UUID = "3b0f6f2c-6b1d-4e0b-8f0a-5d1c9a7e2a10"
 _TIMEOUT_S = 900
@@ -219,13 +262,20 @@ def _make(work: Path) -> None:
         "etc/systemd/system/load.service": LOAD_UNIT,
         "etc/systemd/system/serial-getty@ttyS0.service": GETTY,
         "etc/systemd/system.conf.d/patience.conf": PATIENCE,
+        "etc/systemd/network/any.network": NETWORK,
+        "etc/systemd/system/greeting.socket": GREETING_SOCKET,
+        "etc/systemd/system/greeting@.service": GREETING,
+        HOOKS_AT[1:]: HOOKS,
+        "etc/qemu/fsfreeze-hook.d/mark": MARK,
     }
     for name, text in texts.items():
         (root / name).parent.mkdir(parents=True, exist_ok=True)
         (root / name).write_text(text)
-    (root / "usr/local/sbin/load").chmod(0o755)
+    for name in ("usr/local/sbin/load", "etc/qemu/fsfreeze-hook.d/mark"):
+        (root / name).chmod(0o755)
     _inside(root, "passwd", "--delete", "root")
-    _inside(root, "systemctl", "enable", "serial-getty@ttyS0.service")
+    wanted = ("serial-getty@ttyS0.service", "greeting.socket", "systemd-networkd.service")
+    _inside(root, "systemctl", "enable", *wanted)
     _inside(root, "systemctl", "mask", *UNUSED)
     _inside(root, "update-initramfs", "-u", "-k", release)
     # What `grub-install` would do, were the disk one that it can ask the kernel about.

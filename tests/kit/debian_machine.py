@@ -11,6 +11,7 @@ import contextlib
 import json
 import os
 import select
+import socket
 import subprocess
 import threading
 import time
@@ -26,12 +27,34 @@ from tests.kit.guest import AGENT_PORT
 from tests.kit.served import until
 
 if TYPE_CHECKING:
+    from collections.abc import Iterator
     from pathlib import Path
 
     from tests.kit.libvirtd import Libvirtd
 
 PATIENCE_S = 300.0
 MEMORY_MIB = 384
+
+
+@contextlib.contextmanager
+def listener() -> Iterator[tuple[socket.socket, list[str]]]:
+    """Somebody on this machine who waits for guests; the addresses by which one would get there:
+    QEMU's name for the host, and the host's own."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as asking:
+        asking.connect(("192.0.2.1", 9))  # sends nothing
+        own = asking.getsockname()[0]
+    with socket.create_server(("0.0.0.0", 0)) as waiting:
+        waiting.setblocking(False)
+        yield waiting, ["10.0.2.2", own]
+
+
+def reaching(address: str, port: int) -> str:
+    """A line of shell that connects, once the guest has its address. Its status is 1 where that is
+    refused, and 124 where nobody answers."""
+    first = "until ip -4 route get 10.0.2.2 >/dev/null 2>&1; do sleep 1; done"
+    # As one who wants out would, who is not told of a way.
+    first += "; ip route | grep -q ^default || ip route add default via 10.0.2.2"
+    return f"{first}; timeout 20 bash -c 'exec 3<>/dev/tcp/{address}/{port}'"
 
 
 class Console:

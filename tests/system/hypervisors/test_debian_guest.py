@@ -7,7 +7,13 @@ from typing import TYPE_CHECKING
 import pytest
 
 from tests.kit.debian_guest import needs_debian
-from tests.kit.debian_machine import DebianAlone, DebianMachine, DebianUnderLibvirt
+from tests.kit.debian_machine import (
+    DebianAlone,
+    DebianMachine,
+    DebianUnderLibvirt,
+    listener,
+    reaching,
+)
 from tests.kit.libvirtd import libvirtd_kit, needs_libvirt
 
 if TYPE_CHECKING:
@@ -41,3 +47,8 @@ def test_it_works_with_qemu_alone(tmp_path: Path) -> None:
 def test_it_works_under_libvirt() -> None:
     with libvirtd_kit() as daemon, DebianUnderLibvirt(daemon) as machine:
         assert_works(machine)
+        # Where its network lets it out, it gets out: `verify-boot` gives it another.
+        with listener() as (waiting, addresses):
+            for address in addresses:
+                machine.shell(reaching(address, waiting.getsockname()[1]))
+                waiting.accept()[0].close()
