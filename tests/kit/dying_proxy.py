@@ -1,18 +1,30 @@
-"""A backup in a process of its own, that is killed at a given step.
+"""Backups in processes of their own, each killed at a given step.
 
-`python -m tests.kit.dying_proxy KIND URL ORDER STEP DIRECTORY`: takes the snapshot that ORDER
-(JSON) says, and kills itself at command number STEP to the hypervisor; with ``read`` instead of a
-number, when all disks are read, whose content it leaves in DIRECTORY, and before the checkpoint is
-kept; with ``kept``, after it is. It says the checkpoint on standard output, and leaves it in
-``committed`` when the image stands.
+`python -m tests.kit.dying_proxy` reads an order a line, and answers each with how its process
+ended: ``[KIND, URL, ORDER, STEP, DIRECTORY]``, JSON. The process is a fork of one that has imported
+all that a proxy does, and has no thread and no connection. It takes the snapshot that ORDER says,
+and kills itself at call number STEP to the hypervisor, with other words instead of a number:
+
+- ``frozen``: when the guest stands still, and before it is woken;
+- ``begun``: when the snapshot is made, and before the guest is woken;
+- ``read``: when all disks are read, and before the checkpoint is kept;
+- ``kept``: after it is.
+
+It leaves what the disks held in DIRECTORY, what it says in ``said``: the checkpoint; and the
+checkpoint in ``committed`` when the image stands.
 """
 
 from __future__ import annotations
 
+import contextlib
+import importlib
 import json
 import os
 import signal
 import sys
+import threading
+import traceback
+from collections.abc import Iterable
 from pathlib import Path
 from typing import Any
 
@@ -20,43 +32,81 @@ from holdfast.sources.machines.provider import SnapshotOrder
 from holdfast.sources.machines.providers import open_provider
 from tests.kit.qemu import read_disk
 
+_ASKS_NOBODY = {"connect", "getName", "name", "UUIDString"}
+"""What libvirt's library knows by itself."""
+
 
 def die() -> None:
     os.kill(os.getpid(), signal.SIGKILL)
 
 
-def count(step: int, owner: Any, names: list[str]) -> None:
-    """Die at the call number `step` to any of these functions."""
-    calls = 0
+class Counter:
+    """Dies at one of the calls of the backup itself; what its threads ask is not in their order."""
 
-    def wrap(function: Any) -> Any:
+    def __init__(self, step: int) -> None:
+        self._step = step
+        self._calls = 0
+
+    def watch(self, owner: Any, names: Iterable[str]) -> None:
+        for name in names:
+            setattr(owner, name, self._counted(getattr(owner, name)))
+
+    def _counted(self, function: Any) -> Any:
         def counted(*given: Any, **named: Any) -> Any:
-            nonlocal calls
-            calls += 1
-            if calls == step:
-                die()
+            if threading.current_thread() is threading.main_thread():
+                self._calls += 1
+                if self._calls == self._step:
+                    die()
             return function(*given, **named)
 
         return counted
 
-    for name in names:
-        setattr(owner, name, wrap(getattr(owner, name)))
 
-
-def main(kind: str, url: str, order: str, step: str, directory: Path) -> None:
-    given = json.loads(order)
-    given["scratch"] = Path(given["scratch"])
-    provider = open_provider(kind, url)
-    if step.isdigit() and kind == "qmp":
+def die_at_call(kind: str, step: int) -> None:
+    """Count every command of QMP, or every call of libvirt's library that asks libvirtd."""
+    counter = Counter(step)
+    if kind == "qmp":
         from holdfast.sources.machines.qmp.monitor import Monitor
 
-        count(int(step), Monitor, ["execute"])
-    elif step.isdigit():
-        import libvirt
+        counter.watch(Monitor, ["execute"])
+        return
+    import libvirt
 
-        functions = ["XMLDesc", "backupBegin", "abortJob", "fsFreeze", "fsThaw", "backupGetXMLDesc"]
-        count(int(step), libvirt.virDomain, functions)
-    with provider.snapshot(SnapshotOrder(**given)) as snapshot:
+    counter.watch(libvirt, ["openAuth"])
+    for owner in (
+        libvirt.virConnect,
+        libvirt.virDomain,
+        libvirt.virDomainCheckpoint,
+        libvirt.virStoragePool,
+        libvirt.virStorageVol,
+    ):
+        calls = {name for name, one in vars(owner).items() if callable(one) and name[0] != "_"}
+        counter.watch(owner, sorted(calls - _ASKS_NOBODY))
+
+
+def die_around_thaw(step: str) -> None:
+    """Die as soon as a guest of libvirt stands still, or when it is to be woken."""
+    import libvirt
+
+    freeze = libvirt.virDomain.fsFreeze
+
+    def frozen(*given: Any) -> Any:
+        print(f"stands still: {freeze(*given)} file systems", flush=True)
+        if step == "frozen":
+            die()
+
+    libvirt.virDomain.fsFreeze = frozen
+    libvirt.virDomain.fsThaw = lambda *_: die()
+
+
+def back_up(kind: str, url: str, order: dict[str, Any], step: str, directory: Path) -> None:
+    order["scratch"] = Path(order["scratch"])
+    provider = open_provider(kind, url)
+    if step.isdigit():
+        die_at_call(kind, int(step))
+    elif step in ("frozen", "begun"):
+        die_around_thaw(step)
+    with provider.snapshot(SnapshotOrder(**order)) as snapshot:
         print(snapshot.checkpoint, flush=True)
         for disk in snapshot.disks:
             before = directory / f"{disk.name}.before"
@@ -70,6 +120,35 @@ def main(kind: str, url: str, order: str, step: str, directory: Path) -> None:
             die()
 
 
+def forked(given: list[Any]) -> int:
+    """How a process ends that makes a backup: its status, or minus the signal."""
+    kind, url, order, step, directory = given
+    child = os.fork()
+    if child:
+        return os.waitstatus_to_exitcode(os.waitpid(child, 0)[1])
+    status = 1
+    try:
+        # Not a pipe: what outlives the proxy would hold it open.
+        said = os.open(Path(directory, "said"), os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
+        os.dup2(said, 1)
+        nothing = os.open(os.devnull, os.O_RDONLY)
+        os.dup2(nothing, 0)
+        back_up(kind, url, order, step, Path(directory))
+        status = 0
+    finally:
+        if status:
+            traceback.print_exc()
+        sys.stdout.flush()
+        os._exit(status)
+
+
+def main() -> None:
+    for one in ("qmp", "libvirt.provider"):
+        with contextlib.suppress(ImportError):  # one that can't be had here is skipped
+            importlib.import_module(f"holdfast.sources.machines.{one}")
+    for line in sys.stdin:
+        print(forked(json.loads(line)), flush=True)
+
+
 if __name__ == "__main__":
-    kind, url, order, step, directory = sys.argv[1:]
-    main(kind, url, order, step, Path(directory))
+    main()

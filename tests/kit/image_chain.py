@@ -6,7 +6,9 @@ on its way. The machine is one of `kit.qemu` or `kit.libvirtd`: it knows what wa
 
 from __future__ import annotations
 
+import functools
 import json
+import select
 import signal
 import subprocess
 import sys
@@ -70,6 +72,49 @@ class Death:
     read: dict[str, bytes]
 
 
+class _DyingProxies:
+    """The process whose forks are the proxies that die; it ends with this one."""
+
+    def __init__(self) -> None:
+        self._process = subprocess.Popen(
+            [sys.executable, "-m", "tests.kit.dying_proxy"],
+            stdin=subprocess.PIPE,
+            stdout=subprocess.PIPE,
+            text=True,
+        )
+
+    def answer(self, order: str) -> int:
+        assert self._process.stdin is not None
+        assert self._process.stdout is not None
+        self._process.stdin.write(f"{order}\n")
+        self._process.stdin.flush()
+        assert select.select([self._process.stdout], [], [], 120)[0], "the proxy does not end"
+        return int(self._process.stdout.readline())
+
+
+@functools.cache
+def _dying_proxies() -> _DyingProxies:
+    return _DyingProxies()
+
+
+def die(kind: str, url: str, order: dict[str, Any], step: int | str, place: Path) -> Death:
+    """One backup by a proxy that is killed at a step, which leaves what it read at a place.
+
+    Args:
+        kind: Of the hypervisor.
+        url: Of the hypervisor.
+        order: As a `SnapshotOrder` has it.
+        step: As `kit.dying_proxy` takes it.
+        place: A directory.
+    """
+    given = order | {"scratch": str(order["scratch"])}
+    words = [kind, url, given, str(step), str(place)]
+    ended = _dying_proxies().answer(json.dumps(words))
+    assert ended in (0, -signal.SIGKILL)
+    read = {one.stem: one.read_bytes() for one in place.glob("*.read")}
+    return Death(ended != 0, (place / "said").read_text().strip(), read)
+
+
 class ImageChain:
     """Backups of one machine, each following the one before."""
 
@@ -119,20 +164,12 @@ class ImageChain:
             changed: Of the order.
         """
         given = asdict(self.order(**changed))
-        given["scratch"] = str(given["scratch"])
         now = {name: bytes(one.now) for name, one in self.machine.contents.items()}
         with tempfile.TemporaryDirectory() as made:
             place = Path(made)
             for name, content in self.held.items():
                 (place / f"{name}.before").write_bytes(content)
-            words = [sys.executable, "-m", "tests.kit.dying_proxy", self.kind, self.url]
-            words += [json.dumps(given), str(step), made]
-            # Not a pipe: what outlives the proxy would hold it open.
-            with (place / "said").open("wb") as said:
-                done = subprocess.run(words, stdout=said, timeout=120, check=False)
-            assert done.returncode in (0, -signal.SIGKILL)
+            died = die(self.kind, self.url, given, step, place)
             if (committed := place / "committed").exists():
                 self.checkpoint, self.held = committed.read_text(), now
-            checkpoint = (place / "said").read_text().strip()
-            read = {one.stem: one.read_bytes() for one in place.glob("*.read")}
-        return Death(done.returncode != 0, checkpoint, read)
+        return died

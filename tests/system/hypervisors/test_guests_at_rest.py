@@ -7,6 +7,7 @@ import subprocess
 import time
 import uuid
 from collections.abc import Callable, Iterator
+from dataclasses import asdict
 from itertools import pairwise
 from pathlib import Path
 from typing import Any
@@ -17,6 +18,7 @@ from holdfast.base.errors import NotQuiesced
 from holdfast.sources.machines.provider import SnapshotOrder
 from holdfast.sources.machines.providers import open_provider
 from tests.kit import guest
+from tests.kit.image_chain import die
 from tests.kit.libvirtd import Libvirtd, libvirtd_kit, needs_libvirt
 from tests.kit.qemu import MIB, needs_qemu, read_disk
 
@@ -107,6 +109,10 @@ def test_a_guest_under_libvirt_stands_still_for_a_moment() -> None:
         provider = open_provider("libvirt", daemon.url)
         for _ in range(3):
             assert_at_rest(provider, known, daemon.scratch, console)
+        for step in ("frozen", "begun"):
+            assert_woken_after_death(daemon, provider, known, step)
+            # It is woken by now, or the guest would not count on.
+            assert_at_rest(provider, known, daemon.scratch, console)
         _hang(domain, libvirt_qemu)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("holdfast.sources.machines.libvirt.running.FREEZE_TIMEOUT_S", 2)
@@ -118,6 +124,30 @@ def test_a_guest_under_libvirt_stands_still_for_a_moment() -> None:
         assert_at_rest(provider, known, daemon.scratch, console)
         domain.destroy()
         connection.close()
+
+
+def assert_woken_after_death(daemon: Libvirtd, provider: Any, known: str, step: str) -> None:
+    """A proxy that is killed while its guest stands still leaves one who wakes it."""
+    import libvirt_qemu
+
+    given = asdict(order(known, daemon.scratch))
+    died = die("libvirt", daemon.url, given, step, daemon.directory)
+    assert died.killed
+    assert died.said.startswith("stands still: 1 ")
+
+    connection = daemon.open()
+    domain = connection.lookupByUUIDString(known)
+
+    def awake() -> bool:
+        said = libvirt_qemu.qemuAgentCommand(domain, '{"execute":"guest-fsfreeze-status"}', 30, 0)
+        return bool(json.loads(said)["return"] == "thawed")
+
+    wait_for_agent(awake)
+    connection.close()
+    with provider.snapshot(order(known, daemon.scratch)) as snapshot:
+        assert {one.code for one in snapshot.remarks} == (
+            {"leftover"} if step == "begun" else set()
+        )
 
 
 def _hang(domain: Any, libvirt_qemu: Any) -> None:
