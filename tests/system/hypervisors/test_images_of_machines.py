@@ -12,6 +12,7 @@ import pytest
 
 from holdfast.base.clock import SystemClock
 from holdfast.base.ids import ImageId, SourceName
+from holdfast.engine import DiskSink
 from holdfast.movers.machines.backup_run import MachineOrder, run_machine_backup
 from holdfast.movers.machines.ends import NearDestination
 from holdfast.sources.machines.provider import Remark
@@ -22,6 +23,7 @@ from tests.kit.qemu import SIZE, Qemu, needs_qemu
 
 pytestmark = needs_qemu
 
+INCREMENTALS = 10
 Running = tuple[Any, str, str, Path]
 
 
@@ -60,7 +62,7 @@ def test_images_follow_each_other_and_read_what_changed(running: Running, tmp_pa
     first = machine.names[0]
     machine.write(first, 0, SIZE, 1)
     told: list[Remark] = []
-    for _ in range(4):
+    for _ in range(1 + INCREMENTALS):
         done = run_machine_backup(
             provider, order, NearDestination(pool, parent), SystemClock(), told.append
         )
@@ -73,4 +75,9 @@ def test_images_follow_each_other_and_read_what_changed(running: Running, tmp_pa
         for name, content in held.items():
             file = pool.open_file(image, f"/disks/{name}".encode())
             assert file.read_at(0, SIZE) == content, (image, name)
+            restored = tmp_path / f"{image}-{name}"
+            sink = DiskSink.file(str(restored), SIZE)
+            pool.restore_disk(image, f"/disks/{name}".encode(), sink, verify=True).result()
+            assert restored.read_bytes() == content, (image, name)
+    assert len(images) == 1 + INCREMENTALS
     assert machine.leftovers() == []
