@@ -30,13 +30,13 @@ def guarded(**wake: str) -> Iterator[None]:
     Args:
         wake: What to do if this process dies in it, see `main`: ``agent`` (socket of a guest
             agent, to thaw), ``monitor`` (socket of QMP, to continue), ``libvirt`` and ``uuid`` (URL
-            and machine, to thaw).
+            and machine, to thaw; ``user`` and ``password`` where they are asked for).
 
     Raises:
         TooSlow: It did not start.
     """
     process = subprocess.Popen(
-        [sys.executable, "-P", "-m", __name__, json.dumps(wake)],
+        [sys.executable, "-P", "-m", __name__],
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
         stderr=subprocess.DEVNULL,
@@ -45,6 +45,10 @@ def guarded(**wake: str) -> Iterator[None]:
     )
     assert process.stdin is not None and process.stdout is not None  # noqa: S101, PT018
     with process:
+        with contextlib.suppress(OSError):
+            # Not as an argument: those are seen by everybody on this machine.
+            process.stdin.write(f"{json.dumps(wake)}\n")
+            process.stdin.flush()
         if process.stdout.readline().strip() != _READY:
             raise TooSlow("what would wake the guest in an emergency did not start")
         try:
@@ -55,9 +59,9 @@ def guarded(**wake: str) -> Iterator[None]:
                 process.stdin.close()
 
 
-def main(words: str) -> None:
+def main() -> None:
     """Wait until the other end is done or dead; if it is dead, wake the guest."""
-    wake: dict[str, Any] = json.loads(words)
+    wake: dict[str, Any] = json.loads(sys.stdin.readline())
     print(_READY, flush=True)  # noqa: T201
     if sys.stdin.read() == _DONE:
         return
@@ -84,9 +88,11 @@ def _wake(wake: dict[str, Any]) -> None:
         agent.close()
     if "libvirt" in wake:
         from holdfast.sources.machines.libvirt.connection import thaw_at
+        from holdfast.sources.machines.providers import Credentials
 
-        thaw_at(wake["libvirt"], wake["uuid"])
+        user, password = wake.get("user", ""), wake.get("password", "")
+        thaw_at(wake["libvirt"], wake["uuid"], Credentials(user, password))
 
 
 if __name__ == "__main__":
-    main(sys.argv[1])
+    main()

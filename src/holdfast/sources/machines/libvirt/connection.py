@@ -25,12 +25,12 @@ from holdfast.base.errors import (
 from holdfast.sources.machines.libvirt.address import parse
 from holdfast.sources.machines.libvirt.there import There, look
 from holdfast.sources.machines.libvirt.tunnel import Tunnel, not_forwarded
-from holdfast.sources.machines.providers import Credentials
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from holdfast.base.errors import HoldfastError
+    from holdfast.sources.machines.providers import Credentials
 
 _WRONG_WORDS = "give a user and a password that this libvirt knows"
 _MAY_NOT = (
@@ -61,7 +61,7 @@ class Libvirt:
         """
         self.url = url
         self.address = parse(url)
-        self._credentials = credentials
+        self.credentials = credentials
         self._lock = threading.RLock()
         self._connection: Any = None
         self._tunnel: Tunnel | None = None
@@ -170,7 +170,7 @@ class Libvirt:
     def _answer(self, wanted: list[list[Any]], _: Any) -> int:
         for one in wanted:
             name = one[0] == libvirt.VIR_CRED_AUTHNAME
-            one[4] = self._credentials.user if name else self._credentials.password
+            one[4] = self.credentials.user if name else self.credentials.password
         return 0
 
 
@@ -206,13 +206,13 @@ def translated(error: Any, what: str) -> HoldfastError:
     return HypervisorError(f"{what}: {said}")
 
 
-def thaw_at(url: str, uuid: str) -> None:
+def thaw_at(url: str, uuid: str, credentials: Credentials) -> None:
     """Wake a guest, for a backup that died while it stood still.
 
     Raises:
         HoldfastError: Nobody answers.
     """
-    domain = Libvirt(url, Credentials()).domain(uuid)
+    domain = Libvirt(url, credentials).domain(uuid)
     with asked(f"machine {uuid} at '{url}'"):
         domain.fsThaw()
 

@@ -177,7 +177,15 @@ class RunningSnapshot:
             quiesce = False
         with contextlib.ExitStack() as stack:
             if quiesce:
-                stack.enter_context(guarded(libvirt=self._host.url, uuid=self._order.uuid))
+                who = self._host.credentials
+                stack.enter_context(
+                    guarded(
+                        libvirt=self._host.url,
+                        uuid=self._order.uuid,
+                        user=who.user,
+                        password=who.password,
+                    )
+                )
                 with asked("libvirt does not set a time for the guest agent"):
                     domain.agentSetResponseTimeout(FREEZE_TIMEOUT_S)
             began = time.monotonic()
