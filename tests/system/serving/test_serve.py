@@ -130,28 +130,6 @@ def unended(site: Command) -> int:
     return count
 
 
-def test_two_masters_on_one_database_work_one_after_the_other(
-    site: Command, tree: Path, tmp_path: Path, postgres_url: str
-) -> None:
-    environ = {"HOLDFAST_DATABASE_URL": postgres_url}
-    first = replace(site, environ=environ)
-    second = replace(first, home=tmp_path / "second")
-    kit = tmp_path / "kit.txt"
-    kit.write_text(site("pool", "recovery-kit").assert_ok().text)
-    second("init", "--existing", "--pool", site.home / "pool", "--recovery-kit", kit).assert_ok()
-    put_policies(postgres_url, often(tree))
-    with served(first) as one, served(second) as other:
-        until(lambda: images(first)[1:], "two images")
-        assert "waiting to take over" in other.log.read_text()
-        one.kill()
-        before = len(images(second))
-        until(lambda: len(images(second)) > before + 1, "images of the other master")
-        assert "this master is the active one" in other.log.read_text()
-        other.stop()
-    labels = [row["job"] for row in images(second)]
-    assert len(labels) == len(set(labels))
-
-
 def test_a_stop_while_a_backup_is_at_work_puts_it_back_into_the_queue(
     site: Command, tmp_path: Path
 ) -> None:
