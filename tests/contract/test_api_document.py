@@ -28,6 +28,17 @@ from hypothesis import strategies as st
 
 # Which passwords are too easy, a schema can't say.
 schemathesis.openapi.format("password", st.uuids().map(str))
+
+# Examples of what is there once, or was never given here: with those nothing else would be done.
+ONCE = {"Idempotency-Key", "cursor", "revision"}
+
+@schemathesis.hook
+def before_load_schema(context, raw_schema):
+    for operations in raw_schema["paths"].values():
+        for operation in operations.values():
+            for parameter in operation.get("parameters", ()):
+                if parameter["name"] in ONCE:
+                    parameter.pop("example", None)
 """
 
 

@@ -112,7 +112,7 @@ def list_activity(
     return pages.page(found, key=lambda job: lists.place(job, by), show=Activity.of)
 
 
-@router.get("/activity/export", responses=downloads.RESPONSES)
+@router.get("/activity/export", response_class=StreamingResponse, responses=downloads.RESPONSES)
 def export_activity(
     wanted: Asked,
     _: Viewer,

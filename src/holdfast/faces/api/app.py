@@ -24,6 +24,7 @@ from holdfast.faces.api import (
     contents,
     differences,
     document,
+    examples,
     files,
     health,
     hypervisors,
@@ -121,6 +122,8 @@ TAGS = [
 class Api(FastAPI):
     """FastAPI, with a document that says all."""
 
+    _document: dict[str, Any] | None = None
+
     def methods_of(self, path: str) -> list[str]:
         """What can be done with a path, by the document."""
         found: set[str] = set()
@@ -131,9 +134,12 @@ class Api(FastAPI):
 
     def openapi(self) -> dict[str, Any]:
         """The document."""
-        made = super().openapi()
-        document.complete(made)
-        return made
+        if self._document is None:
+            made = super().openapi()
+            document.complete(made)
+            examples.add_all(made)
+            self._document = made
+        return self._document
 
 
 def make_app(master: Master, owners: frozenset[int] | None = None) -> FastAPI:

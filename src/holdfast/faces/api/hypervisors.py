@@ -113,7 +113,7 @@ class NewHypervisor(Model):
 class HypervisorChange(Model):
     """What is to be another one; what is left out stays."""
 
-    url: Url | None = Field(default=None)
+    url: Url | None = Field(default=None, examples=["qemu+ssh://root@kvm1/system"])
     proxy: Proxy | None = Field(
         default=None, description="The client whose agent is to reach it; `-`: none."
     )

@@ -175,7 +175,9 @@ def list_events(
     return pages.page(found, key=lambda event: events.place(event, by), show=Event.of)
 
 
-@router.get("/jobs/{id}/events/export", responses=downloads.RESPONSES)
+@router.get(
+    "/jobs/{id}/events/export", response_class=StreamingResponse, responses=downloads.RESPONSES
+)
 def export_events(
     who: Viewer,
     master: TheMaster,

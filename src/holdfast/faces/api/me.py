@@ -87,7 +87,7 @@ class ProviderCode(Model):
     """What a browser came back with."""
 
     login: SecretStr = Field(description="As the login's beginning gave it.", max_length=200)
-    state: SecretStr = Field(max_length=2000)
+    state: SecretStr = Field(max_length=2000, examples=["b7c1e6a0"])
     code: SecretStr = Field(max_length=2000)
 
 

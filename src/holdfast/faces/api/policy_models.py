@@ -226,8 +226,8 @@ class PlannedFieldChange(Model):
     """One field that changes."""
 
     place: str = Field(examples=["schedules[nightly].windows"])
-    old: JsonValue = Field(description="Null if it was not there.")
-    new: JsonValue = Field(description="Null if it will not be there.")
+    old: JsonValue = Field(description="Null if it was not there.", examples=[7])
+    new: JsonValue = Field(description="Null if it will not be there.", examples=[14])
 
 
 class PlannedChange(Model):
@@ -328,4 +328,7 @@ class TemplateRow(Model):
 class TemplateOut(TemplateRow):
     """The same, with its text."""
 
-    text: str = Field(description="A document of one policy in TOML, with comments.")
+    text: str = Field(
+        description="A document of one policy in TOML, with comments.",
+        examples=['[[policy]]\nname = "servers"\n…'],
+    )
