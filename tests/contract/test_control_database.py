@@ -8,7 +8,7 @@ import pkgutil
 import sqlite3
 import threading
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import pytest
 import sqlalchemy as sa
@@ -18,11 +18,13 @@ from alembic.migration import MigrationContext
 
 import holdfast.control
 from holdfast.base.errors import CatalogError, DatabaseLost, Invalid
+from holdfast.base.ids import ImageId
 from holdfast.control.catalog import Catalog
 from holdfast.control.database import Database, Leadership
 from holdfast.control.database.metadata import metadata
 from holdfast.control.database.revision import HEAD
 from tests.kit.clock import FakeClock
+from tests.kit.control_rows import SCHEMA, columns_of, contents, fill_every_table
 
 if TYPE_CHECKING:
     from multiprocessing.connection import Connection
@@ -62,16 +64,20 @@ REVISIONS = [
 ]
 
 OLD_SITE = (
-    "INSERT INTO clients (id, name) VALUES (1, 'web1')",
-    "INSERT INTO sources (id, client_id, name, generation) VALUES (1, 1, 'web1:/srv', 0)",
+    "INSERT INTO clients (id, name) VALUES (71, 'web1')",
+    "INSERT INTO sources (id, client_id, name, generation) VALUES (71, 71, 'web1:/srv', 0)",
     (
         "INSERT INTO images (id, source_id, number, started_ns, finished_ns, files, size_bytes, "
         "online_bytes, new_bytes, transmitted_bytes, findings, status, software, catalog_state) "
-        "VALUES ('0123456789abcdef0123456789abcdef', 1, 7, 1, 2, 3, 4, 5, 6, 7, 8, 'completed', "
+        "VALUES ('0123456789abcdef0123456789abcdef', 71, 7, 1, 2, 3, 4, 5, 6, 7, 8, 'completed', "
         "'holdfast', 'pending')"
     ),
     "INSERT INTO copies VALUES ('0123456789abcdef0123456789abcdef', 'aa', 9)",
 )
+
+
+MADE_ANEW = {("sources", "generation"), ("images", "catalog_state"), ("images", "catalog_detail")}
+"""What tells how far rows of files are; those are made anew where they are kept otherwise."""
 
 
 @pytest.mark.parametrize("kind", ["sqlite", "postgresql"])
@@ -87,14 +93,37 @@ def test_site_of_every_older_schema_is_brought_up_to_date(
         command.upgrade(older, revision)
         for statement in OLD_SITE:
             connection.execute(sa.text(statement))
+    fill_every_table(database)
+    before = named_rows(database)
     database.migrate()
+    after = named_rows(database)
+    for table, rows in before.items():
+        kept = [{name: row[name] for name in rows[0]} for row in after[table]]
+        assert sorted(kept, key=repr) == sorted(rows, key=repr), table
     load_every_schema()
     with database.read() as connection:
         assert compare_metadata(MigrationContext.configure(connection), metadata) == []
     with Catalog.open(tmp_path, FakeClock(), database) as catalog:
-        (image,) = catalog.images()
+        image = catalog.image(ImageId("0123456789abcdef0123456789abcdef"))
     assert (image.number, image.source, image.findings) == (7, "web1:/srv", 8)
     database.close()
+
+
+def named_rows(database: Database) -> dict[str, list[dict[str, Any]]]:
+    """The rows of every table by their columns, but for the one that says which schema it is."""
+    found = {}
+    for table, rows in contents(database).items():
+        names = columns_of(database, table)
+        if table != SCHEMA:
+            found[table] = [
+                {
+                    name: value
+                    for name, value in zip(names, row, strict=True)
+                    if (table, name) not in MADE_ANEW
+                }
+                for row in rows
+            ]
+    return found
 
 
 def test_schema_of_a_newer_holdfast_is_refused(database_place: Path | str) -> None:
