@@ -70,6 +70,8 @@ def api() -> Iterator[Api]:
             )
             made.master.site.config = replace(made.master.site.config, pool_url=str(home / "pool"))
             put_pool(made, home / "pool")
+            # Who asks for the document waits ten seconds for it; it is made once.
+            made.app.openapi()
             yield made
         database.close()
 
