@@ -16,6 +16,7 @@ from holdfast.faces.api import document
 from holdfast.faces.api.door import TheMaster, make_router, may
 from holdfast.faces.api.models import Model
 from holdfast.site import hypervisors
+from holdfast.sources.machines.providers import KINDS
 
 router = make_router("Virtual machines")
 
@@ -102,7 +103,12 @@ class NewHypervisor(Model):
     """A hypervisor that is to be known."""
 
     name: str = Field(pattern=NAME, examples=["kvm1"])
-    kind: str = Field(min_length=1, max_length=63, examples=["libvirt"])
+    kind: str = Field(
+        min_length=1,
+        max_length=63,
+        examples=["libvirt"],
+        json_schema_extra={"enum": [*sorted(KINDS)]},
+    )
     url: Url = Field(description="As that kind writes it.", examples=["qemu:///system"])
     proxy: Proxy | None = Field(default=None, examples=["proxy1"])
     credentials: Credentials | None = Field(default=None)
