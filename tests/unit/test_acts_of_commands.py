@@ -12,7 +12,6 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -22,6 +21,7 @@ from holdfast.base import errors
 from holdfast.control.access import AuditLog
 from holdfast.control.act_notes import ActNotes, Draft
 from holdfast.control.catalog import Catalog
+from holdfast.control.jobs import JobBook, JobKind, Wanted
 from holdfast.faces.cli import opening
 from holdfast.faces.cli.acts import ACTS
 from holdfast.faces.cli.api_client import open_api
@@ -396,6 +396,67 @@ def test_a_note_of_somebody_at_work_is_left_alone(tmp_path: Path) -> None:
     draft = notes.begin("local:me", 5)
     draft.write(draft.note, durable=False)
     assert list(notes.told()) == []
-    draft.write(replace(draft.note, ended_ns=6), durable=True)
+    draft.write(draft.note._replace(ended_ns=6), durable=True)
     assert [note for _, note in notes.told()] == [draft.note]
     assert list(notes.told()) == []
+
+
+# -- the activity log -------------------------------------------------------------------------
+
+
+def jobs() -> list[tuple[str, str, str | None, str | None]]:
+    """Kind, outcome, source and error of all jobs, oldest first."""
+    with opening.open_site() as site:
+        _ = site.catalog
+        book = JobBook(site.database, site.clock)
+        found = sorted(book.each(Wanted()), key=lambda one: one.id)
+    return [
+        (str(one.kind), str(one.outcome), one.source, one.error.code if one.error else None)
+        for one in found
+    ]
+
+
+def test_restores_expiry_and_collections_are_jobs_that_have_ended(
+    home: Path, tmp_path: Path
+) -> None:
+    image, other = backed_up(tmp_path, 2)
+    source = f"{os.uname().nodename}:{tmp_path / 'tree'}"
+    back = str(tmp_path / "back")
+    assert run(["restore", image, "--to", back]) == 0
+    assert run(["restore", image, "--to", back]) == errors.EXIT_FAILED  # it is not empty
+    assert run(["expire", other]) == 0
+    assert run(["gc"]) == 0
+    assert run(["verify"]) == 0
+    assert jobs()[2:] == [
+        ("restore", "completed", source, None),
+        ("expire", "completed", None, None),
+        ("collect", "completed", None, None),
+    ]
+    with opening.open_site() as site:
+        (restored,) = JobBook(site.database, site.clock).each(Wanted(kinds=(JobKind.RESTORE,)))
+    assert restored.counters["files"] == 2
+    numbers = {json.loads(one.entry.details).get("job") for one in rows()}
+    assert {3, 4, 5} <= numbers
+
+
+def test_what_failed_is_a_job_that_failed_and_is_not_tried_again(
+    home: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (image,) = backed_up(tmp_path)
+    source = f"{os.uname().nodename}:{tmp_path / 'tree'}"
+
+    def full(*_given: object) -> None:
+        raise errors.NoSpace("the disk is full", "make room")
+
+    def stopped(*_given: object) -> None:
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr("holdfast.site.site.run_backup", full)
+    assert run(["backup", str(tmp_path / "tree")]) == errors.EXIT_FAILED
+    monkeypatch.setattr("holdfast.faces.cli.restore.restore_paths", stopped)
+    assert run(["restore", image, "--to", str(tmp_path / "back")]) == errors.EXIT_INTERRUPTED
+    assert jobs()[1:] == [
+        ("backup", "failed", source, "no-space"),
+        ("restore", "cancelled", source, None),
+    ]
+    assert [outcome for _, _, outcome in heard()] == ["done", "failed", "failed"]

@@ -3,6 +3,8 @@
 A restore needs no database that way. Must not import one. Invariants: a note is whole or not there;
 what a process notes as begun stays while the process lives, and is known to have been left when it
 is dead; a note goes only when the log has its rows.
+
+Named tuples: a short command makes these classes anew, and data classes cost it more.
 """
 
 from __future__ import annotations
@@ -11,11 +13,11 @@ import contextlib
 import fcntl
 import json
 import os
-from dataclasses import asdict, dataclass, field
-from typing import TYPE_CHECKING, Any
+from types import MappingProxyType
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterator, Mapping
     from pathlib import Path
 
 DIRECTORY = "acts"
@@ -24,8 +26,7 @@ DIRECTORY = "acts"
 _SUFFIX = ".json"
 
 
-@dataclass(frozen=True, slots=True)
-class NotedRow:
+class NotedRow(NamedTuple):
     """What one row of the audit log will tell; see `control.access.Entry`."""
 
     what: str
@@ -34,8 +35,29 @@ class NotedRow:
     details: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class ActNote:
+class NotedJob(NamedTuple):
+    """What the activity log will have of an act that was work.
+
+    Attributes:
+        kind: One of `control.jobs.JobKind`.
+        host: The machine that did it.
+        images: What it was about.
+        paths: Of a backup, as base64.
+        counters: By the names that jobs have for them.
+        exit_status: Of the command.
+        error: Code, message and hint of what it failed of.
+    """
+
+    kind: str
+    host: str
+    images: tuple[str, ...] = ()
+    paths: tuple[str, ...] = ()
+    counters: Mapping[str, int] = MappingProxyType({})
+    exit_status: int = 0
+    error: tuple[str, str, str | None] | None = None
+
+
+class ActNote(NamedTuple):
     """What one command did.
 
     Attributes:
@@ -44,6 +66,7 @@ class ActNote:
         begun_ns: When it began, by the clock of its machine, in ns since 1970.
         ended_ns: When it ended; None while it is under way, and for ever if its process died.
         rows: What it was.
+        job: The same for the activity log; None if it is none of work, or was not begun.
     """
 
     id: str
@@ -51,10 +74,16 @@ class ActNote:
     begun_ns: int
     ended_ns: int | None = None
     rows: tuple[NotedRow, ...] = ()
+    job: NotedJob | None = None
 
     def to_plain(self) -> dict[str, Any]:
         """As JSON has it."""
-        return asdict(self)
+        job = self.job
+        return {
+            **self._asdict(),
+            "rows": [one._asdict() for one in self.rows],
+            "job": None if job is None else job._asdict() | {"counters": dict(job.counters)},
+        }
 
     @classmethod
     def of_plain(cls, plain: dict[str, Any]) -> ActNote:
@@ -64,18 +93,26 @@ class ActNote:
             ValueError, TypeError, KeyError: It is something else.
         """
         rows = tuple(NotedRow(**one) for one in plain["rows"])
-        if not all(isinstance(one.details, dict) for one in rows):
-            raise TypeError("details are no object")
-        return cls(**{**plain, "rows": rows})
+        texts = [plain["id"], plain["who"]]
+        texts += [text for one in rows for text in (one.what, one.about, one.outcome)]
+        numbers = [plain["begun_ns"], plain["ended_ns"] or 0]
+        if (
+            not all(isinstance(one, str) for one in texts)
+            or not all(isinstance(one, int) for one in numbers)
+            or not all(isinstance(one.details, dict) for one in rows)
+        ):
+            raise TypeError("not what a note is made of")
+        job = plain.get("job")
+        return cls(**{**plain, "rows": rows, "job": None if job is None else NotedJob(**job)})
 
 
-@dataclass(slots=True)
 class Draft:
     """A note that its process may still write anew. Not thread-safe."""
 
-    note: ActNote
-    path: Path
-    _lock: int | None = field(default=None, repr=False)
+    def __init__(self, note: ActNote, path: Path) -> None:
+        self.note = note
+        self.path = path
+        self._lock: int | None = None
 
     def write(self, note: ActNote, *, durable: bool) -> None:
         """Say what the act is now.

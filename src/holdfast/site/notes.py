@@ -18,6 +18,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from holdfast.base.clock import Clock
+    from holdfast.base.ids import JobId
     from holdfast.control.act_notes import ActNotes
     from holdfast.control.catalog import Catalog
     from holdfast.control.database import Database
@@ -88,8 +89,32 @@ def hear_acts(database: Database, clock: Clock, notes: ActNotes, just_done: str 
     for name, note in notes.told():
         if note is None:
             _damaged(database, clock, name)
-        else:
-            _tell(database, clock, note, {}, late=note.id != just_done)
+            continue
+        job = _record_work(database, clock, note)
+        more = {} if job is None else {"job": job}
+        _tell(database, clock, note, more, late=note.id != just_done)
+
+
+def _record_work(database: Database, clock: Clock, note: ActNote) -> JobId | None:
+    """Have the activity log know work that a command did, if it is to."""
+    if note.job is None:
+        return None
+    from holdfast.control.catalog import ImageLists
+    from holdfast.control.dispatch.adhoc import worked
+    from holdfast.control.jobs import JobBook
+
+    source = None
+    if len(note.job.images) == 1:
+        source = ImageLists(database).source_of(note.job.images[0])
+    try:
+        made = worked(note, source)
+    except (ValueError, TypeError):
+        # The audit log has what there is to say.
+        return None
+    if made is None:
+        return None
+    book = JobBook(database, clock)
+    return book.record(made.new, made.started_at, made.ended_at, made.result)
 
 
 def _tell(

@@ -180,6 +180,13 @@ class ImageLists:
             found = connection.scalar(query)
         return None if found is None else ClientName(found)
 
+    def source_of(self, image: str) -> SourceName | None:
+        """What an image is of; None for one that is not known."""
+        query = sa.select(sources.c.name).join(images).where(images.c.id == image)
+        with self._database.read() as connection:
+            found = connection.scalar(query)
+        return None if found is None else SourceName(found)
+
 
 def _places(
     connection: sa.Connection, wanted: WantedImages, limit: int, after: Place | None

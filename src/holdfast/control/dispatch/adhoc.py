@@ -1,4 +1,4 @@
-"""A backup that a person gave by hand, as a job that has ended: the activity log has it too.
+"""What a person had a command do, as a job that has ended: the activity log has it too.
 
 Pure: values in, values out.
 """
@@ -11,17 +11,32 @@ from typing import TYPE_CHECKING
 
 from holdfast.base import labels
 from holdfast.base.clock import from_ns
-from holdfast.base.ids import ADHOC, ClientName, ImageId, SourceName
+from holdfast.base.errors import Cancelled
+from holdfast.base.ids import ADHOC, ClientName, ImageId, SourceName, source_name
 from holdfast.control.dispatch import hearing
-from holdfast.control.jobs import JobKind, NewJob, Outcome, Result, Severity, remark
+from holdfast.control.jobs import (
+    OF_CLIENTS,
+    JobError,
+    JobKind,
+    NewJob,
+    Outcome,
+    Result,
+    Severity,
+    remark,
+)
 
 if TYPE_CHECKING:
     from datetime import datetime
 
+    from holdfast.control.act_notes import ActNote
     from holdfast.control.inbox import Note
     from holdfast.control.jobs import Remark
 
 _WHOLE = "completed"
+
+
+_FINDINGS = 1
+"""The status with which a command ends that found something wrong with single files."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,4 +84,46 @@ def done(note: Note) -> Done | None:
         ),
         remarks=remarks,
         left_out=max(note.findings_total - len(note.findings), 0),
+    )
+
+
+def worked(note: ActNote, source: SourceName | None = None) -> Done | None:
+    """The job that an act was; None if it was none, or is not known to have ended.
+
+    Args:
+        note: Of the act.
+        source: What the image is of that it was about.
+
+    Raises:
+        ValueError: It tells of no job that there can be.
+    """
+    job = note.job
+    if job is None or note.ended_ns is None:
+        return None
+    kind = JobKind(job.kind)
+    started_at = from_ns(note.begun_ns)
+    client = ClientName(job.host) if kind in OF_CLIENTS else None
+    if kind is JobKind.BACKUP:
+        source = source_name(ClientName(job.host), [b64decode(one) for one in job.paths])
+    error = None if job.error is None else JobError(*job.error)
+    if error is not None:
+        outcome = Outcome.CANCELLED if error.code == Cancelled.code else Outcome.FAILED
+    elif job.exit_status:
+        warned = job.exit_status == _FINDINGS
+        outcome = Outcome.COMPLETED_WITH_WARNINGS if warned else Outcome.COMPLETED_WITH_ERRORS
+    else:
+        outcome = Outcome.COMPLETED
+    return Done(
+        new=NewJob(
+            kind=kind,
+            policy=ADHOC if kind in OF_CLIENTS else None,
+            client=client,
+            source=source,
+            due_at=started_at,
+        ),
+        started_at=started_at,
+        ended_at=from_ns(note.ended_ns),
+        result=Result(outcome=outcome, counters=job.counters, error=error),
+        remarks=(),
+        left_out=0,
     )

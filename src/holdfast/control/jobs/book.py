@@ -245,7 +245,7 @@ class JobBook(JobQuestions):
             new: What it was; its occurrence, `NewJob.due_at`, tells it from others.
             started_at: When it began.
             ended_at: When it ended.
-            result: What came of it; not a failure, which would be tried again.
+            result: What came of it. What failed is not tried again.
             remarks: What happened to files.
             left_out: How much more there was to say of them.
         """
@@ -256,7 +256,8 @@ class JobBook(JobQuestions):
                 job = store.load(connection, answer.id)
                 step = life.grant(job, started_at, self._lease)
                 begun = store.take_step(connection, job, step, started_at)
-                step = life.end(begun, begun.fence, ended_at, result, self._retrying)
+                once = replace(self._retrying, attempts=1)
+                step = life.end(begun, begun.fence, ended_at, result, once)
                 store.take_step(connection, begun, step, ended_at, remarks, left_out)
             return answer.id
 

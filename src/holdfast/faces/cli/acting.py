@@ -19,7 +19,7 @@ from holdfast.faces.cli.acts import ACTS
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
 
-    from holdfast.control.act_notes import ActNote, Draft, NotedRow
+    from holdfast.control.act_notes import ActNote, Draft, NotedJob, NotedRow
     from holdfast.faces.cli.acts import Act
 
     One = TypeVar("One", bound=str)
@@ -80,6 +80,12 @@ def told_elsewhere() -> None:
         acting.told_elsewhere()
 
 
+def counted(**counters: int) -> None:
+    """Say how much was done, by the names that jobs have for it."""
+    for acting in _now:
+        acting.counters = counters
+
+
 def done_with_image() -> ActNote | None:
     """The act as it is told by the note of the image that it made."""
     return _now[-1].done_with_image() if _now else None
@@ -90,6 +96,7 @@ class Acting:
 
     Attributes:
         at: At which of its images it is, counted from 0; None before the first.
+        counters: See `counted`.
     """
 
     def __init__(self, act: Act, given: dict[str, Any]) -> None:
@@ -99,7 +106,9 @@ class Acting:
         self._draft: Draft | None = None
         self._carried: ActNote | None = None
         self._is_mine = True
+        self._hint: str | None = None
         self.at: int | None = None
+        self.counters: dict[str, int] = {}
 
     def begin(self) -> None:
         """Note that it begins, if there is a site that could remember it.
@@ -135,7 +144,7 @@ class Acting:
         """Note how it ended, and have the log hear of it if that costs little."""
         if not self._is_mine:
             return
-        outcome, why = _ending(error)
+        outcome, why, self._hint = _ending(error)
         if self._carried is not None and outcome == DONE:
             self._discard()
             return
@@ -168,13 +177,35 @@ class Acting:
         return None
 
     def _note(self, outcome: str, why: dict[str, Any], *, ended: bool) -> ActNote:
-        from dataclasses import replace
-
         from holdfast.base.clock import SystemClock
 
         rows = self._rows(outcome, why)
         at = SystemClock().now_ns() if ended else None
-        return replace(self._begun().note, rows=tuple(rows), ended_ns=at)
+        # What was refused was never a job, and what goes on is none that has ended.
+        job = self._job(why) if ended and outcome != REFUSED else None
+        return self._begun().note._replace(rows=tuple(rows), ended_ns=at, job=job)
+
+    def _job(self, why: dict[str, Any]) -> NotedJob | None:
+        # One that made an image is told by the note of that image.
+        if self._act.job is None or (self._act.job == "backup" and "code" not in why):
+            return None
+        from base64 import b64encode
+
+        from holdfast.base.ids import client_name
+        from holdfast.control.act_notes import NotedJob
+
+        failed = (why["code"], why["message"], self._hint) if "code" in why else None
+        paths = self._given.get("paths", ()) if self._act.job == "backup" else ()
+        absolute = [os.path.abspath(os.fsencode(one)) for one in paths]
+        return NotedJob(
+            kind=self._act.job,
+            host=client_name(os.uname().nodename),
+            images=tuple(self._images),
+            paths=tuple(b64encode(one).decode("ascii") for one in absolute),
+            counters=self.counters,
+            exit_status=int(why.get("exit_status", 0)),
+            error=failed,
+        )
 
     def _rows(self, outcome: str, why: dict[str, Any]) -> list[NotedRow]:
         from holdfast.control.act_notes import NotedRow
@@ -210,23 +241,23 @@ def _is_site() -> bool:
     return os.path.exists(opening.home() / CONFIG_NAME)
 
 
-def _ending(error: BaseException | None) -> tuple[str, dict[str, Any]]:
-    """How a command ended, in the audit log's words."""
+def _ending(error: BaseException | None) -> tuple[str, dict[str, Any], str | None]:
+    """How a command ended, in the audit log's words; and what its error advises."""
     if error is None:
-        return DONE, {}
+        return DONE, {}, None
     from holdfast.faces.api.statuses import is_refusal
     from holdfast.faces.cli.main import in_words
     from holdfast.faces.cli.screen import ReaderGone
 
     if isinstance(error, BrokenPipeError | ReaderGone):
-        return DONE, {}
+        return DONE, {}, None
     if not isinstance(error, Exception | KeyboardInterrupt):
-        return FAILED, {"code": "internal", "message": type(error).__name__}
+        return FAILED, {"code": "internal", "message": type(error).__name__}, None
     told = in_words(error)
     why = {"code": told.code, "message": told.message}
     # What was interrupted had been begun.
     is_refused = is_refusal(told) and not isinstance(told, Cancelled)
-    return (REFUSED if is_refused else FAILED), why
+    return (REFUSED if is_refused else FAILED), why, told.hint
 
 
 def _hear(note: str) -> None:

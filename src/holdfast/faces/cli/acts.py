@@ -8,8 +8,6 @@ route's name, thing and body; there is no secret in any of it.
 from __future__ import annotations
 
 import os
-from base64 import b64encode
-from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from holdfast.base.errors import HoldfastError
@@ -36,8 +34,7 @@ class Tried(NamedTuple):
     content: dict[str, Any]
 
 
-@dataclass(frozen=True, slots=True)
-class Act:
+class Act(NamedTuple):
     """What a command does, for the audit log.
 
     Attributes:
@@ -46,12 +43,14 @@ class Act:
         images: The images, as they were given.
         applies: Whether these words make an act at all.
         only_noted: It is not done where it can't be noted: see ADR 0041.
+        job: The kind of job that the activity log has it as, if it is told by this note alone.
     """
 
     tried: Callable[[Given, Sequence[str]], list[Tried]]
     images: Callable[[Given], Sequence[str]] = lambda _given: ()
     applies: Callable[[Given], bool] = lambda _given: True
     only_noted: bool = False
+    job: str | None = None
 
 
 def _set(given: Given, *names: str) -> dict[str, Any]:
@@ -69,9 +68,9 @@ def _body(content: dict[str, Any]) -> dict[str, Any]:
     return {"body": content} if content else {}
 
 
-def _simple(what: str, about: str, *names: str) -> Act:
+def _simple(what: str, about: str, *names: str, job: str | None = None) -> Act:
     """An act of which a request's body says all."""
-    return Act(lambda given, _: [Tried(what, about, _body(_set(given, *names)))])
+    return Act(lambda given, _: [Tried(what, about, _body(_set(given, *names)))], job=job)
 
 
 def _named(given: Given) -> Sequence[str]:
@@ -85,6 +84,8 @@ def _paths(paths: Sequence[bytes]) -> dict[str, Any]:
         try:
             found.setdefault("paths", []).append(path.decode())
         except UnicodeDecodeError:
+            from base64 import b64encode
+
             found.setdefault("paths_base64", []).append(b64encode(path).decode("ascii"))
     return found
 
@@ -196,17 +197,19 @@ ACTS: Mapping[str, Act] = {
         # Else it is in a site of its own, which it throws away.
         applies=lambda _: bool(os.environ.get("HOLDFAST_HOME")),
     ),
-    "backup": Act(_backup),
-    "restore": Act(_restore, _restored, applies=lambda given: given.get("client") is None),
+    "backup": Act(_backup, job="backup"),
+    "restore": Act(
+        _restore, _restored, applies=lambda given: given.get("client") is None, job="restore"
+    ),
     "mount": Act(_mount, _one),
     "verify": Act(_verify, _named),
     "verify-boot": Act(_boot, _one, applies=lambda given: not given.get("last")),
     "hold": Act(_hold, _named, only_noted=True),
     "unhold": Act(_unhold, _named, only_noted=True),
     "lock": Act(_lock, _named, only_noted=True),
-    "expire": Act(_expire, _named, only_noted=True),
-    "retention apply": Act(_apply, only_noted=True),
-    "gc": _simple("collect_garbage", "pool/collections", "unit", "dry_run"),
+    "expire": Act(_expire, _named, only_noted=True, job="expire"),
+    "retention apply": Act(_apply, only_noted=True, job="expire"),
+    "gc": _simple("collect_garbage", "pool/collections", "unit", "dry_run", job="collect"),
     "pool check": Act(_check),
     "pool rebuild-index": _simple("rebuild_index", "pool/index", "unit"),
     "pool recovery-kit": _simple("make_recovery_kit", "pool/recovery-kit", "unit"),

@@ -144,6 +144,8 @@ def restore(
 
             result = restore_whole(images, order, one_of, overwrite or "always")
         elapsed = time.monotonic() - started
+        findings = result.findings_total
+        acting.counted(files=result.files, size_bytes=result.bytes, findings=findings)
     _tell(screen, order, result, meter.last, elapsed)
     return EXIT_FINDINGS if result.findings_total else EXIT_OK
 
