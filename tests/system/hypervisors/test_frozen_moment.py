@@ -1,6 +1,7 @@
 """Images of a real Debian that writes all the while are, bit for bit, the moment of its rest.
 
 What a disk holds while the guest is at rest is copied aside by the test, before the guest goes on.
+Scripts of the guest agent ran before that moment, and after it.
 """
 
 from __future__ import annotations
@@ -70,7 +71,8 @@ def moments(place: Path, disk: Path, wakes: str, patch: pytest.MonkeyPatch) -> l
     return kept
 
 
-def assert_same(pool: Pool, image: ImageId, moment: Path) -> None:
+def assert_same(pool: Pool, image: ImageId, moment: Path) -> list[str]:
+    """Compare all of an image with a moment; what the agent's script had noted by then."""
     raw = moment.with_suffix(".raw")
     words = ["qemu-img", "convert", "-f", "qcow2", "-O", "raw", str(moment), str(raw)]
     subprocess.run(words, check=True)
@@ -83,17 +85,24 @@ def assert_same(pool: Pool, image: ImageId, moment: Path) -> None:
                 assert stored.read_at(at, PIECE) == piece, f"other bytes beyond {at}"
             else:
                 assert piece.count(0) == len(piece), f"a hole at {at}"
-    at_rest = subprocess.run(
-        ["e2fsck", "-fn", f"{raw}?offset={debian_guest.FIRST * 512}"],
+    partition = f"{raw}?offset={debian_guest.FIRST * 512}"
+    assert "recovering journal" not in told_of_ext("e2fsck", "-fn", partition)
+    marks = told_of_ext("debugfs", "-R", f"cat {debian_guest.MARKS}", partition)
+    raw.unlink()
+    moment.unlink()
+    return marks.splitlines()
+
+
+def told_of_ext(*words: str) -> str:
+    done = subprocess.run(
+        words,
         capture_output=True,
         text=True,
         check=False,
         env=os.environ | {"PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"},
     )
-    assert at_rest.returncode == 0, at_rest.stdout
-    assert "recovering journal" not in at_rest.stdout
-    raw.unlink()
-    moment.unlink()
+    assert done.returncode == 0, f"{words}: {done.stdout}{done.stderr}"
+    return done.stdout
 
 
 def test_a_full_and_incrementals_are_the_moment_of_rest(
@@ -126,6 +135,8 @@ def test_a_full_and_incrementals_are_the_moment_of_rest(
         # It went on while it was read.
         assert machine.counter() > before
         assert len(kept) == number + 1
-        assert_same(pool, parent, kept[-1])
+        # It was told to come to rest before that moment, and to go on only after it.
+        marks = assert_same(pool, parent, kept[-1])
+        assert marks == [*["freeze", "thaw"] * number, "freeze"]
         print(f"image {number}: stood still {done.frozen_s:.2f} s, read {read[-1] >> 20} MiB")
     assert max(read[1:]) < read[0] / 2
