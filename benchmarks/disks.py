@@ -15,6 +15,7 @@ import contextlib
 import os
 import random
 import shutil
+import statistics
 import subprocess
 import tempfile
 import time
@@ -279,8 +280,8 @@ def measure_format(bench: Bench, pool: Pool, path: Path, name: str) -> None:
             )
         shares.append(convert / backup)
         by_server.append(convert / served)
-    best, alone = sorted(shares)[len(shares) // 2], sorted(by_server)[len(shares) // 2]
-    print(f"{name}: {best:.0%} of the speed of qemu-img convert; {alone:.0%} by qemu-nbd alone")
+    middle, alone = statistics.median(shares), statistics.median(by_server)
+    print(f"{name}: {middle:.0%} of the speed of qemu-img convert; {alone:.0%} by qemu-nbd alone")
 
 
 def measure_growth(bench: Bench) -> None:
