@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,8 +16,6 @@ from tests.kit.served import served, until
 from tests.system.virtual_machines.test_policy_to_restore import run_and_wait
 
 if TYPE_CHECKING:
-    from pathlib import Path
-
     from tests.kit.command import Command
 
 pytestmark = needs_qemu
@@ -71,6 +70,28 @@ def test_one_that_does_not_come_up_is_told_and_fails(site: Command, image: str) 
     assert "did not come: 'graphical' on the serial console" in done.text
     assert "did not come: an answer at TCP port 22" in done.text
     assert "web1 login:" in done.err
+
+
+def test_one_that_is_killed_leaves_no_machine_that_runs(site: Command, image: str) -> None:
+    command = site.start("verify-boot", image, "--serial", "never", "--within", "5m")
+    try:
+        (machine,) = until(lambda: emulators_below(command.pid), "the machine to run", 60)
+    finally:
+        command.kill()
+        command.communicate()
+    until(lambda: not machine.exists(), "the machine to be gone", 20)
+
+
+def emulators_below(pid: int) -> list[Path]:
+    """Where ``/proc`` tells of the emulators that a process, or one that it began, has begun."""
+    found = []
+    for text in Path(f"/proc/{pid}").glob("task/*/children"):
+        for child in text.read_text().split():
+            place = Path(f"/proc/{child}")
+            if "qemu-system" in (place / "cmdline").read_text(errors="replace").split("\0")[0]:
+                found.append(place)
+            found += emulators_below(int(child))
+    return found
 
 
 def test_what_can_not_be_is_refused(site: Command, image: str, tree: Path) -> None:

@@ -10,18 +10,19 @@ from __future__ import annotations
 import contextlib
 import shutil
 import socket
-import subprocess
 import time
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdfast.base.errors import HoldfastError, HypervisorError, InputOutput, LibraryMissing
+from holdfast.sources import supervised
 from holdfast.sources.emulator import accelerators
 from holdfast.sources.machines.qmp.monitor import Monitor
 from holdfast.sources.places import private_directory
 
 if TYPE_CHECKING:
+    import subprocess
     from collections.abc import Callable, Iterator, Sequence
 
 EMULATOR = "qemu-system-x86_64"
@@ -30,7 +31,6 @@ FIRMWARE = (Path("/usr/share/OVMF/OVMF_CODE_4M.fd"), Path("/usr/share/OVMF/OVMF_
 
 LEAST_MEMORY = 256 << 20
 START_S = 60.0
-_STOP_S = 10.0
 _SOCKETS = "holdfast-boot-"
 _LONGEST_SERIAL = 4 << 20
 
@@ -173,14 +173,8 @@ def _running(
     words += ["-device", "virtio-serial", "-chardev", agent]
     words += ["-device", "virtserialport,chardev=agent,name=org.qemu.guest_agent.0"]
     with (directory / "said").open("wb") as said:
-        process = subprocess.Popen(
-            words,
-            cwd=directory,
-            stdin=subprocess.DEVNULL,
-            stdout=said,
-            stderr=said,
-            env={"TMPDIR": str(directory), "PATH": "/usr/bin:/bin"},
-        )
+        environment = {"TMPDIR": str(directory), "PATH": "/usr/bin:/bin"}
+        process = supervised.begin(words, environment, stdout=said, stderr=said)
     try:
         monitor = _monitor(directory, sockets, process, alive)
         try:
@@ -188,7 +182,7 @@ def _running(
         finally:
             monitor.close()
     finally:
-        _stop(process)
+        supervised.end(process)
 
 
 def _machine(order: IsolatedOrder) -> list[str]:
@@ -264,12 +258,6 @@ def _said(directory: Path) -> str:
     """What the emulator said, in one line."""
     text = (directory / "said").read_text("utf-8", "replace").strip()
     return " ".join(text.split())[-500:] or "the emulator said nothing"
-
-
-def _stop(process: subprocess.Popen[bytes]) -> None:
-    process.kill()
-    with contextlib.suppress(subprocess.TimeoutExpired):
-        process.wait(_STOP_S)
 
 
 def _free_port() -> int:
