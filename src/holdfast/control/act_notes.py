@@ -175,22 +175,22 @@ class ActNotes:
     def told(self) -> Iterator[tuple[str, ActNote | None]]:
         """The notes of acts that nobody works on any more, by when they began; each goes after it.
 
-        A note that somebody else may not read stays for whoever may.
+        A note that can't be read now, or by this user, stays for whoever can.
 
         Yields:
             Its id, and what it says; None if that can't be understood.
         """
         for path in sorted(self._directory.glob(f"[0-9]*{_SUFFIX}")):
             try:
-                file = path.open("rb")
+                with path.open("rb") as file:
+                    if not _is_left(file.fileno()):
+                        continue
+                    content = file.read()
             except OSError:
                 continue
-            with file:
-                if not _is_left(file.fileno()):
-                    continue
-                yield path.stem, _read(file.read())
-                with contextlib.suppress(OSError):
-                    path.unlink(missing_ok=True)
+            yield path.stem, _read(content)
+            with contextlib.suppress(OSError):
+                path.unlink(missing_ok=True)
 
 
 def _is_left(descriptor: int) -> bool:
