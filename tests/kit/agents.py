@@ -17,6 +17,8 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
     from pathlib import Path
 
+    from tests.kit.hosts import Hosts
+
 
 def free_place() -> str:
     """An address and a port that nobody listens at now."""
@@ -72,12 +74,26 @@ class MachineSite:
         running: The process that serves it.
         directory: Where homes of machines are.
         pool: Where the pool is, which media servers have to reach, too.
+        hosts: Where each machine is a host of its own; None if all are this one.
     """
 
     site: Command
     running: Served
     directory: Path
     pool: str | Path
+    hosts: Hosts | None = None
+
+    def address(self, name: str) -> str:
+        """Where a machine is."""
+        return "127.0.0.1" if self.hosts is None else self.hosts.host(name).address
+
+    @property
+    def ours(self) -> str:
+        """Where the tests come from."""
+        return "127.0.0.1" if self.hosts is None else self.hosts.ours[0]
+
+    def _prefix(self, name: str) -> tuple[str, ...]:
+        return () if self.hosts is None else self.hosts.host(name).prefix
 
     @property
     def url(self) -> str:
@@ -94,7 +110,7 @@ class MachineSite:
     ) -> Machine:
         """Have a machine join; it does not run yet."""
         made = self.site("machine", "token", "--name", name, "--json").assert_ok().json()
-        command = Command(self.directory / name, environ or {}, prefix)
+        command = Command(self.directory / name, environ or {}, prefix or self._prefix(name))
         command("enroll", self.url, "--token", made["token"], "--name", name).assert_ok()
         return Machine(command, name)
 
@@ -116,22 +132,25 @@ class MachineSite:
     def media_server(
         self,
         name: str,
-        address: str = "127.0.0.1",
+        address: str = "",
         prefix: tuple[str, ...] = (),
         *,
         shares: bool = True,
         port: int = 0,
+        also: tuple[str, ...] = (),
     ) -> Iterator[Machine]:
         """A media server that runs while the block lasts.
 
         Args:
             name: Of the machine.
-            address: Where it listens.
-            prefix: Words before its command.
+            address: Where it listens, if that is not where it is.
+            prefix: Words before its command, if it is no host of its own.
             shares: Whether it has the site's pool, too, beside its own.
             port: Where it listens; another one each time it is started, if none is said.
+            also: Other addresses at which agents reach it.
         """
         home = self.directory / name
+        address, prefix = address or self.address(name), prefix or self._prefix(name)
         environ = {name: one for name, one in self.site.environ.items() if name[:4] == "AWS_"}
         command = Command(home, environ, prefix)
         if shares:
@@ -143,7 +162,9 @@ class MachineSite:
         made = self.site(*token).assert_ok().json()
         joining = ("enroll", self.url, "--token", made["token"], "--name", name, "--role", "media")
         command(*joining).assert_ok()
-        running = ("media", "run", "--listen", f"{address}:{port}", "--address", address)
+        places = tuple(word for one in (address, *also) for word in ("--address", one))
+        listen = f"{'0.0.0.0' if also else address}:{port}"
+        running = ("media", "run", "--listen", listen, *places)
         machine = Machine(command, name, running)
         machine.start()
         try:
@@ -187,12 +208,26 @@ def machine_site(
     place: str | None = None,
     pool: str | None = None,
     environ: dict[str, str] | None = None,
+    hosts: Hosts | None = None,
 ) -> Iterator[MachineSite]:
-    """Serve a site at which machines can join; `environ` is for the master alone."""
+    """Serve a site at which machines can join.
+
+    Args:
+        site: Which.
+        directory: Where homes of machines are.
+        place: Where machines join; None for anywhere.
+        pool: Where the pool is; None for one in the home.
+        environ: For the master alone.
+        hosts: Where each machine is to be a host of its own, and the master another; None if all
+            are this one.
+    """
     # The same port whenever it is served again: machines look for it there.
+    prefix = site.prefix
+    if hosts is not None:
+        place, prefix = f"{hosts.host('master').address}:8444", hosts.host("master").prefix
     listen = {"HOLDFAST_SERVE_MACHINES": place or free_place()}
-    listening = Command(site.home, {**site.environ, **listen, **(environ or {})}, site.prefix)
+    listening = Command(site.home, {**site.environ, **listen, **(environ or {})}, prefix)
     with served(listening) as running:
-        made = MachineSite(listening, running, directory, pool or site.home / "pool")
+        made = MachineSite(listening, running, directory, pool or site.home / "pool", hosts)
         until(lambda: "machines join at" in running.log.read_text(), "the door to be open")
         yield made

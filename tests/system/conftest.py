@@ -14,6 +14,7 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from tests.kit.agents import MachineSite
+    from tests.kit.hosts import Hosts
 
 
 @pytest.fixture
@@ -29,13 +30,41 @@ def site(holdfast: Command) -> Command:
     return holdfast
 
 
+@pytest.fixture(scope="session")
+def namespaces() -> bool:
+    """Whether hosts can be made here."""
+    from tests.kit.hosts import can_make_networks
+
+    return can_make_networks()
+
+
 @pytest.fixture
-def network(site: Command, tmp_path: Path) -> Iterator[MachineSite]:
-    """That site, served, with machines that join it."""
+def own_hosts(namespaces: bool, tmp_path: Path) -> Iterator[Hosts | None]:
+    """Hosts, where this user may make some; None where all machines have to be this one."""
+    from tests.kit.hosts import hosts
+
+    if not namespaces:
+        yield None
+        return
+    with hosts(tmp_path / "hosts") as made:
+        yield made
+
+
+@pytest.fixture
+def true_hosts(own_hosts: Hosts | None) -> Hosts:
+    """Hosts; a test that means nothing without them is skipped where there are none."""
+    if own_hosts is None:
+        pytest.skip("may not make network namespaces here")
+    return own_hosts
+
+
+@pytest.fixture
+def network(site: Command, tmp_path: Path, own_hosts: Hosts | None) -> Iterator[MachineSite]:
+    """That site, served, with machines that join it: each a host of its own, where that can be."""
     from tests.kit.agents import machine_site
 
     (tmp_path / "machines").mkdir()
-    with machine_site(site, tmp_path / "machines") as made:
+    with machine_site(site, tmp_path / "machines", hosts=own_hosts) as made:
         yield made
 
 

@@ -84,6 +84,8 @@ def test_what_is_wrong_with_joining_is_said(
             "machine 'web1' already",
         ),
         (("agent", "run"), 2, "has not joined"),
+        (("agent", "run", "--address", "10.0.0.5/24"), 64, "'10.0.0.5/24' is not an address"),
+        (("agent", "run", "--address", "0.0.0.0"), 64, "data can't come from 0.0.0.0"),
         (("service", "install", "--role", "agent", "--print"), 2, "has not joined"),
     ]:
         found, out, err = ended(capsys, *words)

@@ -103,6 +103,7 @@ class MachineSession:
         load: Callable[[], dict[str, float]] = _load,
         opened: Callable[[], None] = _nothing,
         renewed: Callable[[Identity], None] = _nothing,
+        addresses: tuple[str, ...] = (),
     ) -> None:
         """Prepare.
 
@@ -115,12 +116,14 @@ class MachineSession:
             load: Tells how busy this machine is.
             opened: Called, in a thread of its own, whenever a session was opened.
             renewed: Called with each new certificate.
+            addresses: Of this machine, that data comes from, beside that of the session.
         """
         self._home = home
         self._answers = agent_answers(ClientKeys(home.home)) if answers is None else answers
         self._load = load
         self._opened = opened
         self._renewed = renewed
+        self._addresses = addresses
         self._clock = clock or SystemClock()
         self._protocols = protocols
         self._context = client_context(home.identity)
@@ -336,7 +339,7 @@ class MachineSession:
 
     async def _greet(self, socket: _Socket, url: str) -> Welcome:
         who = self.identity
-        here = socket.get_extra_info("sockname")
+        here = socket.get_extra_info("sockname") or ()
         hello = sessions.Hello(
             protocols=self._protocols,
             software=f"holdfast {__version__}",
@@ -344,7 +347,7 @@ class MachineSession:
             name=who.name,
             boot_id=self._clock.mark().boot,
             working=self._hands.working[: sessions.MAX_WORKING],
-            addresses=(str(here[0]),) if here else (),
+            addresses=tuple(dict.fromkeys((*map(str, here[:1]), *self._addresses))),
             drives=_drives(),
             work=WORK_VERSION,
         )

@@ -18,14 +18,17 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from tests.kit.command import Command
+    from tests.kit.hosts import Hosts
 
 
 @pytest.fixture(params=["sqlite", "postgresql"])
-def network(site: Command, tmp_path: Path, request: pytest.FixtureRequest) -> Iterator[MachineSite]:
+def network(
+    site: Command, tmp_path: Path, own_hosts: Hosts | None, request: pytest.FixtureRequest
+) -> Iterator[MachineSite]:
     if request.param == "postgresql":
         url: str = request.getfixturevalue("postgres_url")
         site = replace(site, environ={"HOLDFAST_DATABASE_URL": url})
-    with machine_site(site, tmp_path / "machines") as made:
+    with machine_site(site, tmp_path / "machines", hosts=own_hosts) as made:
         (tmp_path / "machines").mkdir()
         yield made
 
@@ -58,7 +61,8 @@ def test_a_bandwidth_rule_holds_for_a_job_at_work_and_lets_go(
     network: MachineSite, tree: Path
 ) -> None:
     (tree / "large").write_bytes(os.urandom(60_000_000))
-    words = ("bandwidth", "set", "thin", "--limit", "1M", "--network", "127.0.0.0/8")
+    of_web1 = ("--network", network.address("web1"))
+    words = ("bandwidth", "set", "thin", "--limit", "1M", *of_web1)
     network.site(*words).assert_ok()
     with network.machine("web1"):
         protect(network, "web1", tree)

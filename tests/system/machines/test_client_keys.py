@@ -20,14 +20,15 @@ if TYPE_CHECKING:
 
     from tests.kit.agents import Machine
     from tests.kit.command import Command
+    from tests.kit.hosts import Hosts
 
 SECRET_NAME = "a name that nobody is to know"
 SECRET = b"words that stand in one file alone, and nowhere else at all"
 
 
 @pytest.fixture
-def network(site: Command, tmp_path: Path) -> Iterator[MachineSite]:
-    with machine_site(site, tmp_path / "machines") as made:
+def network(site: Command, tmp_path: Path, own_hosts: Hosts | None) -> Iterator[MachineSite]:
+    with machine_site(site, tmp_path / "machines", hosts=own_hosts) as made:
         (tmp_path / "machines").mkdir()
         yield made
 

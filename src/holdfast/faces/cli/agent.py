@@ -22,9 +22,19 @@ def agent() -> None:
     """This machine at work for the site that it has joined."""
 
 
-@agent.command(examples=["holdfast agent run"])
+@agent.command(
+    examples=["holdfast agent run", "holdfast agent run --address 10.1.0.5 --address 10.2.0.5"]
+)
+@click.option(
+    "--address",
+    "addresses",
+    metavar="A",
+    multiple=True,
+    envvar="HOLDFAST_AGENT_ADDRESS",
+    help="Of this machine, that data uses; may be repeated. Else all that it has.",
+)
 @options.json_flag
-def run(as_json: bool) -> int:
+def run(addresses: tuple[str, ...], as_json: bool) -> int:
     """Hold the connection to the master and do its work, in the foreground.
 
     It ends when it is interrupted, or when the site lets this machine in no more. A master that
@@ -37,9 +47,11 @@ def run(as_json: bool) -> int:
     from holdfast.movers.remote_agent import agent_answers
     from holdfast.movers.session import MachineSession
     from holdfast.movers.transfer.machine import FarMovers
+    from holdfast.movers.transfer.paths import read_addresses
     from holdfast.wire.identity import MachineRole
 
     screen = Screen(as_json=as_json)
+    sources = read_addresses(addresses)
     known = machine_home.load(opening.home())
     who = known.identity
     if who.role is not MachineRole.AGENT:
@@ -59,8 +71,14 @@ def run(as_json: bool) -> int:
         master=lambda: session.master_url,
         keys=keys,
         scratch=known.home / "scratch",
+        sources=sources,
     )
-    session = MachineSession(known, movers, answers={**agent_answers(keys), "rate": movers.limit})
+    session = MachineSession(
+        known,
+        movers,
+        answers={**agent_answers(keys), "rate": movers.limit},
+        addresses=tuple(map(str, sources)),
+    )
 
     def until(told: asyncio.Event) -> None:
         until_signalled(told)

@@ -49,6 +49,7 @@ if TYPE_CHECKING:
     from holdfast.movers.machines.file_restore import FileRestore
     from holdfast.movers.remote_agent import Transfer
     from holdfast.movers.restore_run import RestoreOrder
+    from holdfast.movers.transfer.paths import Address
     from holdfast.wire.identity import Identity
     from holdfast.wire.machine_work import InstantWork, MachineRestoreWork, MachineWork
     from holdfast.wire.messages import WorkEvent
@@ -71,6 +72,7 @@ class FarMovers:
         master: Callable[[], str] | None = None,
         keys: ClientKeys | None = None,
         scratch: Path | None = None,
+        sources: tuple[Address, ...] = (),
     ) -> None:
         """Prepare.
 
@@ -82,7 +84,9 @@ class FarMovers:
             keys: Its client keys; None where it has none.
             scratch: A directory for what virtual machines overwrite while their disks are read;
                 None for that of temporary files.
+            sources: Of this machine's addresses, those that data uses; none: all that it has.
         """
+        self._sources = sources
         self._scratch = Path(tempfile.gettempdir()) if scratch is None else scratch
         self._remembered = remembered
         self._clock = clock or SystemClock()
@@ -162,6 +166,7 @@ class FarMovers:
             remote_pool=remote_pool,
             check_peer=partial(require_media, transfer.identity),
             client_key=self._client_key,
+            sources=self._sources,
             rate=self._rate,
         )
 

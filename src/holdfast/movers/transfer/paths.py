@@ -2,8 +2,9 @@
 
 Must not move data. A path is a local address and one of the server's; a local address that is in
 the same network as one of the server's is used with that one, and where there is none every local
-address is tried: a routing rule may send each over a link of its own. Invariant: a path that failed
-rests, the longer the more often it failed, and is tried again for ever.
+address is tried: a routing rule may send each over a link of its own. Invariants: a path that
+failed rests, the longer the more often it failed, and is tried again for ever; of a machine that
+was told which of its addresses to use no other is used, but to itself.
 """
 
 from __future__ import annotations
@@ -16,7 +17,7 @@ import threading
 from dataclasses import dataclass, field
 from typing import TYPE_CHECKING, TypeAlias
 
-from holdfast.base.errors import Unreachable
+from holdfast.base.errors import Invalid, Unreachable
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
 REST_S = 0.05
 LONGEST_REST_S = 4.0
 
+Address: TypeAlias = ipaddress.IPv4Address | ipaddress.IPv6Address
 Interface: TypeAlias = ipaddress.IPv4Interface | ipaddress.IPv6Interface
 
 _RANDOM = secrets.SystemRandom()
@@ -113,26 +115,49 @@ def unreachable(states: Sequence[PathState], since_s: float) -> Unreachable:
     )
 
 
-def make_paths(servers: Iterable[tuple[str, int]], local: Sequence[Interface]) -> list[Path]:
+def make_paths(
+    servers: Iterable[tuple[str, int]], local: Sequence[Interface], chosen: Sequence[Address] = ()
+) -> list[Path]:
     """Which local addresses to use with which of the server's.
 
     Args:
         servers: Addresses, or names, and ports.
         local: This machine's own addresses with the sizes of their networks.
+        chosen: Those of them that are to be used; none: all. One that is not there yet is tried.
+
+    Returns:
+        Empty if none of the chosen ones is of the kind of any of the server's.
     """
-    made: list[Path] = []
-    for host, port in dict.fromkeys(servers):
-        made += [Path(host, port, source) for source in _sources(host, local)]
-    return made
+    known = list(dict.fromkeys(servers))
+    if chosen:
+        return _chosen_paths(known, local, chosen)
+    return [Path(host, port, source) for host, port in known for source in _sources(host, local)]
+
+
+def read_addresses(texts: Iterable[str]) -> tuple[Address, ...]:
+    """Read this machine's addresses that are to be used, each once.
+
+    Raises:
+        Invalid: One is no address, or is none that data can come from.
+    """
+    found = []
+    for text in texts:
+        try:
+            one = ipaddress.ip_address(text.strip())
+        except ValueError as error:
+            raise Invalid(
+                f"'{text[:80]}' is not an address", "write for example 10.1.0.5 or 2001:db8::5"
+            ) from error
+        if one.is_unspecified or one.is_multicast:
+            raise Invalid(f"data can't come from {one}", "name an address of this machine")
+        found.append(one)
+    return tuple(dict.fromkeys(found))
 
 
 def _sources(host: str, local: Sequence[Interface]) -> list[str | None]:
-    try:
-        address = ipaddress.ip_address(host)
-    except ValueError:
-        # A name: the system finds the address, and the way to it.
-        return [None]
-    if address.is_loopback:
+    address = _address(host)
+    # A name: the system finds the address, and the way to it.
+    if address is None or address.is_loopback:
         return [None]
     same_kind = [one for one in local if one.version == address.version]
     near = [str(one.ip) for one in same_kind if address in one.network]
@@ -140,6 +165,37 @@ def _sources(host: str, local: Sequence[Interface]) -> list[str | None]:
         return list(near)
     # One of them, or None of them: then the system's choice is as good.
     return [str(one.ip) for one in same_kind] if len(same_kind) > 1 else [None]
+
+
+def _chosen_paths(
+    servers: Sequence[tuple[str, int]], local: Sequence[Interface], chosen: Sequence[Address]
+) -> list[Path]:
+    """Each with those of the server's in its network; one that has none there with all.
+
+    With the others it would be the way that the system chooses that is used, not its own.
+    """
+    networks = {one.ip: one.network for one in local}
+    at = [(Path(*one), _address(one[0])) for one in servers]
+    made = [path for path, there in at if there is not None and there.is_loopback]
+    for source in chosen:
+        network = networks.get(source, ())
+        fit = [
+            (path, there)
+            for path, there in at
+            if path not in made and (there is None or there.version == source.version)
+        ]
+        near = [path for path, there in fit if there is not None and there in network]
+        far = [path for path, _ in fit]
+        made += [Path(one.host, one.port, str(source)) for one in near or far]
+    return made
+
+
+def _address(host: str) -> Address | None:
+    """An address; None for a name."""
+    try:
+        return ipaddress.ip_address(host)
+    except ValueError:
+        return None
 
 
 def local_addresses() -> list[Interface]:

@@ -40,7 +40,7 @@ if TYPE_CHECKING:
     from holdfast.movers.backup_run import BackupOrder
     from holdfast.movers.drive import Drivable, Reporter
     from holdfast.movers.restore_run import RestoreOrder
-    from holdfast.movers.transfer.paths import Interface
+    from holdfast.movers.transfer.paths import Address
 
 T = TypeVar("T")
 
@@ -127,7 +127,7 @@ class TransferTarget:
         token: Gives a transfer token that is good for a while; asked for each request.
         remote_pool: The engine's `RemotePool`: makes one of terms and a link.
         check_peer: Is given the server's certificate in DER; raises if it is not a media server's.
-        sources: This machine's addresses to use; None for all that it has.
+        sources: This machine's addresses to use; none: all that it has.
         client_key: Gives a client key of this machine, by name or id; raises if it is not here.
         rate: What may go over all connections together.
         compress: Where new data is compressed: ``here``, ``there`` or ``measured``, as is faster. A
@@ -141,7 +141,7 @@ class TransferTarget:
     remote_pool: Callable[..., RemotePool]
     check_peer: Callable[[bytes], None] = lambda _: None
     client_key: Callable[[str], ClientKey] = no_client_key
-    sources: tuple[Interface, ...] | None = None
+    sources: tuple[Address, ...] = ()
     rate: RateLimit = field(default_factory=RateLimit)
     compress: str = "measured"
     deadline_s: float = DEADLINE_S
@@ -150,12 +150,19 @@ class TransferTarget:
         """A link over every path that there is.
 
         Raises:
-            Invalid: A URL is not one, or there is none.
+            Invalid: A URL is not one, or there is none; or no address that is to be used is of
+                its kind.
         """
-        sources = local_addresses() if self.sources is None else self.sources
-        paths = make_paths([_address(url) for url in self.urls], sources)
-        if not paths:
+        servers = [_address(url) for url in self.urls]
+        paths = make_paths(servers, local_addresses(), self.sources)
+        if not servers:
             raise Invalid("the media server has no address")
+        if not paths:
+            own, there = ", ".join(map(str, self.sources)), ", ".join(one for one, _ in servers)
+            raise Invalid(
+                f"from {own} there is no way to the media server, which is at {there}",
+                "let this machine use an address of that kind: 'holdfast agent run --address A'",
+            )
         return TransferLink(
             paths=paths,
             context=self.context,
