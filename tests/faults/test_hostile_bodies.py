@@ -92,6 +92,7 @@ def test_a_body_that_lies_is_refused(site: TransferSite, lie: str) -> None:
     code = mallory.code("POST", f"/uploads/{upload}/blocks?seq=0", LIES[lie])
     assert code in ("invalid", "integrity")
     assert site.codes() == [("mallory", code)]
+    site.assert_audited()
     assert resource.getrusage(resource.RUSAGE_SELF).ru_maxrss - before_kib < 200 << 10
     assert mallory.ask("DELETE", f"/uploads/{upload}")[0] == 204
     assert site.pool.stats().chunks == 0
@@ -157,4 +158,5 @@ def test_a_draft_that_is_none_makes_no_image(site: TransferSite, draft: bytes) -
     code = mallory.code("POST", f"/uploads/{upload}/commit", draft)
     assert code in ("invalid", "integrity")
     assert site.codes() == [("mallory", code)]
+    site.assert_audited()
     assert site.pool.image_ids() == []

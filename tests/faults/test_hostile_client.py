@@ -86,8 +86,9 @@ def mallory(site: TransferSite, victim: Victim) -> RawPeer:
 
 
 def refused(site: TransferSite, *codes: str, peer: str = "mallory") -> None:
-    """Nobody but the hostile client was refused, and the master was told why."""
+    """Nobody but the hostile client was refused, and the audit log of the master says why."""
     assert site.codes() == [(peer, code) for code in codes]
+    site.assert_audited()
 
 
 def test_without_a_certificate_there_is_no_connection(site: TransferSite, victim: Victim) -> None:
@@ -175,6 +176,7 @@ def test_a_refusal_says_who_from_where_and_for_which_job(
         ("mallory", "127.0.0.1", "forbidden", 12),
         ("mallory", "127.0.0.1", "not-authenticated", None),
     ]
+    site.assert_audited()
     site.refusals.clear()
 
 
@@ -354,6 +356,7 @@ def test_a_connection_that_never_says_a_whole_request_is_closed(
         with suppress(ConnectionError):
             assert connection.sock.recv(1) == b""
         connection.close()
+    refused(site, *["too-slow"] * 3)
 
 
 def test_what_one_client_keeps_waiting_leaves_room_for_others(
@@ -380,6 +383,7 @@ def test_what_one_client_keeps_waiting_leaves_room_for_others(
         assert connection.sock.recv(65536).split()[1] in (b"408", b"503")
         connection.close()
     assert set(site.codes()) == {("mallory", "too-slow")}
+    site.assert_audited()
 
 
 @pytest.mark.parametrize(

@@ -119,6 +119,7 @@ def test_an_image_of_which_chunks_are_missing_is_refused_with_a_name(
         remote_replicate(sender(site, image, Forgetful), source, ImageId(image.id))
     assert site.pool.image_ids() == []
     assert [code for _, code in site.codes()] == ["invalid"]
+    site.assert_audited()
     bring(site, source, image, job=2)
     assert site.pool.verify([image.id], read_data=True).result().problems_total == 0
 
@@ -164,6 +165,7 @@ def test_only_media_servers_and_the_master_bring_images_and_they_do_nothing_else
         assert peer.code("POST", "/read", bytes(37), given) == "forbidden"
         assert len(opened(peer, given, role)["upload"]) == 32
     assert all(code == "forbidden" for _, code in site.codes())
+    site.assert_audited()
 
 
 def test_another_image_under_an_id_that_is_taken_changes_nothing(

@@ -75,7 +75,7 @@ def test_nobody_but_a_master_is_answered(
     asked = {"key": "images/one", **query}
     body = b"x" * 100_000 if method == "PUT" else None
     assert site.code(method, path, asked, body, role=role) == "forbidden"
-    assert site.refusals == [("", "forbidden")]
+    assert site.refusals == [("somebody", "forbidden")]
 
 
 def test_a_master_of_another_site_is_none(site: StoreSite) -> None:

@@ -21,6 +21,8 @@ if TYPE_CHECKING:
 
 _PEM = serialization.Encoding.PEM
 
+SITE_ID = "5e" * 16
+
 
 class Machines:
     """A site's authority, and contexts for the machines that it knows."""
@@ -38,12 +40,12 @@ class Machines:
 
     def server(self) -> ssl.SSLContext:
         """For a media server: TLS 1.3, and nobody without a certificate of this authority."""
-        self._issue("media-server", "holdfast://test/media/server")
+        self._issue("media-server", f"holdfast://{SITE_ID}/media/server")
         return server_context(self._directory)
 
     def client(self, name: str, role: str = "agent") -> ssl.SSLContext:
         """For a machine of this name and role."""
-        self._issue(f"{role}-{name}", f"holdfast://test/{role}/{name}")
+        self._issue(f"{role}-{name}", f"holdfast://{SITE_ID}/{role}/{name}")
         return client_context(self._directory, name, role)
 
     def _issue(self, file: str, said: str) -> None:

@@ -7,6 +7,7 @@ import http.client
 import json
 import threading
 import time
+from collections import Counter
 from contextlib import contextmanager
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
@@ -17,9 +18,11 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from holdfast.base.clock import SystemClock
 from holdfast.base.errors import NotFound
 from holdfast.movers.transfer.ports import TransferHost, TransferLimits
+from holdfast.movers.transfer.refusals import Refusal
 from holdfast.movers.transfer.server import RUNNER_OPTIONS, add_routes
 from holdfast.wire.silent_connections import SilentConnections
 from holdfast.wire.transfer_tokens import TransferGrant, sign
+from tests.kit.audited import audited
 from tests.kit.machine_identities import Machines, peer
 
 if TYPE_CHECKING:
@@ -27,7 +30,7 @@ if TYPE_CHECKING:
     from pathlib import Path
 
     from holdfast.base.clock import Clock
-    from holdfast.movers.transfer.refusals import Refusal
+    from holdfast.base.errors import TooSlow
     from holdfast.movers.transfer.server import TransferServer
 
 POOL = "ab" * 16
@@ -45,6 +48,7 @@ class TransferSite:
         pool_id: str = POOL,
         machines: Machines | None = None,
     ) -> None:
+        self.directory = directory
         self.machines = machines or Machines(directory)
         self.key = Ed25519PrivateKey.generate()
         self.pool = pool
@@ -106,6 +110,21 @@ class TransferSite:
             raise self.committed_failures.pop()
         self.images.append((grant, image))
 
+    def _was_silent(self, name: str, address: str, error: TooSlow) -> None:
+        self.refusals.append(Refusal(name, address, error.code, error.message))
+
+    def assert_audited(self) -> None:
+        """Each refusal ends in the master's audit log: with who, from where, and the code."""
+        rows = audited(self.refusals, self.directory)
+        told: Counter[tuple[object, ...]] = Counter()
+        for one in rows:
+            kind = one["who"], one["from"], one["code"], one.get("job")
+            told[kind] += one.get("count", 1)
+        assert told == Counter(
+            (f"machine:{one.peer}" if one.peer else "(unknown)", one.address, one.code, one.job)
+            for one in self.refusals
+        )
+
     def _pool(self, pool_id: str) -> Any:
         if pool_id != self.pool_id:
             raise NotFound(f"this media server has no pool {pool_id}")
@@ -141,7 +160,7 @@ class TransferSite:
     async def _serve(self, address: str, port: int) -> None:
         app = web.Application()
         self.server = add_routes(app, self.host())
-        silent = SilentConnections(app, self.silent_s)
+        silent = SilentConnections(app, self.silent_s, self._was_silent)
         runner = web.AppRunner(app, shutdown_timeout=0.2, **RUNNER_OPTIONS)
         await runner.setup()
         site = web.TCPSite(runner, address, port, ssl_context=self.machines.server())

@@ -16,16 +16,18 @@ import pytest
 
 from holdfast.base.clock import SystemClock
 from holdfast.base.errors import (
+    HoldfastError,
     NotAuthenticated,
     TooManyAttempts,
     Unreachable,
     Unsupported,
 )
 from holdfast.base.ids import ClientName
+from holdfast.control.access.strangers import ROWS_A_MINUTE
 from holdfast.control.database import Database
 from holdfast.movers import machine_home, session
 from holdfast.site.master import Master
-from holdfast.wire import sessions
+from holdfast.wire import sessions, silent_connections
 from holdfast.wire.identity import (
     Authority,
     MachineRole,
@@ -282,6 +284,126 @@ def test_nobody_without_a_certificate_has_a_session(door: Door) -> None:
     assert (status, body["code"]) == (413, "too-large")
     status, body = asyncio.run(ask("/nothing"))
     assert (status, body["code"]) == (404, "not-found")
+
+
+def noted(master: Master) -> list[tuple[str, str, str, str, str]]:
+    """What the audit log tells of refusals: who, what, about whom, which code, and from where."""
+    rows = [one.entry for one in master.audit.rows(limit=500, newest_first=False)]
+    found = []
+    for one in rows:
+        if one.outcome == "refused":
+            details = json.loads(one.details)
+            found.append((one.who, one.what, one.about, details["code"], details["from"]))
+    return found
+
+
+async def answered(
+    door: Door, method: str, path: str, context: Any = False, data: bytes | None = None
+) -> None:
+    async with (
+        aiohttp.ClientSession() as http,
+        http.request(method, door.url + path, ssl=context, data=data) as got,
+    ):
+        assert got.status >= 400
+        await got.read()
+
+
+STRANGERS: list[tuple[str, str, bytes | None, str, str]] = [
+    ("POST", "/v1/enroll", b"rubbish", "enroll", "invalid"),
+    ("POST", "/v1/enroll", b"[]", "enroll", "invalid"),
+    ("POST", "/v1/enroll", b'{"role": "king", "name": "x"}', "enroll", "invalid"),
+    ("POST", "/v1/enroll", b"x" * 100_000, "enroll", "too-large"),
+    ("POST", "/v1/renew", b"{}", "renew", "not-authenticated"),
+    ("GET", "/v1/session", None, "session", "not-authenticated"),
+]
+
+
+def test_what_strangers_are_refused_at_the_door_is_in_the_audit_log(
+    door: Door, master: Master, tmp_path: Path
+) -> None:
+    for method, path, data, _, _ in STRANGERS:
+        asyncio.run(answered(door, method, path, data=data))
+    token = door.token("db1")
+    with pytest.raises(HoldfastError):
+        door.joined(tmp_path / "web1", token=token)
+    assert noted(master) == [
+        *(("(unknown)", what, "machines/", code, "127.0.0.1") for *_, what, code in STRANGERS),
+        ("(unknown)", "enroll", "machines/web1", "forbidden", "127.0.0.1"),
+    ]
+
+
+MACHINES: list[tuple[str, str]] = [
+    ("rubbish", "invalid"),
+    ('{"say": "hello"}', "invalid"),
+    (sessions.to_text(hello(name="db1")), "not-authenticated"),
+    (sessions.to_text(hello(role="media")), "not-authenticated"),
+    (sessions.to_text(sessions.Heartbeat()), "invalid"),
+]
+ASKED: list[tuple[str, str]] = [
+    (sessions.to_text(sessions.Ask(1, {"ask": "for the moon"})), "invalid"),
+    (sessions.to_text(sessions.Ask(1, {"ask": "transfer", "job": 7, "fence": 1})), "fenced"),
+    (sessions.to_text(sessions.Ask(1, {"ask": "transfer", "job": "x"})), "invalid"),
+    ('{"say": "tell", "id": "x"}', "invalid"),
+]
+
+
+def test_what_machines_are_refused_at_the_door_is_in_the_audit_log(
+    door: Door, master: Master, tmp_path: Path
+) -> None:
+    home = door.joined(tmp_path / "web1")
+    end = "no message"
+    for text, _ in MACHINES:
+        asyncio.run(said(door, home, text))
+    for text, _ in ASKED:
+        asyncio.run(said(door, home, sessions.to_text(hello()), text, end))
+    told = [code for _, code in MACHINES]
+    for text, code in ASKED:
+        # What ends a session is told once; else what this test ends it by is told as well.
+        told += [code] if "tell" in text else [code, "invalid"]
+    door.book.revoke(WEB1)
+    door.machines.refresh()
+    context = client_context(home.identity)
+    asyncio.run(answered(door, "POST", "/v1/renew", context, b"{}"))
+    assert sorted(noted(master)) == sorted(
+        [
+            *(("machine:web1", "session", "machines/web1", code, "127.0.0.1") for code in told),
+            ("machine:web1", "renew", "machines/web1", "not-authenticated", "127.0.0.1"),
+        ]
+    )
+
+
+def test_one_that_tries_without_end_costs_few_rows_and_nobody_elses(
+    door: Door, master: Master, tmp_path: Path
+) -> None:
+    home = door.joined(tmp_path / "web1")
+    asked = sessions.to_text(sessions.Ask(1, {"ask": "for the moon"}))
+    asyncio.run(said(door, home, sessions.to_text(hello()), *[asked] * 200, "end"))
+    asyncio.run(answered(door, "GET", "/v1/session"))
+    rows = noted(master)
+    assert rows[-1][0] == "(unknown)"
+    # A minute may have ended meanwhile.
+    assert ROWS_A_MINUTE <= len(rows) - 1 <= 2 * ROWS_A_MINUTE
+
+
+def test_a_connection_that_asks_nothing_is_told_of(
+    door: Door, master: Master, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(silent_connections, "WAIT_S", 0.3)
+    with open_door(master) as other:
+        home = other.joined(tmp_path / "web1")
+
+        async def hold() -> None:
+            port = int(other.url.rpartition(":")[2])
+            where: dict[str, Any] = {"ssl": client_context(home.identity), "server_hostname": "x"}
+            reader, writer = await asyncio.open_connection("127.0.0.1", port, **where)
+            assert await reader.read() == b""
+            writer.close()
+
+        asyncio.run(hold())
+        until(lambda: bool(noted(master)), "it to be told of", 20)
+    assert noted(master) == [
+        ("machine:web1", "connection", "machines/web1", "too-slow", "127.0.0.1")
+    ]
 
 
 def test_strangers_who_want_to_join_wait_for_each_other(

@@ -36,7 +36,7 @@ from holdfast.movers.session import MachineSession
 from holdfast.movers.transfer.machine import FarMovers
 from holdfast.movers.transfer.paths import local_addresses
 from holdfast.movers.transfer.ports import TransferHost
-from holdfast.movers.transfer.refusals import Refusals
+from holdfast.movers.transfer.refusals import Refusal, Refusals
 from holdfast.movers.transfer.server import RUNNER_OPTIONS, add_routes
 from holdfast.movers.transfer.store_routes import StoreHost, add_store_routes
 from holdfast.site import own_pool_orders
@@ -54,10 +54,10 @@ from holdfast.wire.transfer_tokens import signing_key
 if TYPE_CHECKING:
     from collections.abc import Callable
 
+    from holdfast.base.errors import TooSlow
     from holdfast.engine import Image, Pool
     from holdfast.movers.drive import Reporter
     from holdfast.movers.machine_home import MachineHome
-    from holdfast.movers.transfer.refusals import Refusal
     from holdfast.site.site import Site
     from holdfast.wire.identity import Identity
     from holdfast.wire.transfer_tokens import TransferGrant
@@ -158,7 +158,7 @@ class MediaServer:
         app[IS_REVOKED] = lambda serial: serial in self._refused
         add_routes(app, self._host())
         add_store_routes(app, self._store_host())
-        silent = SilentConnections(app)
+        silent = SilentConnections(app, told=self._was_silent)
         runner = web.AppRunner(app, shutdown_timeout=_SHUTDOWN_S, **RUNNER_OPTIONS)
         await runner.setup()
         try:
@@ -326,6 +326,9 @@ class MediaServer:
         who = refusal.peer or "?"
         _LOG.warning("a request of machine '%s' was refused: %s", who, refusal.message)
         self._refusals.note(refusal)
+
+    def _was_silent(self, name: str, address: str, error: TooSlow) -> None:
+        self._note_refusal(Refusal(name, address, error.code, error.message))
 
     async def _tell_refusals(self) -> None:
         """Tell the master what was refused, for its audit log."""

@@ -14,6 +14,7 @@ from holdfast.base.errors import Forbidden, NotAuthenticated
 from holdfast.wire.identity import Peer, identity_of
 
 if TYPE_CHECKING:
+    import asyncio
     from collections.abc import Callable, Collection
 
     from holdfast.wire.identity import MachineRole
@@ -23,6 +24,21 @@ SITE_ID: web.AppKey[str] = web.AppKey("site-id", str)
 
 IS_REVOKED: web.AppKey[Callable[[str], bool]] = web.AppKey("is-revoked")
 """Of the application: whether the certificate of a serial is to be refused."""
+
+
+def name_shown(transport: asyncio.BaseTransport | None) -> str:
+    """Whom the certificate of a connection names, whether or not it counts; empty for nobody.
+
+    To tell who was refused, and for nothing else.
+    """
+    ssl_object = None if transport is None else transport.get_extra_info("ssl_object")
+    der = None if ssl_object is None else ssl_object.getpeercert(binary_form=True)
+    if not der:
+        return ""
+    try:
+        return str(identity_of(der).name)
+    except NotAuthenticated:
+        return ""
 
 
 def peer_of(request: web.Request, roles: Collection[MachineRole] | None = None) -> Peer:

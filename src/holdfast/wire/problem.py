@@ -73,9 +73,12 @@ async def read_object(request: web.Request) -> dict[str, Any]:
 
     Raises:
         Invalid: It has none.
+        TooLarge: It is longer than the application takes.
     """
     try:
         given = await request.json()
+    except web.HTTPRequestEntityTooLarge as error:
+        raise errors.TooLarge("the body is too long") from error
     except ValueError as error:
         raise errors.Invalid("the body is not JSON") from error
     if not isinstance(given, dict):

@@ -8,9 +8,12 @@ and the server memory and a descriptor; the server itself waits for a first requ
 from __future__ import annotations
 
 import asyncio
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, TypeAlias
 
 from aiohttp import web
+
+from holdfast.base.errors import TooSlow
+from holdfast.wire.peer import name_shown
 
 if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
@@ -19,13 +22,28 @@ if TYPE_CHECKING:
 
 WAIT_S = 20.0
 
+Told: TypeAlias = "Callable[[str, str, TooSlow], None]"
+"""Is told of a connection that was closed: which machine's, by its certificate, and from where."""
+
 
 class SilentConnections:
     """Connections of one application that have not said anything yet."""
 
-    def __init__(self, app: web.Application, wait_s: float = WAIT_S) -> None:
-        """Begin to note who speaks; `watch` does the rest, once the application runs."""
-        self._wait_s = wait_s
+    def __init__(
+        self,
+        app: web.Application,
+        wait_s: float | None = None,
+        told: Told = lambda _name, _address, _error: None,
+    ) -> None:
+        """Begin to note who speaks; `watch` does the rest, once the application runs.
+
+        Args:
+            app: Whose connections.
+            wait_s: How long one may say nothing; None for as long as usual.
+            told: Is told of each that was closed. Must not block.
+        """
+        self._wait_s = WAIT_S if wait_s is None else wait_s
+        self._told = told
         self._spoke: set[RequestHandler] = set()
 
         @web.middleware
@@ -51,6 +69,12 @@ class SilentConnections:
             silent = [one for one in open_now if one not in self._spoke]
             since_s = {one: since_s.get(one, loop.time()) for one in silent}
             for one, at_s in since_s.items():
-                if loop.time() - at_s >= self._wait_s:
+                if loop.time() - at_s >= self._wait_s and one.transport is not None:
+                    self._tell(one.transport)
                     one.force_close()
             await asyncio.sleep(self._wait_s / 4)
+
+    def _tell(self, transport: asyncio.Transport) -> None:
+        there = transport.get_extra_info("peername") or ("",)
+        why = f"a connection that asked for nothing within {self._wait_s:g} s was closed"
+        self._told(name_shown(transport), str(there[0]), TooSlow(why))

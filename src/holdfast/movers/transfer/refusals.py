@@ -30,7 +30,8 @@ class Refusal:
     """A request that was refused.
 
     Attributes:
-        peer: The machine that its certificate names; empty if it has none that counts.
+        peer: The machine that its certificate names, also where that counts no more; empty if it
+            showed none.
         address: Where it came from; empty if that is not known any more.
         code: The error's stable code.
         message: The same in words.

@@ -40,6 +40,7 @@ from holdfast.movers.transfer.link_rates import LinkRates
 from holdfast.movers.transfer.refusals import Refusal
 from holdfast.movers.transfer.uploads import Upload, Uploads
 from holdfast.wire.identity import MachineRole
+from holdfast.wire.peer import name_shown
 from holdfast.wire.transfer_tokens import (
     BACKUP,
     LONGEST,
@@ -143,7 +144,7 @@ class TransferServer:
         """A handler behind the check of certificate and token, with errors as answers."""
 
         async def guard(request: web.Request) -> web.StreamResponse:
-            name, job = "", None
+            name, job = name_shown(request.transport), None
             try:
                 peer = self._host.peer(request)
                 name = peer.name

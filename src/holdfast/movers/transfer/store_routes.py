@@ -37,6 +37,7 @@ from holdfast.movers.transfer.ports import TransferLimits
 from holdfast.movers.transfer.refusals import Refusal
 from holdfast.movers.transfer.store_changes import Changes
 from holdfast.vault.backends.names import MAX_KEY_BYTES, is_key
+from holdfast.wire.peer import name_shown
 
 if TYPE_CHECKING:
     from collections.abc import AsyncIterator, Awaitable, Callable
@@ -190,7 +191,7 @@ class StoreServer:
         """A handler behind the check of the certificate, with errors as answers."""
 
         async def guard(request: web.Request) -> web.StreamResponse:
-            peer = ""
+            peer = name_shown(request.transport)
             try:
                 peer = self._host.master(request)
                 return await handler(self._asked(request))

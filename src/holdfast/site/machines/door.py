@@ -25,19 +25,20 @@ from holdfast.base.errors import (
     Invalid,
     NotAuthenticated,
     TooManyAttempts,
+    TooSlow,
     Unreachable,
     storage_error,
 )
-from holdfast.control.access import Entry, Outcome, Strangers
 from holdfast.control.jobs import LEASE
 from holdfast.movers.transfer.server import RUNNER_OPTIONS
 from holdfast.site.machines.machines import SEEN_EVERY_S
+from holdfast.site.machines.refused_at_door import RefusedAtDoor
 from holdfast.site.machines.sessions import Session, told
 from holdfast.wire import sessions
 from holdfast.wire.fields import Reader
 from holdfast.wire.identity import MachineRole, machine_name, server_context, use, valid_between
 from holdfast.wire.identity.authority import MAX_REQUEST_BYTES
-from holdfast.wire.peer import IS_REVOKED, SITE_ID, peer_of
+from holdfast.wire.peer import IS_REVOKED, SITE_ID, name_shown, peer_of
 from holdfast.wire.problem import as_problems, read_object
 from holdfast.wire.sessions import Closed, Hello
 from holdfast.wire.silent_connections import SilentConnections
@@ -78,7 +79,7 @@ class Door:
     def __init__(self, machines: Machines, protocols: tuple[int, int] = sessions.PROTOCOLS) -> None:
         self._machines = machines
         self._protocols = protocols
-        self._strangers = Strangers()
+        self._refused = RefusedAtDoor(machines.master)
         self._waiting_to_join = 0
         self._threads = ThreadPoolExecutor(THREADS, "machines")
         # Strangers wait for each other, and for nobody else.
@@ -96,25 +97,31 @@ class Door:
 
     async def enroll(self, request: web.Request) -> web.Response:
         """Let a machine join that has a token."""
-        given = Reader(await read_object(request), "the request")
-        role = _role(given.text("role"))
-        name = machine_name(given.text("name"))
-        details: dict[str, object] = {"from": request.remote or "", "role": role.value}
-        act = functools.partial(
-            self._machines.master.machines.enroll,
-            self._machines.authority,
-            secret=given.text("secret"),
-            csr_pem=_csr(given),
-            role=role,
-            name=name,
-            life=self._machines.life,
-            details=details,
-        )
+        details: dict[str, object] = {"from": request.remote or ""}
+        try:
+            given = Reader(await read_object(request), "the request")
+            role = _role(given.text("role"))
+            name = machine_name(given.text("name"))
+            details["role"] = role.value
+            act = functools.partial(
+                self._machines.master.machines.enroll,
+                self._machines.authority,
+                secret=given.text("secret"),
+                csr_pem=_csr(given),
+                role=role,
+                name=name,
+                life=self._machines.life,
+                details=details,
+            )
+        except HoldfastError as error:
+            await self._refuse("enroll", error, request)
+            raise
         if self._waiting_to_join >= JOINING_AT_ONCE:
             raise TooManyAttempts("too many machines want to join at once", "wait, then try again")
         self._waiting_to_join += 1
         try:
-            enroll = functools.partial(self._noting, "enroll", name, details, act)
+            noted = functools.partial(self._refused.note, "enroll", said=name, details=details)
+            enroll = functools.partial(_noting, noted, request.remote or "", act)
             loop = asyncio.get_running_loop()
             pem = await loop.run_in_executor(self._strangers_threads, enroll)
         finally:
@@ -127,23 +134,25 @@ class Door:
 
     async def renew(self, request: web.Request) -> web.Response:
         """Give a machine its next certificate."""
-        peer = peer_of(request, _MACHINES)
-        given = Reader(await read_object(request), "the request")
-        act = functools.partial(
-            self._machines.master.machines.renew,
-            self._machines.authority,
-            peer,
-            _csr(given),
-            self._machines.life,
-        )
-        details: dict[str, object] = {"from": request.remote or ""}
-        pem = await self._in_thread(self._noting, "renew", peer.name, details, act)
+        peer = await self._peer(request, "renew")
+        try:
+            given = Reader(await read_object(request), "the request")
+            pem = await self._in_thread(
+                self._machines.master.machines.renew,
+                self._machines.authority,
+                peer,
+                _csr(given),
+                self._machines.life,
+            )
+        except HoldfastError as error:
+            await self._refuse("renew", error, request)
+            raise
         await self._in_thread(self._machines.refresh)
         return web.json_response({"certificate": pem.decode("ascii")})
 
     async def session(self, request: web.Request) -> web.StreamResponse:
         """Hold a machine's session for as long as it lasts."""
-        peer = peer_of(request, _MACHINES)
+        peer = await self._peer(request, "session")
         if self._machines.hear is None:
             raise Unreachable("this master does not give out work now", "it may do so in a moment")
         socket = web.WebSocketResponse(
@@ -153,13 +162,13 @@ class Door:
         try:
             session = await self._greet(socket, peer)
         except (HoldfastError, TimeoutError) as error:
-            said = str(error) or "nothing was said"
-            _LOG.warning("machine '%s' could not open a session: %s", peer.name, said)
-            await _shut(socket, Closed.NOT_UNDERSTOOD, said)
+            why = TooSlow("it did not say who it is") if isinstance(error, TimeoutError) else error
+            await self._refuse("session", why, request)
+            await _shut(socket, Closed.NOT_UNDERSTOOD, why.message)
             return socket
         _LOG.info("machine '%s' is connected (%s)", peer.name, session.hello.software)
         try:
-            await self._converse(session, socket)
+            await self._converse(session, socket, request)
         finally:
             self._gone(session)
         return socket
@@ -187,7 +196,9 @@ class Door:
         await self._in_thread(self._machines.greeted, session)
         return session
 
-    async def _converse(self, session: Session, socket: web.WebSocketResponse) -> None:
+    async def _converse(
+        self, session: Session, socket: web.WebSocketResponse, request: web.Request
+    ) -> None:
         beating = asyncio.create_task(self._beat(session))
         under_way: set[asyncio.Task[None]] = set()
         turn = asyncio.Semaphore(_ASKED_AT_ONCE)
@@ -205,7 +216,7 @@ class Door:
                     case sessions.Tell() | sessions.Ask():
                         # Who says more than can be heard is not read from meanwhile.
                         await turn.acquire()
-                        task = asyncio.create_task(self._answer(session, message))
+                        task = asyncio.create_task(self._answer(session, message, request))
                         under_way.add(task)
                         task.add_done_callback(under_way.discard)
                         task.add_done_callback(lambda _: turn.release())
@@ -218,14 +229,16 @@ class Door:
             self._gone(session)
             await session.shut(Closed.SILENT, why)
         except Invalid as error:
-            _LOG.warning("machine '%s': %s", session.peer.name, error.message)
+            await self._refuse("session", error, request)
             await session.shut(Closed.NOT_UNDERSTOOD, error.message)
         except ConnectionError:
             return
         finally:
             beating.cancel()
 
-    async def _answer(self, session: Session, said: sessions.Tell | sessions.Ask) -> None:
+    async def _answer(
+        self, session: Session, said: sessions.Tell | sessions.Ask, request: web.Request
+    ) -> None:
         answer: sessions.Message
         try:
             if isinstance(said, sessions.Tell):
@@ -234,6 +247,7 @@ class Door:
             else:
                 answer = sessions.Report(said.id, await self._found(session, said))
         except HoldfastError as error:
+            await self._refuse("session", error, request)
             answer = _refusal(said, error)
         except Exception:  # noqa: BLE001 - the last edge: logged whole, told in a sentence
             _LOG.exception("a defect at a message of machine '%s'", session.peer.name)
@@ -250,19 +264,22 @@ class Door:
                 await asyncio.sleep(self._machines.heartbeat_s)
                 await session.say(sessions.Heartbeat())
 
-    def _noting(self, what: str, name: str, details: dict[str, object], act: Callable[[], T]) -> T:
-        """Do what notes itself when it is done; note here that it was refused."""
+    async def _peer(self, request: web.Request, what: str) -> Peer:
+        """Who makes a request; who may not make it is written down."""
         try:
-            return act()
+            return peer_of(request, _MACHINES)
         except HoldfastError as error:
-            _LOG.warning("%s of machine '%s' was refused: %s", what, name, error.message)
-            master = self._machines.master
-            more = self._strangers.row(master.clock.now_ns())
-            if more is not None:
-                why = {**details, **more, "code": error.code, "message": error.message}
-                entry = Entry.of("(unknown)", what, f"machines/{name}", Outcome.REFUSED, why)
-                master.audit.append(entry)
+            await self._refuse(what, error, request)
             raise
+
+    async def _refuse(self, what: str, error: HoldfastError, request: web.Request) -> None:
+        note = functools.partial(self._refused.note, machine=name_shown(request.transport))
+        await self._in_thread(note, what, error, request.remote or "")
+
+    def was_silent(self, name: str, address: str, error: TooSlow) -> None:
+        """Note that a connection was closed, as nothing was asked for over it."""
+        note = functools.partial(self._refused.note, machine=name)
+        self._threads.submit(note, "connection", error, address)
 
     async def _in_thread(self, work: Callable[..., T], *given: Any) -> T:
         loop = asyncio.get_running_loop()
@@ -353,7 +370,7 @@ def serving(
         identity = machines.own_identity()
         context = server_context(identity, require_client=False)
         app = make_door(machines, adders, door)
-        silent = SilentConnections(app)
+        silent = SilentConnections(app, told=door.was_silent)
         runner = web.AppRunner(app, shutdown_timeout=2.0, **RUNNER_OPTIONS)
         await runner.setup()
         try:
@@ -423,6 +440,15 @@ def _refusal(said: sessions.Tell | sessions.Ask, error: HoldfastError) -> sessio
     if isinstance(said, sessions.Tell):
         return sessions.Answered(said.id, None, told(error))
     return sessions.Report(said.id, None, told(error))
+
+
+def _noting(noted: Callable[..., None], address: str, act: Callable[[], T]) -> T:
+    """Do what notes itself when it is done; have it noted that it was refused."""
+    try:
+        return act()
+    except HoldfastError as error:
+        noted(error, address)
+        raise
 
 
 def _role(text: str) -> MachineRole:
