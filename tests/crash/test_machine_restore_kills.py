@@ -103,7 +103,7 @@ class Bench:
     def kill_at(self, work: MachineRestoreWork, place: int) -> None:
         """Kill a process that restores when it has noted that it is as far as this."""
         plain = json.dumps(work.to_json())
-        words = [str(self.stored / "pool"), str(self.place / "cache"), plain, str(place)]
+        words = [str(self.stored / "pool"), str(self.place / "cache"), plain, f"written:{place}"]
         command = [sys.executable, "-m", "tests.kit.restoring_machine", *words]
         with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
             assert child.stdout is not None

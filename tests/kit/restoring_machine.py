@@ -1,10 +1,14 @@
-"""A process that makes a machine of an image, and stands still at some place until it is killed.
+"""A process that makes a machine of an image, and stands still at some step until it is killed.
 
-Its disks are written slowly, so that the place is where it is said to be.
+Its disks are written slowly, so that the place is where it is said to be. Steps are: ``written:N``,
+a journal says that so much of a disk is written; ``sent:N``, so many bytes of disks were given to
+the connection to the hypervisor; ``copied:N``, a journal there says that so much is copied;
+``made``, all disks are there, and the machine is not.
 """
 
 from __future__ import annotations
 
+import http.client
 import json
 import re
 import sys
@@ -18,7 +22,7 @@ from holdfast.movers.machines.ends import NearImage
 from holdfast.sources.machines import unfinished
 from holdfast.sources.nbd import qemu_nbd
 from holdfast.vault import PoolKey, open_pool
-from holdfast.wire.machine_work import MachineRestoreWork
+from holdfast.wire.machine_work import MachineRestoreWork, Reached
 
 SECRET = bytes(range(32))
 KEPT = 1 << 20
@@ -37,23 +41,100 @@ def write_slowly() -> None:
     qemu_nbd.words = slow_words
 
 
-def main(pool: str, cache: str, order: str, place: str) -> None:
-    """Restore; when the journal says that the disk is written up to there say so, and wait."""
+def _now() -> None:
+    print("now", flush=True)
+    time.sleep(600)
+
+
+def _watch_journals(step: str, kinds: list[type], place: int) -> None:
+    """Stand still when a journal of these kinds says that a disk is as far as that."""
+    for kind in kinds:
+        append = kind.append  # type: ignore[attr-defined]
+
+        def watched(shelf: Any, data: bytes, append: Any = append) -> None:
+            append(shelf, data)
+            told = max((int(one) for one in re.findall(rb'"until": (\d+)', data)), default=-1)
+            if told >= place:
+                _now()
+
+        kind.append = watched  # type: ignore[attr-defined]
+    assert kinds, step
+
+
+def _watch_sending(place: int) -> None:
+    """Stand still when so much was given to a connection."""
+    sent = 0
+
+    def count(data: bytes) -> None:
+        nonlocal sent
+        sent += len(data)
+        if sent >= place:
+            _now()
+
+    send = http.client.HTTPConnection.send
+
+    def watched_send(connection: Any, data: Any) -> None:
+        send(connection, data)
+        if isinstance(data, bytes) and len(data) >= 1 << 20:  # a disk's
+            count(data)
+
+    http.client.HTTPConnection.send = watched_send  # type: ignore[method-assign]
+    try:
+        from holdfast.sources.machines.libvirt import volumes
+    except ImportError:
+        return
+    send_all = volumes._send_all
+
+    def watched_send_all(stream: Any, data: bytes) -> None:
+        send_all(stream, data)
+        if len(data) >= 1 << 16:
+            count(data)
+
+    volumes._send_all = watched_send_all
+
+
+def _far_shelves() -> tuple[list[type], list[type]]:
+    """Journals of what is written, and of what is copied, at hypervisors that can be had here."""
+    written: list[type] = [unfinished.NearShelf]
+    copied: list[type] = []
+    try:
+        from holdfast.sources.machines.libvirt import far_making, there, volumes
+
+        there.words = qemu_nbd.words
+        volumes.SENT_BYTES = KEPT
+        written.append(there.FarShelf)
+        copied.append(far_making.VolumeShelf)
+    except ImportError:
+        pass
+    try:
+        from holdfast.sources.machines.vmware import new_files
+
+        copied.append(new_files.DatastoreShelf)
+    except ImportError:
+        pass
+    return written, copied
+
+
+def main(pool: str, cache: str, order: str, step: str) -> None:
+    """Restore; at that step say so, and wait."""
     machine_work.KEEP_BYTES = KEPT
     write_slowly()
-    append = unfinished.NearShelf.append
-
-    def watched(shelf: unfinished.NearShelf, data: bytes) -> None:
-        append(shelf, data)
-        until = max((int(one) for one in re.findall(rb'"until": (\d+)', data)), default=0)
-        if until >= int(place):
-            print("now", flush=True)
-            time.sleep(600)
-
-    unfinished.NearShelf.append = watched  # type: ignore[assignment, method-assign]
+    written, copied = _far_shelves()
+    what, _, place = step.partition(":")
+    if what == "written":
+        _watch_journals(step, written, int(place))
+    elif what == "copied":
+        _watch_journals(step, copied, int(place))
+    elif what == "sent":
+        _watch_sending(int(place))
+    else:
+        assert what == "made", step
+        unfinished.Journal.hand_over = lambda _: _now()  # type: ignore[method-assign]
     given = json.loads(order)
     del given["version"], given["work"]
     given["disks"] = tuple(given["disks"])
+    if given["reached"] is not None:
+        given["reached"] = Reached(**given["reached"])
     work = MachineRestoreWork(**given)
     opened = open_pool(pool, secret=PoolKey(SECRET), cache_dir=Path(cache))
     end = NearImage(opened, ImageId(work.image))

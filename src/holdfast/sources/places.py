@@ -1,7 +1,7 @@
 """Directories of one backup: private, known by whom they belong to, and gone with it.
 
-Must not hold what has to outlive a backup. Invariant: a directory whose owner lives is locked, so
-what can be locked is left over and may go.
+Must not hold what has to outlive a backup, but for what a restore goes on with. Invariant: a
+directory whose owner lives is locked, so what can be locked is left over and may go.
 """
 
 from __future__ import annotations
@@ -13,6 +13,8 @@ import shutil
 import tempfile
 from pathlib import Path
 from typing import TYPE_CHECKING
+
+from holdfast.base.errors import Busy
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -38,6 +40,23 @@ def private_directory(prefix: str, parent: Path | None = None) -> Iterator[Path]
             os.close(owner)
     finally:
         shutil.rmtree(directory, ignore_errors=True)
+
+
+@contextlib.contextmanager
+def alone(directory: Path) -> Iterator[None]:
+    """Have a directory of a restore to oneself for the time of the block; it may outlive that.
+
+    Raises:
+        Busy: Another restore has it.
+    """
+    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW | os.O_CLOEXEC)
+    try:
+        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        yield
+    except BlockingIOError as error:
+        raise Busy(f"another restore writes to '{directory}'", "wait for its end") from error
+    finally:
+        os.close(fd)
 
 
 def lives(directory: Path) -> bool:

@@ -7,6 +7,7 @@ import (
 	"crypto/tls"
 	"flag"
 	"fmt"
+	"io"
 	"log"
 	"net/http"
 	"net/url"
@@ -15,6 +16,7 @@ import (
 	"slices"
 	"strings"
 	"sync"
+	"sync/atomic"
 	"time"
 
 	"github.com/vmware/govmomi/simulator"
@@ -73,10 +75,12 @@ func main() {
 }
 
 // gate lets nobody to the datastores' files without a session, and slows them down while a test wants that.
-// It tells in the file "reads" how many reads of disks there were, and how many at most at once.
+// It tells in the file "reads" how many reads of disks there were, and how many at most at once; in "sent" how
+// many bytes of disks were sent here.
 func gate(state string, next http.Handler) http.Handler {
 	var lock sync.Mutex
 	var count, now, most int
+	var sent atomic.Int64
 	begin := func() {
 		lock.Lock()
 		defer lock.Unlock()
@@ -95,6 +99,12 @@ func gate(state string, next http.Handler) http.Handler {
 				w.WriteHeader(http.StatusUnauthorized)
 				return
 			}
+			if r.Method == http.MethodPut && strings.Contains(r.URL.Path, "-flat") {
+				r.Body = &counted{r.Body, &sent}
+				defer func() {
+					_ = os.WriteFile(filepath.Join(state, "sent"), fmt.Append(nil, sent.Load()), 0o600)
+				}()
+			}
 			if r.Method == http.MethodGet && strings.Contains(r.URL.Path, "-flat") {
 				begin()
 				defer end()
@@ -105,6 +115,18 @@ func gate(state string, next http.Handler) http.Handler {
 		}
 		next.ServeHTTP(w, r)
 	})
+}
+
+// counted counts what is read of it.
+type counted struct {
+	io.ReadCloser
+	sent *atomic.Int64
+}
+
+func (c *counted) Read(into []byte) (int, error) {
+	n, err := c.ReadCloser.Read(into)
+	c.sent.Add(int64(n))
+	return n, err
 }
 
 func wants(state string, what string) bool {

@@ -145,7 +145,9 @@ LUN = """<disk type='block' device='lun'{}><driver name='qemu' type='raw'/><sour
 HOST_DEVICES = """<hostdev mode='subsystem' type='scsi'><source><adapter name='scsi_host0'/>
 <address bus='0' target='3' unit='0'/></source></hostdev>
 <hostdev mode='subsystem' type='pci' managed='yes'><source>
-<address domain='0x0000' bus='0x03' slot='0x00' function='0x0'/></source></hostdev>"""
+<address domain='0x0000' bus='0x03' slot='0x00' function='0x0'/></source></hostdev>
+<hostdev mode='subsystem' type='usb' managed='yes'><source><vendor id='0x0951'/>
+<product id='0x1666'/></source></hostdev>"""
 
 OLDER = """<qemu:commandline xmlns:qemu='http://libvirt.org/schemas/domain/qemu/1.0'>
 <qemu:arg value='-global'/><qemu:arg value='virtio-blk-pci.disable-modern=on'/></qemu:commandline>
@@ -175,8 +177,14 @@ def test_what_is_passed_through_is_read_when_it_can_be_and_else_named(
             snapshot.check()
         assert held == {"vda": bytes(SIZE), "sda": on(devices[1], "raw")}
         told = warned(snapshot.remarks)
-        assert set(told) == {"hostdev0", "hostdev1"}
-        assert all("a device of the host that is passed through" in one for one in told.values())
+        assert set(told) == {"hostdev0", "hostdev1", "hostdev2"}
+        assert all("device of the host that is passed through" in one for one in told.values())
+        assert "vendor=0x0951 product=0x1666" in told["hostdev2"]
+        assert "should it be a disk" in told["hostdev2"]
+        unwanted = ("hostdev0", "hostdev1", "hostdev2")
+        order = snapshot_order(machine, daemon.scratch, leave_out=unwanted)
+        with provider.snapshot(order) as snapshot:
+            assert warned(snapshot.remarks) == {}
         assert warned(provider.try_out(machine.uuid, daemon.scratch)) == told
         # What is made again has the disk that was read, and nothing of this host.
         place = str(daemon.directory / "new")

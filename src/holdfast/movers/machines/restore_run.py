@@ -167,6 +167,8 @@ def run_machine_restore(
         format=order.format or "qcow2",
         image=order.image,
         restart=order.restart,
+        verify=order.verify,
+        tell=tell,
     )
     try:
         made = provider.restore(new, write)

@@ -54,6 +54,9 @@ METADATA = "urn:holdfast:machine"
 _OSINFO = "{http://libosinfo.org/xmlns/libvirt/domain/1.0}"
 _LUN = "a SCSI disk that is passed through (device='lun'): the guest talks to it past QEMU"
 _HOST_DEVICE = "a device of the host that is passed through, and whatever is stored on it"
+_USB_DEVICE = (
+    "a USB device of the host that is passed through: should it be a disk, nothing of it is held"
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -167,13 +170,23 @@ def disks(domain: Any) -> list[DomainDisk]:
     found = [_disk(one) for one in domain.iterfind("devices/disk")]
     for at, one in enumerate(domain.iterfind("devices/hostdev")):
         kind = one.get("type", "")
-        if kind in ("scsi", "scsi_host", "pci"):
+        if kind in ("scsi", "scsi_host", "pci", "usb"):
             alias = one.find("alias")
             name = f"hostdev{at}" if alias is None else alias.get("name", f"hostdev{at}")
-            address = one.find("source/address")
-            place = "" if address is None else " ".join(f"{k}={v}" for k, v in address.items())
-            found.append(DomainDisk(name, place, "hostdev", kind, left_out=_HOST_DEVICE))
+            reason = _USB_DEVICE if kind == "usb" else _HOST_DEVICE
+            found.append(DomainDisk(name, _of_host(one), "hostdev", kind, left_out=reason))
     return found
+
+
+def _of_host(device: Any) -> str:
+    """Which device of its host it is: by its address, or what it says that it is."""
+    words = []
+    for one in device.iterfind("source/*"):
+        if one.tag == "address":
+            words += [f"{key}={value}" for key, value in one.items()]
+        elif one.tag in ("vendor", "product"):
+            words.append(f"{one.tag}={one.get('id', '')}")
+    return " ".join(words)
 
 
 def networks(domain: Any) -> tuple[Network, ...]:

@@ -101,10 +101,9 @@ class Machine:
         return sum(disk.size for disk in self.disks)
 
     def without(self, names: Collection[str]) -> Machine:
-        """The same, with the disks of these names left out."""
+        """The same, with the disks of these names left out, also such that can't be held."""
         disks = (
-            replace(one, left_out=NOT_WANTED) if one.name in names and not one.left_out else one
-            for one in self.disks
+            replace(one, left_out=NOT_WANTED) if one.name in names else one for one in self.disks
         )
         return replace(self, disks=tuple(disks))
 

@@ -54,7 +54,7 @@ def write_disk(new: NewDisk, write: DiskWriter) -> None:
         AlreadyExists: There is such a file.
         HoldfastError: It can't be made or written.
     """
-    _require_format(new)
+    require_format(new)
     if new.path.exists():
         raise AlreadyExists(f"there is a file '{new.path}'", "give the machine another name")
     what = _what(new)
@@ -68,16 +68,22 @@ def write_disk(new: NewDisk, write: DiskWriter) -> None:
         raise
 
 
-def write_rest(new: NewDisk, write: DiskWriter, journal: Journal) -> None:
+def write_rest(new: NewDisk, write: DiskWriter, journal: Journal, *, is_ours: bool = False) -> None:
     """Make the file, unless it is there, and have the rest of it written.
+
+    Args:
+        new: What is made.
+        write: Writes it.
+        journal: Of what is there.
+        is_ours: Whatever has its path was made by a restore.
 
     Raises:
         AlreadyExists: There is a file that no restore made.
         HoldfastError: It can't be made or written.
     """
-    _require_format(new)
+    require_format(new)
     what = _what(new)
-    part = journal.part(new.disk, str(new.path))
+    part = journal.part(new.disk, str(new.path), is_ours=is_ours)
     if not part.is_new and not mended(new.path, new.format, what):
         journal.disbelieve(part)
     if part.is_new:
@@ -105,7 +111,12 @@ def mended(path: Path, image_format: str, what: str) -> bool:
     return is_sound(lambda: run_img(words, what, timeout_s=_CHECK_S))
 
 
-def _require_format(new: NewDisk) -> None:
+def require_format(new: NewDisk) -> None:
+    """Refuse what a disk can't be.
+
+    Raises:
+        Invalid: Its format is none for disks here.
+    """
     if new.format not in FORMATS:
         raise Invalid(f"'{new.format}' is no format for disks here", f"use {', '.join(FORMATS)}")
 

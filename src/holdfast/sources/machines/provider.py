@@ -161,6 +161,10 @@ class SnapshotOrder:
     keep: tuple[str, ...] = ()
 
 
+def ignore(_: Remark) -> None:
+    """Nobody wants to know."""
+
+
 @dataclass(frozen=True, slots=True)
 class NewMachine:
     """A machine that is to be made of a backup.
@@ -179,6 +183,8 @@ class NewMachine:
         image: Of which image the disks are, by which a restore is known again that did not come to
             its end; None where nothing is to stay of one.
         restart: Begin anew, and throw away what such a restore left.
+        verify: Read back what is copied to its place, and compare it.
+        tell: Takes what a person may want to know at once.
     """
 
     machine: Machine
@@ -191,6 +197,8 @@ class NewMachine:
     uuid: str | None = None
     image: str | None = None
     restart: bool = False
+    verify: bool = False
+    tell: Callable[[Remark], None] = ignore
 
 
 class Part(Protocol):

@@ -87,6 +87,7 @@ class Known:
         identity: Of its file: the first words of what `LOOK` tells.
         until: All before this was flushed.
         bytes: Size of the file when that was said.
+        source: The file that it is a copy of; empty where it is none. Its size is that file's then.
     """
 
     path: str
@@ -94,6 +95,7 @@ class Known:
     identity: str
     until: int = 0
     bytes: int = 0
+    source: str = ""
 
     def is_it(self, told: str | None) -> bool:
         """Whether a file, of which `LOOK` tells this, is the one that was made."""
@@ -113,6 +115,7 @@ class Part:
     path: str
     begin: int = 0
     is_new: bool = True
+    source: str = ""
 
     def keep(self, until: int) -> None:
         """See `provider.Part.keep`."""
@@ -123,7 +126,7 @@ class Part:
     def made(self, there: str | None = None) -> None:
         """The file is there, and all zero; or it will be, when what is there is renamed."""
         self.begin, self.is_new = 0, True
-        self.journal.begin(self.disk, self.path, there or self.path)
+        self.journal.begin(self.disk, self.path, there or self.path, self.source)
 
     def forget(self) -> None:
         """What was written is not believed any more."""
@@ -171,13 +174,25 @@ class Journal:
         made.throw_away()
         return made
 
-    def part(self, disk: Disk, path: str, *, is_ours: bool = False) -> Part:
+    def has(self, name: str, path: str) -> bool:
+        """Whether all of a disk is there: then it is wanted, and nothing is to be done."""
+        known = self.known.get(name)
+        if known is None or known.path != path or not 0 < known.size == known.until:
+            return False
+        told = self.shelf.look(path)
+        if not known.is_it(told) or not known.is_whole(told):
+            return False
+        self.wanted.add(name)
+        return True
+
+    def part(self, disk: Disk, path: str, *, is_ours: bool = False, source: str = "") -> Part:
         """How much of a disk is there; where nothing is believed, no file is.
 
         Args:
             disk: Which.
             path: Of its file.
             is_ours: Whatever is there was made by a restore.
+            source: The file that it becomes a copy of: of another one nothing is believed.
 
         Raises:
             AlreadyExists: There is a file that no restore made.
@@ -185,15 +200,16 @@ class Journal:
         self.wanted.add(disk.name)
         known, told = self.known.get(disk.name), self.shelf.look(path)
         if known is not None and known.path == path and known.is_it(told):
-            if known.until and known.size == disk.size and known.is_whole(told):
-                return Part(self, disk, path, known.until, is_new=False)
+            same = known.size == disk.size and known.source == source
+            if known.until and same and known.is_whole(told):
+                return Part(self, disk, path, known.until, is_new=False, source=source)
             self.shelf.remove(path)
         elif told is not None and is_ours:
             self.shelf.remove(path)
         elif told is not None:
             raise AlreadyExists(f"there is a file '{path}'", "give the machine another name")
         self.known.pop(disk.name, None)
-        return Part(self, disk, path)
+        return Part(self, disk, path, source=source)
 
     def disbelieve(self, part: Part) -> None:
         """What is there is damaged: take it away."""
@@ -201,11 +217,11 @@ class Journal:
         self.shelf.remove(part.path)
         self.known.pop(part.disk.name, None)
 
-    def begin(self, disk: Disk, path: str, there: str) -> None:
+    def begin(self, disk: Disk, path: str, there: str, source: str) -> None:
         """Note that an empty disk was made: where it will be, and where it is."""
         identity = (self.shelf.look(there) or "").rpartition(" ")[0]
         is_first = not self.known
-        self.known[disk.name] = Known(path, disk.size, identity)
+        self.known[disk.name] = Known(path, disk.size, identity, source=source)
         if is_first:
             self.renew()
         elif self.order.image is not None:
@@ -276,7 +292,8 @@ class Journal:
     def _disk(self, name: str) -> dict[str, Any]:
         one = self.known[name]
         plain = {"disk": name, "path": one.path, "size": one.size}
-        return plain | {"identity": one.identity}
+        plain |= {"identity": one.identity}
+        return plain | {"source": one.source} if one.source else plain
 
 
 def thrown_away(shelf: Shelf, order: NewMachine) -> list[str]:
@@ -436,6 +453,7 @@ def _parsed(data: bytes) -> tuple[dict[str, Any], dict[str, Known]]:
                 disk.until, disk.bytes = int(one["until"]), int(one["bytes"])
             else:
                 made = Known(str(one["path"]), int(one["size"]), str(one["identity"]))
+                made.source = str(one.get("source", ""))
                 known[str(one["disk"])] = made
         except (ValueError, KeyError, TypeError):
             break

@@ -17,7 +17,8 @@ import uuid
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holdfast.base.errors import AlreadyExists, Busy, Invalid, NotFound, storage_error
+from holdfast.base.errors import AlreadyExists, Invalid, NotFound, storage_error
+from holdfast.sources import places
 from holdfast.sources.machines import domain_xml
 from holdfast.sources.machines.new_disks import mended, new_mac
 from holdfast.sources.machines.unfinished import PREFIX, Journal, NearShelf, write_part
@@ -66,13 +67,13 @@ def restore(store: Store, order: NewMachine, write: DiskWriter) -> Path:
     known = order.machine.uuid if order.keep_identity else str(uuid.uuid4())
     suffix, _ = FORMATS[order.format]
     with _unfinished(parent, order) as (directory, journal):
-        places: dict[str, tuple[str, str]] = {}
+        made: dict[str, tuple[str, str]] = {}
         for disk in order.machine.disks:
             if disk.left_out is None:
                 path = directory / f"{disk.name}{suffix}"
                 _write_disk(disk, path, order.format, write, journal)
-                places[disk.name] = str(final / path.name), order.format
-        definition = _define(order, known, places, directory, final)
+                made[disk.name] = str(final / path.name), order.format
+        definition = _define(order, known, made, directory, final)
         journal.drop_unwanted()
         _publish(directory, final)
         (final / JOURNAL).unlink(missing_ok=True)
@@ -88,7 +89,7 @@ def throw_away(store: Store, order: NewMachine) -> list[str]:
     directory = _parent(store, order.storage) / f"{UNFINISHED}{order.name}"
     if not directory.is_dir():
         return []
-    with _alone(directory):
+    with places.alone(directory):
         shutil.rmtree(directory)
     return [str(directory)]
 
@@ -156,7 +157,7 @@ def _unfinished(parent: Path, order: NewMachine) -> Iterator[tuple[Path, Journal
         raise storage_error(error)(
             f"no directory can be made in '{parent}': {error.strerror}"
         ) from error
-    with _alone(directory), contextlib.closing(NearShelf(directory / JOURNAL)) as shelf:
+    with places.alone(directory), contextlib.closing(NearShelf(directory / JOURNAL)) as shelf:
         journal = Journal.opened(shelf, order)
         try:
             yield directory, journal
@@ -164,18 +165,6 @@ def _unfinished(parent: Path, order: NewMachine) -> Iterator[tuple[Path, Journal
             if not journal.failed():
                 shutil.rmtree(directory, ignore_errors=True)
             raise
-
-
-@contextlib.contextmanager
-def _alone(directory: Path) -> Iterator[None]:
-    fd = os.open(directory, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW)
-    try:
-        fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
-        yield
-    except BlockingIOError as error:
-        raise Busy(f"another restore writes to '{directory}'", "wait for its end") from error
-    finally:
-        os.close(fd)
 
 
 def _write_disk(

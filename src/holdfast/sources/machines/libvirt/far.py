@@ -23,10 +23,8 @@ from xml.sax.saxutils import quoteattr
 import libvirt
 
 from holdfast.base.errors import (
-    AlreadyExists,
     Forbidden,
     HoldfastError,
-    Invalid,
     NotFound,
     Unreachable,
     Unsupported,
@@ -36,14 +34,12 @@ from holdfast.sources.machines import domain_xml
 from holdfast.sources.machines.labels import PREFIX, directory_prefix
 from holdfast.sources.machines.libvirt import there, volumes
 from holdfast.sources.machines.libvirt.connection import asked
+from holdfast.sources.machines.libvirt.far_making import CopiedMaking, FarMaking
 from holdfast.sources.machines.libvirt.near import enough, within
 from holdfast.sources.machines.libvirt.side import name_of, scratch_files
 from holdfast.sources.machines.libvirt.tunnel import not_forwarded
 from holdfast.sources.machines.machine import State
-from holdfast.sources.machines.new_disks import FORMATS, NewDisk, write_disk
 from holdfast.sources.machines.provider import Remark
-from holdfast.sources.machines.unfinished import PREFIX as UNFINISHED
-from holdfast.sources.machines.unfinished import Journal, thrown_away, write_part
 from holdfast.sources.nbd import client
 from holdfast.sources.nbd.qemu_nbd import Node, image_node, run_img, serving
 from holdfast.sources.nbd.wire import Address
@@ -55,7 +51,7 @@ if TYPE_CHECKING:
     from holdfast.sources.machines.domain_xml import DomainDisk
     from holdfast.sources.machines.libvirt.connection import Libvirt
     from holdfast.sources.machines.machine import Machine
-    from holdfast.sources.machines.provider import DiskWriter, NewMachine, SnapshotOrder
+    from holdfast.sources.machines.provider import NewMachine, SnapshotOrder
     from holdfast.sources.nbd.qemu_nbd import Served
 
 _OF_DOMAINS = "/var/lib/libvirt/qemu"
@@ -313,7 +309,11 @@ class Far:
         with volumes.pool_named(connection, order.storage or "") as pool:
             with contextlib.suppress(libvirt.libvirtError):
                 pool.refresh()
-            yield FarMaking(self._host, pool, order, opens=self._opens)
+            if self._opens:
+                yield FarMaking(self._host, pool, order)
+            else:
+                with contextlib.ExitStack() as stack:
+                    yield CopiedMaking(self._host, pool, order, stack)
             with contextlib.suppress(libvirt.libvirtError):
                 pool.refresh()
 
@@ -360,104 +360,6 @@ class Far:
         """Whether we may open files there."""
         found = self._host.there()
         return found is not None and found.root and found.tools
-
-
-class FarMaking:
-    """See `Making`: volumes of a storage pool there."""
-
-    def __init__(self, host: Libvirt, pool: Any, order: NewMachine, *, opens: bool) -> None:
-        """Nothing is made yet."""
-        self._host = host
-        self._pool = pool
-        self._order = order
-        self._directory = volumes.directory_of(pool)
-        # What is copied there whole can't be gone on with.
-        self._shelf = (
-            there.FarShelf(host.tunnel, self.path(f"{UNFINISHED}{order.name}")) if opens else None
-        )
-        self._journal: Journal | None = None
-        self._made: list[Any] = []
-
-    def path(self, name: str) -> str:
-        """See `Making.path`."""
-        return f"{self._directory}/{name}"
-
-    def disk(self, new: NewDisk, write: DiskWriter) -> None:
-        """See `Making.disk`."""
-        if new.format not in FORMATS:
-            raise Invalid(
-                f"'{new.format}' is no format for disks here", f"use {', '.join(FORMATS)}"
-            )
-        what = f"disk '{new.disk.name}' at '{new.path}'"
-        if self._shelf is None:
-            with places.private_directory(_COPY) as directory:
-                copied = NewDisk(new.disk, directory / "disk", new.format)
-                write_disk(copied, write)
-                self.upload(new.path.name, copied.path)
-            return
-        self._journal = self._journal or Journal.opened(self._shelf, self._order)
-        part = self._journal.part(new.disk, str(new.path))
-        if not part.is_new and not there.mended(self._host.tunnel, new, what):
-            self._journal.disbelieve(part)
-        if part.is_new:
-            name = new.path.name
-            self._look_again()
-            self._refuse(name)
-            volumes.create(self._host.get(), self._pool, name, new.disk.size, new.format)
-            part.made()
-        node = {"driver": new.format, "file": {"driver": "file", "filename": str(new.path)}}
-
-        def serve() -> AbstractContextManager[Served]:
-            return there.serving(self._host.tunnel, node, what, writable=True)
-
-        write_part(part, serve, write)
-
-    def hand_over(self) -> None:
-        """See `Making.hand_over`."""
-        if self._journal is not None:
-            self._journal.hand_over()
-
-    def throw_away(self) -> list[str]:
-        """See `Making.throw_away`."""
-        return [] if self._shelf is None else thrown_away(self._shelf, self._order)
-
-    def file(self, name: str, data: bytes) -> None:
-        """See `Making.file`."""
-        with places.private_directory(_COPY) as directory:
-            (directory / "file").write_bytes(data)
-            self.upload(name, directory / "file")
-
-    def undo(self) -> None:
-        """See `Making.undo`."""
-        for one in self._made:
-            with contextlib.suppress(libvirt.libvirtError):
-                one.delete()
-        if self._journal is not None:
-            with contextlib.suppress(HoldfastError):  # what failed first is what is told
-                self._journal.failed()
-            self._look_again()
-
-    def _look_again(self) -> None:
-        """Files are made and taken away beside libvirt."""
-        with contextlib.suppress(libvirt.libvirtError):
-            self._pool.refresh()
-
-    def upload(self, name: str, source: Path) -> None:
-        """Make a file with the bytes of one that is here.
-
-        Raises:
-            HoldfastError: There is one, or it can't be made.
-        """
-        self._refuse(name)
-        self._made.append(volumes.create_of(self._host.get(), self._pool, name, source))
-
-    def _refuse(self, name: str) -> None:
-        with contextlib.suppress(libvirt.libvirtError):
-            self._pool.storageVolLookupByName(name)
-            raise AlreadyExists(
-                f"storage pool '{self._pool.name()}' has a volume '{name}'",
-                "give the machine another name",
-            )
 
 
 def _file_there(source: DomainDisk) -> Node:

@@ -18,13 +18,14 @@ from holdfast.sources import places
 from holdfast.sources.machines import overlays
 from holdfast.sources.machines.libvirt import volumes
 from holdfast.sources.machines.libvirt.connection import asked
-from holdfast.sources.machines.libvirt.far import Far, FarMaking
+from holdfast.sources.machines.libvirt.far import Far
 from holdfast.sources.machines.libvirt.near import Near, NearMaking, directory_of
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
     from holdfast.sources.machines.libvirt.connection import Libvirt
+    from holdfast.sources.machines.libvirt.far_making import FarMaking
     from holdfast.sources.machines.libvirt.side import Making, Side
     from holdfast.sources.machines.new_disks import NewDisk
     from holdfast.sources.machines.overlays import Over

@@ -16,7 +16,7 @@ from xml.sax.saxutils import escape
 
 import libvirt
 
-from holdfast.base.errors import HoldfastError, Invalid
+from holdfast.base.errors import HoldfastError, IntegrityError, Invalid
 from holdfast.sources import places
 from holdfast.sources.machines import domain_xml
 from holdfast.sources.machines.labels import PREFIX
@@ -24,11 +24,14 @@ from holdfast.sources.machines.libvirt.connection import asked
 from holdfast.sources.nbd.qemu_nbd import run_img
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator, Sequence
+    from collections.abc import Callable, Iterator, Sequence
     from pathlib import Path
 
     from holdfast.sources.machines.domain_xml import DomainDisk
 
+SENT_BYTES = 256 << 20
+"""After so much of a disk was copied to its place that is noted."""
+_PIECE = 256 << 10
 _OF_FILES = ("dir", "fs", "netfs")
 _NAME_POOL = "define a storage pool there (virsh pool-define-as), or name one, or a directory"
 
@@ -240,7 +243,7 @@ def delete_if_there(connection: Any, path: str) -> None:
 
 
 def beginning(connection: Any, volume: Any, length: int) -> bytes:
-    """The first bytes of a volume, which has so many.
+    """The first bytes of a volume, which has so many; all of a small one for 0.
 
     Raises:
         HoldfastError: It can't be read.
@@ -286,6 +289,109 @@ def upload(connection: Any, volume: Any, source: Path) -> None:
             stream.finish()
     finally:
         os.close(file)
+
+
+def send(
+    connection: Any, volume: Any, source: Path, begin: int, keep: Callable[[int], None]
+) -> None:
+    """Copy a file of this machine into a volume, from a place on; its holes stay holes.
+
+    Args:
+        connection: To libvirt.
+        volume: All of it before that place is the file's; what is behind is not believed.
+        source: The file.
+        begin: The place.
+        keep: Told again and again that all before a place is there.
+
+    Raises:
+        HoldfastError: It can't be written.
+    """
+    with source.open("rb") as file, asked(f"volume '{volume.name()}' can't be written"):
+        if begin:
+            _cut(connection, volume, begin)
+        size, at = os.fstat(file.fileno()).st_size, begin
+        while at < size:
+            stream = connection.newStream()
+            volume.upload(stream, at, 0, libvirt.VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM)
+            at = _send_part(stream, file.fileno(), at, size)
+            stream.finish()
+            keep(at)
+
+
+def _cut(connection: Any, volume: Any, length: int) -> None:
+    """Make a volume as short as that: a hole at the end of a stream cuts what is behind it."""
+    stream = connection.newStream()
+    volume.upload(stream, length - 1, 0, libvirt.VIR_STORAGE_VOL_UPLOAD_SPARSE_STREAM)
+    stream.sendHole(1)
+    stream.finish()
+
+
+def _send_part(stream: Any, file: int, at: int, size: int) -> int:
+    """Send so much that it is worth noting; up to where."""
+    sent = 0
+    while at < size and sent < SENT_BYTES:
+        os.lseek(file, at, os.SEEK_SET)
+        is_data, length = _section(None, file)
+        if is_data:
+            data = os.pread(file, min(length, _PIECE), at)
+            _send_all(stream, data)
+            length = len(data)
+            sent += length
+        else:
+            stream.sendHole(length)
+        at += length
+    return at
+
+
+def _send_all(stream: Any, data: bytes) -> None:
+    while data:
+        data = data[stream.send(data) :]
+
+
+def send_bytes(connection: Any, volume: Any, offset: int, data: bytes) -> None:
+    """Write bytes into a volume, from an offset on.
+
+    Raises:
+        HoldfastError: They can't be written.
+    """
+    with asked(f"volume '{volume.name()}' can't be written"):
+        stream = connection.newStream()
+        volume.upload(stream, offset, 0, 0)
+        _send_all(stream, data)
+        stream.finish()
+
+
+def compare(connection: Any, volume: Any, source: Path) -> None:
+    """Read a volume back, and make sure that it is what a file of this machine is.
+
+    Raises:
+        IntegrityError: It is not.
+        HoldfastError: It can't be read.
+    """
+    wrong = IntegrityError(
+        f"volume '{volume.name()}' is not what was written to it",
+        "see what else writes to the storage pool, and to its disks; restore again with --restart",
+    )
+    with source.open("rb") as file:
+
+        def data(_: Any, got: bytes, __: object) -> None:
+            if file.read(len(got)) != got:
+                raise wrong
+
+        def hole(_: Any, length: int, __: object) -> None:
+            while length:
+                piece = file.read(min(length, _PIECE))
+                if not piece or any(piece):
+                    raise wrong
+                length -= len(piece)
+
+        with asked(f"volume '{volume.name()}' can't be read"):
+            stream = connection.newStream()
+            volume.download(stream, 0, 0, libvirt.VIR_STORAGE_VOL_DOWNLOAD_SPARSE_STREAM)
+            stream.sparseRecvAll(data, hole, None)
+            stream.finish()
+        if file.read(1):
+            raise wrong
 
 
 def content(connection: Any, path: str, scratch: Path) -> bytes:

@@ -110,9 +110,10 @@ class VmwareProvider(RunsNoImages):
         with self._vcenter.session() as session:
             return rebuild.restore(session, order, write)
 
-    def throw_away(self, order: NewMachine) -> Sequence[str]:  # noqa: ARG002 - nothing stays
-        """See `Provider.throw_away`: a restore that fails takes all away, and begins anew."""
-        return []
+    def throw_away(self, order: NewMachine) -> Sequence[str]:
+        """See `Provider.throw_away`."""
+        with self._vcenter.session() as session:
+            return rebuild.throw_away(session, order)
 
     def start(self, uuid: str) -> None:
         """See `Provider.start`."""
@@ -126,7 +127,6 @@ class VmwareProvider(RunsNoImages):
     def clean_up(self) -> Sequence[Remark]:
         """See `Provider.clean_up`: of backups that ran on this machine, and are no more."""
         places.clear(_PLACE)
-        places.clear(rebuild.STAGED, rebuild.staging())
         found = []
         with self._vcenter.session() as session:
             for machine in inventory.machines(session):

@@ -1,17 +1,12 @@
 """Make a machine of VMware again: its disks as flat files in a datastore, then the machine on them.
 
-Must not start anything. Invariant: a machine that can't be made whole leaves nothing, and nothing
-that is there is written over.
+Must not start anything. Invariant: a machine that can't be made whole leaves nothing but disks by
+which the same restore goes on, and nothing that is there is written over.
 """
 
 from __future__ import annotations
 
-import contextlib
-import os
 import re
-import tempfile
-from dataclasses import dataclass
-from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from pyVmomi import vim
@@ -19,17 +14,13 @@ from pyVmomi import vim
 from holdfast.base.errors import (
     AlreadyExists,
     DiskUnreadable,
-    HoldfastError,
     Invalid,
     NotFound,
     Unsupported,
 )
-from holdfast.sources import places
-from holdfast.sources.machines.new_disks import NewDisk, write_disk
-from holdfast.sources.machines.vmware import disks, inventory, settings
+from holdfast.sources.machines.vmware import disks, inventory, new_files, settings
 from holdfast.sources.machines.vmware.connection import asked
-from holdfast.sources.machines.vmware.datastore import Files
-from holdfast.sources.machines.vmware.properties import told
+from holdfast.sources.machines.vmware.new_files import Target
 from holdfast.sources.machines.vmware.tasks import wait
 
 if TYPE_CHECKING:
@@ -38,35 +29,11 @@ if TYPE_CHECKING:
     from holdfast.sources.machines.machine import Machine
     from holdfast.sources.machines.provider import DiskWriter, NewMachine
     from holdfast.sources.machines.vmware.connection import Session
+    from holdfast.sources.machines.vmware.new_files import NewFiles
 
 FORMAT = "vmdk"
-STAGED = "holdfast-vmware-"
-_KIB = 1024
 _FILE_STORES = ("VMFS", "NFS", "NFS41", "OTHER")
 """Kinds of datastores where a disk's bytes are a file; the last is a simulator's."""
-
-
-@dataclass(frozen=True, slots=True)
-class Target:
-    """Where a machine is made.
-
-    Attributes:
-        datastore: For all of its files.
-        data_center: Whose that is.
-        folder: That the machine is filed in.
-        pool: Of which it has its memory and processors.
-        host: That runs it.
-    """
-
-    datastore: Any
-    data_center: Any
-    folder: Any
-    pool: Any
-    host: Any
-
-    def path(self, directory: str, file: str = "") -> str:
-        """A path in the datastore, as the interface takes it."""
-        return f"[{self.datastore.name}] {directory}{'/' if file else ''}{file}"
 
 
 def restore(session: Session, order: NewMachine, write: DiskWriter) -> Machine:
@@ -74,7 +41,7 @@ def restore(session: Session, order: NewMachine, write: DiskWriter) -> Machine:
 
     Raises:
         AlreadyExists: There is one of its name, or of the uuid that is to be kept.
-        HoldfastError: It can't be made; nothing of it stays.
+        HoldfastError: It can't be made; see `Provider.restore`.
     """
     if not re.fullmatch(r"[^/\\%\s\[\]][^/\\%\[\]\n]{0,78}", order.name):
         raise Invalid(f"'{order.name}' can't be the name of a machine", "use letters and digits")
@@ -94,12 +61,13 @@ def restore(session: Session, order: NewMachine, write: DiskWriter) -> Machine:
             f"the definition of '{order.machine.name}' in the image is not one of VMware's"
         ) from error
     cards = _cards(order, target, devices)
-    with _directory(session, target, order.name):
-        files = _write_disks(session, order, target, devices, write)
+    with new_files.making(session, target, order) as made:
+        files = _write_disks(order, devices, made, write)
         spec.files = vim.vm.FileInfo(vmPathName=target.path(order.name, f"{order.name}.vmx"))
         spec.deviceChange = settings.changes_of(devices, files, cards)
         if (nvram := order.definitions.get("nvram")) is not None:
-            _put(session, target, f"{order.name}/{order.name}.nvram", nvram)
+            made.file(f"{order.name}.nvram", nvram)
+        made.hand_over()
         what = f"machine '{order.name}' can't be made"
         with asked(what):
             task = target.folder.CreateVM_Task(config=spec, pool=target.pool, host=target.host)
@@ -218,34 +186,20 @@ def _backing(network: Any) -> Any:
     return cards.NetworkBackingInfo(deviceName=network.name)
 
 
-@contextlib.contextmanager
-def _directory(session: Session, target: Target, name: str) -> Iterator[None]:
-    """Have a directory for the machine, which goes with whatever fails."""
-    manager = session.content.fileManager
-    path = target.path(name)
-    try:
-        with asked(f"'{path}' can't be made"):
-            manager.MakeDirectory(path, target.data_center, False)
-    except AlreadyExists as error:
-        raise AlreadyExists(
-            f"there is something at '{path}'",
-            "give the machine another name; what a killed restore left is removed by hand",
-        ) from error
-    try:
-        yield
-    except BaseException:
-        with contextlib.suppress(HoldfastError):
-            what = f"'{path}' can't be removed"
-            with asked(what):
-                task = manager.DeleteDatastoreFile_Task(path, target.data_center)
-            wait(session, task, what)
-        raise
+def throw_away(session: Session, order: NewMachine) -> list[str]:
+    """Take away what restores of a machine of that name left; which files those were.
+
+    Raises:
+        Busy: One is at work here.
+        HoldfastError: There is no such datastore.
+    """
+    return new_files.throw_away(session, find_target(session, order), order)
 
 
 def _write_disks(
-    session: Session, order: NewMachine, target: Target, devices: list[Any], write: DiskWriter
+    order: NewMachine, devices: list[Any], made: NewFiles, write: DiskWriter
 ) -> dict[int, tuple[str, int]]:
-    """Write each disk, first into a file here, then from its beginning to its end over there."""
+    """Have each disk in its place."""
     by_name = {one.name: one for one in disks.of_devices(devices)}
     found: dict[int, tuple[str, int]] = {}
     for disk in order.machine.disks:
@@ -254,40 +208,5 @@ def _write_disks(
         known = by_name.get(disk.name)
         if known is None:
             raise DiskUnreadable(f"disk '{disk.name}' is not in the definition of the image")
-        size = -(-disk.size // _KIB) * _KIB
-        path = target.path(order.name, f"{disk.name}.vmdk")
-        _make(session, target, path, size, "ide" if disk.name.startswith("ide") else "lsiLogic")
-        with places.private_directory(STAGED, staging()) as here:
-            staged = here / "disk.raw"
-            write_disk(NewDisk(disk, staged, "raw"), write)
-            os.truncate(staged, size)
-            with staged.open("rb") as content:
-                _put(session, target, f"{order.name}/{disk.name}-flat.vmdk", content, size)
-        found[known.key] = path, size
+        found[known.key] = made.disk(disk, write)
     return found
-
-
-def staging() -> Path:
-    """Where disks lie until they are over there: on a disk, if nobody says otherwise."""
-    usual = Path("/var/tmp")  # noqa: S108 - a directory of one's own is made in it
-    return Path(tempfile.gettempdir()) if os.environ.get("TMPDIR") or not usual.is_dir() else usual
-
-
-def _make(session: Session, target: Target, path: str, size: int, adapter: str) -> None:
-    spec = vim.VirtualDiskManager.FileBackedVirtualDiskSpec(
-        diskType="thin", adapterType=adapter, capacityKb=size // _KIB
-    )
-    what = f"'{path}' can't be made"
-    with asked(what):
-        manager = session.content.virtualDiskManager
-        task = manager.CreateVirtualDisk_Task(path, target.data_center, spec)
-    wait(session, task, what)
-
-
-def _put(
-    session: Session, target: Target, path: str, content: Any, size: int | None = None
-) -> None:
-    data_center = inventory.data_center_path(session, target.data_center)
-    files = Files(session, data_center)
-    name = str(told(session, target.datastore, "name")["name"])
-    files.put(name, path, content, len(content) if size is None else size)

@@ -1,0 +1,256 @@
+"""A restore to a hypervisor is killed wherever it is, and goes on with what got there."""
+
+from __future__ import annotations
+
+import json
+import signal
+import subprocess
+import sys
+import tempfile
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import pytest
+
+pytest.importorskip("lxml", reason="lxml is not installed: see the extra 'vm'")
+
+from holdfast.base.clock import SystemClock
+from holdfast.base.errors import AlreadyExists
+from holdfast.base.ids import ImageId, SourceName
+from holdfast.movers.machines import work as machine_work
+from holdfast.movers.machines.backup_run import MachineOrder, run_machine_backup
+from holdfast.movers.machines.ends import NearDestination, NearImage
+from holdfast.movers.machines.work import restore_machine
+from holdfast.vault import PoolKey, create_pool
+from holdfast.wire.machine_work import MachineRestoreWork, Reached
+from tests.kit import restoring_machine
+from tests.kit.disk_images import MIB, needs_qemu
+from tests.kit.libvirtd import STRANGER, why_no_libvirt
+from tests.kit.machine_providers import Bench, FarLibvirtBench, LibvirtBench, VmwareBench
+from tests.kit.sshd import why_no_sshd
+from tests.kit.vcsim import why_no_vcsim
+
+if TYPE_CHECKING:
+    from collections.abc import Callable, Iterator
+
+    from holdfast.engine import Counters, Pool
+    from holdfast.wire.messages import WorkEvent
+
+pytestmark = needs_qemu
+
+SIZE = 8 * MIB
+DATA = 6 * MIB
+
+
+class NotRootBench(FarLibvirtBench):
+    """A user of that host who manages machines, and may read no disk of theirs."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        (self._daemon.directory / "run" / "libvirt-sock").chmod(0o777)
+        assert self._sshd is not None
+        self.restores_by = self._sshd.url(user=STRANGER)
+
+
+BENCHES: dict[str, tuple[Callable[[Path], Bench], Callable[[], str | None]]] = {
+    "libvirt": (LibvirtBench, why_no_libvirt),
+    "libvirt over ssh": (FarLibvirtBench, lambda: why_no_libvirt() or why_no_sshd()),
+    "libvirt, not root": (NotRootBench, lambda: why_no_libvirt() or why_no_sshd()),
+    "vmware": (VmwareBench, why_no_vcsim),
+}
+
+
+class Site:
+    """A pool with two images of a machine, and the hypervisor that they are of."""
+
+    def __init__(self, kind: str, directory: Path) -> None:
+        self.place, self.staging = directory, directory / "staging"
+        self.staging.mkdir()
+        self.kind = kind
+        self.bench = BENCHES[kind][0](directory)
+        self.events: list[WorkEvent] = []
+        self.truth: dict[str, list[bytes]] = {}
+        self.pool: Pool = create_pool(
+            str(directory / "pool"),
+            secret=PoolKey(restoring_machine.SECRET),
+            clock=SystemClock(),
+        )
+        known = self.bench.make("web", SIZE, SIZE)
+        for number in range(2):
+            for disk in self.bench.open().machine(known).disks:
+                for at in range(DATA // MIB):
+                    byte = 1 + at + 10 * number + 30 * (disk.name[-1] in "b1")
+                    self.bench.change(known, disk.name, at * MIB, byte, MIB)
+            order = MachineOrder(
+                uuid=known,
+                source=SourceName("web:vm"),
+                host="web",
+                scratch=directory,
+                label="site-7",
+            )
+            end = NearDestination(self.pool, None)
+            done = run_machine_backup(self.bench.open(), order, end, SystemClock(), lambda _: None)
+            self.truth[done.image.id] = list(self.bench.truth(known).values())
+        self.first, self.second = self.truth
+
+    def work(self, name: str, **others: Any) -> MachineRestoreWork:
+        url = getattr(self.bench, "restores_by", self.bench.url)
+        given = self.bench.credentials
+        credentials = {"user": given.user, "password": given.password} if given.user else {}
+        reached = Reached("there", self.bench.kind, url, credentials)
+        made = MachineRestoreWork(
+            self.first,
+            hypervisor="there",
+            reached=reached,
+            name=name,
+            keep_identity=False,
+            networks=(),
+            format=self.bench.formats[-1],
+        )
+        return replace(made, **others)
+
+    def kill_at(self, work: MachineRestoreWork, step: str) -> None:
+        words = [str(self.place / "pool"), str(self.place / "cache")]
+        words += [json.dumps(work.to_json()), step]
+        command = [sys.executable, "-m", "tests.kit.restoring_machine", *words]
+        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
+            assert child.stdout is not None
+            said = child.stdout.readline().strip()
+            child.send_signal(signal.SIGKILL)
+        assert said == "now"
+        assert work.name not in self.machines()
+
+    def restore(self, work: MachineRestoreWork) -> int:
+        """How many bytes were sent, or written where nothing is sent."""
+        self.events.clear()
+        before, read = self.sent(), [0]
+
+        def report(counters: Counters | None) -> None:
+            read.append(0 if counters is None else counters.bytes_read)
+
+        image = NearImage(self.pool, ImageId(work.image))
+        restore_machine(work, image, report, self.events.append)
+        done = sum(one for one, after in zip(read, [*read[1:], 0], strict=True) if after < one)
+        return self.sent() - before if self.kind in ("vmware", "libvirt, not root") else done
+
+    def sent(self) -> int:
+        if self.kind == "vmware":
+            told = self.place / "vcsim-state" / "sent"
+            return int(told.read_text()) if told.exists() else 0
+        return SENT[0]
+
+    def machines(self) -> dict[str, str]:
+        return {one.name: one.uuid for one in self.bench.open().machines()}
+
+    def made(self, name: str) -> list[bytes]:
+        return list(self.bench.truth(self.machines()[name]).values())
+
+    def files(self, name: str) -> list[Path]:
+        """What there is of a restore, at the hypervisor and here."""
+        found = [one for one in self.staging.iterdir() if "restore" in one.name]
+        far = isinstance(self.bench, FarLibvirtBench)
+        place = self.bench._daemon.images if far else self.place  # type: ignore[attr-defined]
+        return found + [one for one in place.rglob("*") if name in str(one) and one.is_file()]
+
+    @property
+    def causes(self) -> list[str]:
+        return [one.cause for one in self.events]
+
+
+SENT = [0]
+
+
+@pytest.fixture(scope="module", params=BENCHES)
+def site(
+    request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory
+) -> Iterator[Site]:
+    if reason := BENCHES[request.param][1]():
+        pytest.skip(reason)
+    made = Site(request.param, tmp_path_factory.mktemp("site"))
+    yield made
+    made.bench.close()
+
+
+@pytest.fixture(autouse=True)
+def little_at_once(monkeypatch: pytest.MonkeyPatch, site: Site) -> None:
+    monkeypatch.setenv("TMPDIR", str(site.staging))
+    monkeypatch.setattr(tempfile, "tempdir", str(site.staging))
+    monkeypatch.setattr(machine_work, "KEEP_BYTES", 4 * restoring_machine.KEPT)
+    if why_no_libvirt() is None:
+        from holdfast.sources.machines.libvirt import volumes
+
+        send_all = volumes._send_all
+
+        def counted(stream: Any, data: bytes) -> None:
+            SENT[0] += len(data) * (len(data) >= 1 << 16)  # a disk's, and no journal's
+            send_all(stream, data)
+
+        monkeypatch.setattr(volumes, "SENT_BYTES", 4 * restoring_machine.KEPT)
+        monkeypatch.setattr(volumes, "_send_all", counted)
+
+
+STEPS = {
+    "libvirt": (("written:3145728", 9), ("made", 0)),
+    "libvirt, not root": (("sent:2500000", 11), ("copied:4194304", 9), ("made", 0)),
+    "vmware": (("written:3145728", 16), ("sent:1", 16), (f"copied:{SIZE}", 8), ("made", 0)),
+}
+"""Where it is killed, and how many MiB of 12 of data (VMware: of 16 in all) go there afterwards."""
+STEPS["libvirt over ssh"] = STEPS["libvirt"]
+
+# The others have the same journal as disk files, which have these tests, too.
+MIDST = {"vmware": f"copied:{SIZE}", "libvirt, not root": "copied:4194304"}
+
+
+def test_a_restore_that_is_killed_anywhere_goes_on_with_what_got_there(site: Site) -> None:
+    for number, (step, most) in enumerate(STEPS[site.kind]):
+        work = site.work(f"again-{number}")
+        if (site.kind, number) == ("libvirt, not root", 1):
+            work = replace(work, format="qcow2")
+        site.kill_at(work, step)
+        sent = site.restore(work)
+        assert sent <= most * MIB, step
+        assert {"continued", "copy-continued"} & set(site.causes), step
+        assert site.made(f"again-{number}") == site.truth[site.first], step
+        left = [one.name for one in site.files(f"again-{number}")]
+        assert not [one for one in left if "restore" in one], step
+        assert len([one for one in left if one.endswith((".raw", ".qcow2", "-flat.vmdk"))]) == 2, (
+            step
+        )
+
+
+@pytest.mark.parametrize("site", MIDST, indirect=True)
+def test_another_image_begins_anew_or_is_told_of_what_is_in_its_way(site: Site) -> None:
+    step = MIDST[site.kind]
+    work = site.work("other")
+    site.kill_at(work, step)
+    second = replace(work, image=site.second)
+    with pytest.raises(AlreadyExists, match=f"unfinished|{site.first}"):
+        site.restore(second)
+    site.restore(replace(second, unfinished="restart", verify=True))
+    assert not {"continued", "copy-continued"} & set(site.causes)
+    assert site.made("other") == site.truth[site.second]
+    work = site.work("gone")
+    site.kill_at(work, step)
+    assert site.files("gone")
+    site.restore(replace(work, unfinished="discard"))
+    assert site.causes
+    assert set(site.causes) == {"thrown-away"}
+    assert site.files("gone") == []
+
+
+@pytest.mark.parametrize("site", MIDST, indirect=True)
+def test_a_file_that_was_replaced_is_not_gone_on_with(site: Site) -> None:
+    work = site.work("swapped")
+    site.kill_at(work, MIDST[site.kind])
+    (one, *_) = [one for one in site.files("swapped") if one.name.endswith((".raw", "-flat.vmdk"))]
+    copy = one.with_name("copy")
+    copy.write_bytes(bytes(one.stat().st_size))
+    copy.replace(one)
+    if site.kind == "vmware":  # what is in a directory of ours is ours
+        assert site.restore(work) == 2 * SIZE
+        assert site.made("swapped") == site.truth[site.first]
+    else:
+        with pytest.raises(AlreadyExists, match="there is a file"):
+            site.restore(work)
+        assert one.read_bytes() == bytes(one.stat().st_size)
