@@ -78,7 +78,7 @@ def _watch_sending(place: int) -> None:
         if isinstance(data, bytes) and len(data) >= 1 << 20:  # a disk's
             count(data)
 
-    http.client.HTTPConnection.send = watched_send  # type: ignore[method-assign]
+    http.client.HTTPConnection.send = watched_send  # type: ignore[assignment, method-assign]
     try:
         from holdfast.sources.machines.libvirt import volumes
     except ImportError:
@@ -100,7 +100,7 @@ def _far_shelves() -> tuple[list[type], list[type]]:
     try:
         from holdfast.sources.machines.libvirt import far_making, there, volumes
 
-        there.words = qemu_nbd.words
+        there.words = qemu_nbd.words  # type: ignore[attr-defined]
         volumes.SENT_BYTES = KEPT
         written.append(there.FarShelf)
         copied.append(far_making.VolumeShelf)
@@ -129,7 +129,7 @@ def main(pool: str, cache: str, order: str, step: str) -> None:
         _watch_sending(int(place))
     else:
         assert what == "made", step
-        unfinished.Journal.hand_over = lambda _: _now()  # type: ignore[method-assign]
+        unfinished.Journal.hand_over = lambda _: _now()  # type: ignore[assignment, method-assign]
     given = json.loads(order)
     del given["version"], given["work"]
     given["disks"] = tuple(given["disks"])

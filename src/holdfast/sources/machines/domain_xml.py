@@ -53,6 +53,8 @@ METADATA = "urn:holdfast:machine"
 """Namespace of what an administrator may write into a definition: folder and tags."""
 _OSINFO = "{http://libosinfo.org/xmlns/libvirt/domain/1.0}"
 _LUN = "a SCSI disk that is passed through (device='lun'): the guest talks to it past QEMU"
+OF_HOSTS = ("scsi", "scsi_host", "pci", "usb")
+"""Kinds of devices of a host that may be disks, which stand for the format of such."""
 _HOST_DEVICE = "a device of the host that is passed through, and whatever is stored on it"
 _USB_DEVICE = (
     "a USB device of the host that is passed through: should it be a disk, nothing of it is held"
@@ -170,7 +172,7 @@ def disks(domain: Any) -> list[DomainDisk]:
     found = [_disk(one) for one in domain.iterfind("devices/disk")]
     for at, one in enumerate(domain.iterfind("devices/hostdev")):
         kind = one.get("type", "")
-        if kind in ("scsi", "scsi_host", "pci", "usb"):
+        if kind in OF_HOSTS:
             alias = one.find("alias")
             name = f"hostdev{at}" if alias is None else alias.get("name", f"hostdev{at}")
             reason = _USB_DEVICE if kind == "usb" else _HOST_DEVICE

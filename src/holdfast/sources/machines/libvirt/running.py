@@ -380,7 +380,7 @@ def _checkpoint_xml(
     disks = [
         f"<disk name={quoteattr(one.name)} checkpoint='{'bitmap' if one.name in names else 'no'}'/>"
         for one in machine.disks
-        if one.place and one.format not in ("scsi", "scsi_host", "pci")
+        if one.place and one.format not in domain_xml.OF_HOSTS
     ]
     return (
         f"<domaincheckpoint><name>{name}</name><description>Holdfast: what changed since an image"
