@@ -62,9 +62,28 @@ pub fn explain(error: &io::Error, doing: &str) -> Problem {
         Some(Errno::ACCESS | Errno::PERM) => {
             ("no-permission", "the user that runs this job has no permission".to_owned())
         }
-        Some(Errno::NOENT | Errno::STALE) => {
-            ("vanished", "it was deleted or renamed meanwhile".to_owned())
+        Some(Errno::NOENT) => ("vanished", "it was deleted or renamed meanwhile".to_owned()),
+        // It went from the server, or all that the server shared did: nobody here can tell.
+        Some(Errno::STALE) => {
+            ("stale", "the file server does not know it any more (stale file handle)".to_owned())
         }
+        Some(
+            // SMB: the server is silent, or says that what it shared under this name is no more.
+            errno @ (Errno::HOSTDOWN
+            | Errno::REMCHG
+            | Errno::HOSTUNREACH
+            | Errno::NETDOWN
+            | Errno::NETUNREACH
+            | Errno::NONET
+            | Errno::NOTCONN
+            | Errno::CONNREFUSED
+            | Errno::CONNRESET
+            | Errno::CONNABORTED
+            | Errno::SHUTDOWN),
+        ) => (
+            "network-name-not-found",
+            format!("its file server can't be reached ({})", words(errno)),
+        ),
         Some(Errno::NOTDIR | Errno::LOOP | Errno::ISDIR) => {
             ("changed-while-read", "it was replaced by something else meanwhile".to_owned())
         }
@@ -112,6 +131,20 @@ mod tests {
             (Errno::UCLEAN, "damaged-file-system"),
             (Errno::MFILE, "too-many-open-files"),
             (Errno::NOMEM, "input-output"),
+            (Errno::TIMEDOUT, "input-output"),
+            (Errno::REMOTEIO, "input-output"),
+            (Errno::STALE, "stale"),
+            (Errno::HOSTDOWN, "network-name-not-found"),
+            (Errno::REMCHG, "network-name-not-found"),
+            (Errno::HOSTUNREACH, "network-name-not-found"),
+            (Errno::NETDOWN, "network-name-not-found"),
+            (Errno::NETUNREACH, "network-name-not-found"),
+            (Errno::NONET, "network-name-not-found"),
+            (Errno::NOTCONN, "network-name-not-found"),
+            (Errno::CONNREFUSED, "network-name-not-found"),
+            (Errno::CONNRESET, "network-name-not-found"),
+            (Errno::CONNABORTED, "network-name-not-found"),
+            (Errno::SHUTDOWN, "network-name-not-found"),
         ] {
             let problem = explain(&errno.into(), "open it");
             assert_eq!(problem.code, code);

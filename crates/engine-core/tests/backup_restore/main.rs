@@ -6,6 +6,7 @@
 mod kit;
 
 mod changes;
+mod lost_share;
 mod moving;
 mod random;
 mod roots;

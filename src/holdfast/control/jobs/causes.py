@@ -22,6 +22,8 @@ _CAUSES = {
     "in-use": _Cause("in use by another program", True),
     "vanished": _Cause("vanished between scan and read", False),
     "changed-while-read": _Cause("changed while it was read", True),
+    "stale": _Cause("its file server does not know it any more", True),
+    "network-name-not-found": _Cause("network name not found", True),
     "input-output": _Cause("the device or server failed", True),
     "damaged-file-system": _Cause("the file system is damaged", True),
     "encrypted": _Cause("its encryption key is not loaded", True),
