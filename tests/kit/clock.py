@@ -13,6 +13,7 @@ class FakeClock:
     def __init__(self, start: datetime = datetime(2026, 1, 2, 3, 4, 5, tzinfo=UTC)) -> None:
         self._start = self._now = start
         self._set_by = timedelta()
+        self.boot = "a boot"
 
     def now(self) -> datetime:
         return self._now
@@ -22,11 +23,16 @@ class FakeClock:
 
     def mark(self) -> ClockMark:
         passed = self._now - self._start - self._set_by
-        return ClockMark(self.now_ns(), passed // timedelta(microseconds=1) * 1000, "a boot")
+        return ClockMark(self.now_ns(), passed // timedelta(microseconds=1) * 1000, self.boot)
 
     def move(self, by: timedelta) -> None:
         """Let time pass."""
         self._now += by
+
+    def restart(self, boot: str) -> None:
+        """Start the machine anew: the clock that nobody can set begins at nothing."""
+        if boot != self.boot:
+            self.boot, self._start, self._set_by = boot, self._now, timedelta()
 
     def set_by(self, by: timedelta) -> None:
         """Set the clock on the wall forward, or back, without time passing."""

@@ -70,7 +70,7 @@ class Keeping(RuleBasedStateMachine):
     @initialize()
     def begin(self) -> None:
         """What other runs have left goes first; of two sources there is an image each."""
-        retention.trust_clock(self.site)
+        self.trusted()
         for image in self.site.catalog.image_ids():
             self.site.catalog.unhold(image)
         # Locks are of days: nothing else ends them.
@@ -78,7 +78,6 @@ class Keeping(RuleBasedStateMachine):
         for image in self.site.catalog.image_ids():
             self.site.expire(image)
         self.images: list[Known] = []
-        self.was_set = timedelta()
         for client in SOURCES:
             self.back_up(client)
 
@@ -90,8 +89,21 @@ class Keeping(RuleBasedStateMachine):
 
     @property
     def is_doubtful(self) -> bool:
-        """Whether the clock was set by more than a time server would since it was trusted."""
-        return abs(self.was_set) > timedelta(minutes=10)
+        """Whether the clock was set by more than a time server would since it was trusted.
+
+        Where the machine was started since, whether it may have been.
+        """
+        if not self.was_restarted:
+            return abs(self.was_set) > timedelta(minutes=10)
+        passed = self.clock.now() - self.trusted_at
+        return not timedelta(minutes=-10) <= passed <= timedelta(days=7)
+
+    def trusted(self) -> None:
+        retention.trust_clock(self.site)
+        self.looked_at()
+
+    def looked_at(self) -> None:
+        self.was_set, self.was_restarted, self.trusted_at = timedelta(), False, self.clock.now()
 
     # -- what happens ---------------------------------------------------------------------
 
@@ -136,17 +148,32 @@ class Keeping(RuleBasedStateMachine):
         self.clock.set_by(timedelta(days=days))
         self.was_set += timedelta(days=days)
 
+    @rule(days_off=st.sampled_from([0, 1, 20]), boot=st.sampled_from(["b", "c"]))
+    def restart(self, days_off: int, boot: str) -> None:
+        self.clock.move(timedelta(days=days_off))
+        self.was_restarted = self.was_restarted or boot != self.clock.boot
+        self.clock.restart(boot)
+
+    @rule()
+    def look_at_the_clock(self) -> None:
+        doubtful = self.is_doubtful
+        assert (retention.look_at_clock(self.site) is not None) == doubtful
+        if not doubtful:
+            self.looked_at()
+
     @precondition(lambda self: self.is_doubtful)
     @rule()
     def trust(self) -> None:
-        retention.trust_clock(self.site)
-        self.was_set = timedelta()
+        self.trusted()
 
     @rule(place=PLACES)
     def let_one_go(self, place: int) -> None:
         one = self.some(place)
         if one.is_protected(self.clock.now()):
             with pytest.raises(ImageProtected):
+                self.site.expire(one.id)
+        elif one.locked_until is not None and self.is_doubtful:
+            with pytest.raises(ClockDoubtful):
                 self.site.expire(one.id)
         elif len(self.images) > 1:
             self.site.expire(one.id)
@@ -176,7 +203,7 @@ class Keeping(RuleBasedStateMachine):
             assert set(gone) == {one.id for one in self.images} - stay
             self.images = [one for one in self.images if one.id in stay]
             if leaving:
-                self.was_set = timedelta()
+                self.looked_at()
         self.same()
 
     # -- what has to be -------------------------------------------------------------------

@@ -19,6 +19,7 @@ from tests.kit.fake_pool import FakePool, Node
 from tests.kit.policies import policy
 
 if TYPE_CHECKING:
+    from holdfast.base.clock import ClockMark
     from holdfast.control.jobs import Job
     from tests.kit.api import Api
 
@@ -74,6 +75,56 @@ def test_days_that_were_slept_through_are_one_and_no_clock_repeats_one(
         api.clock.set_by(by)
         Chores(api.master).queue_what_is_due()
     assert len(jobs(api, JobKind.EXPIRE)) == 1
+
+
+def test_housekeeping_does_not_wait_for_the_time_to_which_a_wrong_clock_had_jumped(
+    api: Api, chores: Chores
+) -> None:
+    chores.queue_what_is_due()
+    api.clock.set_by(timedelta(days=700))
+    chores.queue_what_is_due()
+    finish_all(api)
+    api.clock.set_by(timedelta(days=-700))
+    for _ in range(48):
+        chores.queue_what_is_due()
+        finish_all(api)
+        api.clock.move(HOUR)
+    assert len(jobs(api, JobKind.EXPIRE)) == 3
+
+
+def test_a_clock_is_remembered_each_hour_and_believed_after_a_restart_of_some_days(
+    api: Api, chores: Chores, monkeypatch: pytest.MonkeyPatch, caplog: pytest.LogCaptureFixture
+) -> None:
+    passed_s = 0.0
+    monkeypatch.setattr("holdfast.site.chores.time.monotonic", lambda: passed_s)
+
+    def look_for(hours: int) -> ClockMark | None:
+        nonlocal passed_s
+        for _ in range(hours):
+            api.clock.move(HOUR)
+            passed_s += 3600
+            chores.queue_what_is_due()
+            finish_all(api)
+        return api.master.catalog.clock_mark()
+
+    assert look_for(30) == api.clock.mark()
+    # The machine is off for some days: nobody is asked.
+    api.clock.move(timedelta(days=6))
+    api.clock.restart("b")
+    trusted = look_for(3)
+    assert trusted == api.clock.mark()
+    assert caplog.messages == []
+    # It is started anew with its clock two years ahead, and then works on.
+    api.clock.set_by(timedelta(days=730))
+    api.clock.restart("c")
+    assert look_for(300) == trusted
+    (said,) = caplog.messages
+    assert "shows 730 d 01 h" in said
+    assert "--trust-clock" in said
+    # The clock is set right: time has passed, and no more.
+    api.clock.set_by(timedelta(days=-730) + timedelta(days=-8))
+    assert look_for(2) == api.clock.mark()
+    assert len(caplog.messages) == 1
 
 
 def test_a_changed_catalog_is_kept_once_when_nothing_is_at_work(api: Api, chores: Chores) -> None:

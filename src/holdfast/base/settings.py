@@ -82,6 +82,12 @@ SETTINGS = (
     Setting("jobs.attempts", "count", "3", "how often a job is tried when trying again may help"),
     Setting("housekeeping.at", "time", "12:00", "when images that no rule keeps are let go"),
     Setting(
+        "clock.longest-absence",
+        "duration",
+        "7d",
+        "after a machine was off for longer, nothing is let go until its clock is said to be right",
+    ),
+    Setting(
         "catalog.protect-after",
         "duration",
         "15m",

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import json
 import logging
+import time
 from datetime import UTC, datetime, timedelta
 from typing import TYPE_CHECKING
 
@@ -17,6 +18,7 @@ from holdfast.base.units import parse_clock_time
 from holdfast.control.catalog import Feeder
 from holdfast.control.database import facts
 from holdfast.control.jobs import JobKind, JobState, NewJob, Outcome, Sort, Wanted
+from holdfast.site import retention
 from holdfast.site.machine_indexes import MachineIndexer, bring_beside
 from holdfast.site.master import STORAGE_UNIT
 from holdfast.site.steward import EXPIRE, PROTECT
@@ -32,6 +34,9 @@ HOUSEKEEPING = "housekeeping"
 _LOOK = timedelta(seconds=30)
 """How often it is looked whether a chore is due."""
 
+_LOOK_AT_CLOCK_S = 3600.0
+"""How often it is remembered what the clock shows."""
+
 NEWEST_END = Sort("ended_at", descending=True)
 
 _LOG = logging.getLogger("holdfast.chores")
@@ -44,6 +49,8 @@ class Chores:
     def __init__(self, master: Master) -> None:
         self._master = master
         self._looked_at: datetime | None = None
+        self._clock_looked_at_s: float | None = None
+        self._doubt: str | None = None
         self._feeder = Feeder(master.catalog, master.site.pools.of)
         self._indexer = MachineIndexer(master.catalog, master.site.pools.holding, self._indexed)
 
@@ -57,6 +64,7 @@ class Chores:
         if self._looked_at is not None and timedelta() <= now - self._looked_at < _LOOK:
             return
         self._looked_at = now
+        self._look_at_clock()
         self._keep_house(now)
         self._protect(now)
         self._feeder.start()
@@ -76,6 +84,17 @@ class Chores:
         self._hear_notes()
         self._looked_at = None
 
+    def _look_at_clock(self) -> None:
+        """Seldom enough to cost nothing, often enough to know when this site was last at work."""
+        now_s, last_s = time.monotonic(), self._clock_looked_at_s
+        if last_s is not None and now_s - last_s < _LOOK_AT_CLOCK_S:
+            return
+        self._clock_looked_at_s = now_s
+        doubt = retention.look_at_clock(self._master.site)
+        if doubt is not None and self._doubt is None:
+            _LOG.warning("nothing is let go: %s; hint: %s", doubt, retention.TRUST)
+        self._doubt = doubt
+
     def _keep_house(self, now: datetime) -> None:
         """Once a day, at the time that is set."""
         master = self._master
@@ -86,8 +105,9 @@ class Chores:
         due_at = next(one for one in moments if one <= now)
         with master.database.read() as connection:
             done = facts.get(connection, HOUSEKEEPING)
-        if done is None:
-            # A site that was never served before begins with the next time.
+        if done is None or int(done) > to_ns(now):
+            # A site that was never served before begins with the next time; so does one whose clock
+            # was ahead, and must not wait until it is there again.
             self._note_kept_house(now)
         elif int(done) < to_ns(due_at):
             self._queue_expiry(due_at)

@@ -41,7 +41,14 @@ def hear(site: Site, catalog: Catalog) -> None:
         CatalogError: A note of an image can't be understood.
     """
     # In this order: a backup that was killed at its very end has left a note of each kind.
+    heard = bool(site.inbox.notes())
     site.inbox.hand_over(catalog, partial(record_backup, site.database, site.clock))
+    if heard:
+        # A site that nobody serves looks at its clock whenever something was backed up. Commands
+        # that hear of nothing need none of this.
+        from holdfast.site.retention import look_at_clock
+
+        look_at_clock(site)
     with contextlib.suppress(HoldfastError):
         hear_acts(site.database, site.clock, site.act_notes)
 

@@ -5,6 +5,7 @@ Must not print. Invariant: nothing goes while the clock is in doubt.
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING
 
 from holdfast.base.errors import (
@@ -31,6 +32,12 @@ if TYPE_CHECKING:
     from holdfast.site.site import Site
 
 _SOURCES_AT_ONCE = 50
+TRUST = (
+    "set it right; if it is right now, see what would go with 'holdfast retention preview', then "
+    "say so: 'holdfast retention apply --trust-clock', or 'trust_clock' over the API"
+)
+"""What is to be done about a clock that is in doubt."""
+
 _UNPROTECTED = Protection()
 
 
@@ -101,22 +108,43 @@ def _policies(site: Site) -> dict[PolicyName, Policy]:
 
 def clock_doubt(site: Site) -> str | None:
     """Why the clock can't be trusted with letting images go, in words, if it can't."""
-    return jump(site.catalog.clock_mark(), site.clock.mark())
+    longest = timedelta(seconds=site.settings.seconds("clock.longest-absence"))
+    return jump(site.catalog.clock_mark(), site.clock.mark(), longest)
+
+
+def look_at_clock(site: Site) -> str | None:
+    """Remember what the clock shows, unless it is in doubt; why it is, if so.
+
+    Over a restart of the machine a clock can be judged only by when it was last looked at.
+    """
+    doubt = clock_doubt(site)
+    if doubt is None:
+        trust_clock(site)
+    return doubt
 
 
 def require_clock(site: Site) -> None:
     """Refuse to let anything go while the clock is in doubt.
 
     Raises:
-        ClockDoubtful: It was set since images were last let go.
+        ClockDoubtful: It was set since this site last looked at it, or may have been.
     """
     doubt = clock_doubt(site)
     if doubt is not None:
-        raise ClockDoubtful(
-            f"nothing is let go: {doubt} since that was last done",
-            "set it right; if it is right now, say so with --trust-clock, or 'trust_clock' over "
-            "the API",
-        )
+        raise ClockDoubtful(f"nothing is let go: {doubt}", TRUST)
+
+
+def require_lock_is_over(site: Site, image: ImageId) -> None:
+    """Refuse to believe a clock that is in doubt that a lock is past.
+
+    Raises:
+        ClockDoubtful: The image was locked, and the clock is in doubt.
+    """
+    if site.catalog.protection(image).locked_until is None:
+        return
+    doubt = clock_doubt(site)
+    if doubt is not None:
+        raise ClockDoubtful(f"image {image} was locked, and nobody knows for sure: {doubt}", TRUST)
 
 
 def trust_clock(site: Site) -> None:
@@ -138,7 +166,7 @@ def apply(
         Images that stay, and why: held or locked since, or in storage that is out of reach.
 
     Raises:
-        ClockDoubtful: The clock was set since images were last let go; none went.
+        ClockDoubtful: The clock is in doubt; none went.
     """
     require_clock(site)
     if not leaving:

@@ -399,10 +399,13 @@ class Site:
 
         Raises:
             ImageMissing: There is no such image.
-            ImageProtected: A hold or a lock keeps it.
+            ImageProtected: A hold or a lock keeps it; ClockDoubtful: perhaps a lock still does.
             StorageError: A pool that has it can't be reached; copies there, and nearer ones, stay.
         """
+        from holdfast.site.retention import require_lock_is_over
+
         with self.catalog.letting_go(image):
+            require_lock_is_over(self, image)
             for one in (*self.catalog.indexes_of(image), image):
                 # What may be out of reach comes first: then all stays.
                 for pool in reversed(self.pools.with_copy(one)):

@@ -12,6 +12,7 @@ import pytest
 
 from holdfast.base.clock import SystemClock
 from holdfast.base.errors import ClockDoubtful
+from holdfast.base.ids import ImageId
 from holdfast.control.retention import Candidate, Rules
 from holdfast.site import retention
 from holdfast.site.secrets import SecretSource
@@ -187,6 +188,67 @@ def test_a_clock_that_was_set_and_is_right_is_trusted_when_told_so(
     assert ids(site) == three
     site(*words, "--trust-clock").assert_ok()
     assert ids(site) == three[1:]
+
+
+def test_nothing_goes_after_a_restart_with_a_clock_that_is_years_ahead(
+    site: Command, three: list[str]
+) -> None:
+    rules = Rules(within=timedelta(days=1))
+    clock = FakeClock(datetime.now(UTC) + timedelta(minutes=1))
+    with Site.open(site.home, SecretSource(), clock) as opened:
+        opened.catalog.lock(ImageId(three[0]), clock.now() + timedelta(days=300))
+        assert retention.look_at_clock(opened) is None
+        clock.set_by(timedelta(days=730))
+        clock.restart("another boot")
+        # It goes on for days, and is looked at, and does not come to be believed.
+        for _ in range(30):
+            clock.move(timedelta(days=1))
+            assert retention.look_at_clock(opened) is not None
+        leaving = leaving_by(opened, rules)
+        assert len(leaving) == 2
+        with pytest.raises(ClockDoubtful, match=r"shows 760 d .* was off for so long") as caught:
+            retention.apply(opened, leaving, lambda _: None)
+        assert "--trust-clock" in (caught.value.hint or "")
+        # Nor is a lock past by that clock.
+        with pytest.raises(ClockDoubtful, match="was locked"):
+            opened.expire(ImageId(three[0]))
+        opened.expire(ImageId(three[1]))
+        assert ids(site) == [three[0], three[2]]
+        # Somebody says that the machine was off for so long.
+        retention.trust_clock(opened)
+        gone: list[str] = []
+        assert retention.apply(opened, leaving_by(opened, rules), gone.append) == {}
+        assert gone == [three[0]]
+
+
+def test_after_a_restart_a_command_says_how_to_go_on(site: Command, three: list[str]) -> None:
+    with Site.open(site.home, SecretSource(), SystemClock()) as opened:
+        mark = opened.clock.mark()
+        weeks = timedelta(days=20) // timedelta(microseconds=1) * 1000
+        opened.catalog.set_clock_mark(
+            replace(mark, wall_ns=mark.wall_ns - weeks, boot="another boot")
+        )
+    words = ("retention", "apply", "--last", "2", "--yes")
+    site(*words).assert_failed(2, "shows 20 d", "was off for so long", "--trust-clock")
+    assert "nothing would go now" in site("retention", "preview", "--last", "2").assert_ok().err
+    assert ids(site) == three
+    # A site that knows of machines that are off for long.
+    patient = replace(site, environ={"HOLDFAST_CLOCK_LONGEST_ABSENCE": "30d"})
+    assert patient("retention", "preview", "--last", "2").assert_ok().err.count("clock") == 0
+    site(*words, "--trust-clock").assert_ok()
+    assert ids(site) == three[1:]
+
+
+def test_a_backup_remembers_the_clock_for_a_site_that_nobody_serves(
+    site: Command, tree: Path
+) -> None:
+    site("backup", tree).assert_ok()
+    ids(site)
+    with Site.open(site.home, SecretSource(), SystemClock()) as opened:
+        before, now = opened.catalog.clock_mark(), opened.clock.mark()
+    assert before is not None
+    assert before.boot == now.boot
+    assert now.wall_ns - before.wall_ns < 60 * 10**9
 
 
 def test_a_damaged_catalog_is_set_aside_with_a_word_about_holds(

@@ -35,6 +35,11 @@ class Holding:
         with self._database.read() as connection:
             return protection.of_all(connection)
 
+    def protection(self, image: ImageId) -> Protection:
+        """The holds and the lock of one image, even one that is past."""
+        with self._database.read() as connection:
+            return protection.of_images(connection, [image]).get(image, protection.NONE)
+
     def protection_state(self) -> list[int]:
         """Numbers that change when a hold or a lock is placed, lifted or made longer."""
         with self._database.read() as connection:

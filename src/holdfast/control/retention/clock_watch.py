@@ -19,22 +19,33 @@ JUMP = timedelta(minutes=10)
 """Less than this is what time servers do to a clock that was off."""
 
 
-def jump(before: ClockMark | None, now: ClockMark) -> str | None:
+def jump(before: ClockMark | None, now: ClockMark, longest_absence: timedelta) -> str | None:
     """Tell in words how far the clock was set; None if it was not, as far as can be known.
 
-    Over a restart of the machine only a clock that was put back can be told: it may have been
-    off for as long as a clock that was put forward says.
+    Over a restart of the machine nobody can tell a clock that was put forward from a machine that
+    was off: a short time is taken for the latter, a long one is in doubt.
 
     Args:
         before: What was remembered, if anything.
         now: What the clocks show now.
+        longest_absence: For so long a machine may have been off without anybody being asked.
     """
     if before is None:
         return None
-    passed = set_by(before, now)
-    if passed is None:
-        passed = min(from_ns(now.wall_ns) - from_ns(before.wall_ns), timedelta())
-    if abs(passed) <= JUMP:
+    by = set_by(before, now)
+    if by is None:
+        passed = from_ns(now.wall_ns) - from_ns(before.wall_ns)
+        if passed > longest_absence:
+            return (
+                f"the clock shows {_words(passed)} more than when this site last looked at it, and "
+                "the machine was started meanwhile: it was off for so long, or its clock is wrong"
+            )
+        by = min(passed, timedelta())
+    if abs(by) <= JUMP:
         return None
-    way = "forward" if passed > timedelta() else "back"
-    return f"the clock was put {way} by {format_duration(abs(passed).total_seconds())}"
+    way = "forward" if by > timedelta() else "back"
+    return f"the clock was put {way} by {_words(by)} since this site last looked at it"
+
+
+def _words(length: timedelta) -> str:
+    return format_duration(abs(length).total_seconds())

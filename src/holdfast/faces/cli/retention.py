@@ -92,7 +92,7 @@ def preview(**given: Any) -> int:
     else:
         screen.say("no images yet: 'holdfast backup PATH' makes one")
     if doubt is not None:
-        screen.warn(f"{doubt} since images were last let go")
+        screen.warn(f"nothing would go now: {doubt}; hint: {acts.TRUST}")
     return EXIT_OK
 
 
