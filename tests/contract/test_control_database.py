@@ -17,10 +17,10 @@ from alembic.autogenerate import compare_metadata
 from alembic.migration import MigrationContext
 
 import holdfast.control
-from holdfast.base.errors import CatalogError, DatabaseLost, Invalid
+from holdfast.base.errors import CatalogDamaged, CatalogError, DatabaseLost, Invalid
 from holdfast.base.ids import ImageId
 from holdfast.control.catalog import Catalog
-from holdfast.control.database import Database, Leadership
+from holdfast.control.database import Database, Leadership, Question
 from holdfast.control.database.metadata import metadata
 from holdfast.control.database.revision import HEAD
 from tests.kit.clock import FakeClock
@@ -177,6 +177,32 @@ def test_reading_shows_one_moment(database: Database) -> None:
         assert before.scalar(count) == 0
     with database.read() as after:
         assert after.scalar(count) == 1
+
+
+def test_question_is_answered_as_its_statement_is(database: Database) -> None:
+    numbers = sa.table("clock_marks", sa.column("wall_ns"), sa.column("boot"))
+    question = Question(
+        sa.select(numbers.c.wall_ns, numbers.c.boot)
+        .where(numbers.c.wall_ns > sa.bindparam("least"), numbers.c.boot != "other")
+        .order_by(numbers.c.wall_ns)
+    )
+    assert database.look(question, least=0) == []
+    with database.write() as connection:
+        connection.execute(
+            sa.text("INSERT INTO clock_marks VALUES (1, 5, 6, 'this'), (2, 7, 8, 'other')")
+        )
+        # not before it is committed
+        assert database.look(question, least=0) == []
+    assert database.look(question, least=4) == [(5, "this")]
+    assert database.look(question, least=5) == []
+
+
+def test_question_to_a_file_of_another_program_is_refused(tmp_path: Path) -> None:
+    (tmp_path / "other.db").write_bytes(b"this is no database, but it is long enough" * 100)
+    database = Database(tmp_path / "other.db")
+    with pytest.raises(CatalogDamaged):
+        database.look(Question(sa.select(sa.column("name")).select_from(sa.table("sources"))))
+    database.close()
 
 
 def test_writers_follow_each_other(database: Database) -> None:

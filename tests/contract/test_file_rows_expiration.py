@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
+from holdfast.base.errors import ImageMissing, PathMissing
 from holdfast.base.ids import ImageId
 from holdfast.control.catalog import Catalog, CatalogState
 from holdfast.control.database import Database
@@ -187,3 +188,19 @@ def test_rebuild_makes_a_catalog_with_no_images_from_an_empty_pool(catalog: Cata
     assert catalog.rebuild(pool).dropped == 1
     assert catalog.images() == []
     assert list(catalog.find("")) == []
+
+
+def test_directories_are_those_of_now_though_others_were_listed_before(catalog: Catalog) -> None:
+    pool = FakePool()
+    first = fed(catalog, pool, tree_of(b"/kept"))
+    old = fed(catalog, pool, tree_of(b"/kept", b"/old/older/below/thing"))
+    assert_answers(catalog, [first, old], SOURCE)
+    # what goes leaves its ids to what comes
+    catalog.expire(ImageId(old.id))
+    pool.expire(old.id)
+    new = fed(catalog, pool, tree_of(b"/kept", b"/older/old/other/below"))
+    assert_answers(catalog, [first, new], SOURCE)
+    with pytest.raises(ImageMissing):
+        catalog.list_directory(ImageId(old.id), b"/old/older")
+    with pytest.raises(PathMissing):
+        catalog.list_directory(ImageId(new.id), b"/old/older")

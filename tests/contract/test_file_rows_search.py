@@ -62,6 +62,8 @@ TERMS = [
     "\n", "caf\udce9", "\udcff\udcfe", "\udcff\udcfe\udcfd", "latin1", "nowhere", "[br",
     "*.c", "*.C", "?", "??", "???", "*.TXT", "[ab]", "[!a]*", "m*n.c", "*STRASSE*", "stra[sx]se*",
     "[[]bracket]", "*日本*", "Ä*", "*", "star[*]name", "*e", "readme.*", "[a", "*.txt*", "**",
+    "100%*", "*%_*", "?00%_done", "new?line", "日?", "????", "*_?one", "\\*", "caf?-latin1*",
+    "?tree", "ÄRGER.???", "*\udcfe?",
 ]  # fmt: skip
 
 

@@ -14,6 +14,7 @@ from __future__ import annotations
 import contextlib
 import itertools
 from dataclasses import asdict
+from functools import partial
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -22,7 +23,7 @@ from holdfast.base import clock as clocks
 from holdfast.base.clock import ClockMark
 from holdfast.base.errors import Invalid
 from holdfast.base.ids import FILES_OF, ImageId, PoolId, SourceName, clean_path
-from holdfast.control.catalog import pattern, registry
+from holdfast.control.catalog import pattern, registry, whereabouts
 from holdfast.control.catalog.cleaning import CleanUp
 from holdfast.control.catalog.damage import DATABASE, FILES
 from holdfast.control.catalog.holding import Holding
@@ -43,7 +44,7 @@ if TYPE_CHECKING:
     from typing import Self
 
     from holdfast.base.clock import Clock
-    from holdfast.control.catalog.file_rows import FileRows, RowsReader, Source, WritableRows
+    from holdfast.control.catalog.file_rows import FileRows, RowsReader, WritableRows
     from holdfast.control.catalog.rows import (
         CleanUpResult,
         CopyRow,
@@ -362,8 +363,7 @@ class Catalog(Holding, InnerIndexes):
         Raises:
             NotFound: There is no such source.
         """
-        with self._database.read() as connection:
-            found = registry.list_sources(connection, source)
+        found = whereabouts.sources(self._database, source, None)
         versions: list[FileVersion] = []
         for one in found:
             if one.generation:
@@ -398,8 +398,7 @@ class Catalog(Holding, InnerIndexes):
             Invalid: The pattern can't match anything.
         """
         wanted = pattern.parse(pattern_text)
-        with self._database.read() as connection:
-            places = registry.list_sources(connection, source, visible)
+        places = whereabouts.sources(self._database, source, visible)
         found = self._files.find(places, wanted, versions=versions, limit=limit)
         return self.of_machines(itertools.islice(found, limit))
 
@@ -463,11 +462,7 @@ class Catalog(Holding, InnerIndexes):
     @contextlib.contextmanager
     def _at(self, image: ImageId) -> Iterator[tuple[RowsReader, int]]:
         """The rows of an image's source, and the image's sequence number among them."""
-
-        def source_of() -> Source:
-            with self._database.read() as connection:
-                return registry.source_of(connection, image)
-
+        source_of = partial(whereabouts.source_of, self._database, image)
         with self._files.showing(image, source_of) as found:
             if found is None:
                 raise not_indexed(self.image(image))

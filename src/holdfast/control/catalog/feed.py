@@ -90,8 +90,10 @@ class _Names:
             ids = range(self._next, self._next + len(missing))
             self._next = ids.stop
             known.update(zip(missing, ids, strict=True))
-            folded = [None if name.isascii() else fold_name(name) for name in missing]
-            self._target.add_names(list(zip(ids, missing, folded, strict=True)))
+            folded: Iterable[str | None] = itertools.repeat(None)
+            if not b"".join(missing).isascii():
+                folded = [None if name.isascii() else fold_name(name) for name in missing]
+            self._target.add_names(list(zip(ids, missing, folded, strict=False)))
         return list(map(known.__getitem__, names))
 
 
@@ -126,15 +128,16 @@ class _Directories:
         paths = list(paths)
         for level in self._unknown(paths):
             self._learn(level)
-        return [self._known[path] for path in paths]
+        return list(map(self._known.__getitem__, paths))
 
     def _unknown(self, paths: list[bytes]) -> list[list[tuple[bytes, bytes, bytes]]]:
         """(path, parent, name) of every directory that is not known, the upper ones first."""
         levels: dict[int, list[tuple[bytes, bytes, bytes]]] = {}
         met: set[bytes] = set()
-        for asked in paths:
+        known = self._known
+        for asked in itertools.filterfalse(known.__contains__, paths):
             path = asked
-            while path not in self._known and path not in met:
+            while path not in known and path not in met:
                 met.add(path)
                 above, _, name = path.rpartition(b"/")
                 parent = above or b"/"

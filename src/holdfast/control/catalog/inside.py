@@ -9,7 +9,7 @@ recorded, or *failed* with the reason; what is found in an index names the image
 from __future__ import annotations
 
 import enum
-from dataclasses import dataclass, replace
+from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 import sqlalchemy as sa
@@ -153,8 +153,7 @@ class InnerIndexes:
             for image in (one.first_image, one.last_image):
                 if image not in known:
                     known[image] = self.index_of(image) or image
-            yield replace(
-                one,
+            yield one._replace(
                 source=source_of_files(one.source),
                 first_image=known[one.first_image],
                 last_image=known[one.last_image],

@@ -34,6 +34,7 @@ class Pattern:
     part: str | None
     required: frozenset[str]
     like: str
+    _like_is_exact: bool
     _name: re.Pattern[str] | None
     _above: tuple[re.Pattern[str] | None, ...]
     _head: str | None
@@ -46,7 +47,7 @@ class Pattern:
     @property
     def is_plain(self) -> bool:
         """Whether `like` lets through what matches, and nothing else."""
-        return self._name is None and not self.needs_path
+        return self._like_is_exact and not self.needs_path
 
     def matches_name(self, folded: str) -> bool:
         """Compare a folded name."""
@@ -80,13 +81,14 @@ def parse(text: str) -> Pattern:
     if not _MAGIC.search(folded):
         head, slash, part = folded.rpartition("/")
         like = _verbatim(part) + "%" if slash else f"%{_verbatim(part)}%"
-        return Pattern(part, _covering(part), like, None, (), head if slash else None)
+        return Pattern(part, _covering(part), like, True, None, (), head if slash else None)
     *above, name = _components(folded)
     required = frozenset[str]().union(*map(_covering, _GLOB_PARTS.split(name)))
     return Pattern(
         None,
         required,
         _like(name),
+        all(one[0] != "[" for one in _GLOB_PARTS.findall(name)),
         re.compile(fnmatch.translate(name)),
         tuple(None if one == "**" else re.compile(fnmatch.translate(one)) for one in above),
         None,

@@ -31,14 +31,14 @@ _OLDEST_FIRST = (images.c.number, images.c.started_ns, images.c.id)
 _NEWEST_FIRST = tuple(column.desc() for column in _OLDEST_FIRST)
 _THERE = images.c.catalog_state != CatalogState.EXPIRING.value
 
-# Asked before every question about files; to build it would take longer than the answer.
-_SOURCE_OF = (
+# to build it would take longer than the answer
+SOURCE_OF = (
     sa.select(sources.c.id, sources.c.name, sources.c.generation)
     .join(images)
     .where(images.c.id == sa.bindparam("image"), _THERE)
 )
 
-_SOURCES = sa.select(sources.c.id, sources.c.name, sources.c.generation).order_by(sources.c.name)
+SOURCES = sa.select(sources.c.id, sources.c.name, sources.c.generation).order_by(sources.c.name)
 
 _AT_ONCE = 500
 """Images looked for by one statement: a statement has a limited number of parameters."""
@@ -273,7 +273,7 @@ def list_sources(
     Raises:
         NotFound: There is no source of this name.
     """
-    query = _SOURCES
+    query = SOURCES
     if name is not None:
         # with what is inside of its machine, if it is one
         query = query.where(sources.c.name.in_([name, files_source(SourceName(name))]))
@@ -295,7 +295,7 @@ def source_by_id(connection: sa.Connection, number: int) -> Source | None:
 
 def source_of(connection: sa.Connection, image: ImageId) -> Source:
     """The source of an image that is there; raises `ImageMissing`."""
-    row = connection.execute(_SOURCE_OF, {"image": image}).first()
+    row = connection.execute(SOURCE_OF, {"image": image}).first()
     if row is None:
         raise missing(image)
     return Source(row.id, SourceName(row.name), row.generation)

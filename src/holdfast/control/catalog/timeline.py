@@ -6,7 +6,7 @@ Must not know where the rows are.
 from __future__ import annotations
 
 import bisect
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from holdfast.base.clock import from_ns
 from holdfast.control.catalog.rows import KINDS, FileRow, FileVersion
@@ -14,9 +14,17 @@ from holdfast.control.catalog.rows import KINDS, FileRow, FileVersion
 if TYPE_CHECKING:
     from collections.abc import Mapping, Sequence
     from datetime import datetime
+    from typing import TypeAlias
 
-    from holdfast.base.ids import SourceName
+    from holdfast.base.ids import ImageId, SourceName
     from holdfast.control.catalog.file_rows import RestorePoint
+
+    _Shown: TypeAlias = tuple[ImageId, datetime, ImageId, datetime, int, bool]
+
+
+_UNSIGNED = (1 << 64) - 1
+
+_INTERVALS_KEPT = 10_000
 
 
 def to_signed(value: int) -> int:
@@ -26,13 +34,13 @@ def to_signed(value: int) -> int:
 
 def to_unsigned(value: int) -> int:
     """The inverse of `to_signed`, for numbers that are never negative."""
-    return value & ((1 << 64) - 1)
+    return value & _UNSIGNED
 
 
-def file_row(name: bytes, attributes: Sequence[int]) -> FileRow:
-    """Make a row of the columns kind, size, mtime_ns, mode, uid, gid, inode."""
-    kind, size, mtime_ns, mode, uid, gid, inode = attributes
-    return FileRow(name, KINDS[kind], size, mtime_ns, mode, uid, gid, to_unsigned(inode))
+def file_row(row: Sequence[Any]) -> FileRow:
+    """Make a row of the columns name, kind, size, mtime_ns, mode, uid, gid, inode."""
+    name, kind, size, mtime_ns, mode, uid, gid, inode = row
+    return FileRow(name, KINDS[kind], size, mtime_ns, mode, uid, gid, inode & _UNSIGNED)
 
 
 class Timeline:
@@ -42,35 +50,40 @@ class Timeline:
         self._source = source
         self._sequences = list(points)
         self._points = list(points.values())
-        self._moments: dict[int, datetime] = {}
+        # many answers of one search are of few intervals
+        self._shown: dict[tuple[int, int], _Shown] = {}
 
     def version(self, path: bytes, first: int, last: int, attributes: Sequence[int]) -> FileVersion:
         """Name the images that show an interval of a path."""
+        shown = self._shown.get((first, last))
+        if shown is None:
+            shown = self._learn(first, last)
+        kind, size, mtime_ns, mode, uid, gid, inode = attributes
+        return FileVersion(
+            self._source,
+            path,
+            KINDS[kind],
+            size,
+            mtime_ns,
+            mode,
+            uid,
+            gid,
+            inode & _UNSIGNED,
+            *shown,
+        )
+
+    def _learn(self, first: int, last: int) -> _Shown:
+        if len(self._shown) > _INTERVALS_KEPT:
+            self._shown.clear()
         begin = bisect.bisect_left(self._sequences, first)
         end = bisect.bisect_left(self._sequences, last)
         oldest, newest = self._points[begin], self._points[end - 1]
-        kind, size, mtime_ns, mode, uid, gid, inode = attributes
-        return FileVersion(
-            source=self._source,
-            path=path,
-            kind=KINDS[kind],
-            size_bytes=size,
-            mtime_ns=mtime_ns,
-            mode=mode,
-            uid=uid,
-            gid=gid,
-            inode=to_unsigned(inode),
-            first_image=oldest.image,
-            first_at=self._moment(begin),
-            last_image=newest.image,
-            last_at=self._moment(end - 1),
-            images=end - begin,
-            current=end == len(self._points),
+        shown = self._shown[first, last] = (
+            oldest.image,
+            from_ns(oldest.started_ns),
+            newest.image,
+            from_ns(newest.started_ns),
+            end - begin,
+            end == len(self._points),
         )
-
-    def _moment(self, place: int) -> datetime:
-        """When an image began; many answers of one search are of few images."""
-        found = self._moments.get(place)
-        if found is None:
-            found = self._moments[place] = from_ns(self._points[place].started_ns)
-        return found
+        return shown

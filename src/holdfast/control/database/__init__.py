@@ -10,8 +10,9 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from holdfast.control.database.database import Database
     from holdfast.control.database.leadership import Leadership
+    from holdfast.control.database.question import Question
 
-__all__ = ["Database", "Leadership"]
+__all__ = ["Database", "Leadership", "Question"]
 
 
 def __getattr__(name: str) -> Any:
@@ -23,4 +24,8 @@ def __getattr__(name: str) -> Any:
         from holdfast.control.database.leadership import Leadership
 
         return Leadership
+    if name == "Question":
+        from holdfast.control.database.question import Question
+
+        return Question
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

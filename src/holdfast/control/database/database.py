@@ -27,6 +27,8 @@ if TYPE_CHECKING:
 
     import psycopg
 
+    from holdfast.control.database.question import Question
+
 BUSY_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 10
 
@@ -89,6 +91,23 @@ class Database:
         """One consistent view of the database."""
         with translated(self.name), self._reader.begin() as connection:
             yield connection
+
+    def look(self, question: Question, **values: object) -> list[tuple[Any, ...]]:
+        """The rows of one statement, which is one consistent view by itself.
+
+        For what is asked before every question about files: on SQLite, what SQLAlchemy has around a
+        statement takes ten times as long as a short one.
+        """
+        if self.file is None:
+            with self.read() as connection:
+                return [tuple(row) for row in connection.execute(question.select, values)]
+        with translated(self.name):
+            borrowed = self._engine.raw_connection()
+            try:
+                driver: SqliteConnection = borrowed.driver_connection  # type: ignore[assignment]
+                return driver.execute(question.words, question.arguments(values)).fetchall()
+            finally:
+                borrowed.close()
 
     @contextlib.contextmanager
     def write(self) -> Iterator[sa.Connection]:

@@ -116,7 +116,7 @@ class TableReader:
     def entry(self, sequence: int, path: bytes) -> FileRow | None:
         """The name at a path as an image has it; None if it has none. Never the root."""
         found = self._ask(_ENTRY, path, sequence=sequence)
-        return file_row(path.rpartition(b"/")[2], found[0][2:]) if found else None
+        return file_row((path.rpartition(b"/")[2], *found[0][2:])) if found else None
 
     def list_directory(self, sequence: int, path: bytes) -> list[FileRow] | None:
         """Names in a directory as an image has it, sorted by their bytes; None if it has none."""
@@ -124,7 +124,7 @@ class TableReader:
         if not rows and not self._shows_directory(sequence, path):
             return None
         # an image that shows something in a directory shows the directory
-        return [file_row(row[0], row[1:]) for row in rows]
+        return list(map(file_row, rows))
 
     def versions(self, path: bytes) -> list[FileVersion]:
         """Every version of a path that a live image shows, oldest first."""

@@ -9,17 +9,17 @@ from __future__ import annotations
 from typing import TYPE_CHECKING
 
 from holdfast.control.catalog.file_rows import ROOT
+from holdfast.control.catalog.on_sqlite.remembered import remembered
 from holdfast.control.catalog.on_sqlite.source_file import STATE
-from holdfast.control.catalog.on_sqlite.writer import restore_points
 from holdfast.control.catalog.rows import DIRECTORY, KINDS, TreeBatch
-from holdfast.control.catalog.timeline import Timeline, file_row
+from holdfast.control.catalog.timeline import file_row
 
 if TYPE_CHECKING:
-    import sqlite3
     from collections.abc import Iterator
 
     from holdfast.base.ids import ImageId, SourceName
     from holdfast.control.catalog.file_rows import RestorePoint
+    from holdfast.control.catalog.on_sqlite.source_file import FileConnection
     from holdfast.control.catalog.rows import FileRow, FileVersion
 
 _TREE_COLUMNS = "f.directory, n.name, f.attributes, f.size, f.mtime_ns, f.inode"
@@ -56,23 +56,33 @@ WHERE f.first <= ? AND f.last > ?
 """  # noqa: S608
 
 
+# In the order of their ids: a directory comes after those above it.
+_DIRECTORIES = """
+SELECT d.id, d.parent, n.name FROM directories d CROSS JOIN names n ON n.id = d.name ORDER BY d.id
+"""
+
+_LIST = f"""
+SELECT n.name, {STATE} FROM files f CROSS JOIN names n ON n.id = f.name
+CROSS JOIN attributes a ON a.id = f.attributes
+WHERE f.directory = ? AND f.first <= ? AND f.last > ?
+"""  # noqa: S608
+
+
 class FileReader:
     """What one source's file says; see `file_rows.RowsReader`."""
 
-    def __init__(self, connection: sqlite3.Connection, source: SourceName) -> None:
+    def __init__(self, connection: FileConnection, source: SourceName) -> None:
         self._connection = connection
         self._source = source
+        self._known = remembered(connection)
 
     def points(self) -> dict[int, RestorePoint]:
         """The images in the file by sequence number, oldest first."""
-        return restore_points(self._connection)
+        return self._known.points
 
     def sequence_of(self, image: ImageId) -> int | None:
         """The sequence number of an image in a file, or None if the file does not hold it."""
-        found = self._connection.execute(
-            "SELECT sequence FROM restore_points WHERE image = ?", (image,)
-        ).fetchone()
-        return None if found is None else int(found[0])
+        return self._known.sequence_of(image)
 
     def entry(self, sequence: int, path: bytes) -> FileRow | None:
         """The name at a path as an image has it; None if it has none. Never the root."""
@@ -85,21 +95,16 @@ class FileReader:
             "WHERE f.directory = ? AND f.name = ? AND f.first <= ? AND f.last > ?",
             (directory, name_id, sequence, sequence),
         ).fetchone()
-        return None if found is None else file_row(name, found)
+        return None if found is None else file_row((name, *found))
 
     def list_directory(self, sequence: int, path: bytes) -> list[FileRow] | None:
         """Names in a directory as an image has it, sorted by their bytes; None if it has none."""
-        directory = _directory_id(self._connection, path)
+        directory = self._directory_id(path)
         if directory is None:
             # nothing was ever in it, but it may be there
             return [] if self._shows_directory(sequence, path) else None
-        rows = self._connection.execute(
-            f"SELECT n.name, {STATE} FROM files f JOIN names n ON n.id = f.name "  # noqa: S608
-            "JOIN attributes a ON a.id = f.attributes "
-            "WHERE f.directory = ? AND f.first <= ? AND f.last > ? ORDER BY n.name",
-            (directory, sequence, sequence),
-        )
-        found = [file_row(row[0], row[1:]) for row in rows]
+        rows = self._connection.execute(_LIST, (directory, sequence, sequence))
+        found = sorted(map(file_row, rows))
         # an image that shows something in a directory shows the directory
         return found if found or self._shows_directory(sequence, path) else None
 
@@ -114,28 +119,29 @@ class FileReader:
             "WHERE f.directory = ? AND f.name = ? ORDER BY f.first",
             place[:2],
         ).fetchall()
-        timeline = Timeline(self._source, self.points())
-        return [timeline.version(path, row[0], row[1], row[2:]) for row in rows]
+        version = self._known.timeline(self._source).version
+        return [version(path, first, last, state) for first, last, *state in rows]
 
     def tree(self, sequence: int, path: bytes) -> Iterator[TreeBatch] | None:
         """Everything below a directory as an image has it; None if it has no such directory."""
         if not self._shows_directory(sequence, path):
             return None
-        top = _directory_id(self._connection, path)
+        top = self._directory_id(path)
         return iter(()) if top is None else self._tree(sequence, path.rstrip(b"/"), top)
 
     def _tree(self, sequence: int, path: bytes, top: int) -> Iterator[TreeBatch]:
+        execute = self._connection.execute
+        below = execute(_DIRECTORIES) if top == ROOT else execute(_DIRECTORIES_BELOW, (top,))
         paths = {top: path}
-        for directory, parent, name in self._connection.execute(_DIRECTORIES_BELOW, (top,)):
+        for directory, parent, name in below:
             paths[directory] = paths[parent] + b"/" + name
         alike = {
-            row[0]: row[1:]
-            for row in self._connection.execute("SELECT id, kind, mode, uid, gid FROM attributes")
+            row[0]: row[1:] for row in execute("SELECT id, kind, mode, uid, gid FROM attributes")
         }
         if top == ROOT:
-            rows = self._connection.execute(_WHOLE_TREE, (sequence, sequence))
+            rows = execute(_WHOLE_TREE, (sequence, sequence))
         else:
-            rows = self._connection.execute(_TREE, (top, top, sequence, sequence))
+            rows = execute(_TREE, (top, top, sequence, sequence))
         while batch := rows.fetchmany(_TREE_BATCH_ROWS):
             yield TreeBatch(paths, alike, batch)
 
@@ -147,32 +153,22 @@ class FileReader:
 
     def _place(self, path: bytes) -> tuple[int, int, bytes] | None:
         parent, _, name = path.rpartition(b"/")
-        directory = _directory_id(self._connection, parent)
+        directory = self._directory_id(parent)
         if directory is None:
             return None
         found = self._connection.execute("SELECT id FROM names WHERE name = ?", (name,)).fetchone()
         return None if found is None else (directory, int(found[0]), name)
 
-
-def _directory_id(connection: sqlite3.Connection, path: bytes) -> int | None:
-    """Id of a directory that any image has, or had, something in; None otherwise."""
-    directory = ROOT
-    for name in filter(None, path.split(b"/")):
-        found = connection.execute(
-            "SELECT d.id FROM names n JOIN directories d ON d.parent = ? AND d.name = n.id "
-            "WHERE n.name = ?",
-            (directory, name),
-        ).fetchone()
-        if found is None:
-            return None
-        directory = int(found[0])
-    return directory
+    def _directory_id(self, path: bytes) -> int | None:
+        found = self._known.directory_id(path.rstrip(b"/"))
+        self._known.trim()
+        return found
 
 
 class DirectoryPaths:
     """Paths of directories by id, looked up once."""
 
-    def __init__(self, connection: sqlite3.Connection, known: dict[int, bytes]) -> None:
+    def __init__(self, connection: FileConnection, known: dict[int, bytes]) -> None:
         """Prepare.
 
         Args:

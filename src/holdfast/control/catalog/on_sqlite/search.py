@@ -13,7 +13,6 @@ from holdfast.control.catalog.folding import fold_name
 from holdfast.control.catalog.on_sqlite.browse import DirectoryPaths
 from holdfast.control.catalog.on_sqlite.remembered import remembered
 from holdfast.control.catalog.on_sqlite.source_file import SEARCH_TEXT, STATE
-from holdfast.control.catalog.timeline import Timeline
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,6 +63,8 @@ class Search:
             versions: Every version of a path, oldest first, instead of the newest only.
         """
         self._pattern = pattern
+        # in the file
+        self._compared = pattern.is_plain and len(pattern.like) < _LONGEST_LIKE
         self._indexed = _query(pattern, versions=versions, indexed=True)
         self._unindexed = _query(pattern, versions=versions, indexed=False)
 
@@ -72,9 +73,9 @@ class Search:
         known = remembered(connection)
         query, arguments = self._indexed if known.has_search_index else self._unindexed
         pattern = self._pattern
-        compares_names, compares_paths = not pattern.is_plain, pattern.needs_path
+        compares_names, compares_paths = not self._compared, pattern.needs_path
         path_of = DirectoryPaths(connection, known.paths).path
-        version = Timeline(source, known.points).version
+        version = known.timeline(source).version
         try:
             for name, directory, parent, directory_name, first, last, *state in connection.execute(
                 query, arguments
