@@ -1,6 +1,7 @@
 """Virtual disks: read, backed up with few changes, restored; beside qemu-img and zstd.
 
-    python benchmarks/disks.py [--gib 2] [--rounds 3] [--work DIRECTORY] [--growth | --formats]
+    python benchmarks/disks.py [--gib 2] [--rounds 3] [--work DIRECTORY]
+        [--growth | --formats | --restores]
 
 The disk is made from a seed: a third holes, a third what compresses to about half, a third noise.
 All of it lies in the page cache: what is measured is the work on the bytes. Prints one line a
@@ -19,16 +20,23 @@ import statistics
 import subprocess
 import tempfile
 import time
+from dataclasses import replace
+from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
 from holdfast.engine import DiskInput, DiskSink, DiskSource, Image, Pool, PoolConfig
-from holdfast.sources.machines.provider import SnapshotOrder
+from holdfast.movers.machines.work import WRITTEN_HERE, connected
+from holdfast.sources.machines.machine import Disk
+from holdfast.sources.machines.new_disks import target_of
+from holdfast.sources.machines.provider import SnapshotOrder, WholePart
 from holdfast.sources.machines.providers import open_provider
 from holdfast.sources.nbd import client, qemu_nbd
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
+
+    from holdfast.sources.machines.provider import DiskTarget
 
 KEY = bytes(range(32))
 MIB = 1 << 20
@@ -284,6 +292,72 @@ def measure_format(bench: Bench, pool: Pool, path: Path, name: str) -> None:
     print(f"{name}: {middle:.0%} of the speed of qemu-img convert; {alone:.0%} by qemu-nbd alone")
 
 
+RESTORED = {
+    "raw": (),
+    "qcow2": (),
+    "vmdk": ("-o", "subformat=monolithicSparse"),
+    "vhdx": ("-o", "subformat=dynamic"),
+}
+"""What disks are restored as, and the options of `qemu-img` by which the files are alike."""
+
+
+def measure_restores(bench: Bench) -> None:
+    """Restores to files of several formats, beside `qemu-img convert` of the disk to the same."""
+    work, disk, size = bench.work, bench.disk, bench.size
+    print(f"disk of {size >> 20} MiB; load before: {os.getloadavg()[0]:.2f}")
+    make_disk(disk, size)
+    pool = bench.new_pool()
+    image = bench.back_up(pool, DiskSource.file(str(disk)))
+    os.sync()
+    for image_format, options in RESTORED.items():
+        measure_restore(bench, pool, image, image_format, options)
+    (work / "copy").unlink()
+
+
+def measure_restore(
+    bench: Bench, pool: Pool, image: Image, image_format: str, options: tuple[str, ...]
+) -> None:
+    """One format: `qemu-img convert`, the same with a sync, and restores, in turns."""
+    disk, copy = bench.disk, bench.work / "copy"
+    one = Bench(bench.work, bench.size, 1)
+    target = target_of(copy, image_format, "bench")
+    ways = {"restore": target}
+    if image_format in WRITTEN_HERE:
+        ways["restore by qemu-nbd"] = replace(target, path=None)
+
+    def convert(*more: str) -> None:
+        words = ("-f", "raw", "-O", image_format, *options, disk, copy)
+        one.run("qemu-img", "convert", *more, *words)
+
+    def convert_and_sync() -> None:
+        convert("-t", "writeback")
+        one.run("sync", copy)
+
+    def make() -> None:
+        copy.unlink(missing_ok=True)
+        one.run("qemu-img", "create", "-q", "-f", image_format, *options, copy, one.size)
+
+    def restore(to: DiskTarget) -> None:
+        with connected(Disk("vda", one.size, "", target.format), to, WholePart()) as sink:
+            pool.restore_disk(image.id, b"/disks/vda", sink).result()
+
+    shares: dict[str, list[float]] = {}
+    for _ in range(bench.rounds):
+        gone = partial(copy.unlink, missing_ok=True)
+        plain = one.best(f"{image_format}: qemu-img convert", convert, gone)
+        flushed = one.best(f"{image_format}: the same, and a sync", convert_and_sync, gone)
+        for name, to in ways.items():
+            took = one.best(f"{image_format}: {name}", partial(restore, to), make)
+            one.run("qemu-img", "compare", "-f", "raw", "-F", image_format, disk, copy)
+            if image_format != "raw":
+                one.run("qemu-img", "check", "-f", image_format, copy)
+            shares.setdefault(f"{name} beside convert", []).append(plain / took)
+            shares.setdefault(f"{name} beside convert with a sync", []).append(flushed / took)
+    for name, found in shares.items():
+        middle, least, most = statistics.median(found), min(found), max(found)
+        print(f"{image_format}: {name}: {middle:.0%} of its speed ({least:.0%} to {most:.0%})")
+
+
 def measure_growth(bench: Bench) -> None:
     """The same few changes on a disk and on one eight times as large."""
     for times in (1, 8):
@@ -330,11 +404,16 @@ def main() -> None:
     parser.add_argument(
         "--formats", action="store_true", help="only disk files of several formats, read whole"
     )
+    parser.add_argument(
+        "--restores", action="store_true", help="only restores to files of several formats"
+    )
     given = parser.parse_args()
     with tempfile.TemporaryDirectory(dir=given.work) as work:
         bench = Bench(Path(work), int(given.gib * (1 << 30)) // GRAIN * GRAIN, given.rounds)
         if given.formats:
             measure_formats(bench)
+        elif given.restores:
+            measure_restores(bench)
         else:
             (measure_growth if given.growth else measure)(bench)
 

@@ -235,7 +235,7 @@ def test_a_server_that_is_lost_is_begun_again_in_the_same_run(bench: Bench) -> N
             for one in killed:
                 os.kill(one, signal.SIGKILL)
 
-    work = bench.work("qcow2")
+    work = bench.work("vmdk")
     bench.restore(work, kill)
     assert killed
     assert "disk-server-lost" in bench.causes

@@ -19,10 +19,9 @@ from pathlib import Path
 from typing import Any
 
 from holdfast.sources.machines.machine import Disk
-from holdfast.sources.machines.provider import Part, SnapshotOrder
+from holdfast.sources.machines.provider import DiskTarget, Part, SnapshotOrder
 from holdfast.sources.machines.providers import open_provider
 from holdfast.sources.nbd import client
-from holdfast.sources.nbd.wire import Address
 from tests.kit.qemu import read_disk
 
 
@@ -45,14 +44,15 @@ def lost(snapshot: Any) -> list[str | None]:
     return [one.about for one in snapshot.remarks if one.code == "bitmap-lost"]
 
 
-def writer(contents: dict[str, bytes]) -> Callable[[Disk, str, Part], None]:
+def writer(contents: dict[str, bytes]) -> Callable[[Disk, DiskTarget, Part], None]:
     """What fills the disks of a machine that is made again."""
 
-    def write(disk: Disk, socket: str, _part: Part) -> None:
-        connection = client.connect(Address(socket))
-        connection.write(0, contents[disk.name])
-        connection.flush()
-        connection.close()
+    def write(disk: Disk, target: DiskTarget, _part: Part) -> None:
+        with target.serve() as served:
+            connection = client.connect(served.address)
+            connection.write(0, contents[disk.name])
+            connection.flush()
+            connection.close()
 
     return write
 

@@ -90,8 +90,11 @@ class Libvirtd:
         self.tcp_port = tcp_port
         self.directory = Path(tempfile.mkdtemp(prefix="hf-lv-", dir="/tmp"))
         self.directory.chmod(0o711)
+        # As /run is everywhere: libvirt syncs what it keeps there while a guest stands still.
+        self._memory = Path(tempfile.mkdtemp(prefix="hf-lv-", dir="/dev/shm"))
+        (self.directory / "run").symlink_to(self._memory)
         for name in (*_PLACES, "disks", "scratch"):
-            (self.directory / name).mkdir()
+            (self.directory / name).mkdir(exist_ok=True)
             (self.directory / name).chmod(0o711)
         (self.directory / "etc" / "qemu").mkdir()
         (self.directory / "lib" / "qemu").mkdir()
@@ -194,6 +197,7 @@ class Libvirtd:
         for reaper in self.reapers:
             reaper.wait(60)
         shutil.rmtree(self.directory, ignore_errors=True)
+        shutil.rmtree(self._memory, ignore_errors=True)
 
 
 @contextlib.contextmanager

@@ -28,7 +28,7 @@ from tests.kit.vcsim import Vcsim
 
 if TYPE_CHECKING:
     from holdfast.sources.machines.machine import Disk, Machine
-    from holdfast.sources.machines.provider import FrozenDisk, Part, Provider, Range
+    from holdfast.sources.machines.provider import DiskTarget, FrozenDisk, Part, Provider, Range
 
 
 class Bench(ABC):
@@ -420,9 +420,13 @@ class Writer:
         self._disks = disks
         self._fails_at = fails_at
 
-    def __call__(self, disk: Disk, socket: str, _part: Part, /) -> None:
+    def __call__(self, disk: Disk, target: DiskTarget, _part: Part, /) -> None:
         self.asked.append(disk)
-        connection = client.connect(Address(socket))
+        with target.serve() as served:
+            self._write(disk, served.address)
+
+    def _write(self, disk: Disk, address: Address) -> None:
+        connection = client.connect(address)
         data = self._disks[disk.name]
         assert connection.export.size >= disk.size
         for at in range(0, len(data), MIB):

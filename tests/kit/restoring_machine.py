@@ -1,6 +1,6 @@
 """A process that makes a machine of an image, and stands still at some step until it is killed.
 
-Its disks are written slowly, so that the place is where it is said to be. Steps are: ``written:N``,
+Its image is read slowly, so that the place is where it is said to be. Steps are: ``written:N``,
 a journal says that so much of a disk is written; ``sent:N``, so many bytes of disks were given to
 the connection to the hypervisor; ``copied:N``, a journal there says that so much is copied;
 ``made``, all disks are there, and the machine is not.
@@ -12,16 +12,17 @@ import http.client
 import json
 import re
 import sys
+import threading
 import time
 from pathlib import Path
 from typing import Any
 
 from holdfast.base.ids import ImageId
+from holdfast.engine import PosixStore
 from holdfast.movers.machines import work as machine_work
 from holdfast.movers.machines.ends import NearImage
 from holdfast.sources.machines import unfinished
-from holdfast.sources.nbd import qemu_nbd
-from holdfast.vault import PoolKey, open_pool
+from holdfast.vault import PoolKey, open_pool_on
 from holdfast.wire.machine_work import MachineRestoreWork, Reached
 
 SECRET = bytes(range(32))
@@ -29,16 +30,21 @@ KEPT = 1 << 20
 _BYTES_PER_S = 12 << 20
 
 
-def write_slowly() -> None:
-    """Have qemu-nbd write so many bytes a second."""
-    words = qemu_nbd.words
+class SlowStore:
+    """The store of a pool that gives so many bytes a second."""
 
-    def slow_words(node: qemu_nbd.Node, **others: Any) -> list[str]:
-        slow = {"driver": "throttle", "throttle-group": "slow", "file": node["file"]}
-        group = f"--object=throttle-group,id=slow,x-bps-write={_BYTES_PER_S}"
-        return [group, *words({**node, "file": slow}, **others)]
+    def __init__(self, path: str) -> None:
+        self._store = PosixStore(path)
+        self._turn = threading.Lock()
 
-    qemu_nbd.words = slow_words
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self._store, name)
+
+    def get_range(self, key: str, offset: int, length: int) -> bytes:
+        data = self._store.get_range(key, offset, length)
+        with self._turn:
+            time.sleep(len(data) / _BYTES_PER_S)
+        return data
 
 
 def _now() -> None:
@@ -100,7 +106,6 @@ def _far_shelves() -> tuple[list[type], list[type]]:
     try:
         from holdfast.sources.machines.libvirt import far_making, there, volumes
 
-        there.words = qemu_nbd.words  # type: ignore[attr-defined]
         volumes.SENT_BYTES = KEPT
         written.append(there.FarShelf)
         copied.append(far_making.VolumeShelf)
@@ -118,7 +123,6 @@ def _far_shelves() -> tuple[list[type], list[type]]:
 def main(pool: str, cache: str, order: str, step: str) -> None:
     """Restore; at that step say so, and wait."""
     machine_work.KEEP_BYTES = KEPT
-    write_slowly()
     written, copied = _far_shelves()
     what, _, place = step.partition(":")
     if what == "written":
@@ -136,7 +140,8 @@ def main(pool: str, cache: str, order: str, step: str) -> None:
     if given["reached"] is not None:
         given["reached"] = Reached(**given["reached"])
     work = MachineRestoreWork(**given)
-    opened = open_pool(pool, secret=PoolKey(SECRET), cache_dir=Path(cache))
+    store = SlowStore(pool)
+    opened = open_pool_on(store, key=PoolKey(SECRET), cache_dir=Path(cache))
     end = NearImage(opened, ImageId(work.image))
     machine_work.restore_machine(work, end, lambda _: None, lambda _: None)
     print("whole", flush=True)

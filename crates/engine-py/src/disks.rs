@@ -10,7 +10,7 @@ use holdfast_engine_core::backup::machine::{DiskInput as CoreInput, Range, What}
 use holdfast_engine_core::disk::map::{DiskMap as CoreMap, Layer, MappedSource, Part};
 use holdfast_engine_core::disk::nbd::{Abilities, NbdSink, NbdSource};
 use holdfast_engine_core::disk::{
-    DiskSink as CoreSink, DiskSource as CoreSource, FileSink, FileSource,
+    DiskSink as CoreSink, DiskSource as CoreSource, FileSink, FileSource, Qcow2Sink,
 };
 use holdfast_engine_core::error::Error;
 use holdfast_engine_core::restore::disk::{Progress, Request};
@@ -189,6 +189,12 @@ impl DiskSink {
     }
 }
 
+fn progress(begin: u64, keep_bytes: u64) -> Progress {
+    let progress = Progress { begin, keep_bytes, ..Progress::default() };
+    progress.kept_until.store(begin, Ordering::Release);
+    progress
+}
+
 #[pymethods]
 impl DiskSink {
     /// A new sparse file, or a block device.
@@ -196,6 +202,28 @@ impl DiskSink {
     fn file(py: Python<'_>, path: PathBuf, size: u64) -> PyResult<Self> {
         let opened = py.detach(|| FileSink::open(&path, size)).or_raise()?;
         Ok(DiskSink(Arc::new(opened), Progress::default()))
+    }
+
+    /// A file that a restore makes, or goes on with: raw or qcow2.
+    #[staticmethod]
+    #[pyo3(signature = (path, image_format, *, size, begin=0, keep_bytes=0))]
+    fn image(
+        py: Python<'_>,
+        path: PathBuf,
+        image_format: &str,
+        size: u64,
+        begin: u64,
+        keep_bytes: u64,
+    ) -> PyResult<Self> {
+        let open = || -> Result<Arc<dyn CoreSink>, Error> {
+            match image_format {
+                "raw" => Ok(Arc::new(FileSink::again(&path, size)?)),
+                "qcow2" => Ok(Arc::new(Qcow2Sink::open(&path, size)?)),
+                other => Err(Error::Invalid(format!("the engine writes no disk as '{other}'"))),
+            }
+        };
+        let sink = py.detach(open).or_raise()?;
+        Ok(DiskSink(sink, progress(begin, keep_bytes)))
     }
 
     /// A disk that an NBD server has, over connected sockets.
@@ -223,9 +251,7 @@ impl DiskSink {
         let abilities =
             Abilities { is_structured: structured, can_zero, can_flush, one_flush, stale };
         let sink = NbdSink::new(own(&fds)?, size, abilities).or_raise()?;
-        let progress = Progress { begin, keep_bytes, ..Progress::default() };
-        progress.kept_until.store(begin, Ordering::Release);
-        Ok(DiskSink(Arc::new(sink), progress))
+        Ok(DiskSink(Arc::new(sink), progress(begin, keep_bytes)))
     }
 
     /// All before this outlasts a loss of power.

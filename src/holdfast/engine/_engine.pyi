@@ -469,6 +469,17 @@ class DiskSink:
         Raises `Invalid` for a file that is there and not empty, and for a device that is smaller.
         """
     @staticmethod
+    def image(
+        path: str, image_format: str, *, size: int, begin: int = 0, keep_bytes: int = 0
+    ) -> DiskSink:
+        """Write a file that a restore makes, or one that it goes on with: ``raw`` or ``qcow2``.
+
+        Where `begin` is 0 what it holds is thrown away; else a file that was not begun with the same
+        data is an `IntegrityError`, when the restore begins. See `nbd` for `keep_bytes`.
+
+        Raises `Invalid` for another format, and for what is no file.
+        """
+    @staticmethod
     def nbd(
         fds: list[int],
         *,

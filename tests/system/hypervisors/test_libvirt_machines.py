@@ -30,7 +30,7 @@ from holdfast.base.errors import (
     Unreachable,
 )
 from holdfast.sources.machines.machine import Disk, State
-from holdfast.sources.machines.provider import Kind, NewMachine, Part, SnapshotOrder
+from holdfast.sources.machines.provider import DiskTarget, Kind, NewMachine, Part, SnapshotOrder
 from holdfast.sources.machines.providers import open_provider
 from tests.kit.image_chain import ImageChain, lost, snapshot_order, writer
 from tests.kit.libvirtd import (
@@ -467,7 +467,7 @@ def test_a_machine_that_is_there_is_not_made_again_with_its_identity(
 def test_a_disk_that_can_t_be_written_leaves_nothing(machine: LibvirtMachine) -> None:
     calls = itertools.count()
 
-    def fail(disk: Disk, socket: str, _part: Part) -> None:
+    def fail(disk: Disk, target: DiskTarget, _part: Part) -> None:
         if next(calls):
             raise HypervisorError("no")
 

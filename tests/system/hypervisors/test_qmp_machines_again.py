@@ -19,7 +19,7 @@ from holdfast.base.errors import (
     HypervisorError,
 )
 from holdfast.sources.machines.machine import Disk, State
-from holdfast.sources.machines.provider import NewMachine, Part, SnapshotOrder
+from holdfast.sources.machines.provider import DiskTarget, NewMachine, Part, SnapshotOrder
 from holdfast.sources.machines.providers import open_provider
 from holdfast.sources.machines.qmp import QmpProvider
 from holdfast.sources.machines.qmp.monitor import MONITORS
@@ -85,7 +85,7 @@ def test_a_machine_that_runs_is_not_made_again_with_its_identity(
 
 
 def test_a_disk_that_can_t_be_written_leaves_nothing(machine: Qemu, tmp_path: Path) -> None:
-    def fail(disk: Disk, socket: str, _part: Part) -> None:
+    def fail(disk: Disk, target: DiskTarget, _part: Part) -> None:
         raise HypervisorError("no")
 
     made = provider(machine)

@@ -4,6 +4,7 @@ use std::fs::{File, OpenOptions};
 use std::io;
 use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
 use std::path::Path;
+use std::sync::OnceLock;
 
 use parking_lot::Mutex;
 use rustix::fs::{Advice, FallocateFlags, SeekFrom};
@@ -70,6 +71,10 @@ pub struct FileSink {
     idle: Mutex<Vec<Staged>>,
     size: u64,
     is_device: bool,
+    /// A restore made it, and it may hold something.
+    is_used: bool,
+    /// What of it is allocated of what another try wrote, and may never have flushed.
+    doubtful: OnceLock<Vec<Extent>>,
     /// The system has one thread at a time write to a file, and lets the others spin.
     turn: Mutex<()>,
 }
@@ -79,29 +84,74 @@ impl FileSink {
     /// not, and for a device that is too small.
     pub fn open(path: &Path, size: u64) -> Result<Self> {
         let unopened = |error| Error::io(format!("opening the disk '{}'", path.display()), error);
-        let mut options = OpenOptions::new();
-        options.read(true).write(true).create(true).truncate(false).mode(0o600);
-        let file = options.open(path).map_err(unopened)?;
-        let is_device = file.metadata().map_err(unopened)?.file_type().is_block_device();
-        let found = size_of(&file).map_err(unopened)?;
-        if is_device && found < size {
+        let sink = Self::opened(path, size)?;
+        let found = size_of(&sink.file).map_err(unopened)?;
+        if sink.is_device && found < size {
             return Err(Error::Invalid(format!(
                 "the disk has {size} bytes, the device '{}' {found}",
                 path.display()
             )));
         }
-        if !is_device {
+        if !sink.is_device {
             if found > 0 {
                 return Err(Error::Invalid(format!(
                     "'{}' exists already, and is not empty",
                     path.display()
                 )));
             }
-            file.set_len(size).map_err(unopened)?;
+            sink.file.set_len(size).map_err(unopened)?;
         }
+        Ok(sink)
+    }
+
+    /// A file that a restore made, whatever it holds now. `Invalid` for anything but a file.
+    pub fn again(path: &Path, size: u64) -> Result<Self> {
+        let sink = Self::opened(path, size)?;
+        if sink.is_device {
+            let text = format!("'{}' is no file", path.display());
+            return Err(Error::Invalid(text));
+        }
+        Ok(FileSink { is_used: true, ..sink })
+    }
+
+    fn opened(path: &Path, size: u64) -> Result<Self> {
+        let unopened = |error| Error::io(format!("opening the disk '{}'", path.display()), error);
+        let mut options = OpenOptions::new();
+        options.read(true).write(true).create(true).truncate(false).mode(0o600);
+        let file = options.open(path).map_err(unopened)?;
+        let kind = file.metadata().map_err(unopened)?.file_type();
+        let is_device = kind.is_block_device();
         let direct = if is_device { None } else { writing::direct(&file) };
-        let (idle, turn) = <(Mutex<Vec<Staged>>, Mutex<()>)>::default();
-        Ok(FileSink { file, direct, idle, size, is_device, turn })
+        let (idle, turn, doubtful) = Default::default();
+        Ok(FileSink { file, direct, idle, size, is_device, is_used: false, doubtful, turn })
+    }
+
+    /// Bytes of the file.
+    pub(super) fn file_bytes(&self) -> Result<u64> {
+        size_of(&self.file).map_err(|error| at("reading", 0, error))
+    }
+
+    /// Has the file hold so many zeroes, and nothing else; with room for them where it is not to be
+    /// sparse.
+    pub(super) fn begin(&self, bytes: u64, is_sparse: bool) -> Result<()> {
+        let made =
+            self.file.set_len(0).and_then(|()| writing::make_room(&self.file, bytes, is_sparse));
+        made.map_err(|error| Error::io(format!("giving the disk its {bytes} bytes"), error))
+    }
+
+    /// What of the file is not a hole from there on.
+    fn allocated(&self, begin: u64) -> io::Result<Vec<Extent>> {
+        let (mut found, mut at) = (Vec::new(), begin);
+        while at < self.size {
+            let from = match rustix::fs::seek(&self.file, SeekFrom::Data(at)) {
+                Ok(from) => from,
+                Err(Errno::NXIO) => break,
+                Err(error) => return Err(error.into()),
+            };
+            at = rustix::fs::seek(&self.file, SeekFrom::Hole(from))?;
+            found.push(Extent { offset: from, length: at.saturating_sub(from) });
+        }
+        Ok(found)
     }
 
     fn write_past(&self, direct: &File, parts: &[Part<'_>], patience: Patience<'_>) -> Result<()> {
@@ -124,9 +174,26 @@ impl DiskSink for FileSink {
         self.size
     }
 
+    fn expect(&self, _data: &[Extent], begin: u64) -> Result<()> {
+        if !self.is_used {
+            return Ok(());
+        }
+        if begin == 0 {
+            return self.begin(self.size, true);
+        }
+        if self.file_bytes()? != self.size {
+            let reason = "it is not as the restore that is to go on with it began it";
+            return Err(Error::integrity("the file of the disk", reason));
+        }
+        let found = self.allocated(begin).map_err(|error| at("reading", begin, error))?;
+        let again = || Error::Invalid("a disk is written once".into());
+        self.doubtful.set(found).map_err(|_| again())
+    }
+
     fn stale(&self) -> Vec<Extent> {
         let whole = Extent { offset: 0, length: self.size };
-        if self.is_device { vec![whole] } else { Vec::new() }
+        let doubtful = || self.doubtful.get().cloned().unwrap_or_default();
+        if self.is_device { vec![whole] } else { doubtful() }
     }
 
     fn write(&self, parts: &[Part<'_>], patience: Patience<'_>) -> Result<()> {

@@ -6,12 +6,14 @@
 mod file;
 pub mod map;
 pub mod nbd;
+mod qcow2;
 mod zero;
 
 use crate::error::{Error, Result};
 use crate::tree::entry::Extent;
 
 pub use file::{FileSink, FileSource};
+pub use qcow2::Qcow2Sink;
 pub use zero::is_zero;
 
 /// No chunk of a disk crosses a multiple of this: a change in one cell leaves the others' chunks
@@ -63,6 +65,12 @@ pub trait DiskSource: Send + Sync {
 pub trait DiskSink: Send + Sync {
     /// Bytes of the disk.
     fn size(&self) -> u64;
+
+    /// Told once, before anything is written, what is going to be data, ascending and apart; what
+    /// comes before `begin` is there already. Where it can't go on with that it is an error.
+    fn expect(&self, _data: &[Extent], _begin: u64) -> Result<()> {
+        Ok(())
+    }
 
     /// What may read as something else than zero before anything is written: ascending, apart.
     fn stale(&self) -> Vec<Extent>;

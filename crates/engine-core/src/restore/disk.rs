@@ -143,6 +143,12 @@ pub fn run(
         )));
     }
     let Progress { begin, kept_until, .. } = &request.progress;
+    let data: Vec<_> = layout::stretches(&entry)
+        .into_iter()
+        .map(|one| Extent { offset: one.offset, length: one.length })
+        .collect();
+    to.expect(&data, *begin)?;
+    drop(data);
     kept_until.store(*begin, Ordering::Release);
     add(&counters.bytes_total, bytes_from(&entry, *begin));
     add(&counters.files_total, 1);

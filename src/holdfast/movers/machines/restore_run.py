@@ -24,7 +24,7 @@ if TYPE_CHECKING:
     from holdfast.movers.drive import Drivable, Reporter
     from holdfast.movers.machines.record import StoredFile
     from holdfast.sources.machines.machine import Disk, Machine
-    from holdfast.sources.machines.provider import Part, Provider
+    from holdfast.sources.machines.provider import DiskTarget, Part, Provider
 
 
 @dataclass(frozen=True, slots=True)
@@ -85,14 +85,17 @@ class StoredMachine(Protocol):
 
 
 class Connects(Protocol):
-    """Connects to the only export of an NBD server."""
+    """Connects to a disk that is to be written."""
 
-    def __call__(self, socket: str, part: Part, /) -> AbstractContextManager[DiskSink]:
+    def __call__(
+        self, disk: Disk, target: DiskTarget, part: Part, /
+    ) -> AbstractContextManager[DiskSink]:
         """What the engine writes by, until the end.
 
         Args:
-            socket: Path of the UNIX socket of the server.
-            part: How much of its disk is written.
+            disk: As it was.
+            target: Where it is written.
+            part: How much of it is.
         """
         ...
 
@@ -134,10 +137,10 @@ def run_machine_restore(
     written = 0
     parts: dict[str, Part] = {}
 
-    def write(disk: Disk, socket: str, part: Part) -> None:
+    def write(disk: Disk, target: DiskTarget, part: Part) -> None:
         nonlocal written
         if disk.name in parts:
-            message = f"the server of disk '{disk.name}' was lost, and is begun again"
+            message = f"disk '{disk.name}' could not be reached, and is tried again"
             tell(Remark("warning", "disk-server-lost", message, disk.name))
         elif part.begin:
             message = (
@@ -146,7 +149,7 @@ def run_machine_restore(
             )
             tell(Remark("info", "continued", message, disk.name))
         parts[disk.name] = part
-        with connect(socket, part) as sink:
+        with connect(disk, target, part) as sink:
 
             def reported(counters: Counters | None) -> None:
                 part.keep(sink.kept_until)

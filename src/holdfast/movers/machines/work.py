@@ -28,7 +28,6 @@ from holdfast.movers.machines.restore_run import (
 from holdfast.sources.machines.providers import Credentials, open_provider
 from holdfast.sources.nbd.client import connect, sockets
 from holdfast.sources.nbd.protocol import ALLOCATION, Flags
-from holdfast.sources.nbd.wire import Address
 from holdfast.wire.messages import WorkEvent
 
 if TYPE_CHECKING:
@@ -41,13 +40,17 @@ if TYPE_CHECKING:
     from holdfast.movers.machines.instant import Image as InstantImage
     from holdfast.movers.machines.instant import Tell
     from holdfast.movers.machines.restore_run import StoredMachine
-    from holdfast.sources.machines.provider import Part, Provider, Remark
+    from holdfast.sources.machines.machine import Disk
+    from holdfast.sources.machines.provider import DiskTarget, Part, Provider, Remark
+    from holdfast.sources.nbd.wire import Address
     from holdfast.wire.machine_work import InstantWork, MachineRestoreWork, MachineWork, Reached
 
     Note = Callable[[WorkEvent], None]
 
 _SCRATCH = "machine-"
 
+WRITTEN_HERE = ("raw", "qcow2")
+"""Formats of files that the engine writes itself; others a `qemu-nbd` writes."""
 CONNECTIONS = 4
 """To each NBD server that is written to, where it allows several."""
 
@@ -178,9 +181,31 @@ def instant(
 
 
 @contextlib.contextmanager
-def connected(socket: str, part: Part) -> Iterator[DiskSink]:
-    """What writes to the only export of an NBD server, of whose disk a part may be written."""
-    address = Address(path=socket)
+def connected(disk: Disk, target: DiskTarget, part: Part) -> Iterator[DiskSink]:
+    """What writes a disk of which a part may be written: the engine itself, or to a server."""
+    if target.path is None or target.format not in WRITTEN_HERE:
+        with target.serve() as served, _served(served.address, part) as sink:
+            yield sink
+        return
+    sink = DiskSink.image(
+        str(target.path),
+        target.format,
+        size=disk.size,
+        begin=part.begin,
+        keep_bytes=_keep_bytes(disk.size),
+    )
+    try:
+        yield sink
+    finally:
+        sink.close()
+
+
+def _keep_bytes(size: int) -> int:
+    return max(KEEP_BYTES, min(size // _KEPT_PARTS, _MOST_KEEP_BYTES))
+
+
+@contextlib.contextmanager
+def _served(address: Address, part: Part) -> Iterator[DiskSink]:
     stale = [] if part.is_new else _not_zero(address, part.begin)
     with sockets(address, count=CONNECTIONS, writing=True) as ready:
         size = ready.export.size
@@ -194,7 +219,7 @@ def connected(socket: str, part: Part) -> Iterator[DiskSink]:
             fresh=True,
             stale=stale,
             begin=part.begin,
-            keep_bytes=max(KEEP_BYTES, min(size // _KEPT_PARTS, _MOST_KEEP_BYTES)),
+            keep_bytes=_keep_bytes(size),
         )
         try:
             yield sink

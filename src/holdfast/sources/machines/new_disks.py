@@ -12,7 +12,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from holdfast.base.errors import AlreadyExists, Invalid
-from holdfast.sources.machines.provider import WholePart
+from holdfast.sources.machines.provider import DiskTarget, WholePart
 from holdfast.sources.machines.unfinished import is_sound, write_part
 from holdfast.sources.nbd.qemu_nbd import image_node, run_img, serving
 
@@ -60,8 +60,7 @@ def write_disk(new: NewDisk, write: DiskWriter) -> None:
     what = _what(new)
     try:
         _create(new, new.path)
-        with serving(image_node(new.path, new.format), what, writable=True) as served:
-            write(new.disk, str(served.address.path), WholePart())
+        write(new.disk, target_of(new.path, new.format, what), WholePart())
     except BaseException:
         with contextlib.suppress(OSError):
             new.path.unlink()
@@ -96,11 +95,16 @@ def write_rest(new: NewDisk, write: DiskWriter, journal: Journal, *, is_ours: bo
         except BaseException:
             blank.unlink(missing_ok=True)
             raise
+    write_part(part, target_of(new.path, new.format, what), write)
+
+
+def target_of(path: Path, image_format: str, what: str) -> DiskTarget:
+    """A file of this machine as something that is written; `what` names it in messages."""
 
     def serve() -> AbstractContextManager[Served]:
-        return serving(image_node(new.path, new.format), what, writable=True)
+        return serving(image_node(path, image_format), what, writable=True)
 
-    write_part(part, serve, write)
+    return DiskTarget(image_format, path, serve)
 
 
 def mended(path: Path, image_format: str, what: str) -> bool:

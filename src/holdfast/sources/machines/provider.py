@@ -20,6 +20,7 @@ if TYPE_CHECKING:
     from holdfast.engine import DiskSource
     from holdfast.sources.machines.machine import Disk, Machine
     from holdfast.sources.machines.overlays import Moved, Over, Standing
+    from holdfast.sources.nbd.qemu_nbd import Served
 
 
 class Kind(enum.IntEnum):
@@ -230,16 +231,31 @@ class WholePart:
         """See `Part.keep`: nobody goes on from there."""
 
 
+@dataclass(frozen=True, slots=True)
+class DiskTarget:
+    """Where a new disk is written: its file is there, and holds what `Part` says.
+
+    Attributes:
+        format: Of the file.
+        path: Of the file, if it is one of this machine that may be written without a server.
+        serve: Has an NBD server show the disk as its only export (of the empty name) for the time
+            of the block.
+    """
+
+    format: str
+    path: Path | None
+    serve: Callable[[], AbstractContextManager[Served]]
+
+
 class DiskWriter(Protocol):
     """Writes one disk of a new machine."""
 
-    def __call__(self, disk: Disk, socket: str, part: Part, /) -> None:
+    def __call__(self, disk: Disk, target: DiskTarget, part: Part, /) -> None:
         """Write the rest of it.
 
         Args:
             disk: As it was.
-            socket: Path of a UNIX socket where an NBD server has the new disk as its only export
-                (of the empty name).
+            target: Where.
             part: How much of it is there.
 
         Raises:

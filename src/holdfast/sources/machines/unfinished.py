@@ -29,11 +29,9 @@ from holdfast.base.errors import (
 
 if TYPE_CHECKING:
     from collections.abc import Callable
-    from contextlib import AbstractContextManager
 
     from holdfast.sources.machines.machine import Disk
-    from holdfast.sources.machines.provider import DiskWriter, NewMachine
-    from holdfast.sources.nbd.qemu_nbd import Served
+    from holdfast.sources.machines.provider import DiskTarget, DiskWriter, NewMachine
 
 VERSION = 1
 """Of journals; one of another version is of a restore that is not gone on with."""
@@ -306,14 +304,12 @@ def thrown_away(shelf: Shelf, order: NewMachine) -> list[str]:
     return Journal(shelf, order, known).throw_away()
 
 
-def write_part(
-    part: Part, serve: Callable[[], AbstractContextManager[Served]], write: DiskWriter
-) -> None:
+def write_part(part: Part, target: DiskTarget, write: DiskWriter) -> None:
     """Have the rest of a disk written; a server that is lost is begun again a few times.
 
     Args:
         part: How much there is.
-        serve: Has the disk served.
+        target: Where.
         write: Writes it.
 
     Raises:
@@ -323,8 +319,7 @@ def write_part(
     while True:
         before = part.begin
         try:
-            with serve() as served:
-                write(part.disk, str(served.address.path), part)
+            write(part.disk, target, part)
             break
         except (InputOutput, Unreachable, TooSlow, Busy):
             # What was done since it was flushed last may be there or not. The server of a process

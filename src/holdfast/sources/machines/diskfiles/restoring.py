@@ -20,9 +20,9 @@ from typing import TYPE_CHECKING
 from holdfast.base.errors import AlreadyExists, Invalid, NotFound, storage_error
 from holdfast.sources import places
 from holdfast.sources.machines import domain_xml
-from holdfast.sources.machines.new_disks import mended, new_mac
+from holdfast.sources.machines.new_disks import mended, new_mac, target_of
 from holdfast.sources.machines.unfinished import PREFIX, Journal, NearShelf, write_part
-from holdfast.sources.nbd.qemu_nbd import image_node, run_img, serving
+from holdfast.sources.nbd.qemu_nbd import run_img
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -30,7 +30,6 @@ if TYPE_CHECKING:
     from holdfast.sources.machines.diskfiles.store import Store
     from holdfast.sources.machines.machine import Disk
     from holdfast.sources.machines.provider import DiskWriter, NewMachine
-    from holdfast.sources.nbd.qemu_nbd import Served
 
 FORMATS = {
     "qcow2": (".qcow2", ()),
@@ -182,10 +181,7 @@ def _write_disk(
         run_img(["create", "-q", "-f", image_format, *given, str(path), str(size)], what)
         part.made()
 
-    def serve() -> contextlib.AbstractContextManager[Served]:
-        return serving(image_node(path, image_format), what, writable=True)
-
-    write_part(part, serve, write)
+    write_part(part, target_of(path, image_format, what), write)
     _sync(path)
 
 

@@ -18,6 +18,7 @@ from holdfast.sources import places
 from holdfast.sources.machines import staged
 from holdfast.sources.machines.libvirt import there, volumes
 from holdfast.sources.machines.new_disks import require_format
+from holdfast.sources.machines.provider import DiskTarget
 from holdfast.sources.machines.unfinished import LOOK, Journal, thrown_away, write_part
 from holdfast.sources.machines.unfinished import PREFIX as UNFINISHED
 
@@ -76,7 +77,7 @@ class FarMaking:
         def serve() -> AbstractContextManager[Served]:
             return there.serving(self._host.tunnel, node, what, writable=True)
 
-        write_part(part, serve, write)
+        write_part(part, DiskTarget(new.format, None, serve), write)
 
     def hand_over(self) -> None:
         """See `Making.hand_over`."""

@@ -29,7 +29,7 @@ if TYPE_CHECKING:
 
     from holdfast.sources.machines.libvirt.overlay_files import OverlayFiles
     from holdfast.sources.machines.machine import Disk, Machine
-    from holdfast.sources.machines.provider import NewMachine, Part
+    from holdfast.sources.machines.provider import DiskTarget, NewMachine, Part
 
     Alive = Callable[[], None]
 
@@ -294,5 +294,5 @@ def _stand_still(domain: Any) -> None:
                 driver.set(name, "stop")
 
 
-def _nobody_writes(_disk: Disk, _socket: str, _part: Part, /) -> None:
+def _nobody_writes(_disk: Disk, _target: DiskTarget, _part: Part, /) -> None:
     raise HypervisorError("a disk over another is not written")

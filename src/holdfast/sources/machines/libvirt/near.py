@@ -54,7 +54,8 @@ class NearGround:
 
     place: Path
     most: int
-    flags: int = 0
+    flags: int = libvirt.VIR_DOMAIN_BACKUP_BEGIN_REUSE_EXTERNAL
+    """Else libvirt makes the scratch files, while the guest stands still."""
 
     @property
     def address(self) -> Address:
@@ -69,21 +70,25 @@ class NearGround:
         """See `Ground.scratch`."""
         return str(self.place / f"{disk}.scratch")
 
-    def prepare(self, domain: Any, sizes: dict[str, int]) -> None:  # noqa: ARG002 - libvirt makes them
-        """Let the user that QEMU runs as make files there."""
+    def prepare(self, domain: Any, sizes: dict[str, int]) -> None:
+        """Make the scratch files, of the user that QEMU runs as, who makes a socket there, too."""
         with asked("libvirt does not tell of a machine"):
             known = domain_xml.read(domain.XMLDesc(0))
-        for label in known.findall("seclabel"):
-            if label.get("model") == "dac" and os.geteuid() == 0:
-                user, _, group = (label.findtext("label") or "").partition(":")
-                with contextlib.suppress(ValueError):
-                    os.chown(self.place, int(user), int(group))
         if len(str(self.place / "nbd")) > _LONGEST_SOCKET:
             raise Invalid(
                 f"'{self.place.parent}' is too long a path for a socket in it",
                 "name a scratch directory with a short path",
             )
         self.room(0)
+        for disk, size in sizes.items():
+            path = self.scratch(disk)
+            run_img(["create", "-q", "-f", "qcow2", path, str(size)], f"scratch file '{path}'")
+        for label in known.findall("seclabel"):
+            if label.get("model") == "dac" and os.geteuid() == 0:
+                user, _, group = (label.findtext("label") or "").partition(":")
+                with contextlib.suppress(ValueError):
+                    for one in (self.place, *map(self.scratch, sizes)):
+                        os.chown(one, int(user), int(group))
 
     def reach(self) -> None:
         """See `Ground.reach`: what is here is reached."""

@@ -175,6 +175,10 @@ class RunningSnapshot:
         if quiesce and not agent:
             self._unquiet("no guest agent answers in it")
             quiesce = False
+        # What libvirt knows is asked before the guest stands still.
+        tracked = {one.name for one in wanted if checkpoints.tracks_changes(one)}
+        since = self._order.since
+        known = checkpoints.of_disks(domain, since) & tracked if since is not None else set()
         with contextlib.ExitStack() as stack:
             if quiesce:
                 who = self._host.credentials
@@ -188,28 +192,58 @@ class RunningSnapshot:
                 )
                 with asked("libvirt does not set a time for the guest agent"):
                     domain.agentSetResponseTimeout(FREEZE_TIMEOUT_S)
+            first = _Try(frozenset(known), self._mark(domain, wanted, tracked))
             began = time.monotonic()
             quiesce = quiesce and self._quiet(domain)
             try:
-                return self._begin(domain, ground, wanted)
+                done, reason = self._begin(domain, ground, wanted, first)
             finally:
                 if quiesce:
                     self._thaw(domain)
                     self.frozen_s = time.monotonic() - began
+        if since is not None:
+            self.remarks += [
+                checkpoints.lost(one, reason)
+                for one in wanted
+                if one.name in tracked - done.incremental
+            ]
+        return done
 
-    def _begin(self, domain: Any, ground: Ground, wanted: Sequence[DomainDisk]) -> _Try:
-        """Begin in the best way that libvirt takes."""
-        tracked = {one.name for one in wanted if checkpoints.tracks_changes(one)}
-        since = self._order.since
-        known = checkpoints.of_disks(domain, since) & tracked if since is not None else set()
-        new = new_checkpoint(self._order.label) if tracked else None
-        reason, tries = checkpoints.GONE, 0
-        attempt = _Try(frozenset(known), new)
+    def _mark(self, domain: Any, wanted: Sequence[DomainDisk], tracked: set[str]) -> str | None:
+        """Make the checkpoint, before the guest stands still: what it marks meanwhile is too much.
+
+        libvirt takes a tenth of a second to find out that the checkpoint's XML is right.
+        """
+        if not tracked:
+            return None
+        name = new_checkpoint(self._order.label)
+        try:
+            domain.checkpointCreateXML(_checkpoint_xml(name, wanted, tracked, self.machine), 0)
+        except libvirt.libvirtError as error:
+            if error.get_error_code() not in _UNABLE:
+                raise translated(
+                    error, f"libvirt does not begin a backup of '{self.machine.name}'"
+                ) from error
+            text = f"the next backup reads everything: {error.get_error_message()}"
+            self.remarks.append(Remark("warning", "bitmap-refused", text))
+            return None
+        self.checkpoint = name
+        return name
+
+    def _begin(
+        self,
+        domain: Any,
+        ground: Ground,
+        wanted: Sequence[DomainDisk],
+        attempt: _Try,
+    ) -> tuple[_Try, str]:
+        """Begin in the best way that libvirt takes; why not all is incremental that might be."""
+        since, reason, tries = self._order.since, checkpoints.GONE, 0
         while True:
             try:
                 domain.backupBegin(
                     _backup_xml(ground, wanted, since, attempt.incremental),
-                    _checkpoint_xml(attempt.checkpoint, wanted, tracked, self.machine),
+                    None,
                     ground.flags,
                 )
                 break
@@ -218,23 +252,13 @@ class RunningSnapshot:
                 if code in _BITMAP_LOST and attempt.incremental:
                     reason = checkpoints.INCONSISTENT
                     attempt = _Try(frozenset(), attempt.checkpoint)
-                elif code in _UNABLE and attempt.checkpoint is not None:
-                    text = f"the next backup reads everything: {error.get_error_message()}"
-                    self.remarks.append(Remark("warning", "bitmap-refused", text))
-                    attempt = _Try(attempt.incremental, None)
                 elif "already in use" in str(error) and tries < _TRIES:
                     tries += 1  # somebody has that port; the next one is another
                 else:
                     raise translated(
                         error, f"libvirt does not begin a backup of '{self.machine.name}'"
                     ) from error
-        if since is not None:
-            self.remarks += [
-                checkpoints.lost(one, reason)
-                for one in wanted
-                if one.name in tracked - attempt.incremental
-            ]
-        return attempt
+        return attempt, reason
 
     def _quiet(self, domain: Any) -> bool:
         try:
@@ -372,10 +396,8 @@ def _backup_xml(
 
 
 def _checkpoint_xml(
-    name: str | None, wanted: Sequence[DomainDisk], tracked: set[str], machine: Machine
-) -> str | None:
-    if name is None:
-        return None
+    name: str, wanted: Sequence[DomainDisk], tracked: set[str], machine: Machine
+) -> str:
     names = {one.name for one in wanted} & tracked
     disks = [
         f"<disk name={quoteattr(one.name)} checkpoint='{'bitmap' if one.name in names else 'no'}'/>"

@@ -33,7 +33,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable
 
     from holdfast.sources.machines.machine import Disk
-    from holdfast.sources.machines.provider import NewMachine, Part
+    from holdfast.sources.machines.provider import DiskTarget, NewMachine, Part
     from holdfast.sources.machines.qmp.monitor import Monitor
 
     Alive = Callable[[], None]
@@ -303,5 +303,5 @@ def _clear(over: Over, monitors: Path) -> Path:
     return directory
 
 
-def _nobody_writes(_disk: Disk, _socket: str, _part: Part, /) -> None:
+def _nobody_writes(_disk: Disk, _target: DiskTarget, _part: Part, /) -> None:
     raise HypervisorError("a disk over another is not written")
