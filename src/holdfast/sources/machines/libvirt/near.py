@@ -87,7 +87,7 @@ class NearGround:
             if label.get("model") == "dac" and os.geteuid() == 0:
                 user, _, group = (label.findtext("label") or "").partition(":")
                 with contextlib.suppress(ValueError):
-                    for one in (self.place, *map(self.scratch, sizes)):
+                    for one in (str(self.place), *map(self.scratch, sizes)):
                         os.chown(one, int(user), int(group))
 
     def reach(self) -> None:
