@@ -1,6 +1,7 @@
 """A bad network between an agent and a media server costs time, and nothing else.
 
 `HOLDFAST_TEST_SCHEDULES=200` runs as many schedules of harm; each is made from its number.
+`HOLDFAST_TEST_LINK_DOWN_S=90` has a link down for as many seconds in the middle of a backup.
 """
 
 from __future__ import annotations
@@ -8,6 +9,7 @@ from __future__ import annotations
 import os
 import random
 import threading
+import time
 from datetime import timedelta
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -33,6 +35,9 @@ if TYPE_CHECKING:
     from collections.abc import Iterator
 
 SCHEDULES = int(os.environ.get("HOLDFAST_TEST_SCHEDULES", "6"))
+DOWN_S = float(os.environ.get("HOLDFAST_TEST_LINK_DOWN_S", "3"))
+"""For how long a link is down. For longer than a few seconds who wants to know says so: 90."""
+
 LIMITS = TransferLimits(sign_of_life_s=0.2, gap_s=1.0)
 
 
@@ -107,10 +112,13 @@ def test_a_link_that_is_down_for_a_while_goes_on_where_it_was(
     def cut_off(_: object) -> None:
         if relay.passed_bytes > 20_000_000 and not cut.is_set():
             cut.set()
-            relay.cut_off(3.0)
+            relay.cut_off(DOWN_S)
 
-    image = remote_backup(target(site, relay.port), order(tree), later(), cut_off)
+    began_s = time.monotonic()
+    patient = target(site, relay.port, deadline_s=DOWN_S + 60)
+    image = remote_backup(patient, order(tree), later(), cut_off)
     relay.close()
+    assert time.monotonic() - began_s > DOWN_S
     assert cut.is_set()
     assert image.stats["bytes_new"] >= 60_000_000
     # What was on its way is sent again, and no more.

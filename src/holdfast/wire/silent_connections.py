@@ -40,7 +40,8 @@ class SilentConnections:
         Args:
             app: Whose connections.
             wait_s: How long one may say nothing; None for as long as usual.
-            told: Is told of each that was closed. Must not block.
+            told: Is told of those that were closed and whose other end said nothing over others
+                either. Must not block.
         """
         self._wait_s = WAIT_S if wait_s is None else wait_s
         self._told = told
@@ -75,6 +76,15 @@ class SilentConnections:
             await asyncio.sleep(self._wait_s / 4)
 
     def _tell(self, transport: asyncio.Transport) -> None:
-        there = transport.get_extra_info("peername") or ("",)
+        who = _end(transport)
+        # One whose bandwidth is bounded opens connections that wait for their turn: no word of it.
+        if any(_end(one.transport) == who for one in self._spoke):
+            return
         why = f"a connection that asked for nothing within {self._wait_s:g} s was closed"
-        self._told(name_shown(transport), str(there[0]), TooSlow(why))
+        self._told(*who, TooSlow(why))
+
+
+def _end(transport: asyncio.BaseTransport | None) -> tuple[str, str]:
+    """The other end: whom its certificate names, and where it is."""
+    there = None if transport is None else transport.get_extra_info("peername")
+    return name_shown(transport), str(there[0]) if there else ""
