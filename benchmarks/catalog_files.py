@@ -368,7 +368,7 @@ def place_of(
         # unlike in tests, what is committed is on disk
         durable = {"fsync": "on", "full_page_writes": "on", "shared_buffers": "1GB",
                    "max_wal_size": "8GB", "maintenance_work_mem": "512MB"}  # fmt: skip
-        with postgres.server(binaries, durable) as server:
+        with postgres.server(binaries, durable, on_disk=True) as server:
             yield server.database()[1], server.place
 
 

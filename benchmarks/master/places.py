@@ -45,7 +45,7 @@ def databases() -> Iterator[dict[str, Callable[[], Database]]]:
         found = {SQLITE: on_sqlite}
         binaries = postgres.programs()
         if binaries is not None:
-            server = stack.enter_context(postgres.server(binaries, _DURABLE))
+            server = stack.enter_context(postgres.server(binaries, _DURABLE, on_disk=True))
             found[POSTGRESQL] = lambda: opened(server.database()[1])
         yield found
 
