@@ -11,6 +11,7 @@ from tests.kit.databases import (
     database,
     database_place,
     migrated_template,
+    new_file,
     postgres_server,
     postgres_url,
 )
@@ -37,8 +38,7 @@ def api(tmp_path: Path) -> Iterator[Api]:
     """An API of its own, on SQLite."""
     from tests.kit.api import make_api
 
-    database = Database(tmp_path / "control.db")
-    database.migrate()
+    database = new_file(tmp_path / "control.db")
     with make_api(database, tmp_path) as made:
         yield made
     database.close()

@@ -13,13 +13,13 @@ import httpx
 import pytest
 
 from holdfast.control.access import ProviderLogins, Registration, Role
-from holdfast.control.database import Database
 from holdfast.control.jobs import JobKind, NewJob, Outcome, Remark, Result, Severity
 from holdfast.faces.api.app import TAGS
 from holdfast.faces.api.serving import serving_https
 from tests.kit import quick_disk
 from tests.kit.api import Api, make_api
 from tests.kit.certificates import https_here
+from tests.kit.databases import new_file
 from tests.kit.real_pool import put_pool
 
 HOOKS = """
@@ -61,8 +61,7 @@ def provider() -> httpx.Client:
 def api() -> Iterator[Api]:
     """An API whose database does not wait for a disk."""
     with quick_disk.directory() as home:
-        database = Database(home / "control.db")
-        database.migrate()
+        database = new_file(home / "control.db")
         with make_api(database, home) as made:
             registration = Registration("https://id.example.org", "site", "", "email")
             made.master.logins = ProviderLogins(

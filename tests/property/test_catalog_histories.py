@@ -23,6 +23,7 @@ from holdfast.control.database import Database
 from tests.kit import quick_disk
 from tests.kit.catalog_model import assert_answers
 from tests.kit.clock import FakeClock
+from tests.kit.databases import new_file
 from tests.kit.fake_pool import DIR, FakeImage, FakePool, Node, Tree
 from tests.kit.stored_rows import stored_rows
 
@@ -80,9 +81,7 @@ class Histories(RuleBasedStateMachine):
         shutil.rmtree(self.path)
 
     def empty_database(self) -> Database:
-        database = Database(self.path / "control.db")
-        database.migrate()
-        return database
+        return new_file(self.path / "control.db")
 
     def feed(self, image: FakeImage) -> None:
         self.catalog.ingest(self.pool, ImageId(image.id))

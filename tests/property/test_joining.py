@@ -2,10 +2,9 @@
 
 from __future__ import annotations
 
-import tempfile
+import shutil
 from dataclasses import dataclass
 from datetime import timedelta
-from pathlib import Path
 
 from hypothesis import settings
 from hypothesis import strategies as st
@@ -14,10 +13,11 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, 
 from holdfast.base.errors import HoldfastError
 from holdfast.base.ids import ClientName
 from holdfast.control.access import AuditLog
-from holdfast.control.database import Database
 from holdfast.control.machines import MachineBook
 from holdfast.wire.identity import MachineKey, MachineRole, Peer, peer_of_pem
+from tests.kit import quick_disk
 from tests.kit.clock import FakeClock
+from tests.kit.databases import new_file
 
 NAMES = st.sampled_from(["web1", "web1", "web1", "web2", "WEB1", "here"])
 KEYS = [MachineKey.generate() for _ in range(2)]
@@ -51,9 +51,8 @@ class Joining(RuleBasedStateMachine):
 
     def __init__(self) -> None:
         super().__init__()
-        self.place = tempfile.TemporaryDirectory()
-        self.database = Database(Path(self.place.name) / "control.db")
-        self.database.migrate()
+        self.path = quick_disk.make()
+        self.database = new_file(self.path / "control.db")
         self.clock = FakeClock()
         audit = AuditLog(self.database, self.clock)
         self.book = MachineBook(self.database, self.clock, audit, [ClientName("here")])
@@ -67,7 +66,7 @@ class Joining(RuleBasedStateMachine):
 
     def teardown(self) -> None:
         self.database.close()
-        self.place.cleanup()
+        shutil.rmtree(self.path)
 
     @rule(name=st.none() | NAMES)
     def invite(self, name: str | None) -> None:

@@ -19,15 +19,14 @@ from holdfast.control.access import Role, Scope
 from holdfast.faces.cli.main import run
 from holdfast.wire.identity import MachineRole
 from tests.kit.api import Api
+from tests.kit.databases import new_file
 from tests.kit.machines import POOL_KEY, Door, open_door, stand_in
 
 
 @pytest.fixture
 def door(tmp_path: Path) -> Iterator[Door]:
-    from holdfast.control.database import Database
 
-    database = Database(tmp_path / "control.db")
-    database.migrate()
+    database = new_file(tmp_path / "control.db")
     with open_door(stand_in(database, tmp_path)) as opened:
         yield opened
     database.close()

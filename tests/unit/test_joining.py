@@ -20,7 +20,6 @@ from holdfast.base.errors import (
     SiteMissing,
     Unreachable,
 )
-from holdfast.control.database import Database
 from holdfast.movers import dialling, joining, machine_home, session
 from holdfast.site.master import Master
 from holdfast.wire.identity import (
@@ -31,6 +30,7 @@ from holdfast.wire.identity import (
     machine_name,
 )
 from tests.kit.clock import FakeClock
+from tests.kit.databases import new_file
 from tests.kit.machines import Door, open_door, running, stand_in
 
 
@@ -42,8 +42,7 @@ def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def master(tmp_path: Path) -> Iterator[Master]:
-    database = Database(tmp_path / "control.db")
-    database.migrate()
+    database = new_file(tmp_path / "control.db")
     yield stand_in(database, tmp_path)
     database.close()
 

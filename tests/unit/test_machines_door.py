@@ -24,7 +24,6 @@ from holdfast.base.errors import (
 )
 from holdfast.base.ids import ClientName
 from holdfast.control.access.strangers import ROWS_A_MINUTE
-from holdfast.control.database import Database
 from holdfast.movers import machine_home, session
 from holdfast.site.master import Master
 from holdfast.wire import sessions, silent_connections
@@ -36,6 +35,7 @@ from holdfast.wire.identity import (
 from holdfast.wire.looking import LookOrder, LookReport
 from holdfast.wire.machine_work import MachineWork
 from holdfast.wire.messages import BackupWork, WorkOffer
+from tests.kit.databases import new_file
 from tests.kit.machines import Door, names, open_door, running, stand_in
 from tests.kit.served import until
 
@@ -50,8 +50,7 @@ def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def master(tmp_path: Path) -> Iterator[Master]:
-    database = Database(tmp_path / "control.db")
-    database.migrate()
+    database = new_file(tmp_path / "control.db")
     yield stand_in(database, tmp_path)
     database.close()
 

@@ -10,10 +10,10 @@ import pytest
 from holdfast.base.errors import ImageMissing, NotAPool, NotFound, Unreachable, WrongKey
 from holdfast.base.ids import ClientName, ImageId, PoolId, SourceName
 from holdfast.control.catalog import Catalog
-from holdfast.control.database import Database
 from holdfast.control.storage import StorageBook, StorageUnit
 from holdfast.site.pools import Pools
 from tests.kit.clock import FakeClock
+from tests.kit.databases import new_file
 from tests.kit.fake_pool import FakePool, tree_of
 
 if TYPE_CHECKING:
@@ -28,8 +28,7 @@ class Stage:
 
     def __init__(self, directory: Path) -> None:
         self.clock = FakeClock()
-        self.database = Database(directory / "control.db")
-        self.database.migrate()
+        self.database = new_file(directory / "control.db")
         self.catalog = Catalog.open(directory / "catalog", self.clock, self.database)
         self.own, self.far = FakePool("own"), FakePool("far")
         self.units = StorageBook(self.database)

@@ -17,7 +17,6 @@ from holdfast.base.errors import (
     NotAuthenticated,
 )
 from holdfast.base.ids import ClientName, SourceName
-from holdfast.control.database import Database
 from holdfast.control.jobs import JobKind, NewJob, Outcome, Result
 from holdfast.movers import session
 from holdfast.movers.remote_agent import Transfer
@@ -26,6 +25,7 @@ from holdfast.site.machines.sessions import Session
 from holdfast.site.master import Master
 from holdfast.wire import sessions
 from holdfast.wire.messages import Answer, BackupWork, WorkEnded, WorkOffer
+from tests.kit.databases import new_file
 from tests.kit.machines import Door, open_door, running, stand_in
 from tests.kit.served import until
 
@@ -40,8 +40,7 @@ def _in_a_hurry(monkeypatch: pytest.MonkeyPatch) -> None:
 
 @pytest.fixture
 def master(tmp_path: Path) -> Iterator[Master]:
-    database = Database(tmp_path / "control.db")
-    database.migrate()
+    database = new_file(tmp_path / "control.db")
     yield stand_in(database, tmp_path)
     database.close()
 
