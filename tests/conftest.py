@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import os
 from typing import TYPE_CHECKING
 
 import pytest
 
 from holdfast.control.database import Database
+from tests.kit import turns
 from tests.kit.databases import (
     database,
     database_place,
@@ -31,6 +33,14 @@ __all__ = [
     "postgres_server",
     "postgres_url",
 ]
+
+
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Have those that share the tests begin with the slow ones; alone, keep to what was asked."""
+    processes = int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "1"))
+    if processes > 1:
+        marked = [(one, one.path, one.get_closest_marker("slow") is not None) for one in items]
+        items[:] = turns.of_items(marked, processes)
 
 
 @pytest.fixture
