@@ -10,6 +10,7 @@ import subprocess
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tests.kit.asking import ended, job_of, machines_of
 from tests.kit.command import Command
 from tests.kit.served import Served, served, until
 
@@ -176,7 +177,7 @@ class MachineSite:
                 machine.kill()
 
     def connected(self) -> set[str]:
-        return {one["name"] for one in self.listed("machine", "list") if one["connected"]}
+        return {one["name"] for one in machines_of(self.site) if one["connected"]}
 
     def await_connected(self, *names: str) -> None:
         until(lambda: self.connected() >= set(names), f"{', '.join(names)} to be connected")
@@ -186,19 +187,11 @@ class MachineSite:
         return int(self.site("policy", "run", policy, *words, "--json").assert_ok().json()["job"])
 
     def job(self, job: int) -> dict[str, Any]:
-        found: dict[str, Any] = self.site("jobs", "show", str(job), "--json").assert_ok().json()
-        return found
+        return job_of(self.site, job)
 
     def ended(self, job: int) -> dict[str, Any]:
         """A job when it has ended."""
-
-        def look() -> dict[str, Any] | None:
-            found = self.job(job)
-            return found if found["state"] == "ended" else None
-
-        found = until(look, f"job {job} to end", 120)
-        assert found is not None
-        return found
+        return ended(self.site, job)
 
 
 @contextlib.contextmanager

@@ -26,18 +26,20 @@ T = TypeVar("T")
 PATIENCE_S = 60.0
 
 
-PAUSE_S = 0.3
-"""Looks are commands of their own, and take from what is looked at."""
+PAUSES_S = (0.02, 0.3)
+"""From one look to the next it takes as long as a look does, within these bounds: some are commands
+of their own, and take from what is looked at."""
 
 
 def until(look: Callable[[], T], what: str, patience_s: float = PATIENCE_S) -> T:
     """Look again and again, until there is something."""
+    shortest_s, longest_s = PAUSES_S
     end = time.monotonic() + patience_s
-    while time.monotonic() < end:
+    while (began := time.monotonic()) < end:
         found = look()
         if found:
             return found
-        time.sleep(PAUSE_S)
+        time.sleep(min(max(time.monotonic() - began, shortest_s), longest_s))
     raise AssertionError(f"waited {patience_s:.0f} s for {what}")
 
 

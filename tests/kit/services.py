@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
-import http.client
-import json
 import os
-import socket
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
+from tests.kit.asking import ask
 from tests.kit.served import until
 from tests.kit.systemd_host import ADDRESS, HOST_NAME, PATIENCE_S
 from tests.kit.trees import make_tree
@@ -73,15 +70,8 @@ class Services:
         self.host.systemctl("enable", "--now", UNITS[role])
 
     def ask(self, path: str) -> Any:
-        """What the API says; None where nobody answers. Far quicker than a command."""
-        place = str(self.tree("/var/lib/holdfast/run/api.sock"))
-        try:
-            with contextlib.closing(_Local(place)) as connection:
-                connection.request("GET", f"/api/v1{path}")
-                answer = connection.getresponse()
-                return json.loads(answer.read()) if answer.status == 200 else None
-        except (OSError, http.client.HTTPException):
-            return None
+        """What the API says; None where nobody answers."""
+        return ask(self.tree("/var/lib/holdfast"), path)
 
     def await_work(self) -> None:
         """Until all three are at work, and know each other."""
@@ -148,15 +138,6 @@ class Services:
 
     def tree(self, path: str = TREE) -> Path:
         return self.host.place(path)
-
-
-class _Local(http.client.HTTPConnection):
-    """A connection to the socket at a path."""
-
-    def connect(self) -> None:
-        self.sock = socket.socket(socket.AF_UNIX)
-        self.sock.settimeout(60)
-        self.sock.connect(self.host)
 
 
 def make_everything(root: Path) -> None:

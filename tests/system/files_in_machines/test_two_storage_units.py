@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import shutil
 from pathlib import Path
-from typing import Any
 
 import pytest
 
@@ -12,6 +11,7 @@ from holdfast.base.clock import SystemClock
 from holdfast.base.ids import ImageId, pool_id
 from holdfast.site.secrets import SecretSource
 from holdfast.site.site import Site
+from tests.kit.asking import ended
 from tests.kit.command import Command
 from tests.kit.disks import MIB, blank, mounted, need, run
 from tests.kit.guest_files import fill
@@ -61,12 +61,7 @@ def counted(site: Command, unit: str) -> int:
 def replicate(site: Command, *words: str) -> None:
     job = int(site("replicate", *words).assert_ok().text)
 
-    def look() -> dict[str, Any] | None:
-        found: dict[str, Any] = site("jobs", "show", str(job), "--json").json()
-        return found if found["state"] == "ended" else None
-
-    done = until(look, "the replication to end")
-    assert done is not None
+    done = ended(site, job)
     assert done["outcome"] == "completed", site("events", str(job)).text
 
 

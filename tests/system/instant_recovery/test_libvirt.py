@@ -10,6 +10,7 @@ import pytest
 
 from tests.kit import reading_guest
 from tests.kit.agents import Machine, MachineSite
+from tests.kit.asking import recovery_of
 from tests.kit.disk_images import needs_qemu
 from tests.kit.guest import build, needs_guest
 from tests.kit.libvirtd import IMAGES, Libvirtd, libvirtd_kit, needs_libvirt
@@ -127,7 +128,7 @@ def await_state(network: MachineSite, state: str) -> dict[str, Any]:
     last: dict[str, Any] = {}
 
     def look() -> bool:
-        last.update(network.site("instant", "show", "1", "--json").assert_ok().json())
+        last.update(recovery_of(network.site))
         assert last["state"] != "failed", last
         return bool(last["state"] == state)
 

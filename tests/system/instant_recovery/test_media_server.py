@@ -11,6 +11,7 @@ import pytest
 
 from tests.kit import reading_guest
 from tests.kit.agents import SOON_MISSED, Machine, MachineSite, free_place, machine_site
+from tests.kit.asking import recovery_of
 from tests.kit.disk_images import needs_qemu
 from tests.kit.guest import needs_guest
 from tests.kit.reading_guest import READY, counted
@@ -66,7 +67,7 @@ def back_up(network: MachineSite, estate: Estate, tmp_path: Path, proxy: str | N
 
 
 def shown(network: MachineSite) -> dict[str, Any]:
-    found: dict[str, Any] = network.site("instant", "show", "1", "--json").assert_ok().json()
+    found = recovery_of(network.site)
     assert found["state"] != "failed", found
     return found
 

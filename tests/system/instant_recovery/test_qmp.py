@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from tests.kit import reading_guest
+from tests.kit.asking import ended, recovery_of
 from tests.kit.disk_images import needs_qemu
 from tests.kit.guest import build, needs_guest
 from tests.kit.reading_guest import READY, counted
@@ -92,16 +93,6 @@ def estate(tmp_path: Path) -> Iterator[Estate]:
         made.end()
 
 
-def ended(site: Command, job: int) -> dict[str, Any]:
-    def look() -> dict[str, Any] | None:
-        found: dict[str, Any] = site("jobs", "show", str(job), "--json").assert_ok().json()
-        return found if found["state"] == "ended" else None
-
-    found = until(look, f"job {job} to end", 180)
-    assert found is not None
-    return found
-
-
 def back_up(site: Command, estate: Estate, tmp_path: Path) -> str:
     """Back the machine up and end it; its image."""
     (tmp_path / "policy.toml").write_text(POLICY)
@@ -117,8 +108,7 @@ def back_up(site: Command, estate: Estate, tmp_path: Path) -> str:
 
 
 def shown(site: Command, number: int = 1) -> dict[str, Any]:
-    found: dict[str, Any] = site("instant", "show", str(number), "--json").assert_ok().json()
-    return found
+    return recovery_of(site, number)
 
 
 def await_state(site: Command, *states: str, number: int = 1) -> dict[str, Any]:

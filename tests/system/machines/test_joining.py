@@ -15,6 +15,7 @@ from typing import Any
 
 import pytest
 
+from tests.kit.asking import ended, machines_of
 from tests.kit.command import Command
 from tests.kit.served import served, until
 
@@ -38,9 +39,7 @@ class Site:
         return token
 
     def machine(self, name: str = "web1") -> dict[str, Any]:
-        rows = self.command("machine", "list", "--json").assert_ok().json_lines()
-        found: dict[str, Any] = next((one for one in rows if one["name"] == name), {})
-        return found
+        return next((one for one in machines_of(self.command) if one["name"] == name), {})
 
     def await_state(self, connected: bool, name: str = "web1") -> None:
         words = "connected" if connected else "away"
@@ -204,12 +203,7 @@ def test_a_job_waits_for_its_machine_and_says_so(machines: Site, tmp_path: Path)
 
         until(waits, "the job to say what it waits for", 30)
         with agent(web1) as at_work:
-
-            def ended() -> bool:
-                found = site("jobs", "show", str(job), "--json").assert_ok().json()
-                return bool(found["state"] == "ended")
-
-            until(ended, "the job to end", 60)
+            ended(site, job, 60)
             at_work.stop()
         running.stop()
     hosts = [one["host"] for one in site("images", "--json").assert_ok().json_lines()]

@@ -5,8 +5,10 @@ from __future__ import annotations
 import os
 import random
 import signal
+import time
 from dataclasses import replace
 from datetime import timedelta
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -48,6 +50,10 @@ def images(site: Command) -> list[dict[str, Any]]:
 def another_image(site: Command) -> None:
     before = len(images(site))
     until(lambda: len(images(site)) > before, "another image")
+
+
+def is_past(moment: float) -> bool:
+    return time.monotonic() >= moment
 
 
 def database(site: Command) -> Path:
@@ -103,7 +109,8 @@ def test_killed_at_any_moment_it_goes_on_and_loses_nothing(
     for _ in range(KILLS):
         with served(site) as running:
             another_image(site)
-            until(lambda: dice.random() < 0.2, "the moment")
+            moment = time.monotonic() + min(dice.expovariate(1 / 1.2), 5)
+            until(partial(is_past, moment), "the moment")
             running.kill()
         site("pool", "check").assert_ok()
     put_policies(database(site), replace(often(tree), active=False))

@@ -12,6 +12,7 @@ import pytest
 pytest.importorskip("lxml", reason="lxml is not installed: see the extra 'vm'")
 
 from tests.kit import guest
+from tests.kit.asking import ended
 from tests.kit.libvirtd import SIZE, Libvirtd, LibvirtMachine, libvirtd_kit, needs_libvirt
 from tests.kit.qemu import MIB, needs_qemu
 from tests.kit.served import served, until
@@ -54,14 +55,9 @@ def run_and_wait(site: Command, *words: str) -> tuple[dict[str, Any], list[str]]
     """Queue a job, wait for its end; the job that did the work, and its events."""
     job = site(*words, "--json").assert_ok().json()["job"]
 
-    def look() -> dict[str, Any] | None:
-        found: dict[str, Any] = site("jobs", "show", str(job), "--json").json()
-        return found if found["state"] == "ended" else None
-
-    ended = until(look, f"job {job} to end", PATIENCE_S)
-    assert ended is not None
+    done = ended(site, job, PATIENCE_S)
     rows: list[dict[str, Any]] = site("jobs", "list", "--json").json_lines()
-    (one,) = [row for row in rows if row.get("parent_id") == job] or [ended]
+    (one,) = [row for row in rows if row.get("parent_id") == job] or [done]
     events = site("events", str(one["id"]), "--json").assert_ok().json_lines()
     said = [row["message"] for row in events]
     assert one["outcome"] in ("completed", "completed-with-warnings"), said

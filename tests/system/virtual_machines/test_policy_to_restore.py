@@ -14,6 +14,7 @@ import pytest
 pytest.importorskip("lxml", reason="lxml is not installed: see the extra 'vm'")
 
 from tests.kit.agents import machine_site
+from tests.kit.asking import ended, job_of
 from tests.kit.served import PATIENCE_S, served, until
 
 if TYPE_CHECKING:
@@ -57,15 +58,10 @@ def run_and_wait(
     """Queue a job, wait for its end, and tell its parts, or itself."""
     job = site(*words, "--json").assert_ok().json()["job"]
 
-    def look() -> dict[str, Any] | None:
-        found: dict[str, Any] = site("jobs", "show", str(job), "--json").json()
-        return found if found["state"] == "ended" else None
-
-    ended = until(look, f"job {job} to end", patience_s)
-    assert ended is not None
+    done = ended(site, job, patience_s)
     parts: list[dict[str, Any]] = site("jobs", "list", "--json").json_lines()
     mine = [one for one in parts if one.get("parent_id") == job]
-    return mine or [ended]
+    return mine or [done]
 
 
 def images(site: Command) -> dict[str, list[str]]:
@@ -146,7 +142,7 @@ def test_a_proxy_does_the_work_where_the_master_does_not_reach(
         )
 
         def waits() -> bool:
-            found = site("jobs", "show", str(job), "--json").json()["waits_for"]
+            found = job_of(site, job)["waits_for"]
             return bool(found == "machine 'proxy1' to connect")
 
         until(waits, "the job to wait for its proxy")

@@ -10,6 +10,7 @@ import pytest
 
 pytest.importorskip("lxml", reason="lxml is not installed: see the extra 'vm'")
 
+from tests.kit.asking import job_of
 from tests.kit.boot_sector import boot_disk
 from tests.kit.qemu import needs_qemu
 from tests.kit.served import served, until
@@ -172,8 +173,7 @@ def test_a_policy_has_its_images_booted(site: Command, tmp_path: Path) -> None:
 
 
 def job(site: Command, number: int) -> dict[str, Any]:
-    found: dict[str, Any] = site("jobs", "show", str(number), "--json").assert_ok().json()
-    return found
+    return job_of(site, number)
 
 
 def test_one_that_boots_can_be_cancelled_and_the_site_stopped(
