@@ -11,6 +11,7 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 import libvirt
+from lxml import etree
 
 from holdfast.base.errors import HoldfastError
 from holdfast.sources.machines import domain_xml
@@ -24,6 +25,7 @@ if TYPE_CHECKING:
     Tool = Callable[[Sequence[str], str], bytes]
 
 GONE = "its list of changes since the last image is gone"
+DESCRIPTION = "Holdfast: what changed since an image"
 INCONSISTENT = "its list of changes is inconsistent, since the machine was not shut down"
 
 
@@ -43,6 +45,80 @@ def of_disks(domain: Any, checkpoint: str) -> set[str]:
         for one in found.findall("disks/disk")
         if one.get("checkpoint") == "bitmap"
     }
+
+
+def take_over(domain: Any, name: str, sources: Sequence[domain_xml.DomainDisk]) -> Remark | None:
+    """Let this libvirt know of a checkpoint whose bitmaps are in the disks of a machine that runs.
+
+    When a machine moves to another host its bitmaps go with its disks, and what libvirt knew of
+    them stays behind. QEMU is asked whether they are there, and whole.
+
+    Args:
+        domain: Of the machine.
+        name: Of the checkpoint.
+        sources: The disks that may have a bitmap of it.
+
+    Returns:
+        What is told of it; None where it is known already, or not there.
+    """
+    try:
+        if is_known(domain, name):
+            return None
+        described = domain.XMLDesc(libvirt.VIR_DOMAIN_XML_SECURE)
+        found = [one for one in sources if _has_bitmap(domain, name, one, described)]
+        if not found:
+            return None
+        _redefine(domain, name, found, described)
+    except libvirt.libvirtError:
+        return None
+    names = ", ".join(f"'{one.name}'" for one in found)
+    message = (
+        f"this host's libvirt did not know what changed since the last image, and the machine has "
+        f"brought it along with disk {names}: it has moved here, and is followed on"
+    )
+    return Remark("info", "bitmap-moved", message)
+
+
+def _has_bitmap(domain: Any, name: str, source: domain_xml.DomainDisk, described: str) -> bool:
+    """Whether a disk has a whole bitmap of that name; libvirt tells only by believing it."""
+    try:
+        _redefine(domain, name, [source], described).delete(
+            libvirt.VIR_DOMAIN_CHECKPOINT_DELETE_METADATA_ONLY
+        )
+    except libvirt.libvirtError:
+        return False
+    return True
+
+
+def _redefine(
+    domain: Any, name: str, sources: Sequence[domain_xml.DomainDisk], described: str
+) -> Any:
+    """Have libvirt know of a checkpoint, if QEMU has its bitmaps."""
+    root = etree.Element("domaincheckpoint")
+    etree.SubElement(root, "name").text = name
+    etree.SubElement(root, "description").text = DESCRIPTION
+    etree.SubElement(root, "creationTime").text = "0"
+    disks = etree.SubElement(root, "disks")
+    wanted = {one.name for one in sources}
+    machine = domain_xml.read(described)
+    for one in domain_xml.disks(machine):
+        if one.place and one.kind != "hostdev":
+            how = {"checkpoint": "bitmap", "bitmap": name} if one.name in wanted else {}
+            etree.SubElement(disks, "disk", {"name": one.name, "checkpoint": "no"} | how)
+    root.append(machine)
+    flags = libvirt.VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE
+    flags |= libvirt.VIR_DOMAIN_CHECKPOINT_CREATE_REDEFINE_VALIDATE
+    return domain.checkpointCreateXML(etree.tostring(root, encoding="unicode"), flags)
+
+
+def is_known(domain: Any, name: str) -> bool:
+    """Whether libvirt knows of a checkpoint of that name.
+
+    Raises:
+        HoldfastError: It does not tell.
+    """
+    with asked("libvirt does not tell of checkpoints"):
+        return name in {one.getName() for one in domain.listAllCheckpoints()}
 
 
 def lost(source: domain_xml.DomainDisk, reason: str) -> Remark:

@@ -177,6 +177,9 @@ class ThereDisk:
         arguments = ["info", "-U", "--output=json", "-f", self.source.format, self.source.place]
         return dict(json.loads(there.run_img(self.host.tunnel, arguments, self.what)))
 
+    def map(self, size: int, alive: Callable[[], None]) -> None:
+        """See `OffDisk.map`: its files are not here."""
+
     def serving(self, bitmap: str | None) -> AbstractContextManager[Served]:
         """See `OffDisk.serving`."""
         node = {
@@ -200,6 +203,9 @@ class CopiedDisk:
         path, image_format = self.files[0]
         arguments = ["info", "-U", "--output=json", "-f", image_format, str(path)]
         return dict(json.loads(run_img(arguments, self.what)))
+
+    def map(self, size: int, alive: Callable[[], None]) -> None:
+        """See `OffDisk.map`: it is read once, as it was copied."""
 
     def serving(self, bitmap: str | None) -> AbstractContextManager[Served]:
         """See `OffDisk.serving`."""

@@ -10,16 +10,18 @@ import json
 import os
 import shutil
 import stat
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 from xml.sax.saxutils import quoteattr
 
 import libvirt
 
-from holdfast.base.errors import Invalid, NoSpace, storage_error
+from holdfast.base.errors import HoldfastError, Invalid, NoSpace, storage_error
 from holdfast.sources import places
 from holdfast.sources.machines import domain_xml
+from holdfast.sources.machines.diskfiles.chain import Place, open_disk
+from holdfast.sources.machines.diskfiles.mapped import map_of
 from holdfast.sources.machines.labels import PREFIX, directory_prefix
 from holdfast.sources.machines.libvirt.connection import asked
 from holdfast.sources.machines.libvirt.side import name_of, scratch_files, writes_of_device
@@ -35,6 +37,7 @@ if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
     from contextlib import AbstractContextManager
 
+    from holdfast.engine import DiskMap
     from holdfast.sources.machines.domain_xml import DomainDisk
     from holdfast.sources.machines.libvirt.connection import Libvirt
     from holdfast.sources.machines.machine import Machine
@@ -138,6 +141,20 @@ class FileDisk:
         """See `OffDisk.info`."""
         arguments = ["info", "-U", "--output=json", "-f", self.source.format, self.source.place]
         return dict(json.loads(run_img(arguments, self.what)))
+
+    def map(self, size: int, alive: Callable[[], None]) -> DiskMap | None:
+        """See `OffDisk.map`."""
+        path = Path(self.source.place)
+        if not os.path.isfile(path):
+            return None
+        try:
+            found = open_disk(Place(path), self.source.format, (Path("/"),))
+        except HoldfastError:
+            return None  # qemu-nbd reads it all the same, or says why not
+        if found.size != size:
+            return None
+        node = {**found.node, "read-only": True, "force-share": True}
+        return map_of(replace(found, node=node), alive)
 
     def serving(self, bitmap: str | None) -> AbstractContextManager[Served]:
         """See `OffDisk.serving`."""

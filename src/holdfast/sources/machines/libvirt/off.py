@@ -1,8 +1,8 @@
 """A machine that is off: its disk files, read as they lie.
 
-Must not keep anybody from starting it: the files are opened without a lock, and a machine that was
-started meanwhile fails the backup instead. Bitmaps in the files are of the last image made while it
-ran, and go on being followed.
+Must not keep anybody from starting it: the files are opened without a lock. A machine that was
+started meanwhile fails the backup instead, or has it end with an error where all was read by then.
+Bitmaps in the files are of the last image made while it ran, and go on being followed.
 """
 
 from __future__ import annotations
@@ -11,8 +11,10 @@ import contextlib
 from typing import TYPE_CHECKING, Any
 
 from holdfast.base.errors import HoldfastError, SnapshotBroken
+from holdfast.sources.machines.diskfiles.mapped import MappedDisk
 from holdfast.sources.machines.libvirt import checkpoints
 from holdfast.sources.machines.nbd_disk import NbdDisk
+from holdfast.sources.machines.provider import Remark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -21,7 +23,7 @@ if TYPE_CHECKING:
     from holdfast.sources.machines.libvirt.connection import Libvirt
     from holdfast.sources.machines.libvirt.side import Side
     from holdfast.sources.machines.machine import Machine
-    from holdfast.sources.machines.provider import Remark, SnapshotOrder
+    from holdfast.sources.machines.provider import SnapshotOrder
     from holdfast.sources.nbd.qemu_nbd import Served
 
 
@@ -43,7 +45,7 @@ class OffSnapshot:
         self.definitions = definitions
         self.disks: Sequence[NbdDisk] = ()
         self.checkpoint: str | None = None
-        self.remarks: list[Remark] = []
+        self.noted: list[Remark] = []
         self.frozen_s = 0.0
         self._host = host
         self._order = order
@@ -53,18 +55,38 @@ class OffSnapshot:
         self._written: list[tuple[DomainDisk, object]] = []
         self._open = contextlib.ExitStack()
 
+    @property
+    def remarks(self) -> Sequence[Remark]:
+        """What happened on the way; asked at the end, also whether it was off until then.
+
+        The engine may have read the last byte, and committed, after the last `check`.
+        """
+        try:
+            torn = self._is_torn()
+        except HoldfastError as error:
+            return [*self.noted, Remark("error", "changed-while-read", error.message)]
+        return [*self.noted, *[Remark("error", "changed-while-read", self._torn)] * torn]
+
     def check(self) -> None:
         """See `Snapshot.check`."""
         for served in self._served:
             served.check()
-        domain = self._host.domain(self._order.uuid)
-        changed = [one for one, known in self._written if self._side.state(one) != known]
-        if domain.isActive() or changed:
+        if self._is_torn():
             raise SnapshotBroken(
-                f"machine '{self.machine.name}' was started, or its disks written, while they "
-                "were read",
-                "run it again: a machine that runs is read by a snapshot",
+                self._torn, "run it again: a machine that runs is read by a snapshot"
             )
+
+    def _is_torn(self) -> bool:
+        """Whether it was started, or somebody wrote to its disks, since they were opened."""
+        if any(self._side.state(one) != known for one, known in self._written):
+            return True
+        return bool(self._host.domain(self._order.uuid).isActive())
+
+    @property
+    def _torn(self) -> str:
+        return (
+            f"machine '{self.machine.name}' was started, or its disks written, while they were read"
+        )
 
     def keep_checkpoint(self) -> None:
         """See `Snapshot.keep_checkpoint`."""
@@ -76,7 +98,9 @@ class OffSnapshot:
         since = self._order.since
         domain: Any = self._host.domain(self._order.uuid)
         tracked = checkpoints.of_disks(domain, since) if since is not None else set()
-        found = []
+        # One that has moved here has its bitmaps with it, and this libvirt does not know of them.
+        moved = since is not None and not checkpoints.is_known(domain, since)
+        found: list[NbdDisk] = []
         for source in wanted:
             alive()
             self._written.append((source, self._side.state(source)))
@@ -85,15 +109,21 @@ class OffSnapshot:
             bitmap = None
             if since is not None and checkpoints.tracks_changes(source):
                 reason: str | None = checkpoints.GONE
-                if source.name in tracked:
+                if moved or source.name in tracked:
                     reason = checkpoints.why_not_off(file.info(), since)
                 if reason is None:
                     bitmap = since
                 else:
-                    self.remarks.append(checkpoints.lost(source, reason))
+                    self.noted.append(checkpoints.lost(source, reason))
             served = self._open.enter_context(file.serving(bitmap))
             self._served.append(served)
-            found.append(NbdDisk(source.name, sizes[source.name], served.address, "", bitmap))
+            size = sizes[source.name]
+            # Of what changed little is read, and a map would be of all of the disk.
+            lies = None if bitmap is not None else file.map(size, alive)
+            if lies is None:
+                found.append(NbdDisk(source.name, size, served.address, "", bitmap))
+            else:
+                found.append(MappedDisk(source.name, size, served.address, lies))
             if bitmap is not None:
                 self.checkpoint = since
         self.disks = found

@@ -120,9 +120,9 @@ class LibvirtProvider:
                 made = OffSnapshot(self._host, order, machine, definitions, sources, self._side)
             else:
                 made = RunningSnapshot(self._host, order, machine, definitions, sources, self._side)
-            made.remarks += leftovers + _left_out(machine)
+            made.noted += leftovers + _left_out(machine)
             if unread is not None:
-                made.remarks.append(Remark("warning", "firmware-left-out", unread))
+                made.noted.append(Remark("warning", "firmware-left-out", unread))
             try:
                 if isinstance(made, OffSnapshot):
                     made.take(wanted, alive)

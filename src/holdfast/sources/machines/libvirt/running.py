@@ -87,7 +87,7 @@ class RunningSnapshot:
         self.definitions = definitions
         self.disks: Sequence[NbdDisk] = ()
         self.checkpoint: str | None = None
-        self.remarks: list[Remark] = []
+        self.noted: list[Remark] = []
         self.frozen_s = 0.0
         self._host = host
         self._order = order
@@ -98,6 +98,11 @@ class RunningSnapshot:
         self._over = threading.Event()
         self._awake = threading.Event()
         self._places = contextlib.ExitStack()
+
+    @property
+    def remarks(self) -> Sequence[Remark]:
+        """See `Snapshot.remarks`."""
+        return self.noted
 
     def check(self) -> None:
         """See `Snapshot.check`."""
@@ -130,7 +135,7 @@ class RunningSnapshot:
                     f"disk '{source.name}' is shared: what other machines write to it meanwhile is "
                     "in the image or not"
                 )
-                self.remarks.append(Remark("warning", "disk-shared", text, source.name))
+                self.noted.append(Remark("warning", "disk-shared", text, source.name))
         alive()
         self._ground = ground
         done = self._freeze_and_begin(domain, ground, wanted, agent)
@@ -171,6 +176,10 @@ class RunningSnapshot:
     def _freeze_and_begin(
         self, domain: Any, ground: Ground, wanted: Sequence[DomainDisk], agent: bool
     ) -> _Try:
+        if self._order.since is not None:
+            files = [one for one in wanted if checkpoints.tracks_changes(one)]
+            moved = checkpoints.take_over(domain, self._order.since, files)
+            self.noted += [] if moved is None else [moved]
         quiesce = self._order.quiesce
         if quiesce and not agent:
             self._unquiet("no guest agent answers in it")
@@ -202,7 +211,7 @@ class RunningSnapshot:
                     self._thaw(domain)
                     self.frozen_s = time.monotonic() - began
         if since is not None:
-            self.remarks += [
+            self.noted += [
                 checkpoints.lost(one, reason)
                 for one in wanted
                 if one.name in tracked - done.incremental
@@ -225,7 +234,7 @@ class RunningSnapshot:
                     error, f"libvirt does not begin a backup of '{self.machine.name}'"
                 ) from error
             text = f"the next backup reads everything: {error.get_error_message()}"
-            self.remarks.append(Remark("warning", "bitmap-refused", text))
+            self.noted.append(Remark("warning", "bitmap-refused", text))
             return None
         self.checkpoint = name
         return name
@@ -291,13 +300,13 @@ class RunningSnapshot:
             domain.fsThaw()
         except libvirt.libvirtError as error:
             text = f"the guest may stand still: {error.get_error_message()}"
-            self.remarks.append(Remark("error", "thaw-unanswered", text))
+            self.noted.append(Remark("error", "thaw-unanswered", text))
 
     def _unquiet(self, reason: str) -> None:
         if self._order.require_quiesce:
             raise NotQuiesced(f"'{self.machine.name}' was not brought to rest: {reason}")
         text = f"the guest was not brought to rest: {reason}"
-        self.remarks.append(Remark("warning", "not-quiesced", text))
+        self.noted.append(Remark("warning", "not-quiesced", text))
 
     def _watch(self) -> None:
         while not self._over.wait(_WATCH_S):
@@ -405,6 +414,6 @@ def _checkpoint_xml(
         if one.place and one.format not in domain_xml.OF_HOSTS
     ]
     return (
-        f"<domaincheckpoint><name>{name}</name><description>Holdfast: what changed since an image"
+        f"<domaincheckpoint><name>{name}</name><description>{checkpoints.DESCRIPTION}"
         f"</description><disks>{''.join(disks)}</disks></domaincheckpoint>"
     )

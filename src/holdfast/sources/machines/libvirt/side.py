@@ -16,6 +16,7 @@ if TYPE_CHECKING:
     from contextlib import AbstractContextManager
     from pathlib import Path
 
+    from holdfast.engine import DiskMap
     from holdfast.sources.machines.domain_xml import DomainDisk
     from holdfast.sources.machines.machine import Machine
     from holdfast.sources.machines.new_disks import NewDisk
@@ -83,6 +84,18 @@ class OffDisk(Protocol):
 
     def info(self) -> dict[str, Any]:
         """What `qemu-img info` says of it."""
+        ...
+
+    def map(self, size: int, alive: Callable[[], None]) -> DiskMap | None:
+        """Where its content lies in files of this machine; None where that can't be told.
+
+        Args:
+            size: Of the disk.
+            alive: Called meanwhile.
+
+        Raises:
+            DiskUnreadable: Some of it lies beyond the end of its file.
+        """
         ...
 
     def serving(self, bitmap: str | None) -> AbstractContextManager[Served]:
