@@ -24,6 +24,9 @@ _BACKUPS = ("first", "again", "changed")
 _SEARCHED = 10
 """Backups that are made before they are searched."""
 
+_HOSTS = 5
+"""By so many machines, two backups each."""
+
 
 def run(session: Session, works: Collection[str], count: int, limits: Limits | None = None) -> None:
     """Do this many rounds.
@@ -100,7 +103,10 @@ class _Round:
                 self._all(places, work)
 
     def _search(self, places: dict[str, tuple[Place, list[Backup]]]) -> None:
-        """Look for a file in many backups, each with another change; those are not measured."""
+        """Look for a file in many backups of several machines, each with another change.
+
+        The backups are not measured. A machine is a name of its own, as every tool asks for it.
+        """
         session, name = self._session, os.path.basename(self._one)
         for tool in self._turn:
             if tool.name in places and not tool.find(places[tool.name][0], name):
@@ -111,7 +117,8 @@ class _Round:
                 with self._left_out_if_it_fails(tool, "find", places):
                     place, _ = places[tool.name]
                     step = tool.backup(place, change + 1)
-                    measure.run(step.command, step.environment, place.root, step.cwd)
+                    command = [*_as_host(change % _HOSTS), *step.command]
+                    measure.run(command, step.environment, place.root, step.cwd)
         session.corpus.restore()
         for tool in [one for one in self._turn if one.name in places]:
             with self._left_out_if_it_fails(tool, "find", places):
@@ -165,6 +172,13 @@ class _Round:
         step = tool.backup(place, len(backups) + 1)
         said = session.take(number, work, tool, place, step, cold=cold)
         backups.append(Backup(len(backups) + 1, said))
+
+
+def _as_host(number: int) -> list[str]:
+    """What runs a command on this machine under another name; nothing where only root may."""
+    if os.geteuid() != 0:
+        return []
+    return ["unshare", "--uts", "sh", "-c", 'hostname "$0" && exec "$@"', f"host{number}"]
 
 
 def _middle_file(root: os.PathLike[str]) -> str:

@@ -7,11 +7,11 @@ from __future__ import annotations
 
 import contextlib
 import os
+from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 @contextlib.contextmanager
@@ -49,6 +49,18 @@ def write_whole(path: Path, content: bytes) -> None:
     """
     with writing_whole(path) as file:
         file.write(content)
+
+
+def remove_unfinished(directory: Path) -> None:
+    """Remove what `writing_whole` had not finished in a directory when its process was killed.
+
+    What a process that lives may still write is left alone; so is what can't be removed.
+    """
+    for path in directory.glob(".*.*"):
+        writer = path.name.rpartition(".")[2]
+        if writer.isdecimal() and not Path("/proc", writer).exists():
+            with contextlib.suppress(OSError):
+                path.unlink()
 
 
 def mark_as_cache(directory: Path) -> None:

@@ -13,7 +13,7 @@ from dataclasses import asdict, dataclass, field
 from typing import TYPE_CHECKING, Any, Protocol
 
 from holdfast.base.errors import CatalogError, InputOutput, storage_error
-from holdfast.base.files import write_whole
+from holdfast.base.files import remove_unfinished, write_whole
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable
@@ -153,6 +153,10 @@ class Inbox:
             catalog.record_image(note, note.pool)
             then(note)
             path.unlink(missing_ok=True)
+
+    def tidy_up(self) -> None:
+        """Throw away what was half written by processes that were killed over it."""
+        remove_unfinished(self._directory)
 
     def notes(self) -> list[Path]:
         """The notes that are there, by the ids of their images."""

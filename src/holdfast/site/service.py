@@ -114,6 +114,7 @@ class Service:
 
     def _lead(self) -> None:
         storage_units.note_directories(self._master)
+        self._master.site.inbox.tidy_up()
         dispatcher = self._new_dispatcher()
         for job in dispatcher.start(self._committed):
             _LOG.warning("job %s was at work when a master ended: it is %s", job.id, job.status)
