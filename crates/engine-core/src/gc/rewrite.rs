@@ -1,8 +1,9 @@
 //! Copies live chunks out of packs that are to go.
 //!
 //! A block that is live whole is sealed anew without being decompressed: its seal has just
-//! proved it. Of other blocks the live chunks are packed together; each is named again first, so
-//! that damage is never carried on under a good seal.
+//! proved it. So is a block with few dead bytes, for a little of a pack may stay dead
+//! ([`SPARED_PERCENT`]). Of other blocks the live chunks are packed together; each is named again
+//! first, so that damage is never carried on under a good seal.
 
 use std::collections::HashSet;
 use std::ops::Range;
@@ -28,6 +29,10 @@ const RUN_BYTES: u64 = 4 << 20;
 const GAP_BYTES: u64 = 64 << 10;
 /// A live block below this part of the usual size is packed together with others.
 const SMALL_PART: u32 = 4;
+/// So much of a pack's bytes may stay dead when it is copied, in the blocks with the fewest dead:
+/// they are spared being compressed again. Well below what all packs together may keep dead, so
+/// that each collection that finds too much dead leaves less.
+const SPARED_PERCENT: u64 = 2;
 /// Each thread holds up to [`RUN_BYTES`] and some blocks.
 const THREADS: usize = 8;
 
@@ -133,16 +138,19 @@ impl<'a> Copier<'a> {
         Ok(())
     }
 
-    /// What of the pack is to be copied by this thread: live, and claimed before all others.
+    /// What of the pack is to be copied by this thread: live, or dead in a block that is spared,
+    /// and claimed before all others.
     fn wanted(&self, pack: &Pack) -> Vec<Wanted> {
+        let spared = self.spared(pack);
         let mut wanted = Vec::new();
         for (number, block) in pack.footer.blocks().iter().enumerate() {
+            let is_spared = spared.contains(&number);
             let chunks: Vec<usize> = pack
                 .footer
                 .chunks_of(number)
                 .enumerate()
                 .filter(|(_, (_, chunk))| {
-                    self.live.is_live(&chunk.name) && self.ingest.claim(&chunk.name)
+                    (is_spared || self.live.is_live(&chunk.name)) && self.ingest.claim(&chunk.name)
                 })
                 .map(|(at, _)| at)
                 .collect();
@@ -152,6 +160,18 @@ impl<'a> Copier<'a> {
             }
         }
         wanted
+    }
+
+    /// Blocks of which something is dead that are copied as they are.
+    fn spared(&self, pack: &Pack) -> HashSet<usize> {
+        let blocks = pack.footer.blocks().iter().enumerate();
+        let shares = blocks.map(|(number, block)| {
+            let live = |(_, chunk): &(u32, &ChunkInfo)| self.live.is_live(&chunk.name);
+            let live = pack.footer.chunks_of(number).filter(live);
+            let live: u64 = live.map(|(_, chunk)| u64::from(chunk.length)).sum();
+            (live, u64::from(block.plain_len))
+        });
+        spared(&shares.collect::<Vec<_>>())
     }
 
     fn copy_block(&mut self, pack: &Pack, wanted: &Wanted, sealed: &mut [u8]) -> Result<()> {
@@ -215,6 +235,26 @@ impl<'a> Copier<'a> {
     }
 }
 
+/// The blocks to be spared of those with so many live of so many bytes: the ones with the least
+/// dead, as many as [`SPARED_PERCENT`] allows, and none of which much is dead.
+fn spared(shares: &[(u64, u64)]) -> HashSet<usize> {
+    let all: u64 = shares.iter().map(|(_, bytes)| bytes).sum();
+    let mut left = all.saturating_mul(SPARED_PERCENT) / 100;
+    let mut mixed: Vec<(u64, usize)> = shares
+        .iter()
+        .enumerate()
+        .filter(|(_, (live, bytes))| live < bytes && live.saturating_mul(4) >= bytes * 3)
+        .map(|(number, (live, bytes))| (bytes - live, number))
+        .collect();
+    mixed.sort_unstable();
+    let fits = |(dead, _): &(u64, usize)| {
+        let fits = *dead <= left;
+        left = left.saturating_sub(*dead);
+        fits
+    };
+    mixed.into_iter().take_while(fits).map(|(_, number)| number).collect()
+}
+
 type Run<'w> = (&'w [Wanted], Range<u64>);
 
 /// Blocks that one read fetches, and those that remain.
@@ -233,4 +273,39 @@ fn next_run(wanted: &[Wanted]) -> Option<(Run<'_>, &[Wanted])> {
     }
     let (run, rest) = wanted.split_at(count);
     Some(((run, range), rest))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn chosen(shares: &[(u64, u64)]) -> Vec<usize> {
+        let mut chosen: Vec<usize> = spared(shares).into_iter().collect();
+        chosen.sort_unstable();
+        chosen
+    }
+
+    #[test]
+    fn blocks_with_the_fewest_dead_bytes_are_spared_within_the_bound() {
+        let mut shares = vec![(1000, 1000); 90];
+        shares.extend([(990, 1000), (500, 1000), (0, 1000), (980, 1000), (10, 1000)]);
+        shares.extend([(1000, 1000); 5]);
+        assert_eq!(chosen(&shares), [90, 93], "of others too little is live");
+        shares[91] = (1500, 2000);
+        assert_eq!(chosen(&shares), [90, 91, 93], "530 of the 2020 that may stay");
+        shares[92] = (6000, 8000);
+        assert_eq!(chosen(&shares), [90, 91, 93], "2000 more would be too many");
+    }
+
+    #[test]
+    fn what_is_spared_is_never_more_than_may_stay() {
+        for dead in 1..60 {
+            let shares = vec![(1000 - dead, 1000); 40];
+            let stays = dead * spared(&shares).len() as u64;
+            assert!(stays <= 40_000 * SPARED_PERCENT / 100, "{dead}: {stays}");
+        }
+        assert_eq!(chosen(&[(999, 1000)]), [0]);
+        assert_eq!(chosen(&[(900, 1000)]), [0; 0]);
+        assert_eq!(chosen(&[]), [0; 0]);
+    }
 }

@@ -6,6 +6,7 @@ use super::*;
 use crate::error::Error;
 use crate::ids::Id;
 use crate::manifest::Manifest;
+use crate::pool::PoolConfig;
 use crate::pool::marks;
 use crate::pool::marks::Mark;
 use crate::store::Store;
@@ -81,6 +82,37 @@ fn what_only_an_expired_image_needed_is_freed_and_the_other_restores_whole() {
     assert_eq!(read_back(&images::open(store).unwrap(), &kept).unwrap(), content);
     let again = gc(&pool);
     assert_eq!((again.packs_deleted, again.chunks_live), (0, again.chunks_total));
+}
+
+#[test]
+fn blocks_with_little_that_is_dead_are_copied_as_they_are() {
+    let store = Arc::new(MemoryStore::new());
+    let config = PoolConfig { block_bytes: 64 << 10, pack_bytes: 1 << 20, ..PoolConfig::default() };
+    let pool = Pool::create(store.clone(), &images::KEY, config, 0, None).unwrap();
+    let all = files("a", 1, 1000, 2000);
+    let gone = back_up(&pool, 1, &all).unwrap();
+    let mut kept = all.clone();
+    for (number, name) in all["a-0"].keys().enumerate() {
+        // A third of the first files, and then few.
+        if number % if number < 330 { 3 } else { 100 } == 0 {
+            kept.get_mut("a-0").unwrap().remove(name);
+        }
+    }
+    let second = back_up(&pool, 2, &kept).unwrap();
+    pool.expire(&gone).unwrap();
+    let before = bytes_of_packs(&*store);
+    let collected = gc(&pool);
+    assert!(collected.packs_rewritten > 0);
+    assert!(collected.bytes_freed > 100 * 2000 && collected.bytes_freed < before / 4);
+
+    let after = run(&pool, &Request { dry_run: true, ..REQUEST }).unwrap();
+    let rewritten = (1 << 20) / 100 * 2;
+    let dead = after.bytes_total - after.bytes_live;
+    assert!(dead > 7 * 2000, "all that was dead is gone, so nothing was spared: {dead}");
+    assert!(dead < 7 * 2000 + rewritten, "{dead}");
+    assert_eq!(after.packs_deleted, 0, "what was spared is no reason to collect again");
+    assert_eq!(read_back(&pool, &second).unwrap(), kept);
+    index_and_packs_agree(&pool);
 }
 
 #[test]
