@@ -66,11 +66,12 @@ class S3Server:
     """One server process over a temporary directory. Each directory in it is a bucket.
 
     Attributes:
-        endpoint: ``http://127.0.0.1:port`` once started.
+        endpoint: ``http://address:port`` once started.
     """
 
-    def __init__(self, program: Path) -> None:
+    def __init__(self, program: Path, address: str = "127.0.0.1") -> None:
         self._program = program
+        self._address = address
         self._root = Path(tempfile.mkdtemp(prefix="holdfast-s3-"))
         self._process: subprocess.Popen[bytes] | None = None
         self.endpoint = ""
@@ -78,10 +79,11 @@ class S3Server:
     def start(self) -> None:
         """Start the server and wait until it answers."""
         for _ in range(_STARTS):  # another program may take the free port first
-            port = _free_port()
+            port = _free_port(self._address)
             data, sidecar = self._root / "data", self._root / "sidecar"
             data.mkdir(exist_ok=True)
-            arguments = ["--port", f"127.0.0.1:{port}", "--region", REGION, "--quiet", "posix"]
+            place = f"{self._address}:{port}"
+            arguments = ["--port", place, "--region", REGION, "--quiet", "posix"]
             if not _has_xattrs(data):
                 sidecar.mkdir(exist_ok=True)
                 arguments += ["--sidecar", str(sidecar)]
@@ -92,7 +94,7 @@ class S3Server:
                 env={**os.environ, "ROOT_ACCESS_KEY": ACCESS_KEY, "ROOT_SECRET_KEY": SECRET_KEY},
             )
             if self._answers(port):
-                self.endpoint = f"http://127.0.0.1:{port}"
+                self.endpoint = f"http://{self._address}:{port}"
                 return
             self._kill()
         raise RuntimeError("the S3 server does not start")
@@ -120,7 +122,7 @@ class S3Server:
         assert self._process is not None
         for _ in range(_PATIENCE_ROUNDS):
             try:
-                socket.create_connection(("127.0.0.1", port), timeout=1).close()
+                socket.create_connection((self._address, port), timeout=1).close()
             except OSError:
                 try:
                     self._process.wait(timeout=_ROUND_S)
@@ -138,9 +140,9 @@ class S3Server:
             self._process = None
 
 
-def _free_port() -> int:
+def _free_port(address: str) -> int:
     with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
+        probe.bind((address, 0))
         return int(probe.getsockname()[1])
 
 

