@@ -15,84 +15,13 @@ from starlette.routing import compile_path
 
 from holdfast import __version__
 from holdfast.control.access import Strangers
-from holdfast.faces.api import (
-    activity,
-    audit,
-    backups,
-    bandwidth,
-    boot_checks,
-    contents,
-    differences,
-    document,
-    examples,
-    files,
-    health,
-    hypervisors,
-    images,
-    instant,
-    jobs,
-    machine_restores,
-    machines,
-    me,
-    metrics,
-    policies,
-    policy_documents,
-    pool,
-    problems,
-    restores,
-    retention,
-    runs,
-    settings,
-    sources,
-    storage_units,
-    tokens,
-    upcoming,
-    users,
-    virtual_machines,
-)
+from holdfast.faces.api import metrics, nouns, problems
 from holdfast.faces.api.limits import BodyLimit
 
 if TYPE_CHECKING:
-    from fastapi import APIRouter
-
     from holdfast.site.master import Master
 
 PREFIX = "/api/v1"
-
-ROUTERS: tuple[APIRouter, ...] = (
-    me.router,
-    policies.router,
-    policy_documents.router,
-    settings.router,
-    runs.router,
-    upcoming.router,
-    jobs.router,
-    activity.router,
-    images.router,
-    boot_checks.router,
-    backups.router,
-    restores.router,
-    machine_restores.router,
-    instant.router,
-    retention.router,
-    files.router,
-    contents.router,
-    differences.router,
-    sources.router,
-    machines.router,
-    hypervisors.router,
-    virtual_machines.router,
-    bandwidth.router,
-    pool.router,
-    storage_units.router,
-    users.router,
-    tokens.router,
-    audit.router,
-)
-"""Below `PREFIX`, one for each noun."""
-
-ROOT_ROUTERS: tuple[APIRouter, ...] = (health.router, metrics.router)
-"""Where others expect them: at the root."""
 
 TAGS = [
     {"name": "Own account", "description": "Logging in and out, who one is, one's password."},
@@ -135,6 +64,8 @@ class Api(FastAPI):
     def openapi(self) -> dict[str, Any]:
         """The document."""
         if self._document is None:
+            from holdfast.faces.api import document, examples
+
             made = super().openapi()
             document.complete(made)
             examples.add_all(made)
@@ -142,13 +73,16 @@ class Api(FastAPI):
         return self._document
 
 
-def make_app(master: Master, owners: frozenset[int] | None = None) -> FastAPI:
+def make_app(
+    master: Master, owners: frozenset[int] | None = None, noun: str | None = None
+) -> FastAPI:
     """Make the application of one master server.
 
     Args:
         master: What it speaks for; it has to stay open.
         owners: Ids of the users of the operating system who are let in without a token, where it is
             known who is at the other end; root and this process's user if not given.
+        noun: Only what is below ``PREFIX/noun``; else all, and what is at the root.
     """
     app = Api(
         title="Holdfast",
@@ -171,8 +105,32 @@ def make_app(master: Master, owners: frozenset[int] | None = None) -> FastAPI:
     registry.register(metrics.Numbers(master))
     problems.install(app)
     app.add_middleware(BodyLimit)
-    for router in ROUTERS:
+    for router in nouns.routers(noun):
         app.include_router(router, prefix=PREFIX)
-    for router in ROOT_ROUTERS:
-        app.include_router(router)
+    if noun is None:
+        for router in nouns.root_routers():
+            app.include_router(router)
     return app
+
+
+class ByNoun:
+    """The application of one master server, of which as much is made as is asked for.
+
+    Loading all of it takes longer than most of what a single command asks.
+    """
+
+    def __init__(self, master: Master) -> None:
+        """Make nothing yet.
+
+        Args:
+            master: What it speaks for; it has to stay open.
+        """
+        self._master = master
+        self._parts: dict[str | None, FastAPI] = {}
+
+    async def __call__(self, scope: Any, receive: Any, send: Any) -> None:
+        """Answer as the whole application would."""
+        noun = nouns.of_path(scope["path"].removeprefix(f"{PREFIX}/"))
+        if noun not in self._parts:
+            self._parts[noun] = make_app(self._master, noun=noun)
+        await self._parts[noun](scope, receive, send)

@@ -90,12 +90,12 @@ def open_api(url: str | None = None, *, anonymous: bool = False) -> ApiClient:
 
 def _in_process(home: Path, token: str | None) -> ApiClient:
     from holdfast.base.clock import SystemClock
-    from holdfast.faces.api.app import make_app
+    from holdfast.faces.api.app import ByNoun
     from holdfast.site.master import Master
 
     master = Master.open(home, opening.secret_source(), SystemClock(), os.environ)
     try:
-        return ApiClient.of_application(make_app(master), token, master.close)
+        return ApiClient.of_application(ByNoun(master), token, master.close)
     except BaseException:
         master.close()
         raise
