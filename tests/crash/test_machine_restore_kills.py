@@ -6,8 +6,6 @@ import json
 import os
 import random
 import signal
-import subprocess
-import sys
 import threading
 import time
 from dataclasses import replace
@@ -31,6 +29,7 @@ from holdfast.vault import PoolKey, create_pool
 from holdfast.wire.machine_work import MachineRestoreWork
 from tests.kit import restoring_machine
 from tests.kit.disk_images import MIB, content, needs_qemu
+from tests.kit.killed_restores import kill_at
 
 if TYPE_CHECKING:
     from collections.abc import Callable
@@ -102,14 +101,7 @@ class Bench:
 
     def kill_at(self, work: MachineRestoreWork, place: int) -> None:
         """Kill a process that restores when it has noted that it is as far as this."""
-        plain = json.dumps(work.to_json())
-        words = [str(self.stored / "pool"), str(self.place / "cache"), plain, f"written:{place}"]
-        command = [sys.executable, "-m", "tests.kit.restoring_machine", *words]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-            assert child.stdout is not None
-            said = child.stdout.readline().strip()
-            child.send_signal(signal.SIGKILL)
-        assert said == "now"
+        kill_at(work, f"written:{place}", pool=self.stored / "pool", cache=self.place / "cache")
 
     def made(self, work: MachineRestoreWork) -> bytes:
         (disk,) = (self.target / "web").glob(f"*.{work.format}")

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import json
-import signal
-import subprocess
-import sys
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -26,6 +22,7 @@ from holdfast.vault import PoolKey, create_pool
 from holdfast.wire.machine_work import MachineRestoreWork, Reached
 from tests.kit import restoring_machine
 from tests.kit.disk_images import MIB, needs_qemu
+from tests.kit.killed_restores import kill_at
 from tests.kit.libvirtd import STRANGER, why_no_libvirt
 from tests.kit.machine_providers import Bench, FarLibvirtBench, LibvirtBench, VmwareBench
 from tests.kit.sshd import why_no_sshd
@@ -111,14 +108,7 @@ class Site:
         return replace(made, **others)
 
     def kill_at(self, work: MachineRestoreWork, step: str) -> None:
-        words = [str(self.place / "pool"), str(self.place / "cache")]
-        words += [json.dumps(work.to_json()), step]
-        command = [sys.executable, "-m", "tests.kit.restoring_machine", *words]
-        with subprocess.Popen(command, stdout=subprocess.PIPE, text=True) as child:
-            assert child.stdout is not None
-            said = child.stdout.readline().strip()
-            child.send_signal(signal.SIGKILL)
-        assert said == "now"
+        kill_at(work, step, pool=self.place / "pool", cache=self.place / "cache")
         assert work.name not in self.machines()
 
     def restore(self, work: MachineRestoreWork) -> int:

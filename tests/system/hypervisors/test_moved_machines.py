@@ -145,20 +145,30 @@ def test_a_list_of_changes_that_did_not_come_along_is_missed(
     assert codes(images.back_up()) == set()
 
 
+def make_room(images: ImageChain, host: Libvirtd) -> None:
+    """An empty disk at a host, for the one disk of the machine to be copied to."""
+    (here,) = images.machine.files
+    there = host.images / here.name
+    words = ["qemu-img", "create", "-q", "-f", "qcow2", str(there), str(SIZE)]
+    subprocess.run(words, check=True)
+
+
+def move_with_disks(images: ImageChain, host: Libvirtd) -> None:
+    """Have libvirt copy the disks to that host as well."""
+    import libvirt
+
+    disks = {libvirt.VIR_MIGRATE_PARAM_DISKS_URI: f"unix://{host.directory}/disks.socket"}
+    move(images, host, libvirt.VIR_MIGRATE_NON_SHARED_DISK, **disks)
+
+
 def test_a_machine_that_moved_with_its_disks_is_right(
     hosts: tuple[Libvirtd, Libvirtd], chain: Callable[..., ImageChain]
 ) -> None:
     """Its disks are copied to files of the other host: libvirt takes the list of changes along."""
-    import libvirt
-
     images = chain(far=True, formats=("qcow2",))
     machine = images.machine
-    (here,) = machine.files
-    there = hosts[1].images / here.name
-    words = ["qemu-img", "create", "-q", "-f", "qcow2", str(there), str(SIZE)]
-    subprocess.run(words, check=True)
-    disks = {libvirt.VIR_MIGRATE_PARAM_DISKS_URI: f"unix://{hosts[1].directory}/disks.socket"}
-    move(images, hosts[1], libvirt.VIR_MIGRATE_NON_SHARED_DISK, **disks)
+    make_room(images, hosts[1])
+    move_with_disks(images, hosts[1])
     machine.some_writes(Random(7), 4)
     assert codes(images.back_up()) == {"bitmap-moved"}
     machine.some_writes(Random(8), 4)
@@ -170,17 +180,11 @@ def test_a_machine_that_moved_back_onto_its_old_disks_is_right(
     hosts: tuple[Libvirtd, Libvirtd], chain: Callable[..., ImageChain]
 ) -> None:
     """They have the same list of changes, as it was when the machine left them."""
-    import libvirt
-
     images = chain(far=True, formats=("qcow2",))
     machine = images.machine
-    (here,) = machine.files
-    there = hosts[1].images / here.name
-    words = ["qemu-img", "create", "-q", "-f", "qcow2", str(there), str(SIZE)]
-    subprocess.run(words, check=True)
+    make_room(images, hosts[1])
     for number, host in enumerate((hosts[1], hosts[0])):
-        disks = {libvirt.VIR_MIGRATE_PARAM_DISKS_URI: f"unix://{host.directory}/disks.socket"}
-        move(images, host, libvirt.VIR_MIGRATE_NON_SHARED_DISK, **disks)
+        move_with_disks(images, host)
         machine.some_writes(Random(30 + number), 6)
     images.back_up()
     machine.some_writes(Random(32), 4)
