@@ -1,5 +1,7 @@
 """Measure data between two machines: ``python benchmarks/transfer.py [--mib 1024] [--json FILE]``.
 
+With ``--bodies``, only how fast bodies of several lengths go over the link.
+
 Over loopback, mutual TLS 1.3, each end a process of its own, all files in memory:
 
 - a plain copy by ``openssl s_client`` to ``openssl s_server``, of zeros: what TLS costs at all;
@@ -103,11 +105,12 @@ def main(words: list[str] | None = None) -> int:
     """Measure, and print."""
     options = argparse.ArgumentParser(description="Measure data between two machines.")
     options.add_argument("--mib", type=int, default=1024, help="how much goes over")
+    options.add_argument("--bodies", action="store_true", help="only bodies of several lengths")
     options.add_argument("--json", type=Path, help="where to write the figures, too")
     given = options.parse_args(words)
     before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(dir=MEMORY) as made:
-        rates = measured(Path(made), given.mib)
+        rates = (of_bodies if given.bodies else measured)(Path(made), given.mib)
     plain = rates["openssl s_client to s_server"]
     for what, rate in rates.items():
         print(f"{what:44} {rate / 1e6:7.0f} MB/s  {rate / plain:5.2f}")
@@ -119,12 +122,31 @@ def main(words: list[str] | None = None) -> int:
     return 0
 
 
-def measured(directory: Path, mib: int) -> dict[str, float]:
-    """Bytes a second of each work."""
+def of_bodies(directory: Path, mib: int) -> dict[str, float]:
+    """Bytes a second sent in bodies of each length by two connections, the best of three turns."""
+    rates = {"openssl s_client to s_server": first(directory, mib)}
+    lengths = [BODY[: kib << 10] for kib in (256, 512, 1024, 2048, 4096, 8192)]
+    lengths += [BODY * times for times in (2, 4, 8)]
+    with served(directory, None) as site:
+        for _ in range(3):
+            for body in lengths:
+                what = f"bodies of {len(body) >> 10:,} KiB"
+                rate = link(directory, site, mib, 2, "send", body)
+                rates[what] = max(rate, rates.get(what, 0))
+    return rates
+
+
+def first(directory: Path, mib: int) -> float:
+    """Make the machines, and a plain copy between them."""
     machines = Machines(directory)
     machines.server()
     machines.client("alpha")
-    rates = {"openssl s_client to s_server": openssl(directory, mib)}
+    return openssl(directory, mib)
+
+
+def measured(directory: Path, mib: int) -> dict[str, float]:
+    """Bytes a second of each work."""
+    rates = {"openssl s_client to s_server": first(directory, mib)}
     with served(directory, None) as site:
         for connections in (1, 2):
             words = f"{connections} connection{'s' * (connections > 1)}"
@@ -191,7 +213,9 @@ def openssl(directory: Path, mib: int) -> float:
     return (mib << 20) / took_s
 
 
-def link(directory: Path, site: Any, mib: int, connections: int, verb: str) -> float:
+def link(
+    directory: Path, site: Any, mib: int, connections: int, verb: str, body: bytes = BODY
+) -> float:
     """Bodies over the link alone, by as many threads as the engine has."""
     token = site.token if verb == "send" else site.reading("any")
     made = TransferLink(
@@ -200,14 +224,14 @@ def link(directory: Path, site: Any, mib: int, connections: int, verb: str) -> f
         lambda: token,
         connections_per_path=connections,
     )
-    bodies = iter(range((mib << 20) // len(BODY)))
+    bodies = iter(range((mib << 20) // len(body)))
     if verb == "send":
         made.open_upload(read_all=False)
 
     def work() -> None:
         for _ in bodies:
             if verb == "send":
-                made.send(BODY)
+                made.send(body)
             else:
                 made.read(bytes(32) + b"\1" + bytes(4))
 
