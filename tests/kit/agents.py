@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import os
 import re
 import signal
 import socket
@@ -92,6 +93,11 @@ class MachineSite:
     def ours(self) -> str:
         """Where the tests come from."""
         return "127.0.0.1" if self.hosts is None else self.hosts.ours[0]
+
+    @property
+    def itself(self) -> str:
+        """The name of the machine that serves the site."""
+        return os.uname().nodename if self.hosts is None else self.hosts.host("master").name
 
     def _prefix(self, name: str) -> tuple[str, ...]:
         return () if self.hosts is None else self.hosts.host(name).prefix

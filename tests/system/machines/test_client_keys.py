@@ -227,7 +227,7 @@ paths = ["{secret_tree}"]
         assert (done["outcome"], done["error"]["code"]) == ("failed", "client-key-needed"), done
         assert network.listed("images") == []
         # The site's own files can't be kept from it.
-        file.write_text(policy.replace("CLIENT", os.uname().nodename))
+        file.write_text(policy.replace("CLIENT", network.itself))
         refused = network.site("policy", "apply", file, "--yes")
         assert refused.status != 0
         assert "backed up by the site itself" in refused.err

@@ -52,7 +52,7 @@ def test_all_streams_of_a_path_come_back_as_the_path(
         for number in range(4):
             (tree / f"part {at}" / "inner" / f"{number}").write_bytes(os.urandom(200_000))
     (tree / "left out.tmp").write_bytes(b"x")
-    name = os.uname().nodename if client == "itself" else client
+    name = network.itself if client == "itself" else client
     if client == "itself":
         back_up_and_compare(network, name, tree, tmp_path)
     else:
@@ -148,7 +148,7 @@ def test_commands_run_once_around_all_streams(
 ) -> None:
     several(tree)
     log, commands = around(tmp_path)
-    name = os.uname().nodename if client == "itself" else client
+    name = network.itself if client == "itself" else client
     with contextlib.nullcontext() if client == "itself" else network.machine(name):
         protect(network, name, tree, commands)
         done = network.ended(network.run("wide"))
