@@ -173,17 +173,17 @@ class VCenter:
 
 
 @contextlib.contextmanager
-def asked(what: str, place: Place | None = None) -> Iterator[None]:
+def asked(what: str, place: Place) -> Iterator[None]:
     """Put an error of VMware's into ours.
 
     Args:
         what: What was asked, or went wrong; the cause is put behind it.
-        place: Who was asked, where a connection is made.
+        place: Who was asked.
 
     Raises:
         HoldfastError: Of the class that fits.
     """
-    where = "the vCenter" if place is None else f"'{place}'"
+    where = f"'{place}'"
     try:
         yield
     except HoldfastError:

@@ -190,7 +190,7 @@ class VmwareSnapshot:
 
     def _areas(self, one: DeviceDisk, change_id: str) -> changes.Areas:
         def ask(offset: int) -> Any:
-            with asked(f"what changed on '{one.name}' is not told"):
+            with asked(f"what changed on '{one.name}' is not told", self._session.place):
                 return self._virtual_machine.QueryChangedDiskAreas(
                     self._taken.reference, one.key, offset, change_id
                 )

@@ -76,7 +76,7 @@ def machines(session: Session) -> list[Machine]:
     Raises:
         HoldfastError: They are not told.
     """
-    with asked(_TELLS_NOT):
+    with asked(_TELLS_NOT, session.place):
         names = _names(session)
         found = []
         for _, has in _all(session, vim.VirtualMachine, _MACHINE):
@@ -91,7 +91,7 @@ def find(session: Session, uuid: str) -> Any:
     Raises:
         MachineMissing: There is none.
     """
-    with asked(f"machine {uuid} at '{session.place}'"):
+    with asked(f"machine {uuid} at '{session.place}'", session.place):
         found = session.content.searchIndex.FindByUuid(None, uuid, True, True)
     if found is None:
         raise MachineMissing(f"there is no machine {uuid} at '{session.place}'")
@@ -104,7 +104,7 @@ def machine(session: Session, virtual_machine: Any) -> Machine:
     Raises:
         MachineMissing: It is gone.
     """
-    with asked("the vCenter does not tell of a machine"):
+    with asked("the vCenter does not tell of a machine", session.place):
         names = _names(session)
         for _, has in retrieved(session, _MACHINE, vim.VirtualMachine, [virtual_machine]):
             if has.get("config.instanceUuid"):
@@ -117,7 +117,7 @@ def data_center_path(session: Session, one: Any) -> str:
     if not isinstance(one, vim.Datacenter):
         said = told(session, one, "parent", "parentVApp")
         one = said.get("parent", said.get("parentVApp"))
-    with asked("the vCenter does not tell of its data centres"):
+    with asked("the vCenter does not tell of its data centres", session.place):
         names = _names(session)
     while one is not None and not isinstance(one, vim.Datacenter):
         one = names.parents.get(str(one))

@@ -237,7 +237,7 @@ class DatastoreShelf:
         """
         path = self._target.path(self._name)
         try:
-            with asked(f"'{path}' can't be made"):
+            with asked(f"'{path}' can't be made", self._session.place):
                 self._session.content.fileManager.MakeDirectory(
                     path, self._target.data_center, False
                 )
@@ -308,7 +308,7 @@ class DatastoreShelf:
         )
         spec = vim.host.DatastoreBrowser.SearchSpec(details=flags, matchPattern=["*"])
         what = f"'{path}' can't be listed"
-        with asked(what):
+        with asked(what, self._session.place):
             task = self._target.datastore.browser.SearchDatastore_Task(path, spec)
         found = wait(self._session, task, what)
         return {
@@ -318,7 +318,7 @@ class DatastoreShelf:
     def _delete(self, path: str) -> None:
         manager, what = self._session.content.fileManager, f"'{path}' can't be removed"
         with contextlib.suppress(NotFound):
-            with asked(what):
+            with asked(what, self._session.place):
                 task = manager.DeleteDatastoreFile_Task(path, self._target.data_center)
             wait(self._session, task, what)
 
@@ -340,7 +340,7 @@ def _make(session: Session, target: Target, path: str, size: int, disk: str) -> 
         capacityKb=size // _KIB,
     )
     what = f"'{path}' can't be made"
-    with asked(what):
+    with asked(what, session.place):
         manager = session.content.virtualDiskManager
         task = manager.CreateVirtualDisk_Task(path, target.data_center, spec)
     wait(session, task, what)

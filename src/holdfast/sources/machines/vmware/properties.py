@@ -28,7 +28,7 @@ def told(session: Session, one: Any, *paths: str) -> dict[str, Any]:
     Raises:
         MachineMissing: It is gone.
     """
-    with asked("the vCenter does not tell of an object"):
+    with asked("the vCenter does not tell of an object", session.place):
         for _, found in retrieved(session, paths, type(one), [one]):
             return found
     raise MachineMissing("the vCenter does not know an object any more", "look again")

@@ -120,7 +120,7 @@ class VmwareProvider(RunsNoImages):
         with self._vcenter.session() as session:
             one = inventory.find(session, uuid)
             what = f"machine {uuid} does not start"
-            with asked(what):
+            with asked(what, session.place):
                 task = one.PowerOnVM_Task()
             wait(session, task, what)
 
@@ -172,7 +172,7 @@ def _mark_changes(
         text = f"the hardware of '{machine.name}' is too old to mark changes: all is read each time"
         return [Remark("info", "no-bitmap", text)]
     try:
-        with asked("changes can't be marked"):
+        with asked("changes can't be marked", session.place):
             task = one.ReconfigVM_Task(vim.vm.ConfigSpec(changeTrackingEnabled=True))
         wait(session, task, "changes can't be marked", alive)
     except HoldfastError as error:
@@ -187,7 +187,7 @@ def _tried(session: Session, one: Any) -> Iterator[Remark]:
         yield Remark("error", "not-allowed", text)
     tools, can = "guest.toolsRunningStatus", "capability.changeTrackingSupported"
     said = told(session, one, "datastore", tools, can)
-    with asked("the vCenter does not tell of its datastores"):
+    with asked("the vCenter does not tell of its datastores", session.place):
         stores = {each.name: each for each in said.get("datastore", ())}
     for name in machine.datastores:
         if name in stores:

@@ -60,7 +60,7 @@ def restore(session: Session, order: NewMachine, write: DiskWriter) -> Machine:
         raise DiskUnreadable(
             f"the definition of '{order.machine.name}' in the image is not one of VMware's"
         ) from error
-    cards = _cards(order, target, devices)
+    cards = _cards(session, order, target, devices)
     with new_files.making(session, target, order) as made:
         files = _write_disks(order, devices, made, write)
         spec.files = vim.vm.FileInfo(vmPathName=target.path(order.name, f"{order.name}.vmx"))
@@ -69,7 +69,7 @@ def restore(session: Session, order: NewMachine, write: DiskWriter) -> Machine:
             made.file(f"{order.name}.nvram", nvram)
         made.hand_over()
         what = f"machine '{order.name}' can't be made"
-        with asked(what):
+        with asked(what, session.place):
             task = target.folder.CreateVM_Task(config=spec, pool=target.pool, host=target.host)
         return inventory.machine(session, wait(session, task, what))
 
@@ -81,7 +81,7 @@ def find_target(session: Session, order: NewMachine) -> Target:
         NotFound: There is no such datastore, or no host that has it.
         Unsupported: Disks are no files there.
     """
-    with asked("the vCenter does not tell of its datastores"):
+    with asked("the vCenter does not tell of its datastores", session.place):
         found = list(_datastores(session))
         name = order.storage
         if name is None:
@@ -147,10 +147,10 @@ def _refuse_conflicts(session: Session, order: NewMachine) -> None:
 
 
 def _cards(
-    order: NewMachine, target: Target, devices: list[Any]
+    session: Session, order: NewMachine, target: Target, devices: list[Any]
 ) -> dict[int, tuple[Any, bool, bool]]:
     """Of each card, by its key: what it is connected to, whether it is, whether its MAC stays."""
-    with asked("the vCenter does not tell of its networks"):
+    with asked("the vCenter does not tell of its networks", session.place):
         known = {one.name: one for one in target.host.network}
     found: dict[int, tuple[Any, bool, bool]] = {}
     cards = [one for one in devices if isinstance(one, vim.vm.device.VirtualEthernetCard)]

@@ -53,7 +53,7 @@ def missing(session: Session, entity: Any, wanted: Iterable[str]) -> Sequence[st
         HoldfastError: The question fails.
     """
     names = list(wanted)
-    with asked("the vCenter does not tell what the user may"):
+    with asked("the vCenter does not tell what the user may", session.place):
         try:
             key = session.content.sessionManager.currentSession.key
             manager = session.content.authorizationManager

@@ -96,7 +96,7 @@ def make(
     quiesce = order.quiesce and running
 
     def create(at_rest: bool) -> None:
-        with asked(f"no snapshot of '{machine.name}' could be made"):
+        with asked(f"no snapshot of '{machine.name}' could be made", session.place):
             task = virtual_machine.CreateSnapshot_Task(name, said, False, at_rest)
         wait(session, task, f"no snapshot of '{machine.name}' could be made", alive)
 
@@ -138,7 +138,7 @@ def remove(session: Session, virtual_machine: Any, one: Taken) -> None:
     """
     what = f"the snapshot '{one.name}' could not be removed"
     try:
-        with asked(what):
+        with asked(what, session.place):
             task = one.reference.RemoveSnapshot_Task(removeChildren=False, consolidate=True)
         wait(session, task, what)
     except HoldfastError as error:
@@ -146,7 +146,7 @@ def remove(session: Session, virtual_machine: Any, one: Taken) -> None:
             raise
     needed = "runtime.consolidationNeeded"
     if told(session, virtual_machine, needed).get(needed):
-        with asked(what):
+        with asked(what, session.place):
             task = virtual_machine.ConsolidateVMDisks_Task()
         wait(session, task, what)
 

@@ -43,7 +43,7 @@ def wait(session: Session, task: Any, what: str, alive: Callable[[], None] = lam
         if found.get("info.state") == vim.TaskInfo.State.success:
             return found.get("info.result")
         if found.get("info.state") == vim.TaskInfo.State.error:
-            with asked(what):
+            with asked(what, session.place):
                 raise found["info.error"]
         try:
             alive()
