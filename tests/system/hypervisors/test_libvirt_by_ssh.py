@@ -122,13 +122,12 @@ def test_a_full_and_incrementals_while_the_machine_writes(
     images = chain(machine, sshd.url(**options), tmp_path)
     random = Random(1)
     machine.some_writes(random, 20)
-    for step in range(3):
+    for _ in range(3):
         with Load(machine, random):
             before = {name: len(one.log) for name, one in machine.contents.items()}
             with images.provider.snapshot(images.order()) as snapshot:
-                if step:
-                    assert bytes_of(snapshot.disks[0], Kind.SAME) > 0
-                    assert lost(snapshot) == []
+                # Nothing may be the same: a slow first read is long enough to write everything.
+                assert lost(snapshot) == []
                 read = images.read(snapshot)
                 snapshot.check()
                 snapshot.keep_checkpoint()
