@@ -114,6 +114,21 @@ def test_a_trial_of_what_can_be_backed_up_finds_nothing(bench: Bench, tmp_path: 
     assert [one for one in found if one.severity == "error"] == []
 
 
+def test_a_guest_that_can_not_trim_is_in_nobodys_way(bench: Bench, tmp_path: Path) -> None:
+    known = bench.make("web", 8 * MIB)
+    with bench.open().snapshot(order(known, tmp_path, trim_s=2)) as frozen:
+        assert [one.name for one in frozen.disks] == names(frozen.machine)
+        frozen.check()
+        assert [one.code for one in frozen.remarks].count("not-trimmed") == 1
+
+
+def test_a_trial_says_where_nothing_would_be_trimmed(bench: Bench, tmp_path: Path) -> None:
+    known = bench.make("web", 8 * MIB)
+    found = bench.open().try_out(known, tmp_path, trim=True)
+    assert [one.code for one in found].count("not-trimmed") == 1
+    assert [one for one in found if one.severity == "error"] == []
+
+
 def test_what_is_read_is_what_was_there(bench: Bench, tmp_path: Path) -> None:
     known = bench.make("web", 8 * MIB, 4 * MIB + bench.sector)
     truth = bench.truth(known)

@@ -194,7 +194,7 @@ class DebianAlone(DebianMachine):
         words += ["-device", f"virtserialport,chardev=qga0,name={AGENT_PORT}"]
         words += ["-netdev", "user,id=n0,restrict=on"]
         words += ["-device", "virtio-net-pci,netdev=n0,mac=52:54:00:12:34:56,romfile="]
-        words += ["-drive", f"if=none,id=d0,file={self.disk},format=qcow2"]
+        words += ["-drive", f"if=none,id=d0,file={self.disk},format=qcow2,discard=unmap"]
         return [*words, "-device", "virtio-blk-pci,drive=d0,id=vda"]
 
     def start(self) -> None:
@@ -303,7 +303,7 @@ def domain_xml(name: str, known: str, disk: Path) -> str:
 <os><type arch='x86_64' machine='pc'>hvm</type><boot dev='hd'/></os>
 <cpu mode='custom' match='exact'><model>qemu64</model></cpu>
 <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>
-<disk type='file' device='disk'><driver name='qemu' type='{disk.suffix[1:]}'/>
+<disk type='file' device='disk'><driver name='qemu' type='{disk.suffix[1:]}' discard='unmap'/>
 <source file='{disk}'/><target dev='vda' bus='virtio'/></disk>
 <interface type='user'><mac address='52:54:00:12:34:56'/><model type='virtio'/><rom enabled='no'/>
 </interface><serial type='pty'/><console type='pty'/>

@@ -114,6 +114,8 @@ MACHINES = st.builds(
     hypervisors=st.lists(TEXTS, max_size=2).map(tuple),
     leave_out=st.lists(TEXTS, max_size=2).map(tuple),
     quiesce=TEXTS,
+    trim=st.booleans(),
+    trim_timeout_s=st.integers(1, 86_400),
     scratch=st.none() | TEXTS,
     scratch_bytes=st.integers(0, 1 << 60) | st.integers(0, 1 << 20).map(lambda mib: mib << 20),
 )

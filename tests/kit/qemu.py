@@ -71,8 +71,16 @@ class Qemu:
     """
 
     def __init__(
-        self, directory: Path, *, name: str = "web", uuid: str = "", formats: tuple[str, ...] = ()
+        self,
+        directory: Path,
+        *,
+        name: str = "web",
+        uuid: str = "",
+        formats: tuple[str, ...] = (),
+        more: str = "",
     ) -> None:
+        """Make it; `more` is said of each of its disks, such as ``,discard=unmap``."""
+        self.more = more
         self.directory = directory
         self.run = directory / "run"
         self.run.mkdir(parents=True, exist_ok=True)
@@ -99,7 +107,7 @@ class Qemu:
         words += ["-netdev", "user,id=n0,restrict=on"]
         words += ["-device", "virtio-net-pci,netdev=n0,mac=52:54:00:12:34:56,romfile="]
         for disk, file, kind in zip(self.names, self.files, self.formats, strict=True):
-            words += ["-drive", f"if=none,id={disk}-drive,file={file},format={kind}"]
+            words += ["-drive", f"if=none,id={disk}-drive,file={file},format={kind}{self.more}"]
             words += ["-device", f"virtio-blk-pci,drive={disk}-drive,id={disk}"]
         return words
 
@@ -237,6 +245,7 @@ class FakeAgent:
         self.asked: list[str] = []
         self.silent: set[str] = set()
         self.refused: set[str] = set()
+        self.returns: dict[str, Any] = {}
         self._socket = socket.socket(socket.AF_UNIX)
         self._socket.bind(str(path))
         self._socket.listen(1)
@@ -280,6 +289,7 @@ class FakeAgent:
             returns = {"pretty-name": "Debian GNU/Linux 12 (bookworm)"}
         if command == "guest-fsfreeze-status":
             returns = "frozen" if self.frozen else "thawed"
+        returns = self.returns.get(command, returns)
         return json.dumps({"return": returns}).encode() + b"\n"
 
     def __enter__(self) -> Self:

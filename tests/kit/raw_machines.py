@@ -122,7 +122,7 @@ class RawProvider(RunsNoImages):
             raise NotFound(f"there is no machine {uuid}")
         return self.of[uuid].seen()
 
-    def try_out(self, uuid: str, scratch: Path) -> list[Remark]:
+    def try_out(self, uuid: str, scratch: Path, *, trim: bool = False) -> list[Remark]:
         raise NotImplementedError
 
     @contextlib.contextmanager

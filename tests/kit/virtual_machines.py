@@ -73,13 +73,15 @@ class FakeHypervisor:
     remarks: list[Remark] = field(default_factory=list)
     error: Exception | None = None
     opened: list[tuple[str, str, Credentials]] = field(default_factory=list)
+    trims: list[bool] = field(default_factory=list)
 
     def machines(self) -> list[Machine]:
         if self.error is not None:
             raise self.error
         return list(self.has)
 
-    def try_out(self, uuid: str, scratch: Path) -> list[Remark]:
+    def try_out(self, uuid: str, scratch: Path, *, trim: bool = False) -> list[Remark]:
+        self.trims.append(trim)
         assert scratch.is_dir()
         if self.error is not None:
             raise self.error

@@ -205,6 +205,7 @@ def test_what_travels_between_master_and_proxy_is_what_it_was() -> None:
     for made, kind in (
         (wire.ListOrder(reached, "a"), wire.ListOrder),
         (wire.TryOrder(reached, uuid(1), "/scratch"), wire.TryOrder),
+        (wire.TryOrder(reached, uuid(1), trim=True), wire.TryOrder),
         (wire.ListReport((machine(), machine("b", 2, disks=())), is_whole=False), wire.ListReport),
         (wire.TryReport((Remark("error", "no", "it can't", "vda"),)), wire.TryReport),
     ):

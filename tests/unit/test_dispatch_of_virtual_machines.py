@@ -58,6 +58,14 @@ def names(offers: Sequence[WorkOffer]) -> list[str]:
     return sorted(found)
 
 
+def test_a_guest_that_is_to_trim_is_given_its_time(stage: Stage) -> None:
+    stage.estate = estate(machine("web1", 1))
+    stage.put(vms("web1", wanted={"trim": True, "trim_timeout_s": 90}))
+    (offer,) = stage.step()
+    assert isinstance(offer.work, MachineWork)
+    assert offer.work.trim_s == 90
+
+
 def test_every_machine_that_is_selected_is_a_part_of_one_job(stage: Stage) -> None:
     stage.estate = estate(
         machine("web1", 1), machine("web 2", 2, host="esx8"), machine("db1", 3), per_host=9
@@ -70,6 +78,7 @@ def test_every_machine_that_is_selected_is_a_part_of_one_job(stage: Stage) -> No
     assert (first.client, first.source, first.machine) == ("web1", f"machine:{uuid(1)}", uuid(1))
     assert (first.hypervisor, first.proxy, first.reached) == ("esx", None, None)
     assert (first.leave_out, first.quiesce, first.require_quiesce) == (("vdb",), True, True)
+    assert first.trim_s == 0
     assert first.labels["machine"] == uuid(1)
     assert first.labels["policy"] == "vms"
     assert "job" in first.labels

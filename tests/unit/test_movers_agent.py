@@ -302,7 +302,9 @@ def test_messages_pass_json_and_newer_ones_are_refused(tmp_path: Path) -> None:
     data = json.loads(json.dumps(work.to_json()))
     assert work_from_json(data) == work
     assert work_from_json(SiteWork("expire").to_json()) == SiteWork("expire")
-    for wrong in ({"version": 7}, {"work": "dance"}, {"version": None}):
+    assert "trim_s" not in MACHINE.to_json()
+    assert work_from_json(replace(MACHINE, trim_s=60).to_json()) == replace(MACHINE, trim_s=60)
+    for wrong in ({"version": 8}, {"work": "dance"}, {"version": None}):
         with pytest.raises(Invalid):
             work_from_json({**data, **wrong})
     with pytest.raises(Invalid, match="not complete"):

@@ -18,6 +18,7 @@ from holdfast.control.policies import (
     from_plain,
     parse,
     render,
+    to_plain,
 )
 from holdfast.control.policies.texts import (
     read_span,
@@ -380,3 +381,32 @@ def test_the_end_of_a_name_tells_the_format() -> None:
     assert Format.of("a.yml") is Format.of("a.yaml") is Format.YAML
     with pytest.raises(UsageError):
         Format.of("policies")
+
+
+@pytest.mark.parametrize(
+    ("given", "place"),
+    [
+        ({"trim": "yes"}, "machines.trim"),
+        ({"trim": True, "trim_timeout": "0s"}, "machines.trim_timeout"),
+        ({"trim": True, "trim_timeout": "2d"}, "machines.trim_timeout"),
+        ({"trim": True, "trim_timeout": "soon"}, "machines.trim_timeout"),
+    ],
+)
+def test_how_long_guests_may_trim_is_read_or_told_of(given: dict[str, object], place: str) -> None:
+    _, findings = from_plain({"name": "p", "type": "machines", "machines": {"query": "*", **given}})
+    assert place in {one.place for one in findings}
+
+
+def test_guests_do_not_trim_unless_that_is_said() -> None:
+    plain = {"name": "p", "type": "machines", "machines": {"query": "*"}}
+    found, _ = from_plain(plain)
+    assert found is not None
+    assert found.machines is not None
+    assert (found.machines.trim, found.machines.trim_timeout_s) == (False, 600)
+    assert "trim" not in to_plain(found)["machines"]
+    said = {**plain, "machines": {"query": "*", "trim": True, "trim_timeout": "1h30m"}}
+    found, _ = from_plain(said)
+    assert found is not None
+    assert found.machines is not None
+    assert (found.machines.trim, found.machines.trim_timeout_s) == (True, 5400)
+    assert to_plain(found)["machines"] == said["machines"]

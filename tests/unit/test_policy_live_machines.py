@@ -53,6 +53,7 @@ class FakeProbe:
     is_over: bool = False
     emulator: HoldfastError | None = None
     tried: list[str] = field(default_factory=list)
+    trimmed: list[bool] = field(default_factory=list)
 
     def room(self, _unit: str) -> Room:
         if self.full is not None:
@@ -68,7 +69,10 @@ class FakeProbe:
         if self.emulator is not None:
             raise self.emulator
 
-    def try_machine(self, one: VirtualMachine, _scratch: str | None) -> Sequence[Remark]:
+    def try_machine(
+        self, one: VirtualMachine, _scratch: str | None, *, trim: bool
+    ) -> Sequence[Remark]:
+        self.trimmed.append(trim)
         self.tried.append(one.machine.name)
         found = self.remarks.get(one.machine.name, ())
         if isinstance(found, HoldfastError):
@@ -135,6 +139,15 @@ def test_what_is_in_the_way_of_machines_is_told_once_for_all_alike() -> None:
     assert len(told) == 2
     (told_of_all,) = look(FakeProbe(estate(machine())), vms(leave_out=("*",)))[1:]
     assert told_of_all.place == "machines.leave_out"
+
+
+def test_who_looks_is_told_that_guests_are_to_trim() -> None:
+    keeps = Remark("warning", "not-trimmed", "it has no discard=unmap", "vdb")
+    probe = FakeProbe(estate(machine("a", 1)), {"a": [keeps]})
+    (told,) = look(probe, vms(trim=True))[1:]
+    assert told.message == "machine 'a': disk 'vdb': it has no discard=unmap"
+    look(probe)
+    assert probe.trimmed == [True, False]
 
 
 def test_an_emulator_that_is_missing_is_told_where_images_are_to_be_booted() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import threading
 from collections.abc import Iterator
+from dataclasses import replace
 from pathlib import Path
 from types import SimpleNamespace
 from typing import Any, cast
@@ -21,10 +22,12 @@ from holdfast.control.jobs import JobKind, NewJob, Outcome, Result
 from holdfast.movers import session
 from holdfast.movers.remote_agent import Transfer
 from holdfast.movers.ways import Ways
+from holdfast.site.hypervisors import why_untrimmed
 from holdfast.site.machines.sessions import Session
 from holdfast.site.master import Master
 from holdfast.wire import sessions
-from holdfast.wire.messages import Answer, BackupWork, WorkEnded, WorkOffer
+from holdfast.wire.machine_work import TRIM_VERSION, MachineWork
+from holdfast.wire.messages import Answer, BackupWork, ImageNote, WorkEnded, WorkOffer
 from tests.kit.databases import new_file
 from tests.kit.machines import Door, open_door, running, stand_in
 from tests.kit.served import until
@@ -137,8 +140,6 @@ def test_a_machine_works_and_its_word_of_an_image_is_not_taken(
 def test_what_the_storage_says_is_taken_for_the_image(
     door: Door, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    from holdfast.wire.messages import ImageNote
-
     home, work = door.joined(tmp_path / "web1"), Work()
     note = ImageNote("b" * 32, 1, "web1:/srv", "web1", 1, 2, None, "completed", {}, 0, "x", {})
     door.machines.transfer_for = given([])
@@ -269,3 +270,34 @@ def test_a_job_that_another_master_gave_out_is_given_tokens(door: Door) -> None:
         door.machines.answer(asking, order)
     with pytest.raises(Invalid):
         door.machines.answer(asking, {"ask": "something"})
+
+
+def test_a_proxy_that_knows_of_no_trimming_backs_up_and_that_is_said(
+    door: Door, tmp_path: Path
+) -> None:
+    work = MachineWork("vm1", "machine:ab", "ab", "vm1", "kvm", proxy="web1", trim_s=60)
+    note = ImageNote("b" * 32, 1, "machine:ab", "vm1", 1, 2, None, "completed", {}, 0, "x", {})
+    door.machines.committed = lambda _job, _fence: note
+    with running(door.joined(tmp_path / "web1")):
+        door.await_machine("web1")
+        session = door.machines.sessions.get(WEB1)
+        assert session is not None
+        known = session.hello.work
+
+        def told(version: int, work: MachineWork) -> list[str]:
+            session.hello = replace(session.hello, work=version)
+            assert work.to_json()["version"] <= version
+            door.machines._remember((7, 1), WEB1, WorkOffer(7, 1, 30.0, work))
+            door.machines.told(session.peer, WorkEnded(7, 1, None, (), 0, {}, None))
+            last = door.heard[-1]
+            assert isinstance(last, WorkEnded)
+            assert last.events_total == len(last.events)
+            return [one.message for one in last.events]
+
+        (message,) = told(TRIM_VERSION - 1, work)
+        assert "is not asked to trim" in message
+        assert "update Holdfast on 'web1'" in message
+        assert why_untrimmed(door.machines.master, WEB1) == message
+        assert told(TRIM_VERSION - 1, replace(work, trim_s=0)) == []
+        assert told(known, work) == []
+        assert why_untrimmed(door.machines.master, WEB1) is None

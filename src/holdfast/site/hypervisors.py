@@ -11,9 +11,10 @@ from dataclasses import replace
 from typing import TYPE_CHECKING, Any, Final
 
 from holdfast.base.errors import HoldfastError, Invalid, NotFound, Unreachable, WrongState
+from holdfast.sources.machines.provider import NOT_TRIMMED, Remark
 from holdfast.sources.machines.providers import KINDS
 from holdfast.wire.hypervisors import ListOrder, ListReport, TryOrder, TryReport
-from holdfast.wire.machine_work import Reached
+from holdfast.wire.machine_work import TRIM_VERSION, Reached
 
 if TYPE_CHECKING:
     from collections.abc import Mapping
@@ -130,19 +131,42 @@ def reached(master: Master, hypervisor: Hypervisor) -> Reached:
     return Reached(hypervisor.name, hypervisor.kind, hypervisor.url, credentials)
 
 
-def try_out(master: Master, one: VirtualMachine, scratch: str | None = None) -> TryReport:
+def try_out(
+    master: Master, one: VirtualMachine, scratch: str | None = None, *, trim: bool = False
+) -> TryReport:
     """Have it looked whether a backup of a machine would come to pass.
+
+    Args:
+        master: Whose.
+        one: Which.
+        scratch: Where the policy has what guests overwrite; None for the worker's own.
+        trim: Whether its guest is to trim.
 
     Raises:
         HoldfastError: Nobody could look; the true cause.
     """
     hypervisor = master.hypervisors.hypervisor(one.hypervisor)
-    order = TryOrder(reached(master, hypervisor), one.machine.uuid, scratch)
+    order = TryOrder(reached(master, hypervisor), one.machine.uuid, scratch, trim)
     if hypervisor.proxy is None:
         from holdfast.movers.machines.asking import try_machine
 
         return try_machine(order)
-    return TryReport.from_json(_ask(master, hypervisor.proxy, order.to_json(), TRY_S))
+    report = TryReport.from_json(_ask(master, hypervisor.proxy, order.to_json(), TRY_S))
+    too_old = why_untrimmed(master, hypervisor.proxy) if trim else None
+    if too_old is None:
+        return report
+    return TryReport((*report.remarks, Remark("warning", NOT_TRIMMED, too_old)))
+
+
+def why_untrimmed(master: Master, proxy: ClientName) -> str | None:
+    """Why a proxy that is there has no guest trim; None where it would."""
+    session = None if master.spoken_to is None else master.spoken_to.sessions.get(proxy)
+    if session is None or session.hello.work >= TRIM_VERSION:
+        return None
+    return (
+        f"the guest is not asked to trim: what runs on '{proxy}', {session.hello.software}, does "
+        f"not know of that; update Holdfast on '{proxy}'"
+    )
 
 
 def _machines(master: Master, hypervisor: Hypervisor) -> list[Machine]:

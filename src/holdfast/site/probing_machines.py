@@ -52,13 +52,15 @@ class HypervisorProbe:
         discover(self._master, name)
         return self._master.hypervisors.estate()
 
-    def try_machine(self, one: VirtualMachine, scratch: str | None) -> Sequence[Remark]:
+    def try_machine(
+        self, one: VirtualMachine, scratch: str | None, *, trim: bool
+    ) -> Sequence[Remark]:
         """Look whether a backup of a machine would come to pass.
 
         Raises:
             HoldfastError: It can't be looked at, and why.
         """
-        return try_out(self._master, one, scratch).remarks
+        return try_out(self._master, one, scratch, trim=trim).remarks
 
     def require_emulator(self) -> None:
         """Make sure that images can be booted here, as boot checks are done by the master.

@@ -98,11 +98,13 @@ class TryOrder:
         reached: Its hypervisor.
         machine: Its uuid.
         scratch: As in `machine_work.MachineWork`.
+        trim: Whether its guest is to trim; who does not know of that passes it over.
     """
 
     reached: Reached
     machine: str
     scratch: str | None = None
+    trim: bool = False
 
     def to_json(self) -> dict[str, Any]:
         """As plain data, with its version."""
@@ -117,7 +119,8 @@ class TryOrder:
         """
         _require_known(data, "ask", TRY)
         given = Reader(data, f"the order '{TRY}'")
-        return cls(_reached(given), given.text("machine"), given.maybe_text("scratch"))
+        scratch, trim = given.maybe_text("scratch"), given.flag("trim")
+        return cls(_reached(given), given.text("machine"), scratch, trim)
 
 
 @dataclass(frozen=True, slots=True)

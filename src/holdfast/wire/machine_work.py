@@ -15,6 +15,9 @@ HYPERVISOR_VERSION = 3
 CONTINUED_VERSION = 6
 """From here on a worker goes on with restores of virtual machines that were interrupted."""
 
+TRIM_VERSION = 7
+"""From here on a worker has guests trim; one that does not know of it backs up without."""
+
 INSTANT_VERSION = 5
 """From here on a worker has virtual machines run from their images."""
 
@@ -53,6 +56,7 @@ class MachineWork:
             to read everything.
         quiesce: Ask the guest's agent to bring its file systems to rest.
         require_quiesce: Fail where that can't be done.
+        trim_s: Have the guest trim its file systems first, and wait so long for it; 0 for not.
         leave_out: Names of disks that are not wanted.
         keep: Checkpoints that images in other storage units are still followed by.
         read_all: Read everything, whatever an older image says.
@@ -76,6 +80,7 @@ class MachineWork:
     parent: str | None = None
     quiesce: bool = True
     require_quiesce: bool = False
+    trim_s: int = 0
     leave_out: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
     read_all: bool = False
@@ -88,8 +93,14 @@ class MachineWork:
     command_timeout_s: float = 3600.0
 
     def to_json(self) -> dict[str, Any]:
-        """As plain data, with the version from which on it is understood."""
-        return {"version": HYPERVISOR_VERSION, "work": "machine", **asdict(self)}
+        """As plain data, with the version from which on it is understood.
+
+        What is said of trimming is passed over by who does not know of it: see `TRIM_VERSION`.
+        """
+        plain = asdict(self)
+        if not self.trim_s:
+            del plain["trim_s"]
+        return {"version": HYPERVISOR_VERSION, "work": "machine", **plain}
 
 
 Unfinished: TypeAlias = Literal["continue", "restart", "discard"]

@@ -20,7 +20,7 @@ from holdfast.wire.machine_work import (
     Reached,
 )
 
-VERSION = 6
+VERSION = 7
 """Of all messages together; a receiver refuses a newer one."""
 
 SEALING_VERSION = 2

@@ -15,12 +15,14 @@ from typing import Any
 import pytest
 
 from holdfast.base.errors import NotQuiesced
-from holdfast.sources.machines.provider import SnapshotOrder
+from holdfast.sources.machines.provider import Kind, SnapshotOrder
 from holdfast.sources.machines.providers import open_provider
 from tests.kit import guest
+from tests.kit.debian_machine import ask_agent
 from tests.kit.image_chain import die
 from tests.kit.libvirtd import Libvirtd, libvirtd_kit, needs_libvirt
-from tests.kit.qemu import MIB, needs_qemu, read_disk
+from tests.kit.qemu import MIB, bytes_of, needs_qemu, read_disk
+from tests.kit.served import until
 
 pytestmark = [needs_qemu, guest.needs_guest, pytest.mark.slow]
 
@@ -78,6 +80,32 @@ def assert_at_rest(provider: Any, known: str, scratch: Path, console: Console) -
     return float(snapshot.frozen_s)
 
 
+Ask = Callable[[str, dict[str, Any]], Any]
+
+
+def assert_trimmed(provider: Any, known: str, scratch: Path, ask: Ask) -> None:
+    """What a guest deleted costs nothing when it has trimmed, and as much as data before."""
+
+    def data(**changed: Any) -> tuple[int, set[str]]:
+        with provider.snapshot(order(known, scratch, **changed)) as snapshot:
+            read = sum(bytes_of(one, Kind.DATA) for one in snapshot.disks)
+            snapshot.check()
+        assert [one.message for one in snapshot.remarks if one.severity != "info"] == []
+        return read, {one.code for one in snapshot.remarks}
+
+    before, _ = data()
+    script = "dd if=/dev/urandom of=/mnt/noise bs=1M count=8 && sync && rm /mnt/noise && sync"
+    words = {"path": "/bin/busybox", "arg": ["sh", "-c", script]}
+    pid = ask("guest-exec", words)["pid"]
+    until(lambda: ask("guest-exec-status", {"pid": pid})["exited"], "the guest to delete", 120)
+    kept, codes = data()
+    assert kept >= before + 7 * MIB
+    assert "trimmed" not in codes
+    less, codes = data(trim_s=120)
+    assert "trimmed" in codes
+    assert less <= kept - 7 * MIB
+
+
 def wait_for_agent(ask: Callable[[], bool]) -> None:
     until = time.monotonic() + 240
     while not ask():
@@ -109,6 +137,12 @@ def test_a_guest_under_libvirt_stands_still_for_a_moment() -> None:
         provider = open_provider("libvirt", daemon.url)
         for _ in range(3):
             assert_at_rest(provider, known, daemon.scratch, console)
+
+        def ask(command: str, arguments: dict[str, Any]) -> Any:
+            asked = json.dumps({"execute": command, "arguments": arguments})
+            return json.loads(libvirt_qemu.qemuAgentCommand(domain, asked, 30, 0))["return"]
+
+        assert_trimmed(provider, known, daemon.scratch, ask)
         for step in ("frozen", "begun"):
             assert_woken_after_death(daemon, provider, known, step)
             # It is woken by now, or the guest would not count on.
@@ -166,7 +200,8 @@ def _domain(daemon: Libvirtd, known: str, kernel: Path, initrd: Path) -> str:
 <cmdline>{APPEND}</cmdline></os>
 <cpu mode='custom' match='exact'><model>qemu64</model></cpu>
 <devices><emulator>/usr/bin/qemu-system-x86_64</emulator>
-<disk type='file' device='disk'><driver name='qemu' type='qcow2'/><source file='{disk}'/>
+<disk type='file' device='disk'><driver name='qemu' type='qcow2' discard='unmap'/>
+<source file='{disk}'/>
 <target dev='vda' bus='virtio'/></disk>
 <serial type='file'><source path='{daemon.directory}/console' append='on'/></serial>
 <channel type='unix'><target type='virtio' name='{guest.AGENT_PORT}'/></channel>
@@ -188,7 +223,7 @@ def alone(tmp_path: Path) -> Iterator[tuple[Path, str]]:
     words += ["-chardev", f"socket,path={run}/guest.qga,server=on,wait=off,id=qga0"]
     words += ["-device", "virtio-serial"]
     words += ["-device", f"virtserialport,chardev=qga0,name={guest.AGENT_PORT}"]
-    words += ["-drive", f"if=none,id=d0,file={disk},format=qcow2"]
+    words += ["-drive", f"if=none,id=d0,file={disk},format=qcow2,discard=unmap"]
     words += ["-device", "virtio-blk-pci,drive=d0,id=vda"]
     process = subprocess.Popen(words, stdin=subprocess.DEVNULL)
     try:
@@ -212,3 +247,8 @@ def test_a_guest_without_libvirt_stands_still_for_a_moment(
     wait_for_agent(answers)
     for _ in range(3):
         assert_at_rest(provider, known, tmp_path, console)
+
+    def ask(command: str, arguments: dict[str, Any]) -> Any:
+        return ask_agent(run / "guest.qga", command, arguments)
+
+    assert_trimmed(provider, known, tmp_path, ask)

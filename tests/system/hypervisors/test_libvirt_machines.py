@@ -351,6 +351,24 @@ def test_a_guest_without_agent_is_backed_up_with_a_remark_or_not_at_all(
     assert machine.checkpoints() == set()
 
 
+def test_a_guest_that_is_not_asked_to_trim_is_backed_up_with_a_remark(make: Make) -> None:
+    machine = make(formats=("qcow2",))
+    driver = "<driver name='qemu' type='qcow2'"
+    machine.xml = machine.xml.replace(f"{driver}/>", f"{driver} discard='unmap'/>")
+    machine.domain = machine.connection.defineXML(machine.xml)
+
+    def told() -> list[str]:
+        with provider(machine).snapshot(order(machine, trim_s=5)) as snapshot:
+            return [one.message for one in snapshot.remarks if one.code == "not-trimmed"]
+
+    assert told() == ["nothing was trimmed: the machine does not run"]
+    machine.start()
+    (message,) = told()
+    assert message.startswith("the guest was not asked to trim: no guest agent answers in it; see")
+    tried = provider(machine).try_out(machine.uuid, machine.daemon.scratch, trim=True)
+    assert "not-trimmed" not in {one.code for one in tried}
+
+
 def test_somebody_else_s_backup_is_not_touched(machine: LibvirtMachine) -> None:
     place = machine.daemon.directory / "disks"
     os.chmod(place, 0o777)

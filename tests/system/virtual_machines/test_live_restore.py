@@ -42,7 +42,7 @@ POLICY = """
 name = "estate"
 type = "machines"
 active = false
-machines = {{query = "*", quiesce = "require", scratch = "{scratch}"}}
+machines = {{query = "*", quiesce = "require", trim = true, scratch = "{scratch}"}}
 
 [[policy.schedules]]
 name = "nightly"
@@ -82,6 +82,7 @@ def back_up_under_load(site: Command, machine: DebianMachine, policy: Path) -> l
         assert done["outcome"] == "completed", site("events", str(done["id"])).text
         said = site("events", str(done["id"])).assert_ok().text
         assert "stood still for" in said
+        assert "the guest trimmed 1 of its file systems" in said
     return counted
 
 

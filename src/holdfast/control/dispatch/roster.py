@@ -224,6 +224,7 @@ def _machine_work(
         proxy=of.proxy,
         quiesce=wanted.quiesce != NO_QUIESCE,
         require_quiesce=wanted.quiesce == REQUIRE_QUIESCE,
+        trim_s=wanted.trim_timeout_s if wanted.trim else 0,
         leave_out=wanted.left_out(machine),
         read_all=kind is BackupKind.FULL,
         compression=policy.compression,

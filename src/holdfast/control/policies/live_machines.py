@@ -57,8 +57,15 @@ class MachineProbe(Protocol):
         """
         ...
 
-    def try_machine(self, one: VirtualMachine, scratch: str | None) -> Sequence[Remark]:
+    def try_machine(
+        self, one: VirtualMachine, scratch: str | None, *, trim: bool
+    ) -> Sequence[Remark]:
         """Look whether a backup of a machine would come to pass.
+
+        Args:
+            one: Which.
+            scratch: As its policy says.
+            trim: Whether its guest is to trim.
 
         Raises:
             HoldfastError: It can't be looked at, and why.
@@ -143,11 +150,13 @@ def _look(policy: Policy, estate: Estate, probe: MachineProbe) -> Iterator[Findi
 
 def _try(policy: Policy, one: VirtualMachine, probe: MachineProbe) -> Iterator[Finding]:
     wanted = policy.machines
-    left_out = () if wanted is None else wanted.left_out(one.machine)
+    if wanted is None:
+        return
+    left_out = wanted.left_out(one.machine)
     if one.machine.disks and len(left_out) == len(one.machine.disks):
         yield warning("machines.leave_out", "every disk of it is left out", "leave some in")
     try:
-        remarks = probe.try_machine(one, None if wanted is None else wanted.scratch)
+        remarks = probe.try_machine(one, wanted.scratch, trim=wanted.trim)
     except HoldfastError as failure:
         yield error("machines", f"it can't be tried: {failure.message}", failure.hint)
         return

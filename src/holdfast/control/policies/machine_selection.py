@@ -28,6 +28,9 @@ TRY_QUIESCE, REQUIRE_QUIESCE, NO_QUIESCE = "try", "require", "no"
 QUIESCE_MODES: Final = (TRY_QUIESCE, REQUIRE_QUIESCE, NO_QUIESCE)
 """``try``: a guest that can't be brought to rest is backed up all the same, with a warning."""
 
+DEFAULT_TRIM_TIMEOUT_S: Final = 600
+TRIM_TIMEOUT_S: Final = range(1, 86_400 + 1)
+
 
 @dataclass(frozen=True, slots=True)
 class MachineSelection:
@@ -39,6 +42,8 @@ class MachineSelection:
         leave_out: Globs of disks that are not wanted: ``vdb``, or of some machines alone,
             ``db*:vd[cd]``.
         quiesce: Whether guests are brought to rest, one of `QUIESCE_MODES`.
+        trim: Whether guests trim their file systems before that.
+        trim_timeout_s: After so long they are not waited for any more.
         scratch: An absolute directory where the work is done for what guests overwrite meanwhile;
             None for that machine's own.
         scratch_bytes: How much of that there may be for each machine; 0 for as much as it holds.
@@ -48,6 +53,8 @@ class MachineSelection:
     hypervisors: tuple[str, ...] = ()
     leave_out: tuple[str, ...] = ()
     quiesce: str = TRY_QUIESCE
+    trim: bool = False
+    trim_timeout_s: int = DEFAULT_TRIM_TIMEOUT_S
     scratch: str | None = None
     scratch_bytes: int = 0
 

@@ -2,14 +2,18 @@
 
 from __future__ import annotations
 
+from datetime import timedelta
 from typing import TYPE_CHECKING, Any
 
 from holdfast.base.units import parse_size
 from holdfast.control.policies.machine_selection import (
+    DEFAULT_TRIM_TIMEOUT_S,
     NO_QUIESCE,
+    TRIM_TIMEOUT_S,
     TRY_QUIESCE,
     MachineSelection,
 )
+from holdfast.control.policies.texts import read_span, write_span
 
 if TYPE_CHECKING:
     from holdfast.control.policies.reading import Table
@@ -28,6 +32,10 @@ def write_machines(machines: MachineSelection | None, *, whole: bool) -> dict[st
         found["leave_out"] = list(machines.leave_out)
     if whole or machines.quiesce != TRY_QUIESCE:
         found["quiesce"] = machines.quiesce
+    if whole or machines.trim:
+        found["trim"] = machines.trim
+    if whole or machines.trim_timeout_s != DEFAULT_TRIM_TIMEOUT_S:
+        found["trim_timeout"] = write_span(timedelta(seconds=machines.trim_timeout_s))
     if machines.scratch is not None:
         found["scratch"] = machines.scratch
     if machines.scratch_bytes:
@@ -46,6 +54,8 @@ def read_machines(read: Table | None) -> MachineSelection | None:
         hypervisors=read.texts("hypervisors", '["kvm1"]'),
         leave_out=read.texts("leave_out", '["vdb"]'),
         quiesce=_read_quiesce(read),
+        trim=read.flag("trim", default=False),
+        trim_timeout_s=_read_trim_timeout(read),
         scratch=read.text("scratch"),
         scratch_bytes=_read_size(read, "scratch_limit"),
     )
@@ -59,6 +69,17 @@ def _read_quiesce(read: Table) -> str:
         read.flag("quiesce", default=False)
         return NO_QUIESCE
     return read.text("quiesce", TRY_QUIESCE)
+
+
+def _read_trim_timeout(read: Table) -> int:
+    span = read.parsed("trim_timeout", read_span)
+    if span is None:
+        return DEFAULT_TRIM_TIMEOUT_S
+    timeout_s = int(span.total_seconds())
+    if timeout_s not in TRIM_TIMEOUT_S:
+        read.fault("trim_timeout", f"{write_span(span)} is not from 1s to 1d")
+        return DEFAULT_TRIM_TIMEOUT_S
+    return timeout_s
 
 
 def _read_size(read: Table, key: str) -> int:

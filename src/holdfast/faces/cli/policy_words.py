@@ -150,6 +150,8 @@ def machines(plain: Plain) -> list[tuple[str, str]]:
         found.append(("without disks", ", ".join(plain["leave_out"])))
     if plain:
         found.append(("quiesce", plain.get("quiesce", "try")))
+    if plain.get("trim"):
+        found.append(("trim", f"before each backup, for up to {plain.get('trim_timeout', '10m')}"))
     if plain.get("scratch"):
         found.append(("scratch", plain["scratch"]))
     return found

@@ -69,11 +69,11 @@ def try_machine(order: TryOrder) -> TryReport:
     Raises:
         HoldfastError: Nobody answers there, or there is no such machine; the true cause.
     """
-    provider = open_reached(order.reached)
+    provider, trim = open_reached(order.reached), order.trim
     if order.scratch is not None:
-        return TryReport(tuple(provider.try_out(order.machine, Path(order.scratch))))
+        return TryReport(tuple(provider.try_out(order.machine, Path(order.scratch), trim=trim)))
     with tempfile.TemporaryDirectory(prefix="holdfast-try-") as scratch:
-        return TryReport(tuple(provider.try_out(order.machine, Path(scratch))))
+        return TryReport(tuple(provider.try_out(order.machine, Path(scratch), trim=trim)))
 
 
 def hypervisor_answers() -> Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]]:

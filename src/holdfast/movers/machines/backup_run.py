@@ -44,6 +44,7 @@ class MachineOrder:
         label: Who orders it, in a word that leftovers are known by.
         quiesce: Ask the guest's agent to bring its file systems to rest.
         require_quiesce: Fail where that can't be.
+        trim_s: As in `SnapshotOrder`.
         leave_out: Names of disks that are not wanted.
         keep: Checkpoints that images elsewhere are still followed by.
         scratch_bytes: How much of scratch there may be; 0 for as much as there is room.
@@ -59,6 +60,7 @@ class MachineOrder:
     label: str
     quiesce: bool = True
     require_quiesce: bool = False
+    trim_s: int = 0
     leave_out: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
     scratch_bytes: int = 0
@@ -156,6 +158,7 @@ def run_machine_backup(
         since=None if since is None else since.checkpoint,
         quiesce=order.quiesce,
         require_quiesce=order.require_quiesce,
+        trim_s=order.trim_s,
         scratch=order.scratch,
         scratch_bytes=order.scratch_bytes,
         label=order.label,

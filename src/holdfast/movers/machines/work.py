@@ -96,6 +96,7 @@ def back_up_machine(
             label=_label(work),
             quiesce=work.quiesce,
             require_quiesce=work.require_quiesce,
+            trim_s=work.trim_s,
             leave_out=work.leave_out,
             keep=work.keep,
             compression=work.compression,

@@ -27,8 +27,10 @@ from holdfast.base.errors import (
 from holdfast.base.ids import JobId
 from holdfast.control.jobs import LEASE, OF_CLIENTS, JobKind, JobState
 from holdfast.control.machines import Said, Standing
+from holdfast.site.hypervisors import why_untrimmed
 from holdfast.site.machine_work import complete
 from holdfast.site.machines.sessions import Sessions
+from holdfast.sources.machines.provider import NOT_TRIMMED
 from holdfast.wire.dividing import DivideReport
 from holdfast.wire.fields import Reader
 from holdfast.wire.identity import Identity, MachineKey, MachineRole, machine_name
@@ -40,6 +42,7 @@ from holdfast.wire.messages import (
     ImageNote,
     WorkEnded,
     WorkError,
+    WorkEvent,
     WorkOffer,
     work_from_json,
 )
@@ -340,7 +343,19 @@ class Machines:
         if image is None and message.error is None and self._is_backup(message.job_id):
             why = f"'{peer.name}' says that job {message.job_id} is done, but no image is there"
             return replace(ended, error=WorkError("worker-lost", why, None))
-        return ended
+        return self._with_what_was_not_known(peer, ended)
+
+    def _with_what_was_not_known(self, peer: Peer, ended: WorkEnded) -> WorkEnded:
+        """With what its machine, of an older Holdfast, passed over of the work."""
+        with self._lock:
+            _, offer = self._offered.get((ended.job_id, ended.fence), (None, None))
+        work = None if offer is None else offer.work
+        if not isinstance(work, MachineWork) or not work.trim_s or ended.error is not None:
+            return ended
+        if (why := why_untrimmed(self.master, peer.name)) is None:
+            return ended
+        told = (*ended.events, WorkEvent("warning", NOT_TRIMMED, why))
+        return replace(ended, events=told, events_total=ended.events_total + 1)
 
     def _is_backup(self, job_id: int) -> bool:
         return self.master.jobs.job(JobId(job_id)).kind is JobKind.BACKUP

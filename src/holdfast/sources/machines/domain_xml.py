@@ -77,6 +77,7 @@ class DomainDisk:
         left_out_running: The same, where that is so only while the machine runs.
         volume: Pool and volume of a storage pool, where it is given so.
         device: What it pretends to be: ``disk``, ``lun``, ``cdrom``, …
+        discards: Whether what a guest trims of it is given back.
     """
 
     name: str
@@ -90,6 +91,7 @@ class DomainDisk:
     left_out_running: str | None = None
     volume: tuple[str, str] | None = None
     device: str = "disk"
+    discards: bool = True
 
 
 @dataclass(frozen=True, slots=True)
@@ -388,6 +390,7 @@ def _disk(disk: Any) -> DomainDisk:
         left_out_running=running,
         volume=volume,
         device=device,
+        discards=driver is not None and driver.get("discard") == "unmap",
     )
 
 

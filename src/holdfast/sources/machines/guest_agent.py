@@ -10,14 +10,12 @@ from __future__ import annotations
 import contextlib
 import json
 import secrets
+import socket
 import time
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 from holdfast.base.errors import HoldfastError, NotQuiesced
 from holdfast.sources.machines.sockets import connect
-
-if TYPE_CHECKING:
-    import socket
 
 SYNC_TIMEOUT_S = 5.0
 FREEZE_TIMEOUT_S = 30.0
@@ -96,7 +94,9 @@ class GuestAgent:
         return self._answer(command, timeout_s)
 
     def close(self) -> None:
-        """Let others in."""
+        """Let others in; who waits for an answer in another thread is told that it is gone."""
+        with contextlib.suppress(OSError):
+            self._socket.shutdown(socket.SHUT_RDWR)
         self._socket.close()
 
     def _sync(self, timeout_s: float) -> None:

@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import enum
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Protocol
+from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterable, Sequence
@@ -44,6 +44,10 @@ class Range:
     offset: int
     length: int
     kind: Kind
+
+
+NOT_TRIMMED: Final = "not-trimmed"
+"""Code of the remark that a guest gave nothing back before its backup."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +153,8 @@ class SnapshotOrder:
         leave_out: Names of disks that are not wanted.
         keep: Checkpoints that other images of this site are still followed by, as where two
             policies have the same machine; all others of the site go.
+        trim_s: Have the guest trim its file systems before it is frozen, and wait so long for it;
+            0 for not. Whatever becomes of that is a remark.
     """
 
     uuid: str
@@ -160,6 +166,7 @@ class SnapshotOrder:
     scratch_bytes: int = 0
     leave_out: tuple[str, ...] = ()
     keep: tuple[str, ...] = ()
+    trim_s: int = 0
 
 
 def ignore(_: Remark) -> None:
@@ -283,8 +290,14 @@ class Provider(Protocol):
         """
         ...
 
-    def try_out(self, uuid: str, scratch: Path) -> Iterable[Remark]:
-        """Look whether a backup of the machine would come to pass; changes nothing for good."""
+    def try_out(self, uuid: str, scratch: Path, *, trim: bool = False) -> Iterable[Remark]:
+        """Look whether a backup of the machine would come to pass; changes nothing for good.
+
+        Args:
+            uuid: Which.
+            scratch: As in `SnapshotOrder`.
+            trim: Look, too, whether it would have the guest trim, and get anything of it.
+        """
         ...
 
     def snapshot(

@@ -18,6 +18,7 @@ from holdfast.base.errors import (
     SnapshotBroken,
     WrongState,
 )
+from holdfast.sources.machines import trimming
 from holdfast.sources.machines.diskfiles import chain
 from holdfast.sources.machines.diskfiles.formats import read_part, unreadable
 from holdfast.sources.machines.diskfiles.mapped import MappedDisk, map_of
@@ -160,6 +161,8 @@ def _remarks(known: Definition, order: SnapshotOrder) -> Iterator[Remark]:
         if order.require_quiesce:
             raise NotQuiesced(message, "shut it down, or let the policy do without")
         yield Remark("warning", "not-quiesced", message)
+    if order.trim_s:
+        yield trimming.of_nothing()
     if order.since is not None:
         message = "disk files tell no changes: everything is read"
         yield Remark("info", "no-changed-blocks", message)

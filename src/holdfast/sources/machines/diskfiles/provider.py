@@ -10,6 +10,7 @@ import shutil
 from typing import TYPE_CHECKING
 
 from holdfast.base.errors import Unsupported
+from holdfast.sources.machines import trimming
 from holdfast.sources.machines.diskfiles import frozen, restoring
 from holdfast.sources.machines.overlays import RunsNoImages
 from holdfast.sources.machines.provider import Remark
@@ -42,9 +43,16 @@ class DiskFiles(RunsNoImages):
         """One of them, looked at anew."""
         return self._store.machine(self._store.find(uuid))
 
-    def try_out(self, uuid: str, scratch: Path) -> Sequence[Remark]:  # noqa: ARG002
+    def try_out(
+        self,
+        uuid: str,
+        scratch: Path,  # noqa: ARG002 - nothing is overwritten meanwhile
+        *,
+        trim: bool = False,
+    ) -> Sequence[Remark]:
         """Open every disk, and let go of it at once."""
-        return frozen.look(self._store, self._store.find(uuid))
+        found = frozen.look(self._store, self._store.find(uuid))
+        return [*found, trimming.of_nothing()] if trim else found
 
     @contextlib.contextmanager
     def snapshot(

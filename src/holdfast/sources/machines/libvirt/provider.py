@@ -14,9 +14,16 @@ from typing import TYPE_CHECKING, Any
 import libvirt
 
 from holdfast.base.errors import Busy, HoldfastError, MachineMissing
-from holdfast.sources.machines import domain_xml
+from holdfast.sources.machines import domain_xml, trimming
 from holdfast.sources.machines.labels import directory_prefix
-from holdfast.sources.machines.libvirt import carried, checkpoints, instant, looking, rebuild
+from holdfast.sources.machines.libvirt import (
+    carried,
+    checkpoints,
+    guest,
+    instant,
+    looking,
+    rebuild,
+)
 from holdfast.sources.machines.libvirt.connection import Libvirt, asked
 from holdfast.sources.machines.libvirt.far import Far
 from holdfast.sources.machines.libvirt.near import Near
@@ -77,7 +84,7 @@ class LibvirtProvider:
         """See `Provider.machine`."""
         return looking.machine(self._host.get(), self._host.domain(uuid))
 
-    def try_out(self, uuid: str, scratch: Path) -> Sequence[Remark]:
+    def try_out(self, uuid: str, scratch: Path, *, trim: bool = False) -> Sequence[Remark]:
         """See `Provider.try_out`."""
         connection = self._host.get()
         domain = self._host.domain(uuid)
@@ -90,6 +97,8 @@ class LibvirtProvider:
                 found.append(Remark("error", "too-old", text))
         wanted = _wanted(machine, sources)
         found += self._side.try_out(machine, wanted, scratch)
+        if trim:
+            found += trimming.keeping(guest.keeping(wanted), guest.HOW)
         if machine.state is State.OFF:
             return found
         for source in wanted:
@@ -111,6 +120,7 @@ class LibvirtProvider:
         with self._alone(order.uuid):
             domain = self._host.domain(order.uuid)
             leftovers = self._leftovers(domain, order)
+            trimmed = self._trim(domain, order, alive) if order.trim_s else trimming.Trimmed()
             machine, known, sources = self._look(domain)
             machine = machine.without(order.leave_out)
             definitions, unread = rebuild.definitions(domain, self._side)
@@ -120,14 +130,15 @@ class LibvirtProvider:
                 made = OffSnapshot(self._host, order, machine, definitions, sources, self._side)
             else:
                 made = RunningSnapshot(self._host, order, machine, definitions, sources, self._side)
-            made.noted += leftovers + _left_out(machine)
+            made.noted += [*leftovers, *trimmed.remarks, *_left_out(machine)]
             if unread is not None:
                 made.noted.append(Remark("warning", "firmware-left-out", unread))
             try:
                 if isinstance(made, OffSnapshot):
                     made.take(wanted, alive)
                 elif wanted:
-                    made.take(wanted, domain_xml.agent_connected(known), alive)
+                    mute = None if domain_xml.agent_connected(known) else guest.MUTE
+                    made.take(wanted, trimming.BUSY if trimmed.is_at_work else mute, alive)
                 yield made
             except BaseException:
                 with contextlib.suppress(HoldfastError):  # what failed first is what is told
@@ -203,6 +214,16 @@ class LibvirtProvider:
                 found.append(f"a backup of '{domain.name()}' that died")
         found += self._side.leftovers()
         return [Remark("info", "leftover", text) for text in found]
+
+    def _trim(
+        self, domain: Any, order: SnapshotOrder, alive: Callable[[], None]
+    ) -> trimming.Trimmed:
+        """Have the guest trim: all is looked at anew afterwards."""
+        machine, known, sources = self._look(domain)
+        if machine.state is State.OFF:
+            return trimming.Trimmed((trimming.of_nothing(),))
+        wanted = _wanted(machine.without(order.leave_out), sources)
+        return guest.trim(domain, order, wanted, known, alive)
 
     def _trial(self, uuid: str, scratch: Path) -> list[Remark]:
         """Make a snapshot of a machine that is far away, and read of it: nothing else shows it."""

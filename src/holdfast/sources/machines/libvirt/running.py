@@ -122,8 +122,16 @@ class RunningSnapshot:
         """See `Snapshot.keep_checkpoint`."""
         self._kept = True
 
-    def take(self, wanted: Sequence[DomainDisk], agent: bool, alive: Callable[[], None]) -> None:
-        """Freeze the machine, and let it go on."""
+    def take(
+        self, wanted: Sequence[DomainDisk], mute: str | None, alive: Callable[[], None]
+    ) -> None:
+        """Freeze the machine, and let it go on.
+
+        Args:
+            wanted: Its disks.
+            mute: Why its guest can't be asked to come to rest; None where it can.
+            alive: Called again and again.
+        """
         order = self._order
         domain = self._host.domain(order.uuid)
         ground = self._places.enter_context(self._side.ground(order, self._sources))
@@ -138,7 +146,7 @@ class RunningSnapshot:
                 self.noted.append(Remark("warning", "disk-shared", text, source.name))
         alive()
         self._ground = ground
-        done = self._freeze_and_begin(domain, ground, wanted, agent)
+        done = self._freeze_and_begin(domain, ground, wanted, mute)
         self._began = True
         self.checkpoint = done.checkpoint
         ground.reach()
@@ -174,15 +182,15 @@ class RunningSnapshot:
             )
 
     def _freeze_and_begin(
-        self, domain: Any, ground: Ground, wanted: Sequence[DomainDisk], agent: bool
+        self, domain: Any, ground: Ground, wanted: Sequence[DomainDisk], mute: str | None
     ) -> _Try:
         if self._order.since is not None:
             files = [one for one in wanted if checkpoints.tracks_changes(one)]
             moved = checkpoints.take_over(domain, self._order.since, files)
             self.noted += [] if moved is None else [moved]
         quiesce = self._order.quiesce
-        if quiesce and not agent:
-            self._unquiet("no guest agent answers in it")
+        if quiesce and mute is not None:
+            self._unquiet(mute)
             quiesce = False
         # What libvirt knows is asked before the guest stands still.
         tracked = {one.name for one in wanted if checkpoints.tracks_changes(one)}

@@ -33,6 +33,7 @@ class Device:
         writable: Whether the guest may write.
         bitmaps: Dirty bitmaps of that node, as QEMU describes them.
         ours: Whether that node is a filter that a backup left there.
+        drive: The name that ``-drive`` gave it; empty for none.
     """
 
     disk: Disk
@@ -42,6 +43,7 @@ class Device:
     writable: bool
     bitmaps: tuple[dict[str, Any], ...]
     ours: bool
+    drive: str = ""
 
 
 def devices(monitor: Monitor) -> list[Device]:
@@ -82,6 +84,7 @@ def devices(monitor: Monitor) -> list[Device]:
                 not inserted["ro"],
                 tuple(inserted.get("dirty-bitmaps", ())),
                 node.startswith(PREFIX),
+                str(block.get("device", "")),
             )
         )
     return found
@@ -133,14 +136,14 @@ def networks(words: list[str]) -> tuple[Network, ...]:
     for option, value in pairwise(words):
         if option == "-netdev":
             kind, _, rest = value.partition(",")
-            given = _options(rest)
+            given = options(rest)
             backends[given.get("id", "")] = given.get("br", given.get("ifname", kind))
     found = []
     for option, value in pairwise(words):
         if option not in ("-device", "-nic"):
             continue
         model, _, rest = value.partition(",")
-        given = _options(rest)
+        given = options(rest)
         if option == "-nic" and model != "none":
             network = given.get("br", given.get("ifname", model))
             found.append(Network(given.get("mac", "").lower(), network, given.get("model", "")))
@@ -150,6 +153,7 @@ def networks(words: list[str]) -> tuple[Network, ...]:
     return tuple(found)
 
 
-def _options(text: str) -> dict[str, str]:
+def options(text: str) -> dict[str, str]:
+    """Of a word such as ``if=none,id=d0,discard=unmap``."""
     split = (one.partition("=") for one in text.split(",") if one)
     return {name: value for name, _, value in split}

@@ -25,11 +25,11 @@ from holdfast.base.errors import (
     storage_error,
 )
 from holdfast.sources import places
-from holdfast.sources.machines import overlays
+from holdfast.sources.machines import overlays, trimming
 from holdfast.sources.machines.guest_agent import GuestAgent
 from holdfast.sources.machines.machine import Machine, State
 from holdfast.sources.machines.provider import Remark
-from holdfast.sources.machines.qmp import fleece, instant, rebuild
+from holdfast.sources.machines.qmp import discards, fleece, instant, rebuild
 from holdfast.sources.machines.qmp.devices import (
     command_line,
     devices,
@@ -92,7 +92,7 @@ class QmpProvider:
         """See `Provider.machine`."""
         return self._look(self._find(uuid))
 
-    def try_out(self, uuid: str, scratch: Path) -> Sequence[Remark]:
+    def try_out(self, uuid: str, scratch: Path, *, trim: bool = False) -> Sequence[Remark]:
         """See `Provider.try_out`."""
         path = self._find(uuid)
         found = []
@@ -108,6 +108,9 @@ class QmpProvider:
                     )
                     found.append(Remark("info", "bitmap-in-memory", text, device.disk.name))
                 os.close(fleece.scratch_file(scratch, device.disk.size))
+            if trim:
+                kept = discards.keeping(devices(monitor), command_line(monitor))
+                found += trimming.keeping(kept, discards.HOW)
             if monitor.version < (7, 1):
                 text = f"QEMU {monitor.version[0]}.{monitor.version[1]} is too old: 7.1 is needed"
                 found.append(Remark("error", "too-old", text))
@@ -134,8 +137,11 @@ class QmpProvider:
                 made.machine, command_line(monitor), firmware_variables(monitor)
             )
             made.remarks += remarks
+            agent = _agent_socket(path)
             try:
-                made.take(devices(monitor), _agent_socket(path), alive)
+                if order.trim_s:
+                    made.trim(devices(monitor), command_line(monitor), agent, alive)
+                made.take(devices(monitor), agent, alive)
                 yield made
             except BaseException:
                 with contextlib.suppress(HoldfastError):  # what failed first is what is told

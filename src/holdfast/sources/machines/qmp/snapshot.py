@@ -16,12 +16,13 @@ from functools import partial
 from typing import TYPE_CHECKING
 
 from holdfast.base.errors import HoldfastError, NoSpace, NotQuiesced, SnapshotBroken
+from holdfast.sources.machines import trimming
 from holdfast.sources.machines.guard import guarded
 from holdfast.sources.machines.guest_agent import GuestAgent
 from holdfast.sources.machines.labels import new_checkpoint
 from holdfast.sources.machines.nbd_disk import NbdDisk
 from holdfast.sources.machines.provider import Remark
-from holdfast.sources.machines.qmp import bitmaps, fleece
+from holdfast.sources.machines.qmp import bitmaps, discards, fleece
 from holdfast.sources.nbd.extents import Extent
 from holdfast.sources.nbd.protocol import DIRTY
 from holdfast.sources.nbd.wire import Address
@@ -37,6 +38,7 @@ if TYPE_CHECKING:
 
 PREFIX = "holdfast-qmp-"
 """How directories begin in which the sockets lie."""
+_MUTE = "the machine has no socket of a guest agent"
 _WATCH_S = 0.5
 
 
@@ -62,6 +64,7 @@ class QmpSnapshot:
         self._scratch: list[int] = []
         self._broken: HoldfastError | None = None
         self._kept = False
+        self._is_trimming = False
         self._over = threading.Event()
         self._turn = threading.Lock()
         self._places = contextlib.ExitStack()
@@ -84,6 +87,34 @@ class QmpSnapshot:
     def keep_checkpoint(self) -> None:
         """See `Snapshot.keep_checkpoint`."""
         self._kept = True
+
+    def trim(
+        self,
+        devices: Sequence[Device],
+        words: Sequence[str],
+        agent: str | None,
+        alive: Callable[[], None],
+    ) -> None:
+        """Have the guest trim, which may take a while: nothing is begun yet.
+
+        Args:
+            devices: Its disks.
+            words: The command line of its QEMU.
+            agent: The socket of its agent; None for none.
+            alive: Called again and again.
+        """
+        left_out = self._order.leave_out
+        wanted = [one.disk for one in devices if one.writable and not one.disk.left_out]
+        done = trimming.trim_before(
+            self._order,
+            alive,
+            guest=_MUTE if agent is None else trimming.SocketGuest(agent),
+            disks=[one.name for one in wanted if one.name not in left_out],
+            kept=discards.keeping(devices, words),
+            how=discards.HOW,
+        )
+        self.remarks += done.remarks
+        self._is_trimming = done.is_at_work
 
     def take(self, devices: Sequence[Device], agent: str | None, alive: Callable[[], None]) -> None:
         """Freeze the machine, and let it go on."""
@@ -202,8 +233,8 @@ class QmpSnapshot:
     def _agent(self, path: str | None) -> GuestAgent | None:
         if not self._order.quiesce:
             return None
-        if path is None:
-            self._unquiet("the machine has no socket of a guest agent")
+        if path is None or self._is_trimming:
+            self._unquiet(_MUTE if path is None else trimming.BUSY)
             return None
         try:
             return GuestAgent(path)

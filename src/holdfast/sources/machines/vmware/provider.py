@@ -66,10 +66,16 @@ class VmwareProvider(RunsNoImages):
         with self._vcenter.session() as session:
             return inventory.machine(session, inventory.find(session, uuid))
 
-    def try_out(self, uuid: str, scratch: Path) -> Sequence[Remark]:  # noqa: ARG002
+    def try_out(
+        self,
+        uuid: str,
+        scratch: Path,  # noqa: ARG002 - snapshots lie in the datastore
+        *,
+        trim: bool = False,
+    ) -> Sequence[Remark]:
         """See `Provider.try_out`."""
         with self._vcenter.session() as session:
-            return list(_tried(session, inventory.find(session, uuid)))
+            return list(_tried(session, inventory.find(session, uuid), trim=trim))
 
     @contextlib.contextmanager
     def snapshot(
@@ -180,7 +186,7 @@ def _mark_changes(
     return []
 
 
-def _tried(session: Session, one: Any) -> Iterator[Remark]:
+def _tried(session: Session, one: Any, *, trim: bool) -> Iterator[Remark]:
     machine = inventory.machine(session, one)
     for right in rights.missing(session, one, rights.OF_BACKUPS):
         text = f"the user may not {rights.OF_BACKUPS[right]}: the right '{right}' is missing"
@@ -205,6 +211,8 @@ def _tried(session: Session, one: Any) -> Iterator[Remark]:
         yield Remark("info", "no-bitmap", "its hardware is too old to mark changes")
     if machine.state is State.RUNNING and said.get(tools) != _TOOLS:
         yield Remark("warning", "not-quiesced", "VMware Tools do not run in the machine")
+    if trim:
+        yield snapshots.untrimmed(machine)
 
 
 def _held(session: Session, one: Any, wanted: Sequence[str]) -> list[DeviceDisk]:

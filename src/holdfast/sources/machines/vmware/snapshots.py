@@ -17,8 +17,10 @@ from pyVmomi import vim, vmodl
 
 from holdfast.base.errors import Busy, HoldfastError, NotQuiesced, WrongState
 from holdfast.sources import places
+from holdfast.sources.machines import trimming
 from holdfast.sources.machines.labels import PREFIX, owner_of
-from holdfast.sources.machines.provider import Remark
+from holdfast.sources.machines.machine import State
+from holdfast.sources.machines.provider import NOT_TRIMMED, Remark
 from holdfast.sources.machines.vmware.connection import asked, translated
 from holdfast.sources.machines.vmware.properties import told
 from holdfast.sources.machines.vmware.tasks import wait
@@ -30,6 +32,10 @@ if TYPE_CHECKING:
     from holdfast.sources.machines.provider import SnapshotOrder
     from holdfast.sources.machines.vmware.connection import Session
 
+_UNTRIMMED = (
+    "the guest was not asked to trim: VMware's way into it takes a password of that guest's; have "
+    "it trim by itself: systemctl enable fstrim.timer (Windows does)"
+)
 _QUIESCING = (
     vim.fault.ApplicationQuiesceFault,
     vim.fault.FilesystemQuiesceFault,
@@ -94,6 +100,7 @@ def make(
     running = str(machine.state) == "running"
     remarks: list[Remark] = []
     quiesce = order.quiesce and running
+    not_trimmed = [untrimmed(machine)] if order.trim_s else []
 
     def create(at_rest: bool) -> None:
         with asked(f"no snapshot of '{machine.name}' could be made", session.place):
@@ -122,7 +129,14 @@ def make(
                 if one.name == name:
                     remove(session, virtual_machine, one)
         raise
-    return made[-1], remarks
+    return made[-1], not_trimmed + remarks
+
+
+def untrimmed(machine: Machine) -> Remark:
+    """That a guest does not trim, whatever its policy says."""
+    if machine.state is not State.RUNNING:
+        return trimming.of_nothing()
+    return Remark("warning", NOT_TRIMMED, _UNTRIMMED)
 
 
 def name_of(label: str) -> str:
