@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import socket
 import tempfile
 from dataclasses import replace
 from pathlib import Path
@@ -12,7 +13,7 @@ import pytest
 pytest.importorskip("lxml", reason="lxml is not installed: see the extra 'vm'")
 
 from holdfast.base.clock import SystemClock
-from holdfast.base.errors import AlreadyExists
+from holdfast.base.errors import AlreadyExists, Unreachable
 from holdfast.base.ids import ImageId, SourceName
 from holdfast.movers.machines import work as machine_work
 from holdfast.movers.machines.backup_run import MachineOrder, run_machine_backup
@@ -23,7 +24,7 @@ from holdfast.wire.machine_work import MachineRestoreWork, Reached
 from tests.kit import restoring_machine
 from tests.kit.disk_images import MIB, needs_qemu
 from tests.kit.killed_restores import kill_at
-from tests.kit.libvirtd import STRANGER, why_no_libvirt
+from tests.kit.libvirtd import STRANGER, Libvirtd, why_no_libvirt
 from tests.kit.machine_providers import Bench, FarLibvirtBench, LibvirtBench, VmwareBench
 from tests.kit.sshd import why_no_sshd
 from tests.kit.vcsim import why_no_vcsim
@@ -50,12 +51,28 @@ class NotRootBench(FarLibvirtBench):
         self.restores_by = self._sshd.url(user=STRANGER)
 
 
+class TlsBench(FarLibvirtBench):
+    """A host that gives nobody a shell: restores reach it by TLS alone."""
+
+    def __init__(self, directory: Path) -> None:
+        super().__init__(directory)
+        self.restores_by = self._daemon.tls_url
+
+    def _libvirtd(self) -> Libvirtd:
+        with socket.socket() as free:
+            free.bind(("127.0.0.1", 0))
+            return Libvirtd(tls_port=free.getsockname()[1])
+
+
 BENCHES: dict[str, tuple[Callable[[Path], Bench], Callable[[], str | None]]] = {
     "libvirt": (LibvirtBench, why_no_libvirt),
     "libvirt over ssh": (FarLibvirtBench, lambda: why_no_libvirt() or why_no_sshd()),
     "libvirt, not root": (NotRootBench, lambda: why_no_libvirt() or why_no_sshd()),
+    "libvirt over TLS": (TlsBench, lambda: why_no_libvirt() or why_no_sshd()),
     "vmware": (VmwareBench, why_no_vcsim),
 }
+COPIED = ("libvirt, not root", "libvirt over TLS")
+"""Where libvirt copies what is written here."""
 
 
 class Site:
@@ -122,7 +139,7 @@ class Site:
         image = NearImage(self.pool, ImageId(work.image))
         restore_machine(work, image, report, self.events.append)
         done = sum(one for one, after in zip(read, [*read[1:], 0], strict=True) if after < one)
-        return self.sent() - before if self.kind in ("vmware", "libvirt, not root") else done
+        return self.sent() - before if self.kind in ("vmware", *COPIED) else done
 
     def sent(self) -> int:
         if self.kind == "vmware":
@@ -182,20 +199,26 @@ def little_at_once(monkeypatch: pytest.MonkeyPatch, site: Site) -> None:
 
 STEPS = {
     "libvirt": (("written:3145728", 9), ("made", 0)),
-    "libvirt, not root": (("sent:2500000", 11), ("copied:4194304", 9), ("made", 0)),
+    "libvirt, not root": (
+        ("sent:2500000", 11),
+        ("copied:4194304", 9),
+        ("headed:1", 0),
+        ("made", 0),
+    ),
     "vmware": (("written:3145728", 16), ("sent:1", 16), (f"copied:{SIZE}", 8), ("made", 0)),
 }
 """Where it is killed, and how many MiB of 12 of data (VMware: of 16 in all) go there afterwards."""
 STEPS["libvirt over ssh"] = STEPS["libvirt"]
+STEPS["libvirt over TLS"] = STEPS["libvirt, not root"]
 
 # The others have the same journal as disk files, which have these tests, too.
-MIDST = {"vmware": f"copied:{SIZE}", "libvirt, not root": "copied:4194304"}
+MIDST = {"vmware": f"copied:{SIZE}"} | dict.fromkeys(COPIED, "copied:4194304")
 
 
 def test_a_restore_that_is_killed_anywhere_goes_on_with_what_got_there(site: Site) -> None:
     for number, (step, most) in enumerate(STEPS[site.kind]):
         work = site.work(f"again-{number}")
-        if (site.kind, number) == ("libvirt, not root", 1):
+        if site.kind in COPIED and number == 1:
             work = replace(work, format="qcow2")
         site.kill_at(work, step)
         sent = site.restore(work)
@@ -244,3 +267,53 @@ def test_a_file_that_was_replaced_is_not_gone_on_with(site: Site) -> None:
         with pytest.raises(AlreadyExists, match="there is a file"):
             site.restore(work)
         assert one.read_bytes() == bytes(one.stat().st_size)
+
+
+@pytest.mark.parametrize("site", COPIED, indirect=True)
+def test_a_disk_that_was_made_and_got_nothing_is_in_nobodys_way(site: Site) -> None:
+    work, before = site.work("blank"), site.files("blank")
+    site.kill_at(work, "empty")
+    assert len(site.files("blank")) > len(before)
+    site.restore(replace(work, unfinished="discard"))
+    assert site.files("blank") == before
+    site.kill_at(work, "empty")
+    assert site.restore(work) > 11 * MIB
+    assert site.made("blank") == site.truth[site.first]
+
+
+BOOT = "holdfast.sources.machines.libvirt.far_making._boot"
+
+
+@pytest.mark.parametrize("site", COPIED, indirect=True)
+def test_what_may_be_lost_with_a_power_failure_there_is_copied_anew(
+    site: Site, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    for number, boot in enumerate(("another-start", "")):
+        work = site.work(f"rebooted-{number}")
+        site.kill_at(work, MIDST[site.kind])
+        with monkeypatch.context() as patch:
+            patch.setattr(BOOT, lambda _, boot=boot: boot)
+            assert site.restore(work) > 11 * MIB
+        assert "copy-continued" not in site.causes
+        assert site.made(f"rebooted-{number}") == site.truth[site.first]
+    # One that starts anew while all of this is at work.
+    work = site.work("rebooted")
+    boots = iter([*["first"] * 2, *["second"] * 99])
+    with monkeypatch.context() as patch:
+        patch.setattr(BOOT, lambda _: next(boots))
+        with pytest.raises(Unreachable, match="started anew"):
+            site.restore(work)
+    assert "rebooted" not in site.machines()
+    site.restore(work)
+    assert site.made("rebooted") == site.truth[site.first]
+
+
+@pytest.mark.parametrize("site", COPIED, indirect=True)
+def test_a_disk_that_is_not_whole_does_not_look_like_one(site: Site) -> None:
+    work = replace(site.work("masked"), format="qcow2")
+    site.kill_at(work, MIDST[site.kind])
+    (one,) = [one for one in site.files("masked") if one.name == "masked-vda.qcow2"]
+    assert one.read_bytes().startswith(b"holdfast-restore")
+    site.restore(replace(work, verify=True))
+    assert one.read_bytes().startswith(b"QFI\xfb")
+    assert site.made("masked") == site.truth[site.first]

@@ -22,6 +22,7 @@ from uuid import uuid4
 
 import pytest
 
+from tests.kit.libvirt_tls import tls_certificates
 from tests.kit.qemu import GRAIN, MIB, SIZE, Content
 
 __all__ = [
@@ -86,8 +87,8 @@ needs_libvirt = pytest.mark.skipif(_reason is not None, reason=str(_reason))
 class Libvirtd:
     """A libvirtd, in a directory that QEMU's user may go through."""
 
-    def __init__(self, user: str = "libvirt-qemu", tcp_port: int = 0) -> None:
-        self.tcp_port = tcp_port
+    def __init__(self, user: str = "libvirt-qemu", tcp_port: int = 0, tls_port: int = 0) -> None:
+        self.tcp_port, self.tls_port = tcp_port, tls_port
         self.directory = Path(tempfile.mkdtemp(prefix="hf-lv-", dir="/tmp"))
         self.directory.chmod(0o711)
         # As /run is everywhere: libvirt syncs what it keeps there while a guest stands still.
@@ -117,7 +118,7 @@ class Libvirtd:
             'unix_sock_dir = "/run/libvirt"\n'
             'unix_sock_rw_perms = "0700"\nunix_sock_ro_perms = "0777"\n'
             'auth_unix_rw = "none"\nauth_unix_ro = "none"\n'
-            f'listen_tls = 0\nlisten_tcp = {int(bool(tcp_port))}\ntcp_port = "{tcp_port}"\n'
+            f'listen_tcp = {int(bool(tcp_port))}\ntcp_port = "{tcp_port}"\n{self._tls()}'
             'listen_addr = "127.0.0.1"\nauth_tcp = "none"\n'
             f'log_outputs = "3:file:{self.directory}/libvirtd.log"\n'
         )
@@ -130,6 +131,21 @@ class Libvirtd:
     @property
     def url(self) -> str:
         return f"qemu:///system?socket={self.directory}/run/libvirt-sock"
+
+    def _tls(self) -> str:
+        """What it is told of TLS, with certificates that it and its clients have."""
+        if not self.tls_port:
+            return "listen_tls = 0\n"
+        place = tls_certificates(self.directory / "pki")
+        said = f'listen_tls = 1\ntls_port = "{self.tls_port}"\nauth_tls = "none"\n'
+        said += f'ca_file = "{place}/cacert.pem"\ncert_file = "{place}/servercert.pem"\n'
+        return said + f'key_file = "{place}/serverkey.pem"\n'
+
+    @property
+    def tls_url(self) -> str:
+        """Where it is reached by TLS alone, by who has its clients' certificate."""
+        place = self.directory / "pki"
+        return f"qemu+tls://localhost:{self.tls_port}/system?pkipath={place}"
 
     @property
     def scratch(self) -> Path:
@@ -148,7 +164,7 @@ class Libvirtd:
         libvirt.registerErrorHandler(lambda _, __: None, None)
         command = [sys.executable, "-m", "tests.kit.reaper", "unshare", "--mount"]
         command += ["--propagation", "private", "sh", "-c", _START, "sh", str(self.directory)]
-        command += ["--listen"] if self.tcp_port else []
+        command += ["--listen"] if self.tcp_port or self.tls_port else []
         environment = {**os.environ, "PATH": f"{os.environ['PATH']}:/usr/sbin:/sbin"}
         with (self.directory / "said").open("wb") as said:
             self.reapers.append(

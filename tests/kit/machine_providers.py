@@ -193,7 +193,7 @@ class FarLibvirtBench(LibvirtBench):
 
     def __init__(self, directory: Path) -> None:
         self._directory = directory
-        self._daemon = Libvirtd()
+        self._daemon = self._libvirtd()
         self._sshd = None
         try:
             self._daemon.start()
@@ -207,6 +207,9 @@ class FarLibvirtBench(LibvirtBench):
             self.close()
             raise
         self.url = self._sshd.url()
+
+    def _libvirtd(self) -> Libvirtd:
+        return Libvirtd()
 
     def make(self, name: str, *sizes: int) -> str:
         there = [Path(f"{IMAGES}/{name}-{at}.qcow2") for at in range(len(sizes))]

@@ -3,7 +3,9 @@
 Its image is read slowly, so that the place is where it is said to be. Steps are: ``written:N``,
 a journal says that so much of a disk is written; ``sent:N``, so many bytes of disks were given to
 the connection to the hypervisor; ``copied:N``, a journal there says that so much is copied;
-``made``, all disks are there, and the machine is not.
+``empty``, the first disk that is copied was made there, and has not a byte; ``headed:N``, so many
+disks that were copied there have their first bytes; ``made``, all disks are there, and the machine
+is not.
 """
 
 from __future__ import annotations
@@ -99,6 +101,37 @@ def _watch_sending(place: int) -> None:
     volumes._send_all = watched_send_all
 
 
+def _watch_making() -> None:
+    """Stand still when a disk that is copied to another host's libvirt was made there."""
+    from holdfast.sources.machines.libvirt import volumes
+
+    create = volumes.create
+
+    def watched(connection: Any, pool: Any, name: str, size: int, image_format: str) -> Any:
+        made = create(connection, pool, name, size, image_format)
+        if size == 0 and not name.startswith("."):  # and no journal
+            _now()
+        return made
+
+    volumes.create = watched
+
+
+def _watch_heads(place: int) -> None:
+    """Stand still when so many disks at another host's libvirt have got their first bytes."""
+    from holdfast.sources.machines.libvirt import far_making
+
+    give, given = far_making.give_head, 0
+
+    def watched(connection: Any, volume: Any, head: bytes) -> None:
+        nonlocal given
+        give(connection, volume, head)
+        given += 1
+        if given == place:
+            _now()
+
+    far_making.give_head = watched
+
+
 def _far_shelves() -> tuple[list[type], list[type]]:
     """Journals of what is written, and of what is copied, at hypervisors that can be had here."""
     written: list[type] = [unfinished.NearShelf]
@@ -131,6 +164,10 @@ def main(pool: str, cache: str, order: str, step: str) -> None:
         _watch_journals(step, copied, int(place))
     elif what == "sent":
         _watch_sending(int(place))
+    elif what == "empty":
+        _watch_making()
+    elif what == "headed":
+        _watch_heads(int(place))
     else:
         assert what == "made", step
         unfinished.Journal.hand_over = lambda _: _now()  # type: ignore[assignment, method-assign]

@@ -74,6 +74,13 @@ class Shelf(Protocol):
         """Take a file away."""
         ...
 
+    def life(self) -> str:
+        """For how long what is written there lasts: another word when it may be gone.
+
+        Empty where all that a journal says was flushed.
+        """
+        ...
+
 
 @dataclass(slots=True)
 class Known:
@@ -86,6 +93,8 @@ class Known:
         until: All before this was flushed.
         bytes: Size of the file when that was said.
         source: The file that it is a copy of; empty where it is none. Its size is that file's then.
+        whole: What it may be known by besides, once all of it is there; empty for nothing.
+        life: What `Shelf.life` said when it was made.
     """
 
     path: str
@@ -94,10 +103,17 @@ class Known:
     until: int = 0
     bytes: int = 0
     source: str = ""
+    whole: str = ""
+    life: str = ""
 
     def is_it(self, told: str | None) -> bool:
         """Whether a file, of which `LOOK` tells this, is the one that was made."""
-        return told is not None and told.rpartition(" ")[0] == self.identity
+        if told is None:
+            return False
+        seen, _, size = told.rpartition(" ")
+        if self.until == 0 and size == "0":  # noted, and no more than made, as far as one can see
+            return True
+        return seen == self.identity or (self.until == self.size and seen == self.whole != "")
 
     def is_whole(self, told: str | None) -> bool:
         """Whether it has not become shorter since."""
@@ -114,6 +130,7 @@ class Part:
     begin: int = 0
     is_new: bool = True
     source: str = ""
+    whole: str = ""
 
     def keep(self, until: int) -> None:
         """See `provider.Part.keep`."""
@@ -121,10 +138,14 @@ class Part:
             self.begin = until
             self.journal.note(self.disk.name, until)
 
-    def made(self, there: str | None = None) -> None:
-        """The file is there, and all zero; or it will be, when what is there is renamed."""
+    def made(self, there: str | None = None, identity: str = "") -> None:
+        """The file is there, and all zero; or it will be, when what is there is renamed.
+
+        With an identity that is known beforehand this is said before there is a file.
+        """
         self.begin, self.is_new = 0, True
-        self.journal.begin(self.disk, self.path, there or self.path, self.source)
+        told = identity or (self.journal.shelf.look(there or self.path) or "").rpartition(" ")[0]
+        self.journal.begin(self, told)
 
     def forget(self) -> None:
         """What was written is not believed any more."""
@@ -178,12 +199,14 @@ class Journal:
         if known is None or known.path != path or not 0 < known.size == known.until:
             return False
         told = self.shelf.look(path)
-        if not known.is_it(told) or not known.is_whole(told):
+        if not known.is_it(told) or not known.is_whole(told) or known.life != self.shelf.life():
             return False
         self.wanted.add(name)
         return True
 
-    def part(self, disk: Disk, path: str, *, is_ours: bool = False, source: str = "") -> Part:
+    def part(
+        self, disk: Disk, path: str, *, is_ours: bool = False, source: str = "", whole: str = ""
+    ) -> Part:
         """How much of a disk is there; where nothing is believed, no file is.
 
         Args:
@@ -191,6 +214,7 @@ class Journal:
             path: Of its file.
             is_ours: Whatever is there was made by a restore.
             source: The file that it becomes a copy of: of another one nothing is believed.
+            whole: See `Known.whole`.
 
         Raises:
             AlreadyExists: There is a file that no restore made.
@@ -199,15 +223,17 @@ class Journal:
         known, told = self.known.get(disk.name), self.shelf.look(path)
         if known is not None and known.path == path and known.is_it(told):
             same = known.size == disk.size and known.source == source
+            same = same and known.life == self.shelf.life()
             if known.until and same and known.is_whole(told):
-                return Part(self, disk, path, known.until, is_new=False, source=source)
+                begin = known.until
+                return Part(self, disk, path, begin, is_new=False, source=source, whole=whole)
             self.shelf.remove(path)
         elif told is not None and is_ours:
             self.shelf.remove(path)
         elif told is not None:
             raise AlreadyExists(f"there is a file '{path}'", "give the machine another name")
         self.known.pop(disk.name, None)
-        return Part(self, disk, path, source=source)
+        return Part(self, disk, path, source=source, whole=whole)
 
     def disbelieve(self, part: Part) -> None:
         """What is there is damaged: take it away."""
@@ -215,15 +241,16 @@ class Journal:
         self.shelf.remove(part.path)
         self.known.pop(part.disk.name, None)
 
-    def begin(self, disk: Disk, path: str, there: str, source: str) -> None:
-        """Note that an empty disk was made: where it will be, and where it is."""
-        identity = (self.shelf.look(there) or "").rpartition(" ")[0]
-        is_first = not self.known
-        self.known[disk.name] = Known(path, disk.size, identity, source=source)
+    def begin(self, part: Part, identity: str) -> None:
+        """Note that an empty disk was made."""
+        is_first, name = not self.known, part.disk.name
+        made = Known(part.path, part.disk.size, identity, source=part.source, whole=part.whole)
+        made.life = self.shelf.life()
+        self.known[name] = made
         if is_first:
             self.renew()
         elif self.order.image is not None:
-            self.shelf.append(_line(self._disk(disk.name)))
+            self.shelf.append(_line(self._disk(name)))
 
     def note(self, name: str, until: int) -> None:
         """Note how far a disk is."""
@@ -290,8 +317,9 @@ class Journal:
     def _disk(self, name: str) -> dict[str, Any]:
         one = self.known[name]
         plain = {"disk": name, "path": one.path, "size": one.size}
-        plain |= {"identity": one.identity}
-        return plain | {"source": one.source} if one.source else plain
+        plain |= {"identity": one.identity, "source": one.source}
+        plain |= {"whole": one.whole, "life": one.life}
+        return {key: value for key, value in plain.items() if value != ""}
 
 
 def thrown_away(shelf: Shelf, order: NewMachine) -> list[str]:
@@ -412,6 +440,10 @@ class NearShelf:
         """See `Shelf.remove`."""
         Path(path).unlink(missing_ok=True)
 
+    def life(self) -> str:
+        """See `Shelf.life`: all is flushed."""
+        return ""
+
     def close(self) -> None:
         """Let others have it."""
         if self._fd is not None:
@@ -448,7 +480,8 @@ def _parsed(data: bytes) -> tuple[dict[str, Any], dict[str, Known]]:
                 disk.until, disk.bytes = int(one["until"]), int(one["bytes"])
             else:
                 made = Known(str(one["path"]), int(one["size"]), str(one["identity"]))
-                made.source = str(one.get("source", ""))
+                for name in ("source", "whole", "life"):
+                    setattr(made, name, str(one.get(name, "")))
                 known[str(one["disk"])] = made
         except (ValueError, KeyError, TypeError):
             break

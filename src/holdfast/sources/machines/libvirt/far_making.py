@@ -1,7 +1,8 @@
 """Disks of a machine that is made at another host: written there, or here and copied by libvirt.
 
 Must not open a path of that host here. Invariants: a volume that no restore made is never written
-nor taken away; a copy is gone on with only from the very file that it was begun of.
+nor taken away; a copy is gone on with only from the very file that it was begun of, into the one
+that was made for it, which bears a mark in place of its first bytes until all of it is there.
 """
 
 from __future__ import annotations
@@ -13,14 +14,21 @@ from typing import TYPE_CHECKING, Any
 
 import libvirt
 
-from holdfast.base.errors import AlreadyExists, CommandFailed, HoldfastError
+from holdfast.base.errors import (
+    AlreadyExists,
+    CommandFailed,
+    HoldfastError,
+    IntegrityError,
+    Unreachable,
+    Unsupported,
+)
 from holdfast.sources import places
 from holdfast.sources.machines import staged
 from holdfast.sources.machines.libvirt import there, volumes
 from holdfast.sources.machines.new_disks import require_format
 from holdfast.sources.machines.provider import DiskTarget
-from holdfast.sources.machines.unfinished import LOOK, Journal, thrown_away, write_part
 from holdfast.sources.machines.unfinished import PREFIX as UNFINISHED
+from holdfast.sources.machines.unfinished import Journal, thrown_away, write_part
 
 if TYPE_CHECKING:
     from contextlib import AbstractContextManager, ExitStack
@@ -34,12 +42,11 @@ if TYPE_CHECKING:
 
 _COPY = "holdfast-copy-"
 
-# Nothing of what libvirt was sent is flushed: it lasts as long as that host's kernel runs.
-_BOOT = "/proc/sys/kernel/random/boot_id"
-_SEEN = f"""
-if [ -e "$1" ]; then echo $(cat {_BOOT}) $({LOOK[0]} {LOOK[1]} "{LOOK[2]}" "$1"); fi
-"""
-_SEES = f'if [ -x "$1" ] && [ -r {_BOOT} ]; then echo yes; fi'
+BOOT = "/proc/sys/kernel/random/boot_id"
+"""Nothing of what libvirt was sent is flushed: it lasts as long as that host's kernel runs."""
+
+HEAD_BYTES = 64
+_MARK = b"holdfast-restore"
 
 
 class FarMaking:
@@ -148,10 +155,7 @@ class CopiedMaking(FarMaking):
             order: What.
             stack: Ends when the machine is made, or has failed.
         """
-        self._sees = _sees(host, volumes.directory_of(pool))
-        # Nobody can tell there whose file it is: nothing is gone on with, and nothing stays.
-        super().__init__(host, pool, order if self._sees else replace(order, image=None))
-        self._given = order
+        super().__init__(host, pool, order)
         self._stack = stack
         self._staged: staged.Staged | None = None
 
@@ -165,39 +169,55 @@ class CopiedMaking(FarMaking):
             staged.tell(self._order, name, size, size)
             return
         if self._staged is None:
-            self._staged = self._stack.enter_context(staged.staged(self._given, self._place))
+            self._staged = self._stack.enter_context(staged.staged(self._order, self._place))
         here = self._staged.disk(new.disk, new.format, write)
-        size = here.stat().st_size
+        size, head = here.stat().st_size, _head(here)
         copy = replace(new.disk, size=size)
-        part = journal.part(copy, place, source=staged.fingerprint(here))
+        part = journal.part(copy, place, source=staged.fingerprint(here), whole=head.hex())
         if part.is_new:
             self._look_again()
             self._refuse(new.path.name)
-            volumes.create(self._host.get(), self._pool, new.path.name, 0, "raw")
-            part.made()
+            mark = _MARK + secrets.token_bytes(HEAD_BYTES - len(_MARK))
+            part.made(identity=mark.hex())
+            made = volumes.create(self._host.get(), self._pool, new.path.name, 0, "raw")
+            volumes.send_bytes(self._host.get(), made, 0, mark)
         staged.tell(self._order, name, part.begin, size)
         connection = self._host.get()
         with volumes.volume_at(connection, place) as volume:
-            volumes.send(connection, volume, here, part.begin, part.keep)
+            volumes.send(connection, volume, here, max(part.begin, HEAD_BYTES), part.keep)
             part.keep(size)
             if self._order.verify:
-                volumes.compare(connection, volume, here)
+                volumes.compare(connection, volume, here, HEAD_BYTES)
         self._staged.drop(name, here)
 
     def hand_over(self) -> None:
         """See `Making.hand_over`."""
         if self._staged is None:  # an earlier try wrote and copied all
-            staged.throw_away(self._given.name, self._place)
+            staged.throw_away(self._order.name, self._place)
+        if self._journal is not None:
+            self._unmark(self._journal)
         super().hand_over()
 
     def throw_away(self) -> list[str]:
         """See `Making.throw_away`."""
-        gone = super().throw_away() if self._sees else []
-        return gone + staged.throw_away(self._order.name, self._place)
+        return super().throw_away() + staged.throw_away(self._order.name, self._place)
+
+    def _unmark(self, journal: Journal) -> None:
+        """All disks are there: give each the first bytes that it has to have."""
+        connection, life = self._host.get(), journal.shelf.life()
+        wanted = [journal.known[name] for name in sorted(journal.wanted)]
+        if any(one.life != life for one in wanted):
+            raise Unreachable(
+                f"the host of '{self._order.name}' was started anew while its disks were copied "
+                "there: what was not flushed may be lost",
+                "give the same command again: those disks are copied anew",
+            )
+        for one in wanted:
+            with volumes.volume_at(connection, one.path) as volume:
+                give_head(connection, volume, bytes.fromhex(one.whole))
 
     def _shelf(self) -> Shelf:
-        name = f"{UNFINISHED}{self._order.name}"
-        return VolumeShelf(self._host, self._pool, name, sees=self._sees)
+        return VolumeShelf(self._host, self._pool, f"{UNFINISHED}{self._order.name}")
 
     @property
     def _place(self) -> str:
@@ -205,17 +225,16 @@ class CopiedMaking(FarMaking):
 
 
 class VolumeShelf:
-    """See `Shelf`: a volume, which libvirt reads and writes; a shell there tells files apart."""
+    """See `Shelf`: a volume, which libvirt reads and writes; files are known by how they begin."""
 
-    def __init__(self, host: Libvirt, pool: Any, name: str, *, sees: bool) -> None:
+    def __init__(self, host: Libvirt, pool: Any, name: str) -> None:
         """Name it; nothing is made."""
         self._host = host
         self._pool = pool
         self._name = name
         self._volume: Any = None
         self._length = 0
-        self._sees = sees
-        self._unseen = secrets.token_hex(8)
+        self._untold = secrets.token_hex(8)
 
     def read(self) -> bytes:
         """See `Shelf.read`."""
@@ -241,23 +260,57 @@ class VolumeShelf:
         self._volume, self._length = None, 0
 
     def look(self, path: str) -> str | None:
-        """See `Shelf.look`."""
-        if self._sees:
-            script = there.script(_SEEN, [path])
-            return self._host.tunnel.run(script).decode().strip() or None
+        """See `Shelf.look`: of a disk that is not whole its mark, else its first bytes."""
         found = volumes.find(self._host.get(), path)
-        return None if found is None else f"{self._unseen} 0"
+        if found is None:
+            return None
+        size = volumes.size_bytes(found)
+        length = min(size, HEAD_BYTES)
+        begins = volumes.beginning(self._host.get(), found, length) if length else b""
+        return f"{begins.hex() or 'empty'} {size}"
 
     def remove(self, path: str) -> None:
         """See `Shelf.remove`."""
         volumes.delete_if_there(self._host.get(), path)
 
+    def life(self) -> str:
+        """See `Shelf.life`: until that host starts anew; no longer than this, where none tells."""
+        return _boot(self._host) or self._untold
 
-def _sees(host: Libvirt, directory: str) -> bool:
-    """Whether a shell there tells the files of a directory apart."""
-    if host.there() is None:
-        return False
-    try:
-        return bool(host.tunnel.run(there.script(_SEES, [directory])).strip())
-    except CommandFailed:
-        return False
+
+def give_head(connection: Any, volume: Any, head: bytes) -> None:
+    """Write the first bytes of a disk, and look that they are there.
+
+    Raises:
+        IntegrityError: They are not.
+        HoldfastError: They can't be written.
+    """
+    volumes.send_bytes(connection, volume, 0, head)
+    if volumes.beginning(connection, volume, len(head)) != head:
+        raise IntegrityError(
+            f"volume '{volume.name()}' does not begin with what was written to it",
+            "see what else writes to the storage pool; restore again with --restart",
+        )
+
+
+def _head(disk: Path) -> bytes:
+    with disk.open("rb") as file:
+        head = file.read(HEAD_BYTES)
+    if len(head) < HEAD_BYTES:
+        raise Unsupported(f"a disk of {len(head)} bytes can't be copied to another host")
+    return head
+
+
+def _boot(host: Libvirt) -> str:
+    """What names the time since that host was started; empty where neither of two ways tells."""
+    found = host.there()
+    if found is not None and found.uid is not None:
+        with contextlib.suppress(CommandFailed):
+            return host.tunnel.run(there.script('cat "$1"', [BOOT])).decode().strip()
+    connection = host.get()
+    with (
+        contextlib.suppress(HoldfastError, libvirt.libvirtError),
+        volumes.volume_at(connection, BOOT) as volume,
+    ):
+        return volumes.beginning(connection, volume, 0).decode(errors="replace").strip()
+    return ""

@@ -242,6 +242,16 @@ def delete_if_there(connection: Any, path: str) -> None:
             found.delete()
 
 
+def size_bytes(volume: Any) -> int:
+    """How long the file of a volume is.
+
+    Raises:
+        HoldfastError: libvirt does not tell.
+    """
+    with asked(f"libvirt does not tell of volume '{volume.name()}'"):
+        return int(domain_xml.read(volume.XMLDesc()).findtext("physical") or 0)
+
+
 def beginning(connection: Any, volume: Any, length: int) -> bytes:
     """The first bytes of a volume, which has so many; all of a small one for 0.
 
@@ -333,7 +343,7 @@ def _send_part(stream: Any, file: int, at: int, size: int) -> int:
         os.lseek(file, at, os.SEEK_SET)
         is_data, length = _section(None, file)
         if is_data:
-            data = os.pread(file, min(length, _PIECE), at)
+            data = os.pread(file, min(length, _PIECE - at % _PIECE), at)
             _send_all(stream, data)
             length = len(data)
             sent += length
@@ -361,8 +371,8 @@ def send_bytes(connection: Any, volume: Any, offset: int, data: bytes) -> None:
         stream.finish()
 
 
-def compare(connection: Any, volume: Any, source: Path) -> None:
-    """Read a volume back, and make sure that it is what a file of this machine is.
+def compare(connection: Any, volume: Any, source: Path, begin: int) -> None:
+    """Read a volume back from a place on, and make sure that it is what a file here is.
 
     Raises:
         IntegrityError: It is not.
@@ -373,6 +383,7 @@ def compare(connection: Any, volume: Any, source: Path) -> None:
         "see what else writes to the storage pool, and to its disks; restore again with --restart",
     )
     with source.open("rb") as file:
+        file.seek(begin)
 
         def data(_: Any, got: bytes, __: object) -> None:
             if file.read(len(got)) != got:
@@ -387,7 +398,7 @@ def compare(connection: Any, volume: Any, source: Path) -> None:
 
         with asked(f"volume '{volume.name()}' can't be read"):
             stream = connection.newStream()
-            volume.download(stream, 0, 0, libvirt.VIR_STORAGE_VOL_DOWNLOAD_SPARSE_STREAM)
+            volume.download(stream, begin, 0, libvirt.VIR_STORAGE_VOL_DOWNLOAD_SPARSE_STREAM)
             stream.sparseRecvAll(data, hole, None)
             stream.finish()
         if file.read(1):

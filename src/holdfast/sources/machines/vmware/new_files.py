@@ -296,6 +296,10 @@ class DatastoreShelf:
         for one in (path, _flat(path)):
             self._delete(one)
 
+    def life(self) -> str:
+        """See `Shelf.life`: a datastore keeps what it took."""
+        return ""
+
     def list(self) -> dict[str, str]:
         """The files of the directory: when each was changed, and its size.
 
