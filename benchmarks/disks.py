@@ -297,6 +297,7 @@ RESTORED = {
     "qcow2": (),
     "vmdk": ("-o", "subformat=monolithicSparse"),
     "vhdx": ("-o", "subformat=dynamic"),
+    "vdi": (),
 }
 """What disks are restored as, and the options of `qemu-img` by which the files are alike."""
 

@@ -7,10 +7,11 @@ use std::sync::Arc;
 use std::sync::atomic::Ordering;
 
 use holdfast_engine_core::backup::machine::{DiskInput as CoreInput, Range, What};
+use holdfast_engine_core::disk::laid_out::Format;
 use holdfast_engine_core::disk::map::{DiskMap as CoreMap, Layer, MappedSource, Part};
 use holdfast_engine_core::disk::nbd::{Abilities, NbdSink, NbdSource};
 use holdfast_engine_core::disk::{
-    DiskSink as CoreSink, DiskSource as CoreSource, FileSink, FileSource, Qcow2Sink,
+    DiskSink as CoreSink, DiskSource as CoreSource, FileSink, FileSource, LaidOutSink,
 };
 use holdfast_engine_core::error::Error;
 use holdfast_engine_core::restore::disk::{Progress, Request};
@@ -204,7 +205,7 @@ impl DiskSink {
         Ok(DiskSink(Arc::new(opened), Progress::default()))
     }
 
-    /// A file that a restore makes, or goes on with: raw or qcow2.
+    /// A file that a restore makes, or goes on with: raw, or of a format that is laid out.
     #[staticmethod]
     #[pyo3(signature = (path, image_format, *, size, begin=0, keep_bytes=0))]
     fn image(
@@ -216,11 +217,13 @@ impl DiskSink {
         keep_bytes: u64,
     ) -> PyResult<Self> {
         let open = || -> Result<Arc<dyn CoreSink>, Error> {
-            match image_format {
-                "raw" => Ok(Arc::new(FileSink::again(&path, size)?)),
-                "qcow2" => Ok(Arc::new(Qcow2Sink::open(&path, size)?)),
-                other => Err(Error::Invalid(format!("the engine writes no disk as '{other}'"))),
+            if image_format == "raw" {
+                return Ok(Arc::new(FileSink::again(&path, size)?));
             }
+            let unknown =
+                || Error::Invalid(format!("the engine writes no disk as '{image_format}'"));
+            let format = Format::named(image_format).ok_or_else(unknown)?;
+            Ok(Arc::new(LaidOutSink::open(&path, format, size)?))
         };
         let sink = py.detach(open).or_raise()?;
         Ok(DiskSink(sink, progress(begin, keep_bytes)))

@@ -472,12 +472,16 @@ class DiskSink:
     def image(
         path: str, image_format: str, *, size: int, begin: int = 0, keep_bytes: int = 0
     ) -> DiskSink:
-        """Write a file that a restore makes, or one that it goes on with: ``raw`` or ``qcow2``.
+        """Write a file that a restore makes, or one that it goes on with.
+
+        Its format is ``raw``, ``qcow2``, ``vmdk``, ``vhdx`` or ``vdi``; of all but the first the size
+        of the disk is rounded up to whole sectors.
 
         Where `begin` is 0 what it holds is thrown away; else a file that was not begun with the same
         data is an `IntegrityError`, when the restore begins. See `nbd` for `keep_bytes`.
 
-        Raises `Invalid` for another format, and for what is no file.
+        Raises `Invalid` for another format, and for what is no file; when the restore begins, also
+        for a disk that is too large for its format.
         """
     @staticmethod
     def nbd(

@@ -2,9 +2,10 @@
 
 use std::fs::{File, OpenOptions};
 use std::io;
-use std::os::unix::fs::{FileExt, FileTypeExt, OpenOptionsExt};
+use std::os::unix::fs::{FileExt, FileTypeExt, MetadataExt, OpenOptionsExt};
 use std::path::Path;
 use std::sync::OnceLock;
+use std::time::UNIX_EPOCH;
 
 use parking_lot::Mutex;
 use rustix::fs::{Advice, FallocateFlags, SeekFrom};
@@ -131,6 +132,14 @@ impl FileSink {
         size_of(&self.file).map_err(|error| at("reading", 0, error))
     }
 
+    /// What tells the file from another at its place: its inode, and when it was made, in nanoseconds;
+    /// 0 where nobody knows.
+    pub(super) fn known_by(&self) -> Result<(u64, u128)> {
+        let found = self.file.metadata().map_err(|error| at("reading", 0, error))?;
+        let made = found.created().ok().and_then(|made| made.duration_since(UNIX_EPOCH).ok());
+        Ok((found.ino(), made.map_or(0, |made| made.as_nanos())))
+    }
+
     /// Has the file hold so many zeroes, and nothing else; with room for them where it is not to be
     /// sparse.
     pub(super) fn begin(&self, bytes: u64, is_sparse: bool) -> Result<()> {
@@ -211,7 +220,10 @@ impl DiskSink for FileSink {
 
     fn zero(&self, offset: u64, length: u64, patience: Patience<'_>) -> Result<()> {
         patience()?;
-        let flags = FallocateFlags::ZERO_RANGE | FallocateFlags::KEEP_SIZE;
+        // A file stays sparse.
+        let how =
+            if self.is_device { FallocateFlags::ZERO_RANGE } else { FallocateFlags::PUNCH_HOLE };
+        let flags = how | FallocateFlags::KEEP_SIZE;
         match rustix::fs::fallocate(&self.file, flags, offset, length) {
             Ok(()) => Ok(()),
             Err(Errno::OPNOTSUPP | Errno::NOSYS | Errno::INVAL | Errno::NODEV) => {

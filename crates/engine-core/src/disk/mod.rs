@@ -4,16 +4,16 @@
 //! an image `backup::machine`.
 
 mod file;
+pub mod laid_out;
 pub mod map;
 pub mod nbd;
-mod qcow2;
 mod zero;
 
 use crate::error::{Error, Result};
 use crate::tree::entry::Extent;
 
 pub use file::{FileSink, FileSource};
-pub use qcow2::Qcow2Sink;
+pub use laid_out::LaidOutSink;
 pub use zero::is_zero;
 
 /// No chunk of a disk crosses a multiple of this: a change in one cell leaves the others' chunks

@@ -49,7 +49,7 @@ if TYPE_CHECKING:
 
 _SCRATCH = "machine-"
 
-WRITTEN_HERE = ("raw", "qcow2")
+WRITTEN_HERE = ("raw", "qcow2", "vmdk", "vhdx", "vdi")
 """Formats of files that the engine writes itself; others a `qemu-nbd` writes."""
 CONNECTIONS = 4
 """To each NBD server that is written to, where it allows several."""
