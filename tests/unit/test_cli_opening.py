@@ -6,10 +6,12 @@ import os
 import shutil
 import subprocess
 import sys
+from functools import partial
 from typing import TYPE_CHECKING
 
 import pytest
 
+from holdfast import engine
 from holdfast.base.clock import SystemClock
 from holdfast.base.errors import Invalid, WrongKey
 from holdfast.faces.cli import opening
@@ -75,6 +77,42 @@ def test_little_is_loaded_before_the_key_is_begun_and_nothing_that_only_others_n
     assert not after & others
     assert "holdfast.movers.machines.record" not in after
     assert "holdfast.sources" not in after
+
+
+def test_who_ends_with_the_work_keeps_memory_that_is_freed_and_who_stays_does_not(
+    home: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    asked: list[str] = []
+    monkeypatch.setattr(opening, "_begun", [])
+    for words in (["restore", "latest"], ["gc"], ["mount", "latest", "/mnt"], ["serve"], ["ls"]):
+        monkeypatch.setattr(engine, "keep_freed_memory", partial(asked.append, words[0]))
+        opening.begin(words)
+    assert asked == ["restore", "gc"]
+
+
+_FREED = """
+import resource, threading
+from holdfast import engine
+{keep}
+def work():
+    for _ in range(40):
+        pieces = [bytes(3 << 20) for _ in range(8)]
+threads = [threading.Thread(target=work) for _ in range(6)]
+for one in threads: one.start()
+for one in threads: one.join()
+print(resource.getrusage(resource.RUSAGE_SELF).ru_minflt)
+"""
+
+
+def test_memory_that_is_kept_is_not_given_out_anew() -> None:
+    def faults(keep: str) -> int:
+        program = _FREED.format(keep=keep)
+        done = subprocess.run(
+            [sys.executable, "-c", program], capture_output=True, text=True, check=True
+        )
+        return int(done.stdout)
+
+    assert faults("engine.keep_freed_memory()") * 2 < faults("")
 
 
 @pytest.mark.parametrize("words", [[], ["--version"], ["images"], ["ls", "--help"], ["gc", "-h"]])

@@ -23,6 +23,7 @@ pub mod ingest;
 pub mod key_slot;
 pub mod keys;
 pub mod manifest;
+pub mod memory;
 #[cfg(feature = "mount")]
 pub mod mount;
 pub mod pack;

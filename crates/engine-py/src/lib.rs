@@ -31,6 +31,12 @@ fn engine_version() -> &'static str {
     env!("CARGO_PKG_VERSION")
 }
 
+/// For a process that ends with its work.
+#[pyfunction]
+fn keep_freed_memory() {
+    holdfast_engine_core::memory::keep_freed();
+}
+
 #[pymodule]
 mod _engine {
     #[pymodule_export]
@@ -63,5 +69,5 @@ mod _engine {
     #[pymodule_export]
     use super::written::TreeWriter;
     #[pymodule_export]
-    use super::{engine_version, error_codes};
+    use super::{engine_version, error_codes, keep_freed_memory};
 }

@@ -35,6 +35,7 @@ from holdfast.engine._engine import (
     client_key_of,
     engine_version,
     error_codes,
+    keep_freed_memory,
     unwrap_key,
     wrap_key,
 )
@@ -77,6 +78,7 @@ __all__ = [
     "client_key_of",
     "engine_version",
     "error_codes",
+    "keep_freed_memory",
     "unwrap_key",
     "wrap_key",
 ]

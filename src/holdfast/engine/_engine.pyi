@@ -45,6 +45,7 @@ __all__ = [
     "client_key_of",
     "engine_version",
     "error_codes",
+    "keep_freed_memory",
     "unwrap_key",
     "wrap_key",
 ]
@@ -1030,6 +1031,12 @@ def unwrap_key(
     """Open what `wrap_key` made; None if the secret, or anything else, is not the same.
 
     Raises what `wrap_key` raises.
+    """
+
+def keep_freed_memory() -> None:
+    """Have the allocator of this process keep what is freed, up to some hundred MiB.
+
+    For a process that ends with its work; one that stays would keep what its largest job took.
     """
 
 def engine_version() -> str: ...

@@ -28,6 +28,9 @@ OPENING = frozenset(
 )
 """Commands that open the pool, whatever their other words are."""
 
+ENDING = frozenset({"backup", "gc", "restore", "verify"})
+"""Those that go through memory by the gigabyte, and are over when their work is."""
+
 URL_VARIABLE = "HOLDFAST_URL"
 """Names a site that is served elsewhere."""
 
@@ -48,6 +51,10 @@ def begin(arguments: Sequence[str]) -> None:
     """
     if not OPENING.intersection(arguments[:1]) or {"-h", "--help"}.intersection(arguments):
         return
+    if arguments[0] in ENDING:
+        from holdfast import engine
+
+        engine.keep_freed_memory()
     with contextlib.suppress(HoldfastError):
         config, source = _found()
         from holdfast.site import unlocking
