@@ -38,7 +38,8 @@ FORMATS = ("qcow2", "raw", "vmdk", "vhdx", "vdi")
     "--format",
     "format_",
     type=click.Choice(FORMATS),
-    help="Of its disks: qcow2 on a hypervisor, raw in a directory, if not said.",
+    help="Of its disks, if not said: qcow2; vmdk on VMware, which takes no other; raw with "
+    "--to-dir. libvirt and QEMU take qcow2 and raw.",
 )
 @click.option("--storage", metavar="PLACE", help="Where the hypervisor is to put its disks.")
 @click.option("--disk", "disks", metavar="NAME", multiple=True, help="Only these disks.")
