@@ -27,6 +27,7 @@ if __package__ in (None, ""):
     sys.path.insert(0, os.fspath(ROOT))
 
 from benchmarks.transfer_quotas import can_limit  # noqa: E402 - the path comes first
+from tests.kit.loop_devices import why_no_loop_devices  # noqa: E402
 from tests.kit.network import can_make_networks  # noqa: E402
 
 Need = Callable[[], str]
@@ -46,6 +47,11 @@ def networks() -> str:
 def groups() -> str:
     """Control groups."""
     return root() or ("" if can_limit() else "needs control groups that can be written")
+
+
+def loops() -> str:
+    """Loop devices, which take root."""
+    return why_no_loop_devices() or ""
 
 
 def programs(*names: str) -> Need:
@@ -113,6 +119,9 @@ TRANSFER = (
 )  # fmt: skip
 """What goes between two machines, and between two pools."""
 
+LEAST_XFS = "--mib 320"
+"""XFS is made on no disk below 300 MiB."""
+
 MACHINES = (
     Benchmark(
         "disks", "--gib 2", "--gib 0.5 --rounds 1", "--gib 0.03 --rounds 1",
@@ -121,6 +130,20 @@ MACHINES = (
     Benchmark(
         "disks", "--gib 0.25 --rounds 1 --growth", "--gib 0.0625 --rounds 1 --growth",
         "--gib 0.03 --rounds 1 --growth",
+    ),
+    Benchmark(
+        "disks", "--gib 1 --rounds 4 --formats --work /dev/shm",
+        "--gib 0.125 --rounds 1 --formats", "--gib 0.03 --rounds 1 --formats",
+        (programs("qemu-img", "qemu-nbd"),),
+    ),
+    Benchmark(
+        "disks", "--gib 0.5 --rounds 3 --restores --work /dev/shm",
+        "--gib 0.125 --rounds 1 --restores", "--gib 0.03 --rounds 1 --restores",
+        (programs("qemu-img", "qemu-nbd"),),
+    ),
+    Benchmark(
+        "free_space", "--mib 1024", "--mib 512", LEAST_XFS,
+        (loops, programs("mkfs.ext4", "mkfs.xfs", "mkntfs", "ntfs-3g", "fstrim", "unshare")),
     ),
     Benchmark(
         "nbd", "--mib 1500", "--mib 256 --rounds 1", MEMORY,
