@@ -271,6 +271,21 @@ class TestDefinitions:
             assert frozen.definitions == {"web.vmx": VMX.encode(), "nvram": b"settings"}
             assert [read(one) for one in frozen.disks] == [content(disk, "vmdk", tmp_path / "raw")]
 
+    def test_devices_that_a_vmx_passes_through_are_named(self, store: Path, tmp_path: Path) -> None:
+        fill(create(store / "web.vmdk", "vmdk", 8 * MIB), "vmdk")
+        passed = (
+            'pciPassthru0.present = "TRUE"\nusb_xhci:4.present = "TRUE"\n'
+            'usb_xhci:4.deviceType = "hid"\nusb_xhci:6.present = "TRUE"\n'
+            'usb.present = "TRUE"\nnvdimm0:0.present = "TRUE"\npciPassthru1.present = "FALSE"\n'
+        )
+        (store / "web.vmx").write_text(VMX + passed)
+        machine = only(store)
+        named = [one.name for one in machine.disks if "passed through" in (one.left_out or "")]
+        assert named == ["nvdimm0-0", "pcipassthru0", "usb_xhci-6"]
+        with opened(store).snapshot(order(machine.uuid, tmp_path)) as frozen:
+            said = [one.about for one in frozen.remarks if one.code == "disk-left-out"]
+        assert {*named} < {*said}
+
     @pytest.mark.parametrize("kind", ["ovf", "ova"])
     def test_ovf(self, store: Path, tmp_path: Path, kind: str) -> None:
         raw = fill(create(tmp_path / "disk.raw", "raw", 8 * MIB), "raw")

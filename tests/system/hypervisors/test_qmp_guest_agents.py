@@ -182,7 +182,7 @@ def test_a_guest_is_thawed_although_the_proxy_was_killed_while_it_stood_still(
     machine: Qemu,
 ) -> None:
     with FakeAgent(machine.run / "web.qga") as agent:
-        for step in range(20, 34, 2):
+        for step in range(20, 46, 2):
             chain(machine).die_at(step, quiesce=True)
             until = time.monotonic() + 60
             while agent.frozen:

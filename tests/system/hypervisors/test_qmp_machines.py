@@ -347,6 +347,46 @@ def test_what_would_not_go_well_is_said_beforehand(machine: Qemu, tmp_path: Path
         list(provider(machine).try_out(machine.uuid, tmp_path / "missing"))
 
 
+def test_too_little_scratch_is_told_by_a_trial(
+    machine: Qemu, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("holdfast.sources.machines.scratch_room.RESERVE_BYTES", 1 << 60)
+    (short,) = (
+        one for one in provider(machine).try_out(machine.uuid, tmp_path) if one.code == "no-scratch"
+    )
+    assert (short.severity, str(tmp_path) in short.message) == ("error", True)
+
+
+class WithMemoryThatStays(Qemu):
+    """A machine with disks of which QEMU's block layer knows nothing."""
+
+    def words(self) -> list[str]:
+        words = super().words()
+        words[words.index("-m") + 1] = "32,slots=4,maxmem=256M"
+        words += ["-machine", "pc,nvdimm=on"]
+        for at, device in enumerate(("nvdimm,id=kept,memdev=m0", "nvdimm,memdev=m1")):
+            words += ["-object", f"memory-backend-ram,id=m{at},size=16M", "-device", device]
+        return words
+
+
+def test_what_is_stored_past_qemu_is_told_and_the_rest_is_backed_up(tmp_path: Path) -> None:
+    with WithMemoryThatStays(tmp_path) as machine:
+        told = provider(machine).try_out(machine.uuid, tmp_path)
+        named = [one.message for one in told if one.code == "disk-left-out"]
+        assert [one.partition(":")[0] for one in named] == [
+            "device 'kept' is not in the image",
+            "device 'nvdimm device[1]' is not in the image",
+        ]
+        with provider(machine).snapshot(order(machine)) as snapshot:
+            assert [one.name for one in snapshot.disks] == ["disk0"]
+            said = [one.message for one in snapshot.remarks if one.code == "disk-left-out"]
+        assert said == named
+        assert all("memory that keeps its content" in one for one in said)
+        unwanted = order(machine, leave_out=["kept"])
+        with provider(machine).snapshot(unwanted) as snapshot:
+            assert [one.message for one in snapshot.remarks if "memory" in one.message] == named[1:]
+
+
 def test_a_monitor_that_somebody_else_holds_is_busy(machine: Qemu) -> None:
     held = Monitor(str(machine.monitor_path))
     try:

@@ -26,6 +26,10 @@ SUFFIXES = (".xml", ".vmx", ".ovf", ".ova")
 
 _SETTING = re.compile(r'^\s*([\w:.\-]+)\s*=\s*"(.*)"\s*$')
 _DISK = re.compile(r"^((?:scsi|sata|ide|nvme)\d+:\d+)\.filename$")
+_PASSED = re.compile(r"^(pcipassthru\d+|usb_xhci:\d+|usb:\d+|nvdimm\d+:\d+)\.present$")
+_PASSED_REASON = "a device that is passed through, or memory that keeps its content"
+_USB_OWN = ("hid", "hub", "mouse", "keyboard")
+"""What VMware itself plugs into a machine's USB."""
 _CARD = re.compile(r"^(ethernet\d+)\.present$")
 _LARGEST_PIECE = 1 << 20
 _MOST_MEMBERS = 10_000
@@ -157,6 +161,13 @@ def _vmx(path: Path) -> list[Definition]:
         and "cdrom" not in settings.get(f"{found[1]}.devicetype", "").lower()
         and name.lower() not in ("", "auto detect")
         and not name.lower().endswith(".iso")
+    ]
+    disks += [
+        DefinedDisk(found[1].replace(":", "-"), None, None, _PASSED_REASON, found[1])
+        for key, value in settings.items()
+        if (found := _PASSED.match(key))
+        and value.lower() == "true"
+        and settings.get(f"{found[1]}.devicetype", "").lower() not in _USB_OWN
     ]
     cards = [
         _vmx_card(settings, found[1])

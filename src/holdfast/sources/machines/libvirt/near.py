@@ -28,6 +28,7 @@ from holdfast.sources.machines.libvirt.side import name_of, scratch_files, write
 from holdfast.sources.machines.machine import State
 from holdfast.sources.machines.new_disks import write_rest
 from holdfast.sources.machines.provider import Remark
+from holdfast.sources.machines.scratch_room import RESERVE_BYTES, short_of_room
 from holdfast.sources.machines.unfinished import PREFIX as UNFINISHED
 from holdfast.sources.machines.unfinished import Journal, NearShelf, thrown_away
 from holdfast.sources.nbd.qemu_nbd import Served, file_node, run_img, serving
@@ -45,8 +46,6 @@ if TYPE_CHECKING:
     from holdfast.sources.machines.provider import DiskWriter, NewMachine, SnapshotOrder
     from holdfast.sources.machines.unfinished import Shelf
 
-RESERVE_BYTES = 64 << 20
-"""So much is to stay free where scratch files lie."""
 USUAL_PLACE = "/var/lib/libvirt/images"
 _LONGEST_SOCKET = 107
 
@@ -263,10 +262,7 @@ class Near:
                     found.append(Remark("error", "not-readable", text, source.name))
             return found
         with places.private_directory(f"{PREFIX}-try-", scratch) as place:
-            told = os.statvfs(place)
-            if told.f_bavail * told.f_frsize < RESERVE_BYTES:
-                text = f"'{scratch}' has less than {RESERVE_BYTES} bytes free"
-                found.append(Remark("error", "no-scratch", text))
+            found += short_of_room(scratch, place)
         return found
 
 

@@ -14,6 +14,7 @@ from typing import TYPE_CHECKING, Any
 
 from holdfast.sources.machines.labels import PREFIX
 from holdfast.sources.machines.machine import Disk, Network
+from holdfast.sources.machines.qmp.past_qemu import SCSI, is_talked_to_past_qemu
 
 if TYPE_CHECKING:
     from holdfast.sources.machines.qmp.monitor import Monitor
@@ -66,6 +67,8 @@ def devices(monitor: Monitor) -> list[Device]:
             reason = "not connected to a device"
         elif int(image["virtual-size"]) == 0:
             reason = "it has no size"
+        elif is_talked_to_past_qemu(monitor, str(block["qdev"])):
+            reason = SCSI
         disk = Disk(
             name,
             int(image["virtual-size"]),

@@ -37,7 +37,9 @@ from holdfast.sources.machines.qmp.devices import (
     networks,
 )
 from holdfast.sources.machines.qmp.monitor import MONITORS
+from holdfast.sources.machines.qmp.past_qemu import left_out_past_qemu
 from holdfast.sources.machines.qmp.snapshot import PREFIX, QmpSnapshot, remove_stale
+from holdfast.sources.machines.scratch_room import short_of_room
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -108,6 +110,8 @@ class QmpProvider:
                     )
                     found.append(Remark("info", "bitmap-in-memory", text, device.disk.name))
                 os.close(fleece.scratch_file(scratch, device.disk.size))
+            found += left_out_past_qemu(monitor)
+            found += short_of_room(scratch)
             if trim:
                 kept = discards.keeping(devices(monitor), command_line(monitor))
                 found += trimming.keeping(kept, discards.HOW)

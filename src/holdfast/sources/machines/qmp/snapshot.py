@@ -23,6 +23,7 @@ from holdfast.sources.machines.labels import new_checkpoint
 from holdfast.sources.machines.nbd_disk import NbdDisk
 from holdfast.sources.machines.provider import Remark
 from holdfast.sources.machines.qmp import bitmaps, discards, fleece
+from holdfast.sources.machines.qmp.past_qemu import left_out_past_qemu
 from holdfast.sources.nbd.extents import Extent
 from holdfast.sources.nbd.protocol import DIRTY
 from holdfast.sources.nbd.wire import Address
@@ -122,6 +123,7 @@ class QmpSnapshot:
         for device in devices:
             for reason in filter(None, [self._left_out(device)]):
                 self.remarks.append(reason)
+        self.remarks += left_out_past_qemu(self._monitor, order.leave_out)
         wanted = [
             one for one in devices if not one.disk.left_out and one.disk.name not in order.leave_out
         ]

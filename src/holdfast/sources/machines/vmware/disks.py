@@ -16,7 +16,7 @@ from holdfast.base.errors import DiskUnreadable, Unsupported
 from holdfast.sources.machines.machine import Disk
 
 if TYPE_CHECKING:
-    from collections.abc import Sequence
+    from collections.abc import Iterator, Sequence
 
 SECTOR = 512
 
@@ -34,6 +34,23 @@ _BUSES = (
 )
 _PATH = re.compile(r"^\[([^\]]+)\] ?(.*)$", re.DOTALL)
 _EXTENT = re.compile(r'^\s*(RW|RDONLY|NOACCESS)\s+(\d+)\s+(\w+)(?:\s+"([^"]*)")?', re.MULTILINE)
+
+
+_PAST_FILES = (
+    (
+        vim.vm.device.VirtualPCIPassthrough,
+        "a PCI device of the host that is passed through, and whatever is stored on it",
+    ),
+    (
+        vim.vm.device.VirtualSCSIPassthrough,
+        "a SCSI device of the host that is passed through, and whatever is stored on it",
+    ),
+    (
+        vim.vm.device.VirtualUSB,
+        "a USB device that is passed through: should it be a disk, nothing of it is held",
+    ),
+    (vim.vm.device.VirtualNVDIMM, "memory that keeps its content"),
+)
 
 
 @dataclass(frozen=True, slots=True)
@@ -72,6 +89,15 @@ def of_devices(devices: Sequence[Any]) -> list[DeviceDisk]:
         for one in devices
         if isinstance(one, vim.vm.device.VirtualDisk)
     ]
+
+
+def past_files(devices: Sequence[Any]) -> Iterator[tuple[str, str]]:
+    """What a machine may store things on that is no disk of a datastore: its name, and why."""
+    for one in devices:
+        for kind, reason in _PAST_FILES:
+            if isinstance(one, kind):
+                label = one.deviceInfo.label if one.deviceInfo is not None else ""
+                yield label or f"device {one.key}", reason
 
 
 def split(path: str) -> tuple[str, str]:

@@ -31,7 +31,7 @@ from holdfast.sources.machines.vmware.properties import told
 from holdfast.sources.machines.vmware.tasks import wait
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from pathlib import Path
 
     from holdfast.sources.machines.machine import Machine
@@ -90,7 +90,7 @@ class VmwareProvider(RunsNoImages):
             one = inventory.find(session, order.uuid)
             remarks = snapshots.remove_leftovers(session, one, order.label)
             machine = inventory.machine(session, one).without(order.leave_out)
-            remarks += _left_out(machine)
+            remarks += _left_out(machine) + _past_files(session, one, order.leave_out)
             data_center = inventory.data_center_path(session, one)
             wanted = [each.name for each in machine.disks if each.left_out is None]
             disks.refuse_chain(_held(session, one, wanted), machine.name)
@@ -200,7 +200,7 @@ def _tried(session: Session, one: Any, *, trim: bool) -> Iterator[Remark]:
             for right in rights.missing(session, stores[name], rights.OF_READING):
                 text = f"the user may not {rights.OF_READING[right]} in datastore '{name}': "
                 yield Remark("error", "not-allowed", f"{text}the right '{right}' is missing")
-    yield from _left_out(machine)
+    yield from _left_out(machine) + _past_files(session, one)
     try:
         wanted = [each.name for each in machine.disks if each.left_out is None]
         disks.refuse_chain(_held(session, one, wanted), machine.name)
@@ -220,6 +220,15 @@ def _held(session: Session, one: Any, wanted: Sequence[str]) -> list[DeviceDisk]
     known = told(session, one, "config.hardware.device")
     found = disks.of_devices(known.get("config.hardware.device", ()))
     return [each for each in found if each.name in wanted]
+
+
+def _past_files(session: Session, one: Any, unwanted: Collection[str] = ()) -> list[Remark]:
+    known = told(session, one, "config.hardware.device")
+    return [
+        Remark("warning", "disk-left-out", f"device '{name}' is not in the image: {reason}", name)
+        for name, reason in disks.past_files(known.get("config.hardware.device", ()))
+        if name not in unwanted
+    ]
 
 
 def _left_out(machine: Machine) -> list[Remark]:
