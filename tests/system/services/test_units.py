@@ -153,7 +153,8 @@ def test_a_restart_of_any_of_them_costs_a_job_nothing(services: Services) -> Non
     """Of the agent's job all three have a part; it is at work when each goes."""
     fill(services.tree("/srv/large"), 48)
     services.put_policy("large", "web1", "branch", "/srv/large")
-    services.site("bandwidth", "set", "slow", "--limit", "2M").assert_ok()
+    # slow enough to be still at work when the third of them goes
+    services.site("bandwidth", "set", "slow", "--limit", "1M").assert_ok()
     try:
         job = services.run("large")
         for unit in (MEDIA, AGENT, SITE):
