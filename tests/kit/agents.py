@@ -64,7 +64,7 @@ class Machine:
         assert self.process is not None
         self.process.send_signal(signal.SIGTERM)
         assert self.process.wait(60) == 0, self.log.read_text()
-        assert "Traceback" not in self.log.read_text()
+        assert "Traceback" not in (said := self.log.read_text()), said
 
 
 @dataclass

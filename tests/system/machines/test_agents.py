@@ -87,7 +87,7 @@ def test_a_bandwidth_rule_holds_for_a_job_at_work_and_lets_go(
         protect(network, "web1", tree)
         job = network.run("web1")
         until(lambda: network.job(job)["state"] == "active", "it to begin")
-        # At most what came before the rule was told, and a megabyte a second.
+        # A megabyte a second.
         time.sleep(12)
         assert network.job(job)["state"] == "active"
         network.site("bandwidth", "remove", "thin").assert_ok()

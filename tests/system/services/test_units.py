@@ -161,6 +161,7 @@ def test_a_restart_of_any_of_them_costs_a_job_nothing(services: Services) -> Non
 
             def at_work() -> bool:
                 found = services.job(job)
+                assert found["state"] != "ended", f"over too soon: {found}"
                 return found["state"] == "active" and bool(found["counters"]["new_bytes"])
 
             until(at_work, "data to be on its way", PATIENCE_S)

@@ -96,6 +96,7 @@ class Machines:
         drives_version: Rises whenever other machines, or other drives of them, are known.
         committed: What was committed under a job's fence, by who keeps the storage.
         answers: What machines may ask, by its kind.
+        before_job: Is called with the name of a machine before a job is given to it.
         chores: To be done about once in a second; none of them raises.
     """
 
@@ -127,6 +128,7 @@ class Machines:
         self.answers: dict[str, Callable[[Session, dict[str, Any]], dict[str, Any]]] = {
             "transfer": self._fresh_transfer
         }
+        self.before_job: Callable[[ClientName], None] = _nothing_before
         self.chores: list[Callable[[], None]] = []
         self._lock = threading.Lock()
         self._looking = threading.Lock()
@@ -270,6 +272,7 @@ class Machines:
         """
         transfer = None if self.transfer_for is None else self.transfer_for(client, offer)
         self._remember((offer.job_id, offer.fence), client, offer)
+        self.before_job(client)
         self.sessions.offer(client, Offer(offer, transfer))
 
     def answer(self, session: Session, order: dict[str, Any]) -> dict[str, Any]:
@@ -394,6 +397,10 @@ class Machines:
 
 def _no_replication(*_: object) -> dict[str, Any]:
     raise Unsupported("nobody takes data here")
+
+
+def _nothing_before(_name: ClientName) -> None:
+    return None
 
 
 def _nothing_made(_server: ClientName, _pool: str) -> None:

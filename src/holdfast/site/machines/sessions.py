@@ -41,6 +41,9 @@ class Session:
         hello: What it said first.
         protocol: The version that is spoken.
         load: What it said last of how busy it is.
+        limit: How many bytes a second it was told to move at most, None if as many as it can;
+            -1 while it was told nothing in this session.
+        limiting: Held while it is told.
     """
 
     def __init__(
@@ -55,6 +58,8 @@ class Session:
         self.hello = hello
         self.protocol = protocol
         self.load: dict[str, float] = {}
+        self.limit: int | None = -1
+        self.limiting = threading.Lock()
         self._socket = socket
         self._loop = loop
         self._lock = threading.Lock()

@@ -1,17 +1,20 @@
-"""Bandwidth rules by time of day: what holds at another time holds nobody up, and windows end."""
+"""Bandwidth rules: from the first byte of a job, by time of day, and no longer than they hold."""
 
 from __future__ import annotations
 
 import os
+import time
 from datetime import timedelta
 from typing import TYPE_CHECKING
 
 import pytest
 
 from holdfast.base.clock import SystemClock
+from holdfast.control.bandwidth import BandwidthBook
+from holdfast.control.database import Database
 from tests.kit.agents import MachineSite, machine_site
-from tests.kit.served import until
-from tests.system.machines.test_agents import protect
+from tests.kit.served import served, until
+from tests.system.machines.test_agents import protect, sent
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
@@ -64,3 +67,41 @@ def test_a_bandwidth_rule_holds_in_its_window_and_no_longer(
         assert network.job(job)["state"] == "active"
         done = network.ended(job)
         assert done["outcome"] == "completed", done
+
+
+def test_a_job_begins_under_a_rule_that_was_set_just_before(
+    network: MachineSite, tree: Path
+) -> None:
+    (tree / "large").write_bytes(os.urandom(SIZE))
+    with network.machine("web1"):
+        protect(network, "web1", tree)
+        now = SystemClock().now()
+        set_rule(network, now - timedelta(hours=6), now + timedelta(hours=6))
+        job = network.run("web1")
+        until(lambda: network.job(job)["state"] == "active", "it to begin")
+        time.sleep(2)
+        assert network.job(job)["state"] == "active"
+        assert sent(network) < SIZE / 4
+        network.site("bandwidth", "remove", "thin").assert_ok()
+        done = network.ended(job)
+        assert done["outcome"] == "completed", done
+
+
+def test_a_rule_that_went_while_the_site_was_not_served_holds_nobody_up(
+    network: MachineSite, tree: Path
+) -> None:
+    (tree / "large").write_bytes(os.urandom(SIZE))
+    with network.machine("web1"):
+        protect(network, "web1", tree)
+        now = SystemClock().now()
+        set_rule(network, now - timedelta(hours=6), now + timedelta(hours=6))
+        job = network.run("web1")
+        until(lambda: network.job(job)["state"] == "active", "it to begin")
+        network.running.kill()
+        database = Database(network.site.home / "catalog" / "catalog.db")
+        BandwidthBook(database).remove("thin")
+        database.close()
+        with served(network.site):
+            network.await_connected("web1")
+            done = network.ended(job)
+            assert done["outcome"] == "completed", done
