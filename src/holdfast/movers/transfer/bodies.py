@@ -78,9 +78,17 @@ async def pieces(
         try:
             async with asyncio.timeout(limits.gap_s):
                 piece = await request.content.readany()
-        except TimeoutError as error:
-            raise TooSlow(
-                f"after {got_bytes} of {size_bytes} bytes nothing came for {limits.gap_s:.0f} s"
+        except (OSError, RuntimeError) as error:
+            if isinstance(error, RuntimeError) and request.transport is not None:
+                raise
+            if isinstance(error, TimeoutError) and error.errno is None:
+                raise TooSlow(
+                    f"after {got_bytes} of {size_bytes} bytes nothing came for {limits.gap_s:.0f} s"
+                ) from error
+            # A network that is cut ends a connection with many an errno: EHOSTUNREACH, ETIMEDOUT;
+            # reading when it is over already is a RuntimeError.
+            raise ConnectionResetError(
+                f"the connection broke after {got_bytes} of {size_bytes} bytes: {error}"
             ) from error
         if not piece:
             break
