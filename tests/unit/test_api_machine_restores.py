@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, get_args
 
 import pytest
 
@@ -17,10 +17,13 @@ from holdfast.base.errors import (
 )
 from holdfast.base.ids import JobId
 from holdfast.control.access import Role, Scope
-from holdfast.control.jobs import BY_SITE, JobKind
+from holdfast.control.jobs import BY_SITE, JobKind, Sort, Wanted
 from holdfast.control.machines import Standing
+from holdfast.faces.api.machine_restores import NewMachineRestore
+from holdfast.faces.cli import restore_machine
 from holdfast.site import machine_work
 from holdfast.sources.machines.machine import State
+from holdfast.sources.machines.providers import KINDS
 from holdfast.wire.machine_work import MachineRestoreWork
 from holdfast.wire.messages import ImageNote, work_from_json
 from tests.kit.virtual_machines import hypervisor, machine, uuid
@@ -131,6 +134,40 @@ def test_what_makes_no_sense_is_refused(api: Api) -> None:
         client.post(URL, {"to_dir": "/srv", "client": "web8"})
     with pytest.raises(UsageError):
         client.post(URL, {"to_dir": "srv"})
+
+
+def test_a_format_that_the_target_can_not_have_is_refused_before_there_is_a_job(api: Api) -> None:
+    book = api.master.hypervisors
+    book.add(hypervisor("esx", kind="vmware", url="https://esx.example.org"), {}, KEY)
+    book.add(hypervisor("shelf", kind="diskfiles", url="/srv/machines"), {}, KEY)
+    new: dict[str, Any] = {"name": "web9", "keep_identity": False}
+    for name, kind, refused in (("esx", "vmware", "raw"), ("kvm2", "libvirt", "vhdx")):
+        body = new | {"hypervisor": name, "format": refused}
+        answer = api.http(api.token(Role.ADMINISTRATOR)).post(f"/api/v1{URL}", json=body)
+        assert answer.status_code == 422
+        told = answer.json()
+        assert f"can't have disks of the format '{refused}'" in told["detail"]
+        assert told["hint"].startswith(f"use {' or '.join(KINDS[kind].disk_formats)}, or say none")
+    assert not list(api.master.jobs.page(Wanted(), Sort("id")))
+    for name, usual, other in (("esx", "vmdk", "vmdk"), ("kvm2", "qcow2", "raw")):
+        for given, made in ((None, usual), (other, other)):
+            body = new | {"hypervisor": name, "format": given}
+            assert work_of(api, api.client().post(URL, body)).format == made
+    for given in ("qcow2", "raw", "vmdk", "vhdx", "vdi"):
+        for where in (new | {"hypervisor": "shelf"}, {"to_dir": "/srv/back"}):
+            queued = api.client().post(URL, where | {"format": given})
+            assert work_of(api, queued).format == given
+
+
+def test_the_document_says_which_format_a_target_takes(api: Api) -> None:
+    schema = api.app.openapi()["components"]["schemas"]["NewMachineRestore"]
+    told = schema["properties"]["format"]["description"]
+    for kind in KINDS.values():
+        assert f"`{kind.name}`: `{'`, `'.join(kind.disk_formats)}`" in told
+    assert "`raw` in a directory" in told
+    offered = get_args(get_args(NewMachineRestore.model_fields["format"].annotation)[0])
+    assert set(offered) == {one for kind in KINDS.values() for one in kind.disk_formats}
+    assert set(offered) == set(restore_machine.FORMATS)
 
 
 def test_who_is_bounded_restores_to_what_is_theirs(

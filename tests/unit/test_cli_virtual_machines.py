@@ -8,9 +8,11 @@ from typing import TYPE_CHECKING, Any
 import pytest
 
 from holdfast.base.errors import Unreachable
+from holdfast.faces.cli import opening
 from holdfast.faces.cli.main import run
 from holdfast.movers.machines import asking
 from holdfast.sources.machines.provider import Remark
+from holdfast.wire.messages import ImageNote
 from tests.kit.virtual_machines import FakeHypervisor, machine, uuid
 
 if TYPE_CHECKING:
@@ -163,3 +165,20 @@ def test_a_restore_says_where_to(capsys: pytest.CaptureFixture[str], fake: FakeH
     assert "restored whole" in err
     _, err = said(capsys, "restore-machine", "latest", "--to", "esx", status=2)
     assert "image" in err
+
+
+def test_a_format_that_a_hypervisor_can_not_have_is_refused_at_once(
+    capsys: pytest.CaptureFixture[str], fake: FakeHypervisor
+) -> None:
+    add(capsys)
+    said(capsys, "hypervisor", "add", "vc", "--kind", "vmware", "--at", "https://vc.example.org")
+    note = ImageNote("ab" * 16, 1, f"machine:{uuid(1)}", "web1", 1, 1, None, "", {}, 0, "x", {})
+    with opening.open_site() as site:
+        site.catalog.record_image(note, site.pool_id)
+    for where, refused, use in (("vc", "raw", "vmdk"), ("esx", "vhdx", "qcow2 or")):
+        words = ("latest", "--to", where, "--new-identity", "--name", "web9", "--format", refused)
+        out, err = said(capsys, "restore-machine", *words, status=64)
+        assert not out
+        assert f"can't have disks of the format '{refused}'" in err
+        assert f"hint: use {use}" in err
+    assert rows(capsys, "jobs", "list") == []

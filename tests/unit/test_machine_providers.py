@@ -71,5 +71,15 @@ def test_a_provider_gets_its_url_and_credentials(monkeypatch: pytest.MonkeyPatch
     assert given == [("/run/machines", Credentials())]
 
 
+@pytest.mark.parametrize("kind", KINDS.values())
+def test_the_format_of_new_disks_is_one_that_the_kind_has(kind: providers.ProviderKind) -> None:
+    assert kind.format_of(None) == kind.disk_formats[0]
+    for one in kind.disk_formats:
+        assert kind.format_of(one) == one
+    with pytest.raises(Invalid, match="of the format 'qed'") as caught:
+        kind.format_of("qed")
+    assert all(one in str(caught.value.hint) for one in kind.disk_formats)
+
+
 def test_a_password_is_in_no_description() -> None:
     assert "hidden" not in repr(Credentials("me", "hidden", "hidden"))

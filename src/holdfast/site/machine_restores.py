@@ -26,9 +26,6 @@ if TYPE_CHECKING:
     from holdfast.site.master import Master
     from holdfast.wire.machine_work import Unfinished
 
-FORMATS: Final = ("qcow2", "raw", "vmdk", "vhdx", "vdi")
-"""Of disks; whether a hypervisor takes one is for it to say."""
-
 _AT_WORK: Final = (State.RUNNING, State.PAUSED, State.SUSPENDED)
 
 
@@ -64,7 +61,8 @@ def restore_job(master: Master, who: Principal, image: ImageRow, wanted: Machine
     """Make the job that makes a virtual machine of an image, or files.
 
     Raises:
-        Invalid: It is no image of one, or what is wanted contradicts itself.
+        Invalid: It is no image of one, what is wanted contradicts itself, or disks can't be of
+            that format there.
         Forbidden: Somebody may not restore there.
         NotFound: There is no such hypervisor, or no such machine has joined.
         AlreadyExists: There is a machine of that name or uuid.
@@ -79,11 +77,12 @@ def restore_job(master: Master, who: Principal, image: ImageRow, wanted: Machine
     if (wanted.hypervisor is None) == (wanted.to_dir is None):
         raise Invalid("a machine is restored to a hypervisor, or to a directory", "say one of them")
     if wanted.hypervisor is None:
-        worker, usual = _to_directory(master, who, wanted), "raw"
+        worker = _to_directory(master, who, wanted)
+        disk_format = KINDS["diskfiles"].format_of(wanted.format or "raw")
     else:
         to_hypervisor(master, who, image, uuid, wanted, wanted.hypervisor)
         hypervisor = master.hypervisors.hypervisor(wanted.hypervisor)
-        worker, usual = hypervisor.proxy, KINDS[hypervisor.kind].disk_format
+        worker, disk_format = hypervisor.proxy, KINDS[hypervisor.kind].format_of(wanted.format)
     work = MachineRestoreWork(
         image=image.id,
         hypervisor=wanted.hypervisor,
@@ -93,7 +92,7 @@ def restore_job(master: Master, who: Principal, image: ImageRow, wanted: Machine
         keep_identity=wanted.keep_identity,
         networks=wanted.networks,
         storage=wanted.storage,
-        format=wanted.format or usual,
+        format=disk_format,
         start=wanted.start,
         disks=wanted.disks,
         verify=wanted.verify,

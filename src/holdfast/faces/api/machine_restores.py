@@ -16,6 +16,7 @@ from holdfast.faces.api.models import Model
 from holdfast.faces.api.restores import PathText, Restore
 from holdfast.site import machine_restores, running
 from holdfast.site.machine_restores import MachineRestore
+from holdfast.sources.machines.providers import KINDS
 
 router = make_router("Images")
 
@@ -75,7 +76,12 @@ class NewMachineRestore(NewMachine):
     )
     format: Literal["qcow2", "raw", "vmdk", "vhdx", "vdi"] | None = Field(
         default=None,
-        description="Of its disks; null: `qcow2` on a hypervisor, `raw` in a directory.",
+        description="Of its disks. Each kind of hypervisor takes, its usual one first: "
+        + "; ".join(
+            f"`{kind.name}`: {', '.join(f'`{one}`' for one in kind.disk_formats)}"
+            for kind in KINDS.values()
+        )
+        + ". A directory takes what `diskfiles` does. Null: the usual one; `raw` in a directory.",
     )
     start: bool = Field(default=False, description="Start it when it is whole.")
     disks: list[Word] = Field(
@@ -107,7 +113,7 @@ def restore_machine(
 
     You need to be allowed for the client that the image is of, as well as for the name that the new
     machine has, or for the machine that has the directory. A machine that runs is not doubled with
-    its identity unless `beside_original` says so.
+    its identity unless `beside_original` says so. A format that the target can't have is refused.
     """
     row = master.catalog.image(seen(who, master, image))
     wanted = body.wanted(

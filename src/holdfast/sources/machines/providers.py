@@ -46,7 +46,7 @@ class ProviderKind:
         library: What has to be importable besides; empty for nothing.
         package: What is installed to have that.
         needs: What Debian packages that takes, for the hint.
-        disk_format: Of new machines' disks, where nobody says.
+        disk_formats: What disks of new machines can be, the usual one first.
         runs_images: Whether it can run a machine from its image.
     """
 
@@ -56,8 +56,24 @@ class ProviderKind:
     library: str = ""
     package: str = ""
     needs: str = ""
-    disk_format: str = "qcow2"
+    disk_formats: tuple[str, ...] = ("qcow2", "raw")
     runs_images: bool = False
+
+    def format_of(self, wanted: str | None) -> str:
+        """What disks of a new machine become.
+
+        Args:
+            wanted: What somebody wants; None for the usual one.
+
+        Raises:
+            Invalid: This kind can't have such disks.
+        """
+        if wanted is not None and wanted not in self.disk_formats:
+            raise Invalid(
+                f"{self.title} can't have disks of the format '{wanted}'",
+                f"use {' or '.join(self.disk_formats)}, or say none",
+            )
+        return wanted or self.disk_formats[0]
 
 
 KINDS: dict[str, ProviderKind] = {
@@ -81,10 +97,15 @@ KINDS: dict[str, ProviderKind] = {
             "holdfast.sources.machines.vmware",
             "pyVmomi",
             "pyvmomi",
-            disk_format="vmdk",
+            disk_formats=("vmdk",),
         ),
         ProviderKind(
-            "diskfiles", "files of disks", "holdfast.sources.machines.diskfiles", "lxml", "lxml"
+            "diskfiles",
+            "files of disks",
+            "holdfast.sources.machines.diskfiles",
+            "lxml",
+            "lxml",
+            disk_formats=("qcow2", "raw", "vmdk", "vhdx", "vdi"),
         ),
     )
 }
