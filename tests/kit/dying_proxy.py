@@ -10,6 +10,8 @@ and kills itself at call number STEP to the hypervisor, with other words instead
 - ``read``: when all disks are read, and before the checkpoint is kept;
 - ``kept``: after it is.
 
+An ORDER that says ``trial`` is not one for a snapshot: the machine is tried out.
+
 It leaves what the disks held in DIRECTORY, what it says in ``said``: the checkpoint; and the
 checkpoint in ``committed`` when the image stands.
 """
@@ -106,6 +108,9 @@ def back_up(kind: str, url: str, order: dict[str, Any], step: str, directory: Pa
         die_at_call(kind, int(step))
     elif step in ("frozen", "begun"):
         die_around_thaw(step)
+    if order.pop("trial", False):
+        print(provider.try_out(order["uuid"], order["scratch"]), flush=True)
+        return
     with provider.snapshot(SnapshotOrder(**order)) as snapshot:
         print(snapshot.checkpoint, flush=True)
         for disk in snapshot.disks:

@@ -88,6 +88,11 @@ def prepare(monitor: Monitor, at: int, scratch: int) -> None:
     )
 
 
+def take_back(monitor: Monitor, at: int) -> None:
+    """Have QEMU let go of the scratch file of disk number `at`, which no filter has yet."""
+    monitor.execute("blockdev-del", {"node-name": _scratch(at)})
+
+
 def insert(monitor: Monitor, at: int, device: Device) -> None:
     """Have the disk kept as it is now. From here on the guest's writes are copied first."""
     monitor.execute(

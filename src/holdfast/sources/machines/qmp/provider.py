@@ -29,7 +29,7 @@ from holdfast.sources.machines import overlays, trimming
 from holdfast.sources.machines.guest_agent import GuestAgent
 from holdfast.sources.machines.machine import Machine, State
 from holdfast.sources.machines.provider import Remark
-from holdfast.sources.machines.qmp import discards, fleece, instant, rebuild
+from holdfast.sources.machines.qmp import discards, fleece, instant, rebuild, trial
 from holdfast.sources.machines.qmp.devices import (
     command_line,
     devices,
@@ -59,8 +59,11 @@ _STATES = {
     "io-error": State.PAUSED,
 }
 
+_TRIAL_S = 60.0
+
 _under_way: set[str] = set()
-_turn = threading.Lock()
+_being_tried: set[str] = set()
+_turn = threading.Condition()
 
 
 class QmpProvider:
@@ -103,7 +106,7 @@ class QmpProvider:
                 if device.disk.left_out:
                     text = f"disk '{device.disk.name}' is left out: {device.disk.left_out}"
                     found.append(Remark("warning", "disk-left-out", text, device.disk.name))
-                elif device.driver != "qcow2":
+                elif device.driver != "qcow2" and not device.ours:
                     text = (
                         f"disk '{device.disk.name}' is '{device.driver}': which of it changed is "
                         "forgotten when the machine is shut down, and then all of it is read"
@@ -118,6 +121,8 @@ class QmpProvider:
             if monitor.version < (7, 1):
                 text = f"QEMU {monitor.version[0]}.{monitor.version[1]} is too old: 7.1 is needed"
                 found.append(Remark("error", "too-old", text))
+            if not any(one.severity == "error" for one in found):
+                found += _tried(path, monitor, scratch)
         agent = _agent_socket(path)
         try:
             if agent is None:
@@ -286,7 +291,9 @@ class QmpProvider:
             raise refused
         raise MachineMissing(
             f"no machine of uuid {uuid} runs under '{self._place}'"
-            + ("" if refused is None else f"; one does not answer: {refused.message}")
+            + ("" if refused is None else f"; one does not answer: {refused.message}"),
+            "start it; files of a machine that is off are backed up by a hypervisor of the kind "
+            "'diskfiles'",
         )
 
     def _look(self, path: Path) -> Machine:
@@ -329,19 +336,40 @@ def _agent_socket(path: Path) -> str | None:
     return str(beside) if beside.exists() else None
 
 
+def _tried(path: Path, monitor: Monitor, scratch: Path) -> list[Remark]:
+    """Whether the disks can be read as a backup reads them, which only doing that shows."""
+    try:
+        with _alone(path, is_trial=True):
+            return trial.tried(monitor, scratch)
+    except Busy as error:
+        text = f"whether it can be read was not tried: {error.message}"
+        return [Remark("info", "busy", text)]
+    except HoldfastError as error:
+        return [Remark("error", "not-readable", trial.reason(error))]
+
+
 @contextlib.contextmanager
-def _alone(path: Path) -> Iterator[None]:
-    """One backup of a machine at a time in this process; the monitor keeps other processes out."""
+def _alone(path: Path, *, is_trial: bool = False) -> Iterator[None]:
+    """One backup of a machine at a time in this process; the monitor keeps other processes out.
+
+    A trial is waited for, which takes a moment: no backup is to fail because somebody looked.
+    """
     key = str(path.resolve())
     with _turn:
+        _turn.wait_for(lambda: key not in _being_tried, _TRIAL_S)
         if key in _under_way:
             raise Busy(f"the machine at '{path}' is being backed up")
         _under_way.add(key)
+        if is_trial:
+            _being_tried.add(key)
     try:
         yield
     finally:
         with _turn:
             _under_way.discard(key)
+            if is_trial:
+                _being_tried.discard(key)
+            _turn.notify_all()
 
 
 def _nothing_to_do() -> None:
