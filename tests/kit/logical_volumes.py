@@ -21,6 +21,8 @@ STRIPE = 64 << 10
 FIRST_EXTENT = MIB
 """Where extents begin on a physical volume, as `pvs -o pe_start` says and the maker asserts."""
 
+_NEW = ("lvcreate", "-an", "-Zn", "-Wn", "-y")
+
 
 @dataclass(frozen=True)
 class Group:
@@ -49,12 +51,9 @@ def make(directory: Path) -> Group:
         devices = [stack.enter_context(disks.loop(one)) for one in paths]
         disks.lvm(devices, "pvcreate", "-y", *devices)
         disks.lvm(devices, "vgcreate", GROUP, *devices)
-        new = ("lvcreate", "-an", "-Zn", "-Wn", "-y")
-        disks.lvm(devices, *new, "-i", "2", "-I", "64k", "-n", "striped", "-L", "40M", GROUP)
-        disks.lvm(devices, *new, "-n", "wide", "-L", "60M", GROUP)
+        disks.lvm(devices, *_NEW, "-i", "2", "-I", "64k", "-n", "striped", "-L", "40M", GROUP)
+        disks.lvm(devices, *_NEW, "-n", "wide", "-L", "60M", GROUP)
         segments = _segments(devices)
-        said = disks.lvm(devices, "pvs", "--noheadings", "--units", "b", "-o", "pe_start")
-        assert {one.strip() for one in said.splitlines()} == {f"{FIRST_EXTENT}B"}
     assert len(segments["striped"]) == 1
     assert len(segments["striped"][0].places) == 2, "it is striped"
     assert [one.places[0][0] for one in segments["wide"]] == [0, 1], "it is on both disks"
@@ -71,7 +70,22 @@ def make(directory: Path) -> Group:
     return Group(dict(zip(names, paths, strict=True)), shown)
 
 
+def over_all(disk: Path, name: str) -> int:
+    """Lay one volume over all of a disk; where its bytes begin, which go on to the disk's end."""
+    need("pvcreate", "vgcreate", "lvcreate", "lvs", "pvs")
+    with disks.loop(disk) as device:
+        disks.lvm([device], "pvcreate", "-y", device)
+        disks.lvm([device], "vgcreate", GROUP, device)
+        disks.lvm([device], *_NEW, "-n", name, "-l", "100%FREE", GROUP)
+        pieces = _segments([device])[name]
+    assert [(one.start, one.places[0][1]) for one in pieces] == [(0, 0)], "it is in one piece"
+    assert FIRST_EXTENT + _size(pieces) == disk.stat().st_size
+    return FIRST_EXTENT
+
+
 def _segments(devices: list[str]) -> dict[str, list[Segment]]:
+    said = disks.lvm(devices, "pvs", "--noheadings", "--units", "b", "-o", "pe_start")
+    assert {one.strip() for one in said.splitlines()} == {f"{FIRST_EXTENT}B"}
     asked = ("--noheadings", "--units", "b", "--nosuffix", "--segments")
     columns = "lv_name,seg_start,stripe_size,seg_pe_ranges"
     found: dict[str, list[Segment]] = {}

@@ -17,7 +17,9 @@ from holdfast.movers.machines.file_restore import FileRestore, restore_files
 from holdfast.movers.machines.image_restore import restore_paths
 from holdfast.movers.machines.inside import Inside
 from holdfast.movers.restore_run import Overwrite, RestoreOrder
-from holdfast.sources.filesystems.entries import Details, Entry, FilesUnreadable
+from holdfast.sources.filesystems.entries import Details, Entry, Files, FilesUnreadable
+from holdfast.sources.filesystems.opening import open_files
+from holdfast.sources.filesystems.volumes import Volume
 from tests.kit.disks import MIB, blank, mounted, need, run
 from tests.kit.guest_files import Seen, fill, walked
 from tests.kit.machine_images import back_up
@@ -73,6 +75,32 @@ def test_what_is_inside_is_listed(pool: Pool, guest: tuple[ImageId, dict[bytes, 
                 inside.entry(wrong)
         with pytest.raises(InputOutput, match="swap"):
             inside.entry(b"/vdb/fs")
+
+
+def test_one_reader_lists_and_another_reads_what_is_listed_meanwhile(
+    pool: Pool, guest: tuple[ImageId, dict[bytes, Seen]], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    image, expected = guest
+    begun: list[str] = []
+
+    def counted(volume: Volume) -> Files:
+        begun.append(volume.name)
+        return open_files(volume)
+
+    monkeypatch.setattr("holdfast.movers.machines.inside.open_files", counted)
+    with Inside.of_image(pool, image) as inside:
+        for _ in range(2):
+            assert inside.entry(b"/vda/p1/etc").kind == "dir"
+            assert len(list(inside.below(b"/vda/p1"))) == len(expected)
+        assert begun == ["vda/p1"]
+        read = {}
+        for path, one in inside.below(b"/vda/p1"):
+            if one.size and one.kind == "file" and one.volume and one.found:
+                pieces = inside.files(one.volume).read(one.found, one.place)
+                read[path.removeprefix(b"/vda/p1")] = sum(len(data) for _, data in pieces)
+        assert begun == ["vda/p1"] * 2
+    assert read[b"/large"] == expected[b"/large"].size
+    assert read.keys() == {at for at, one in expected.items() if one.kind == "file" and one.size}
 
 
 def restored(target: Path) -> dict[bytes, Seen]:

@@ -79,8 +79,6 @@ def index_image(
                 try:
                     # before anything of it is told: this may fail already
                     read.append((top, inside.entry(top)))
-                    # the walk has a reader of its own, which may be a whole guest
-                    inside.done_with(volume)
                     for directory, entries in told_after(inside.walk(volume)):
                         path = top if directory == ROOT else top + directory
                         writer.add_dir(path, [_row(one) for one in entries])
@@ -89,6 +87,9 @@ def index_image(
                 except (FilesUnreadable, InputOutput) as error:
                     said = f"{error}: its files are not, or not all, in the index"
                     remarks.append(Remark("error", "volume-not-read", said, volume.name))
+                finally:
+                    # a reader may be a whole guest, of which one at a time is enough
+                    inside.done_with(volume)
             for path, rows in _above(read):
                 writer.add_dir(path, rows)
             made = writer.finish()

@@ -234,16 +234,24 @@ class Inside:
     def walk(self, volume: Volume, directory: bytes = ROOT) -> Iterator[Batch]:
         """Everything below a directory of a volume; meanwhile files may be read.
 
+        The reader that is open walks, for one may be a whole guest; what is asked meanwhile, and
+        nothing else, gets another.
+
         Raises:
             KeyError: There is no such directory.
             FilesUnreadable: The file system can't be read.
         """
-        files = open_files(volume)
+        files = self._open.pop(volume.name, None) or open_files(volume)
+        ended = False
         try:
             yield from files.tree(directory)
+            ended = True
         finally:
-            self._said += files.remarks
-            files.close()
+            if ended and volume.name not in self._open:
+                self._open[volume.name] = files
+            else:
+                self._said += files.remarks
+                files.close()
 
     def _tree(self, volume: Volume, directory: bytes, path: bytes) -> Iterator[Batch]:
         try:
