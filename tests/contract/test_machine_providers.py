@@ -7,7 +7,9 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 import uuid
+from pathlib import Path
 from typing import TYPE_CHECKING
 
 import pytest
@@ -36,7 +38,6 @@ from tests.kit.vcsim import why_no_vcsim
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator
-    from pathlib import Path
 
 pytestmark = needs_qemu
 
@@ -66,6 +67,13 @@ def bench(request: pytest.FixtureRequest, tmp_path: Path) -> Iterator[Bench]:
         until(lambda: not made.traces(), f"the end of {made.traces()}")
     finally:
         made.close()
+
+
+@pytest.fixture
+def scratch() -> Iterator[Path]:
+    """A directory with a short path, as a socket in it needs one."""
+    with tempfile.TemporaryDirectory(prefix="hf-") as made:
+        yield Path(made)
 
 
 def new(machine: Machine, definitions: dict[str, bytes], name: str, **others: object) -> NewMachine:
@@ -108,9 +116,10 @@ def test_a_machine_that_is_not_there_is_named(bench: Bench, tmp_path: Path) -> N
         pass
 
 
-def test_a_trial_of_what_can_be_backed_up_finds_nothing(bench: Bench, tmp_path: Path) -> None:
+def test_a_trial_of_what_can_be_backed_up_finds_nothing(bench: Bench, scratch: Path) -> None:
     known = bench.make("web", 8 * MIB)
-    found = bench.open().try_out(known, tmp_path)
+    found = bench.open().try_out(known, scratch)
+    assert list(scratch.iterdir()) == []
     assert [one for one in found if one.severity == "error"] == []
 
 
@@ -122,9 +131,9 @@ def test_a_guest_that_can_not_trim_is_in_nobodys_way(bench: Bench, tmp_path: Pat
         assert [one.code for one in frozen.remarks].count("not-trimmed") == 1
 
 
-def test_a_trial_says_where_nothing_would_be_trimmed(bench: Bench, tmp_path: Path) -> None:
+def test_a_trial_says_where_nothing_would_be_trimmed(bench: Bench, scratch: Path) -> None:
     known = bench.make("web", 8 * MIB)
-    found = bench.open().try_out(known, tmp_path, trim=True)
+    found = bench.open().try_out(known, scratch, trim=True)
     assert [one.code for one in found].count("not-trimmed") == 1
     assert [one for one in found if one.severity == "error"] == []
 

@@ -11,6 +11,7 @@ import pytest
 from holdfast.base.errors import (
     AlreadyExists,
     Forbidden,
+    HoldfastError,
     Invalid,
     NotFound,
     Unreachable,
@@ -26,6 +27,8 @@ from tests.kit.policies import policy
 from tests.kit.virtual_machines import FakeHypervisor, machine, uuid
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from tests.kit.api import Api
 
 POOL = PoolId("0" * 32)
@@ -195,6 +198,20 @@ def test_thousands_of_machines_are_told_in_several_reports(
     assert len(fake.opened) == 4
     monkeypatch.setattr(asking, "MAX_REPORT_BYTES", 1)
     assert client.post("/hypervisors/esx/discover", {})["virtual_machines"] == 10
+
+
+def test_a_trial_has_the_scratch_that_a_backup_would(fake: FakeHypervisor, tmp_path: Path) -> None:
+    from holdfast.wire.machine_work import Reached
+
+    fake.has = [machine()]
+    reached, own = Reached("esx", "libvirt", "qemu:///system", {}), tmp_path / "home" / "scratch"
+    for named in (None, str(tmp_path / "named" / "below")):
+        order = wire.TryOrder(reached, fake.has[0].uuid, named)
+        assert asking.try_machine(order, own).remarks == ()
+        assert list(tmp_path.iterdir()) == [], "it is gone"
+    (tmp_path / "file").touch()
+    with pytest.raises(HoldfastError, match=f"can't make scratch files in '{tmp_path}/file'"):
+        asking.try_machine(wire.TryOrder(reached, fake.has[0].uuid), tmp_path / "file")
 
 
 def test_what_travels_between_master_and_proxy_is_what_it_was() -> None:

@@ -172,7 +172,7 @@ def test_work_that_seals_is_refused_by_whoever_does_not_know_of_it() -> None:
 def test_a_machine_says_whether_it_has_a_key_and_nothing_more(tmp_path: Path) -> None:
     keys = ClientKeys(tmp_path)
     made = keys.create("office")
-    ask = agent_answers(keys)["look"]
+    ask = agent_answers(keys, tmp_path / "scratch")["look"]
     for wanted in ("office", made.id):
         said = ask(LookOrder((str(tmp_path),), client_key=wanted).to_json())
         assert said["troubles"] == ()

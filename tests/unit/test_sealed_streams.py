@@ -53,7 +53,7 @@ def tree(tmp_path: Path) -> Path:
 
 def test_a_client_says_directories_by_their_sealed_names(keys: ClientKeys, tree: Path) -> None:
     asked = json.loads(json.dumps(order_of(tree).to_json()))
-    said = agent_answers(keys)["divide"](asked)
+    said = agent_answers(keys, tree / "scratch")["divide"](asked)
     report = DivideReport.from_json(json.loads(json.dumps(said)))
     assert len(report.taken) == 2
     assert not any(name in json.dumps(said) for name in ("alpha", "beta", "gamma", "deep", "left"))
@@ -84,8 +84,9 @@ def test_an_older_machine_refuses_to_divide_instead_of_telling_names(tree: Path)
 
 
 def test_without_the_key_nothing_is_divided(tree: Path, tmp_path: Path) -> None:
+    answers = agent_answers(ClientKeys(tmp_path / "empty"), tmp_path / "scratch")
     with pytest.raises(ClientKeyNeeded):
-        agent_answers(ClientKeys(tmp_path / "empty"))["divide"](as_heard(order_of(tree)))
+        answers["divide"](as_heard(order_of(tree)))
     with pytest.raises(Invalid, match="machine that has their key"):
         divide_path(order_of(tree))
 

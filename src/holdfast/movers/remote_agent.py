@@ -25,6 +25,7 @@ from holdfast.wire.machine_work import InstantWork
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Mapping
+    from pathlib import Path
     from typing import TypeAlias
 
     from holdfast.movers.client_keys import ClientKeys
@@ -201,17 +202,18 @@ def find_out(order: dict[str, Any], answers: Mapping[str, Finder]) -> dict[str, 
     return find(order)
 
 
-def agent_answers(keys: ClientKeys) -> dict[str, Finder]:
+def agent_answers(keys: ClientKeys, scratch: Path) -> dict[str, Finder]:
     """What an agent can be asked.
 
     Args:
         keys: Its client keys. Whether one is there is told, and what it seals names to; never
             more of it.
+        scratch: Where its backups of machines have what guests overwrite, if not said otherwise.
     """
     return {
         "look": lambda order: look(LookOrder.from_json(order), has_key=keys.find).to_json(),
         "divide": lambda order: _divide(DivideOrder.from_json(order), keys),
-        **hypervisor_answers(),
+        **hypervisor_answers(scratch),
         "drives": lambda _: {
             "answer": "drives",
             "drives": [os.fsdecode(one) for one in local_drives()],

@@ -119,7 +119,9 @@ class MachineSession:
             addresses: Of this machine, that data comes from, beside that of the session.
         """
         self._home = home
-        self._answers = agent_answers(ClientKeys(home.home)) if answers is None else answers
+        if answers is None:
+            answers = agent_answers(ClientKeys(home.home), home.home / "scratch")
+        self._answers = answers
         self._load = load
         self._opened = opened
         self._renewed = renewed

@@ -149,8 +149,9 @@ def try_out(
     order = TryOrder(reached(master, hypervisor), one.machine.uuid, scratch, trim)
     if hypervisor.proxy is None:
         from holdfast.movers.machines.asking import try_machine
+        from holdfast.site.near_machines import SCRATCH
 
-        return try_machine(order)
+        return try_machine(order, master.site.home / SCRATCH)
     report = TryReport.from_json(_ask(master, hypervisor.proxy, order.to_json(), TRY_S))
     too_old = why_untrimmed(master, hypervisor.proxy) if trim else None
     if too_old is None:

@@ -178,6 +178,43 @@ def test_a_guest_comes_back_beside_the_original_and_in_its_place(
         running.stop()
 
 
+def test_what_is_in_the_way_of_a_backup_is_told_by_validation(
+    site: Command, daemon: Libvirtd, tmp_path: Path
+) -> None:
+    """What a trial at the hypervisor shows, with what to do about it; and it leaves nothing."""
+    machine = LibvirtMachine(daemon, "web", str(uuid.uuid4()), formats=("qcow2",))
+    machine.start()
+    text = policy("estate", daemon).replace("active = false\n", "")
+    file = tmp_path / "policy.toml"
+
+    def validate(text: str) -> tuple[int, str]:
+        file.write_text(text)
+        told = site("policy", "validate", str(file))
+        assert machine.leftovers() == []
+        assert machine.checkpoints() == set()
+        return told.status, " ".join(told.text.split())
+
+    site("hypervisor", "add", "kvm", "--kind", "libvirt", "--at", daemon.url).assert_ok()
+    status, told = validate(text)
+    assert (status, "error" in told) == (1, False), told
+    assert "no guest agent answers" in told
+
+    closed = daemon.directory / "c"  # of a short path, as a socket in it needs
+    closed.mkdir(mode=0o700)
+    status, told = validate(text.replace(str(daemon.scratch), str(closed / "n")))
+    assert status == 64
+    assert "Permission denied" in told
+    assert "directories of mode 711 above it" in told
+    assert list(closed.iterdir()) == [], "what a validation made is gone"
+
+    only = daemon.url.replace("libvirt-sock", "libvirt-sock-ro")
+    site("hypervisor", "set", "kvm", "--at", only).assert_ok()
+    status, told = validate(text)
+    assert status == 64
+    assert "of the group 'libvirt', or root" in told
+    machine.remove()
+
+
 def test_two_policies_with_one_machine_each_have_their_incrementals(
     site: Command, daemon: Libvirtd, tmp_path: Path
 ) -> None:

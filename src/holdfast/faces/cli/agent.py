@@ -65,18 +65,18 @@ def run(addresses: tuple[str, ...], as_json: bool) -> int:
         screen.flush()
     else:
         screen.say(f"agent '{who.name}' works for {', '.join(known.masters)}")
-    keys = ClientKeys(known.home)
+    keys, scratch = ClientKeys(known.home), known.home / "scratch"
     movers = FarMovers(
         known.home / "cache",
         master=lambda: session.master_url,
         keys=keys,
-        scratch=known.home / "scratch",
+        scratch=scratch,
         sources=sources,
     )
     session = MachineSession(
         known,
         movers,
-        answers={**agent_answers(keys), "rate": movers.limit},
+        answers={**agent_answers(keys, scratch), "rate": movers.limit},
         addresses=tuple(map(str, sources)),
     )
 

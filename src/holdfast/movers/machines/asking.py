@@ -5,8 +5,9 @@ Must not back anything up. Invariant: nothing that was asked stays on the hyperv
 
 from __future__ import annotations
 
+import contextlib
 import json
-import tempfile
+import os
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -63,22 +64,41 @@ def list_machines(order: ListOrder) -> ListReport:
     return ListReport(tuple(told), len(told) == len(left))
 
 
-def try_machine(order: TryOrder) -> TryReport:
+def try_machine(order: TryOrder, scratch: Path) -> TryReport:
     """Look whether a backup of a machine would come to pass.
 
+    Args:
+        order: Which machine, and how it is reached.
+        scratch: What a backup is given that names no directory for what guests overwrite: whether
+            the hypervisor gets to it is looked at, too.
+
     Raises:
-        HoldfastError: Nobody answers there, or there is no such machine; the true cause.
+        HoldfastError: Nobody answers there, there is no such machine, or no scratch files can be
+            made; the true cause.
     """
-    provider, trim = open_reached(order.reached), order.trim
-    if order.scratch is not None:
-        return TryReport(tuple(provider.try_out(order.machine, Path(order.scratch), trim=trim)))
-    with tempfile.TemporaryDirectory(prefix="holdfast-try-") as scratch:
-        return TryReport(tuple(provider.try_out(order.machine, Path(scratch), trim=trim)))
+    from holdfast.movers.machines.work import scratch_directory
+
+    provider = open_reached(order.reached)
+    wanted = scratch if order.scratch is None else Path(order.scratch)
+    missing = [one for one in (wanted, *wanted.parents) if not os.path.exists(one)]
+    try:
+        with scratch_directory(wanted) as directory:
+            return TryReport(tuple(provider.try_out(order.machine, directory, trim=order.trim)))
+    finally:
+        with contextlib.suppress(OSError):  # a backup has begun to use it
+            for one in missing:
+                one.rmdir()
 
 
-def hypervisor_answers() -> Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]]:
-    """What an agent can be asked of hypervisors."""
+def hypervisor_answers(
+    scratch: Path,
+) -> Mapping[str, Callable[[dict[str, Any]], dict[str, Any]]]:
+    """What an agent can be asked of hypervisors.
+
+    Args:
+        scratch: See `try_machine`.
+    """
     return {
         LIST: lambda order: list_machines(ListOrder.from_json(order)).to_json(),
-        TRY: lambda order: try_machine(TryOrder.from_json(order)).to_json(),
+        TRY: lambda order: try_machine(TryOrder.from_json(order), scratch).to_json(),
     }

@@ -1,6 +1,7 @@
 """Names of what backups leave at a hypervisor: whose it is can be read from each.
 
-Must not look for any of it. Invariant: two sites never take away each other's.
+Must not look for any of it. Invariant: two sites never take away each other's; what a trial left,
+anybody may.
 """
 
 from __future__ import annotations
@@ -9,6 +10,11 @@ import secrets
 
 PREFIX = "holdfast"
 """How each begins."""
+TRIAL = f"{'try':0<32}-0"
+"""Who orders a backup that is only to show that one would come to pass.
+
+As long as a site's, so that a path which would be too long for a socket is found out.
+"""
 
 
 def owner_of(label: str) -> str:

@@ -26,5 +26,6 @@ def short_of_room(scratch: Path, place: Path | None = None) -> list[Remark]:
     told = os.statvfs(place or scratch)
     if told.f_bavail * told.f_frsize >= RESERVE_BYTES:
         return []
-    text = f"'{scratch}' has less than {RESERVE_BYTES} bytes free"
+    text = f"'{scratch}' has less than {RESERVE_BYTES} bytes free "
+    text += "(give it more room, or name another scratch directory)"
     return [Remark("error", "no-scratch", text)]

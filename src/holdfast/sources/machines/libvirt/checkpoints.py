@@ -15,7 +15,7 @@ from lxml import etree
 
 from holdfast.base.errors import HoldfastError
 from holdfast.sources.machines import domain_xml
-from holdfast.sources.machines.labels import PREFIX, owner_of
+from holdfast.sources.machines.labels import PREFIX, TRIAL, owner_of
 from holdfast.sources.machines.libvirt.connection import asked
 from holdfast.sources.machines.provider import Remark
 
@@ -136,13 +136,14 @@ def delete_stale(
 ) -> list[str]:
     """Delete checkpoints of a site that no image is followed by any more; their names.
 
+    Those of trials that died go, too: no image follows one.
     Those of a machine that is off are left to a later backup where there is no `qemu-img` that
     could take the bitmaps out of its disks.
 
     Raises:
         HoldfastError: One can't be deleted.
     """
-    whose = f"{PREFIX}.{owner_of(label)}."
+    whose = tuple(f"{PREFIX}.{owner_of(one)}." for one in (label, TRIAL))
     found: list[str] = []
     with asked("libvirt does not tell of checkpoints"):
         if run_img is None and not domain.isActive():

@@ -31,11 +31,12 @@ from holdfast.base.errors import (
 )
 from holdfast.sources import places
 from holdfast.sources.machines import domain_xml
-from holdfast.sources.machines.labels import PREFIX, directory_prefix
+from holdfast.sources.machines.labels import PREFIX, TRIAL, directory_prefix
 from holdfast.sources.machines.libvirt import there, volumes
 from holdfast.sources.machines.libvirt.connection import asked
 from holdfast.sources.machines.libvirt.far_making import CopiedMaking, FarMaking
 from holdfast.sources.machines.libvirt.near import enough, within
+from holdfast.sources.machines.libvirt.off import try_disk
 from holdfast.sources.machines.libvirt.side import name_of, scratch_files
 from holdfast.sources.machines.libvirt.tunnel import not_forwarded
 from holdfast.sources.machines.machine import State
@@ -255,7 +256,8 @@ class Far:
             with asked("libvirt does not tell of a machine"):
                 known = domain_xml.disks(domain_xml.read(domain.XMLDesc()))
             with volumes.pool_named(connection, self._host.address.scratch, known) as pool:
-                volumes.delete_all(pool, prefix, order.uuid)
+                for one in (prefix, directory_prefix(TRIAL)):
+                    volumes.delete_all(pool, one, order.uuid)
             for directory in self._dead(order.uuid):
                 shutil.rmtree(directory, ignore_errors=True)
 
@@ -327,24 +329,24 @@ class Far:
         self,
         machine: Machine,
         wanted: Sequence[DomainDisk],
-        scratch: Path,  # noqa: ARG002 - scratch files lie there
+        scratch: Path,
     ) -> list[Remark]:
         """See `Side.try_out`: of one that runs, only a backup shows it."""
         if machine.state is not State.OFF:
             return []
         found = []
         for source in wanted:
+            if self._opens:
+                found += try_disk(self, machine, source, scratch)
+                continue
             what = f"disk '{source.name}' of '{machine.name}'"
             try:
-                if self._opens:
-                    ThereDisk(self._host, source, what).info()
-                else:
-                    volumes.chain(self._host.get(), source)
-                    text = (
-                        f"{what} is copied to the proxy before it is read, while the machine is "
-                        "off: as root by ssh, with qemu-utils there, it would be read in its place"
-                    )
-                    found.append(Remark("info", "copied", text, source.name))
+                volumes.chain(self._host.get(), source)
+                text = (
+                    f"{what} is copied to the proxy before it is read, while the machine is off: "
+                    "as root by ssh, with qemu-utils there, it would be read in its place"
+                )
+                found.append(Remark("info", "copied", text, source.name))
             except HoldfastError as error:
                 found.append(Remark("error", "not-readable", there.reason(error), source.name))
         return found

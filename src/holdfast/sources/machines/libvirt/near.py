@@ -22,8 +22,9 @@ from holdfast.sources import places
 from holdfast.sources.machines import domain_xml
 from holdfast.sources.machines.diskfiles.chain import Place, open_disk
 from holdfast.sources.machines.diskfiles.mapped import map_of
-from holdfast.sources.machines.labels import PREFIX, directory_prefix
+from holdfast.sources.machines.labels import TRIAL, directory_prefix
 from holdfast.sources.machines.libvirt.connection import asked
+from holdfast.sources.machines.libvirt.off import try_disk
 from holdfast.sources.machines.libvirt.side import name_of, scratch_files, writes_of_device
 from holdfast.sources.machines.machine import State
 from holdfast.sources.machines.new_disks import write_rest
@@ -254,16 +255,16 @@ class Near:
         self, machine: Machine, wanted: Sequence[DomainDisk], scratch: Path
     ) -> list[Remark]:
         """See `Side.try_out`."""
-        found = []
         if machine.state is State.OFF:
-            for source in wanted:
-                if not os.access(source.place, os.R_OK):
-                    text = f"this user may not read '{source.place}' while the machine is off"
-                    found.append(Remark("error", "not-readable", text, source.name))
-            return found
-        with places.private_directory(f"{PREFIX}-try-", scratch) as place:
-            found += short_of_room(scratch, place)
-        return found
+            tried = (try_disk(self, machine, source, scratch) for source in wanted)
+            return [remark for found in tried for remark in found]
+        try:
+            with places.private_directory(directory_prefix(TRIAL), scratch) as place:
+                return short_of_room(scratch, place)
+        except OSError as error:
+            text = f"no scratch files can be made in '{scratch}': {error.strerror} "
+            text += "(name a directory that this user may write to)"
+            return [Remark("error", "no-scratch", text)]
 
 
 class NearMaking:

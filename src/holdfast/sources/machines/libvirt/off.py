@@ -13,11 +13,13 @@ from typing import TYPE_CHECKING, Any
 from holdfast.base.errors import HoldfastError, SnapshotBroken
 from holdfast.sources.machines.diskfiles.mapped import MappedDisk
 from holdfast.sources.machines.libvirt import checkpoints
+from holdfast.sources.machines.libvirt.there import reason
 from holdfast.sources.machines.nbd_disk import NbdDisk
 from holdfast.sources.machines.provider import Remark
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
+    from pathlib import Path
 
     from holdfast.sources.machines.domain_xml import DomainDisk
     from holdfast.sources.machines.libvirt.connection import Libvirt
@@ -25,6 +27,29 @@ if TYPE_CHECKING:
     from holdfast.sources.machines.machine import Machine
     from holdfast.sources.machines.provider import SnapshotOrder
     from holdfast.sources.nbd.qemu_nbd import Served
+
+
+def try_disk(side: Side, machine: Machine, source: DomainDisk, scratch: Path) -> list[Remark]:
+    """Open a disk as a backup does, with all that it lies over, and read of it; what is in the way.
+
+    Args:
+        side: Who opens it.
+        machine: Of whom it is.
+        source: The disk.
+        scratch: As in `SnapshotOrder`.
+    """
+    what = f"disk '{source.name}' of '{machine.name}'"
+    size = next(one.size for one in machine.disks if one.name == source.name)
+    try:
+        side.state(source)
+        with (
+            side.off_disk(source, what, scratch) as file,
+            file.serving(None) as served,
+        ):
+            NbdDisk(source.name, size, served.address, "").check()
+    except HoldfastError as error:
+        return [Remark("error", "not-readable", reason(error), source.name)]
+    return []
 
 
 class OffSnapshot:

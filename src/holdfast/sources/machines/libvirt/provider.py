@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import threading
+import time
 from dataclasses import replace
 from typing import TYPE_CHECKING, Any
 
@@ -15,7 +16,7 @@ import libvirt
 
 from holdfast.base.errors import Busy, HoldfastError, MachineMissing
 from holdfast.sources.machines import domain_xml, trimming
-from holdfast.sources.machines.labels import directory_prefix
+from holdfast.sources.machines.labels import TRIAL, directory_prefix
 from holdfast.sources.machines.libvirt import (
     carried,
     checkpoints,
@@ -53,11 +54,15 @@ if TYPE_CHECKING:
     from holdfast.sources.machines.providers import Credentials
 
 _OLDEST = 7_002_000
-_TRIAL = "try-0"
-"""Who orders a backup that is only to show that it comes to pass."""
+_TRIAL_S = 60.0
+"""So long a backup waits for a trial of the same machine, which takes a second."""
+_LOOK_AGAIN_S = 0.05
+_TOLD_BY_TRIAL = ("bitmap-refused", "disk-shared")
+"""Codes of what a snapshot remarks that would be so of a backup, too."""
 
-_under_way: set[tuple[str, str]] = set()
-_turn = threading.Lock()
+_under_way: dict[tuple[str, str], bool] = {}
+"""The machines with a snapshot, and whether that is a trial."""
+_turn = threading.Condition()
 
 
 class LibvirtProvider:
@@ -88,9 +93,11 @@ class LibvirtProvider:
         """See `Provider.try_out`."""
         connection = self._host.get()
         domain = self._host.domain(uuid)
-        rebuild.definitions(domain, self._side)
+        _, unread = rebuild.definitions(domain, self._side)
         machine, known, sources = self._look(domain)
         found = _left_out(machine)
+        if unread is not None:
+            found.append(_no_firmware(unread))
         with asked("libvirt does not tell its version"):
             if connection.getLibVersion() < _OLDEST:
                 text = "this libvirt is too old: 7.2 is needed to read machines that run"
@@ -108,7 +115,7 @@ class LibvirtProvider:
         if not domain_xml.agent_connected(known):
             text = "no guest agent answers in the machine"
             found.append(Remark("warning", "not-quiesced", text))
-        if self._far and wanted and not any(one.severity == "error" for one in found):
+        if wanted and not any(one.severity == "error" for one in found):
             found += self._trial(uuid, scratch)
         return found
 
@@ -117,7 +124,7 @@ class LibvirtProvider:
         self, order: SnapshotOrder, alive: Callable[[], None] = lambda: None
     ) -> Iterator[RunningSnapshot | OffSnapshot]:
         """See `Provider.snapshot`."""
-        with self._alone(order.uuid):
+        with self._alone(order.uuid, trial=order.label == TRIAL):
             domain = self._host.domain(order.uuid)
             leftovers = self._leftovers(domain, order)
             trimmed = self._trim(domain, order, alive) if order.trim_s else trimming.Trimmed()
@@ -132,7 +139,7 @@ class LibvirtProvider:
                 made = RunningSnapshot(self._host, order, machine, definitions, sources, self._side)
             made.noted += [*leftovers, *trimmed.remarks, *_left_out(machine)]
             if unread is not None:
-                made.noted.append(Remark("warning", "firmware-left-out", unread))
+                made.noted.append(_no_firmware(unread))
             try:
                 if isinstance(made, OffSnapshot):
                     made.take(wanted, alive)
@@ -226,19 +233,37 @@ class LibvirtProvider:
         return guest.trim(domain, order, wanted, known, alive)
 
     def _trial(self, uuid: str, scratch: Path) -> list[Remark]:
-        """Make a snapshot of a machine that is far away, and read of it: nothing else shows it."""
-        order = SnapshotOrder(uuid, None, False, False, scratch, _TRIAL)
+        """Make a snapshot of a machine that runs, and read of it: nothing else shows it all.
+
+        Rights at libvirt, whether each disk takes a bitmap, and whether QEMU, which is a user of
+        its own and may be confined, gets to scratch files and a socket: that is known when it was
+        done. The guest is not brought to rest and notices nothing; it goes on meanwhile. What is
+        made is released in every outcome, and where this process is killed the next backup of
+        whatever site takes it away. A backup of the machine waits for its trial.
+        """
+        order = SnapshotOrder(uuid, None, False, False, scratch, TRIAL)
+        found: list[Remark] = []
         try:
             with self.snapshot(order) as made:
+                found += [one for one in made.noted if one.code in _TOLD_BY_TRIAL]
                 for disk in made.disks:
-                    disk.check()
-        except Busy as error:
-            return [
-                Remark("info", "busy", f"whether it can be read was not tried: {error.message}")
-            ]
+                    try:
+                        disk.check()
+                    except HoldfastError as error:
+                        found.append(Remark("error", "not-readable", reason(error), disk.name))
         except HoldfastError as error:
-            return [Remark("error", "not-readable", reason(error))]
-        return []
+            if isinstance(error, Busy) or self._is_backed_up(uuid):
+                text = f"whether it can be read was not tried: {error.message}"
+                return [Remark("info", "busy", text)]
+            found.append(Remark("error", "not-readable", reason(error)))
+        return found
+
+    def _is_backed_up(self, uuid: str) -> bool:
+        """Whether somebody else began to back it up, which got in the way of a trial."""
+        with contextlib.suppress(HoldfastError):
+            backup = backup_of(self._host.domain(uuid))
+            return backup is not None and not name_of(backup).startswith(directory_prefix(TRIAL))
+        return False
 
     def _named(self, over: Over) -> Over:
         """A machine that runs from its image, as it is named at its host."""
@@ -261,10 +286,11 @@ class LibvirtProvider:
     def _leftovers(self, domain: Any, order: SnapshotOrder) -> list[Remark]:
         found = []
         prefix = directory_prefix(order.label)
-        backup = backup_of(domain)
+        trial = directory_prefix(TRIAL)
+        backup = self._after_trial(domain, trial)
         if backup is not None:
             alive = self._side.lives(backup)
-            if alive or (alive is None and not name_of(backup).startswith(prefix)):
+            if alive or (alive is None and not name_of(backup).startswith((prefix, trial))):
                 raise busy_with(domain, backup)  # of another site, and perhaps of another proxy
             end_backup(domain)
             found.append("a backup")
@@ -280,23 +306,40 @@ class LibvirtProvider:
         text = f"of an earlier backup of '{domain.name()}' was taken away: {', '.join(found)}"
         return [Remark("info", "leftover", text)]
 
+    def _after_trial(self, domain: Any, prefix: str) -> Any | None:
+        """The backup that libvirt makes, once a trial of another process is over."""
+        until = time.monotonic() + _TRIAL_S
+        while True:
+            backup = backup_of(domain)
+            if not name_of(backup).startswith(prefix) or not self._side.lives(backup):
+                return backup
+            if time.monotonic() > until:
+                return backup
+            time.sleep(_LOOK_AGAIN_S)
+
     @contextlib.contextmanager
-    def _alone(self, uuid: str) -> Iterator[None]:
+    def _alone(self, uuid: str, *, trial: bool) -> Iterator[None]:
         key = (self._host.url, uuid)
         with _turn:
+            _turn.wait_for(lambda: not _under_way.get(key, False), _TRIAL_S)
             if key in _under_way:
                 raise Busy(f"machine {uuid} is being backed up")
-            _under_way.add(key)
+            _under_way[key] = trial
         try:
             yield
         finally:
             with _turn:
-                _under_way.discard(key)
+                del _under_way[key]
+                _turn.notify_all()
 
 
 def _wanted(machine: Machine, sources: Sequence[domain_xml.DomainDisk]) -> list[DomainDisk]:
     held = {one.name for one in machine.disks if one.left_out is None}
     return [one for one in sources if one.name in held]
+
+
+def _no_firmware(reason: str) -> Remark:
+    return Remark("warning", "firmware-left-out", reason)
 
 
 def _left_out(machine: Machine) -> list[Remark]:

@@ -18,6 +18,8 @@ import libvirt
 from holdfast.base.errors import (
     Busy,
     HoldfastError,
+    HypervisorError,
+    NoPermission,
     NoSpace,
     NotQuiesced,
     SnapshotBroken,
@@ -55,6 +57,10 @@ _BITMAP_LOST = {
 }
 _UNABLE = {
     libvirt.VIR_ERR_CONFIG_UNSUPPORTED,
+_LET_QEMU_IN = (
+    "QEMU runs as a user of its own: name a scratch directory that it gets to, with directories of "
+    "mode 711 above it, and allow it to AppArmor or SELinux where they confine QEMU"
+)
     libvirt.VIR_ERR_OPERATION_UNSUPPORTED,
     libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED,
 }
@@ -238,9 +244,7 @@ class RunningSnapshot:
             domain.checkpointCreateXML(_checkpoint_xml(name, wanted, tracked, self.machine), 0)
         except libvirt.libvirtError as error:
             if error.get_error_code() not in _UNABLE:
-                raise translated(
-                    error, f"libvirt does not begin a backup of '{self.machine.name}'"
-                ) from error
+                raise _refused(error, self.machine.name) from error
             text = f"the next backup reads everything: {error.get_error_message()}"
             self.noted.append(Remark("warning", "bitmap-refused", text))
             return None
@@ -272,9 +276,7 @@ class RunningSnapshot:
                 elif "already in use" in str(error) and tries < _TRIES:
                     tries += 1  # somebody has that port; the next one is another
                 else:
-                    raise translated(
-                        error, f"libvirt does not begin a backup of '{self.machine.name}'"
-                    ) from error
+                    raise _refused(error, self.machine.name) from error
         return attempt, reason
 
     def _quiet(self, domain: Any) -> bool:
@@ -369,6 +371,14 @@ def end_backup(domain: Any) -> None:
     """
     until = time.monotonic() + _ENDS_S
     while backup_of(domain) is not None:
+def _refused(error: Any, name: str) -> HoldfastError:
+    """Why a backup does not begin."""
+    found = translated(error, f"libvirt does not begin a backup of '{name}'")
+    if isinstance(found, HypervisorError) and "Permission denied" in found.message:
+        return NoPermission(found.message, _LET_QEMU_IN)
+    return found
+
+
         with contextlib.suppress(libvirt.libvirtError):  # it ended by itself
             domain.abortJob()
         if time.monotonic() > until:
