@@ -237,20 +237,26 @@ class TestDefinitions:
             f"<disk type='file' device='lun' rawio='yes' sgio='filtered'><source file='{lun}'/>"
             "<target dev='sda' bus='scsi'/></disk><hostdev mode='subsystem' type='scsi'><source>"
             "<adapter name='scsi_host0'/><address bus='0' target='3' unit='0'/></source></hostdev>"
+            "<memory model='dimm'><target><size>1</size></target></memory>"
+            "<memory model='nvdimm'><source><path>/kept</path></source></memory>"
         )
         text = domain_xml("web", KNOWN, []).replace("<devices>", f"<devices>{passed}")
         (store / "web.xml").write_text(text)
         with opened(store).snapshot(order(KNOWN, tmp_path)) as frozen:
             assert [(one.severity, one.code, one.about) for one in frozen.remarks] == [
-                ("warning", "disk-left-out", "hostdev0")
+                ("warning", "disk-left-out", "hostdev0"),
+                ("warning", "disk-left-out", "nvdimm1"),
             ]
             assert "passed through" in frozen.remarks[0].message
+            assert "memory that keeps its content" in frozen.remarks[1].message
             held = {one.name: read(one) for one in frozen.disks}
             assert held == {"sda": lun.read_bytes()}
         new = NewMachine(frozen.machine, frozen.definitions, "again", False, None, None, "qcow2")
         opened(store).restore(new, Writer(held))
         made = (store / "again" / "domain.xml").read_text()
         assert "hostdev" not in made
+        assert "nvdimm" not in made
+        assert "dimm" in made
         assert "rawio" not in made, "libvirt takes that of a disk that is passed through alone"
         assert "sgio" not in made
 

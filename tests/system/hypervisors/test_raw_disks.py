@@ -221,3 +221,51 @@ def test_a_passed_through_disk_of_a_machine_that_runs_is_named(
             assert set(told) == {"vdb"}
             assert "device='lun'" in told["vdb"]
         assert warned(images.provider.try_out(machine.uuid, daemon.scratch)) == told
+
+
+KEPT = """<memory model='nvdimm'><source><path>{}</path></source><target>
+<size unit='MiB'>16</size><node>0</node></target></memory>
+"""
+ROOM = "<maxMemory slots='4' unit='MiB'>256</maxMemory>"
+NODES = "<numa><cell id='0' cpus='0' memory='32' unit='MiB'/></numa></cpu>"
+
+
+def test_memory_that_keeps_its_content_is_named(daemon: Libvirtd) -> None:
+    file = daemon.directory / "disks" / "kept"
+    file.write_bytes(bytes(16 * MIB))
+    with libvirt_machines(daemon, formats=("qcow2",)) as make:
+        machine = make()
+        xml = machine.xml.replace("<metadata>", f"{ROOM}<metadata>").replace("</cpu>", NODES)
+        xml = xml.replace("<cpu ", "<features><acpi/></features><cpu ")
+        xml = xml.replace("<memballoon", f"{KEPT.format(file)}<memballoon")
+        machine.domain = machine.connection.defineXML(xml)
+        provider = open_provider("libvirt", daemon.url)
+
+        def told() -> list[tuple[str, str | None]]:
+            found = provider.try_out(machine.uuid, daemon.scratch)
+            assert [one for one in found if one.severity == "error"] == []
+            named = [one for one in found if "memory that keeps" in one.message]
+            assert all(f"({file})" in one.message for one in named)
+            return [(one.severity, one.about) for one in named]
+
+        assert told() == [("warning", "nvdimm0")]
+        machine.start()
+        assert told() == [("warning", "nvdimm0")]
+        with provider.snapshot(snapshot_order(machine, daemon.scratch)) as snapshot:
+            held = {one.name: read_disk(one) for one in snapshot.disks}
+            snapshot.check()
+        assert set(held) == {"vda"}
+        assert "nvdimm0" in {one.about for one in snapshot.remarks}
+        order = snapshot_order(machine, daemon.scratch, leave_out=("nvdimm0",))
+        with provider.snapshot(order) as snapshot:
+            pass
+        assert [one.severity for one in snapshot.remarks if one.about == "nvdimm0"] == ["info"]
+        # Another machine does not get what the first one stores there.
+        place = str(daemon.directory / "new")
+        new = NewMachine(
+            snapshot.machine, snapshot.definitions, f"{machine.name}-2", False, (), place, "qcow2"
+        )
+        made = provider.restore(new, writer(held))
+        restored = machine.connection.lookupByUUIDString(made.uuid)
+        assert "nvdimm" not in restored.XMLDesc()
+        restored.undefine()

@@ -53,12 +53,16 @@ METADATA = "urn:holdfast:machine"
 """Namespace of what an administrator may write into a definition: folder and tags."""
 _OSINFO = "{http://libosinfo.org/xmlns/libvirt/domain/1.0}"
 _LUN = "a SCSI disk that is passed through (device='lun'): the guest talks to it past QEMU"
-OF_HOSTS = ("scsi", "scsi_host", "pci", "usb")
-"""Kinds of devices of a host that may be disks, which stand for the format of such."""
+_OF_HOSTS = ("scsi", "scsi_host", "pci", "usb")
+_KEPT = {"nvdimm": "nvdimm", "virtio-pmem": "virtiopmem"}
+"""Models of memory that keeps its content, and how libvirt's aliases of such begin."""
+NO_DISKS = (*_OF_HOSTS, *_KEPT)
+"""Kinds of devices that a guest may store things on and that are no disks: their formats here."""
 _HOST_DEVICE = "a device of the host that is passed through, and whatever is stored on it"
 _USB_DEVICE = (
     "a USB device of the host that is passed through: should it be a disk, nothing of it is held"
 )
+_KEPT_MEMORY = "memory that keeps its content, which is no disk of QEMU's"
 
 
 @dataclass(frozen=True, slots=True)
@@ -170,16 +174,38 @@ def read_domain(data: bytes, where: str) -> Domain | None:
 
 
 def disks(domain: Any) -> list[DomainDisk]:
-    """Its disks, removable ones and those that are passed through with them."""
+    """Its disks, removable ones and what else it may store things on with them."""
     found = [_disk(one) for one in domain.iterfind("devices/disk")]
     for at, one in enumerate(domain.iterfind("devices/hostdev")):
         kind = one.get("type", "")
-        if kind in OF_HOSTS:
+        if kind in _OF_HOSTS:
             alias = one.find("alias")
             name = f"hostdev{at}" if alias is None else alias.get("name", f"hostdev{at}")
             reason = _USB_DEVICE if kind == "usb" else _HOST_DEVICE
             found.append(DomainDisk(name, _of_host(one), "hostdev", kind, left_out=reason))
+    return found + _kept_memory(domain)
+
+
+def _kept_memory(domain: Any) -> list[DomainDisk]:
+    """Memory whose content outlives a shutdown: a guest may have a file system on it."""
+    found = []
+    for at, one in enumerate(domain.iterfind("devices/memory")):
+        model = one.get("model", "")
+        if model not in _KEPT:
+            continue
+        alias, slot = one.find("alias"), one.find("address[@slot]")
+        name = f"{_KEPT[model]}{at if slot is None else slot.get('slot')}"
+        name = name if alias is None else alias.get("name", name)
+        place = (one.findtext("source/path") or "").strip()
+        found.append(DomainDisk(name, place, "memory", model, left_out=_KEPT_MEMORY))
     return found
+
+
+def drop_kept_memory(domain: Any) -> None:
+    """Take such memory out of a definition: another machine has its content."""
+    for one in domain.findall("devices/memory"):
+        if one.get("model") in _KEPT:
+            one.getparent().remove(one)
 
 
 def _of_host(device: Any) -> str:
@@ -263,7 +289,7 @@ def rewritten(
         uuid: Of the new one.
         disks: Path and format of each disk's file, by name. Disks that are not among them go.
         macs: Addresses of its network cards, in their order; None: as they were, and what its host
-            passes through to it as well.
+            passes through to it, and memory that keeps its content, as well.
         networks: What its cards are connected to, the last one for all that follow; None: as they
             were; empty: to nothing.
         nvram: Path of its firmware's variables; None: it makes new ones.
@@ -285,6 +311,8 @@ def rewritten(
         _connect(card, None if macs is None else macs[at : at + 1], networks, at)
     for passed in root.findall("devices/hostdev") if macs is not None else []:
         devices.remove(passed)
+    if macs is not None:
+        drop_kept_memory(root)
     for stale in root.findall("devices//alias") + root.findall("devices/interface/target"):
         stale.getparent().remove(stale)
     if (old := root.find("os/nvram")) is not None:

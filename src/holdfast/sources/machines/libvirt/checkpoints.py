@@ -102,7 +102,7 @@ def _redefine(
     wanted = {one.name for one in sources}
     machine = domain_xml.read(described)
     for one in domain_xml.disks(machine):
-        if one.place and one.kind != "hostdev":
+        if one.place and one.format not in domain_xml.NO_DISKS:
             how = {"checkpoint": "bitmap", "bitmap": name} if one.name in wanted else {}
             etree.SubElement(disks, "disk", {"name": one.name, "checkpoint": "no"} | how)
     root.append(machine)

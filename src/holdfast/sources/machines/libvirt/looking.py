@@ -89,7 +89,7 @@ def real_place(connection: Any, source: domain_xml.DomainDisk) -> str:
 def _disk(domain: Any, source: domain_xml.DomainDisk, state: State) -> Disk:
     reason = why_left_out(source, state)
     capacity, allocated = 0, None
-    if source.place and source.kind != "hostdev":
+    if source.place and source.format not in domain_xml.NO_DISKS:
         try:
             capacity, allocated, _ = domain.blockInfo(source.name)
         except libvirt.libvirtError as error:

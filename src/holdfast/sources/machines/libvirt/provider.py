@@ -347,7 +347,7 @@ def _left_out(machine: Machine) -> list[Remark]:
     for one in machine.disks:
         if one.left_out is not None:
             removable = one.left_out.startswith("a removable") or one.left_out == NOT_WANTED
-            place = f" ({one.place})" if one.place and one.name.startswith("hostdev") else ""
+            place = f" ({one.place})" if one.place and one.format in domain_xml.NO_DISKS else ""
             text = f"disk '{one.name}'{place} is not in the image: {one.left_out}"
             severity = "info" if removable else "warning"
             found.append(Remark(severity, "disk-left-out", text, one.name))

@@ -140,6 +140,7 @@ def _with_disks(domain: Any, disks: Sequence[NewDisk], *, keep_passed_through: b
             devices.remove(disk)
     if not keep_passed_through:
         _drop(devices, "hostdev")
+        domain_xml.drop_kept_memory(domain)
 
 
 def _point(disk: Any, new: NewDisk) -> None:

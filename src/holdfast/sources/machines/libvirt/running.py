@@ -429,7 +429,7 @@ def _checkpoint_xml(
     disks = [
         f"<disk name={quoteattr(one.name)} checkpoint='{'bitmap' if one.name in names else 'no'}'/>"
         for one in machine.disks
-        if one.place and one.format not in domain_xml.OF_HOSTS
+        if one.place and one.format not in domain_xml.NO_DISKS
     ]
     return (
         f"<domaincheckpoint><name>{name}</name><description>{checkpoints.DESCRIPTION}"
