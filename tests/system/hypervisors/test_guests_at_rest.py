@@ -55,6 +55,9 @@ class Console:
         numbers = [one for before, one in pairwise(said) if before == "counted"]
         return int(numbers[-1]) if numbers and numbers[-1].isdigit() else 0
 
+    def said(self, word: str) -> bool:
+        return word in self._path.read_text(errors="replace").split()
+
     def wait_beyond(self, number: int) -> int:
         until = time.monotonic() + 240
         while self.last() <= number:
@@ -147,7 +150,7 @@ def test_a_guest_under_libvirt_stands_still_for_a_moment() -> None:
             assert_woken_after_death(daemon, provider, known, step)
             # It is woken by now, or the guest would not count on.
             assert_at_rest(provider, known, daemon.scratch, console)
-        _hang(domain, libvirt_qemu)
+        _hang(domain)
         with pytest.MonkeyPatch.context() as patch:
             patch.setattr("holdfast.sources.machines.libvirt.running.FREEZE_TIMEOUT_S", 2)
             patch.setattr("holdfast.sources.machines.libvirt.running.THAW_TIMEOUT_S", 1)
@@ -156,6 +159,7 @@ def test_a_guest_under_libvirt_stands_still_for_a_moment() -> None:
         wait_for_agent(answers)
         console.wait_beyond(console.last() + 5)
         assert_at_rest(provider, known, daemon.scratch, console)
+        assert_woken_late(domain, provider, known, daemon.scratch, console)
         domain.destroy()
         connection.close()
 
@@ -183,13 +187,52 @@ def assert_woken_after_death(daemon: Libvirtd, provider: Any, known: str, step: 
         assert {one.code for one in snapshot.remarks} == {"leftover"}
 
 
-def _hang(domain: Any, libvirt_qemu: Any) -> None:
+def assert_woken_late(
+    domain: Any, provider: Any, known: str, scratch: Path, console: Console
+) -> None:
+    """An agent that freezes, and hangs when it is to thaw, does so as soon as it comes to."""
+    import libvirt
+
+    stops = "until [ -e /run/qga.state.isfrozen ]; do sleep 0.1; done; sleep 2; "
+    _run(domain, f"{stops}kill -STOP $(pidof qemu-ga); echo stopped > /dev/ttyS0; {_COMES_TO}")
+    begin = libvirt.virDomain.backupBegin
+
+    def begin_late(*given: Any) -> Any:
+        until(lambda: console.said("stopped"), "the agent to hang", 120)
+        return begin(*given)
+
+    raw = scratch / "read.raw"
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr("holdfast.sources.machines.libvirt.running.FREEZE_TIMEOUT_S", 3)
+        patch.setattr("holdfast.sources.machines.libvirt.running.THAW_TIMEOUT_S", 1)
+        patch.setattr(libvirt.virDomain, "backupBegin", begin_late)
+        with provider.snapshot(order(known, scratch)) as snapshot:
+            (told,) = [one for one in snapshot.remarks if one.severity == "error"]
+            assert told.code == "thaw-unanswered"
+            raw.write_bytes(read_disk(snapshot.disks[0]))
+            snapshot.check()
+    assert guest.counted(raw) <= console.last() + 1
+    raw.unlink()
+    # Nobody but the backup, which is over, would have woken it.
+    console.wait_beyond(console.last() + 3)
+    assert_at_rest(provider, known, scratch, console)
+
+
+_COMES_TO = "sleep 8; kill -CONT $(pidof qemu-ga)"
+
+
+def _hang(domain: Any) -> None:
     """Have the agent stop in a second, and go on eight later."""
-    script = "sleep 1; kill -STOP $(pidof qemu-ga); sleep 8; kill -CONT $(pidof qemu-ga)"
+    _run(domain, f"sleep 1; kill -STOP $(pidof qemu-ga); {_COMES_TO}")
+    time.sleep(2)
+
+
+def _run(domain: Any, script: str) -> None:
+    import libvirt_qemu
+
     asked = {"path": "/bin/busybox", "arg": ["sh", "-c", script]}
     command = json.dumps({"execute": "guest-exec", "arguments": asked})
     libvirt_qemu.qemuAgentCommand(domain, command, 10, 0)
-    time.sleep(2)
 
 
 def _domain(daemon: Libvirtd, known: str, kernel: Path, initrd: Path) -> str:

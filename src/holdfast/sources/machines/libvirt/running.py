@@ -45,22 +45,24 @@ if TYPE_CHECKING:
 FREEZE_TIMEOUT_S = 30
 THAW_TIMEOUT_S = 5
 THAW_LATE_S = 3600.0
-"""So long a guest is asked to thaw whose agent did not answer when it was to freeze."""
+"""So long a guest is asked to thaw whose agent did not answer when it was to freeze, or to thaw."""
 _THAW_AGAIN_S = 1.0
 _WATCH_S = 0.25
 _ENDS_S = 60.0
 _TRIES = 5
+_late: dict[tuple[str, str], tuple[threading.Thread, threading.Event]] = {}
+"""Who still tells a guest to go on, by host and uuid, and what ends that."""
 _BITMAP = "changes"
 _BITMAP_LOST = {
     libvirt.VIR_ERR_NO_DOMAIN_CHECKPOINT,
     libvirt.VIR_ERR_CHECKPOINT_INCONSISTENT,
 }
-_UNABLE = {
-    libvirt.VIR_ERR_CONFIG_UNSUPPORTED,
 _LET_QEMU_IN = (
     "QEMU runs as a user of its own: name a scratch directory that it gets to, with directories of "
     "mode 711 above it, and allow it to AppArmor or SELinux where they confine QEMU"
 )
+_UNABLE = {
+    libvirt.VIR_ERR_CONFIG_UNSUPPORTED,
     libvirt.VIR_ERR_OPERATION_UNSUPPORTED,
     libvirt.VIR_ERR_ARGUMENT_UNSUPPORTED,
 }
@@ -280,6 +282,7 @@ class RunningSnapshot:
         return attempt, reason
 
     def _quiet(self, domain: Any) -> bool:
+        self._stop_thawing()
         try:
             domain.fsFreeze()
         except libvirt.libvirtError as error:
@@ -289,28 +292,47 @@ class RunningSnapshot:
                     self._awake.set()
             if not self._awake.is_set():
                 # The agent may come to, and freeze then: nobody else would wake the guest.
-                threading.Thread(target=self._thaw_late, name="thaw", daemon=True).start()
+                self._go_on_thawing()
             self._unquiet(error.get_error_message())
             return False
         return True
 
-    def _thaw_late(self) -> None:
+    def _go_on_thawing(self) -> None:
+        ends = threading.Event()
+        thread = threading.Thread(target=self._thaw_late, args=(ends,), name="thaw", daemon=True)
+        _late[self._host.url, self._order.uuid] = thread, ends
+        thread.start()
+
+    def _stop_thawing(self) -> None:
+        """Have an earlier backup leave the guest alone: whoever freezes it now wakes it."""
+        late = _late.pop((self._host.url, self._order.uuid), None)
+        if late is not None:
+            thread, ends = late
+            ends.set()
+            thread.join(FREEZE_TIMEOUT_S)
+
+    def _thaw_late(self, ends: threading.Event) -> None:
         with contextlib.suppress(HoldfastError):
             domain = self._host.domain(self._order.uuid)
             until = time.monotonic() + THAW_LATE_S
-            while time.monotonic() < until:
+            while time.monotonic() < until and not ends.is_set():
                 with contextlib.suppress(libvirt.libvirtError):
                     if domain.fsThaw() >= 0:
                         self._awake.set()
                         return
-                time.sleep(_THAW_AGAIN_S)
+                ends.wait(_THAW_AGAIN_S)
 
     def _thaw(self, domain: Any) -> None:
         try:
             domain.fsThaw()
         except libvirt.libvirtError as error:
             text = f"the guest may stand still: {error.get_error_message()}"
+            text += f"; it is told to go on until it answers, for {THAW_LATE_S / 60:g} minutes"
             self.noted.append(Remark("error", "thaw-unanswered", text))
+            with contextlib.suppress(libvirt.libvirtError):
+                domain.agentSetResponseTimeout(THAW_TIMEOUT_S)
+            # libvirt tells an agent nothing that does not greet it first: it never heard of this.
+            self._go_on_thawing()
 
     def _unquiet(self, reason: str) -> None:
         if self._order.require_quiesce:
@@ -349,6 +371,14 @@ class RunningSnapshot:
             return  # libvirt is away: `check` tells
 
 
+def _refused(error: Any, name: str) -> HoldfastError:
+    """Why a backup does not begin."""
+    found = translated(error, f"libvirt does not begin a backup of '{name}'")
+    if isinstance(found, HypervisorError) and "Permission denied" in found.message:
+        return NoPermission(found.message, _LET_QEMU_IN)
+    return found
+
+
 def _used(told: dict[str, Any]) -> int:
     return int(told.get("disk_temp_used", 0))
 
@@ -371,14 +401,6 @@ def end_backup(domain: Any) -> None:
     """
     until = time.monotonic() + _ENDS_S
     while backup_of(domain) is not None:
-def _refused(error: Any, name: str) -> HoldfastError:
-    """Why a backup does not begin."""
-    found = translated(error, f"libvirt does not begin a backup of '{name}'")
-    if isinstance(found, HypervisorError) and "Permission denied" in found.message:
-        return NoPermission(found.message, _LET_QEMU_IN)
-    return found
-
-
         with contextlib.suppress(libvirt.libvirtError):  # it ended by itself
             domain.abortJob()
         if time.monotonic() > until:
