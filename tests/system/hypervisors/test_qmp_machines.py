@@ -426,6 +426,14 @@ def test_a_disk_that_is_not_wanted_is_left_alone(machine: Qemu) -> None:
         assert [one.name for one in snapshot.disks] == ["disk1"]
 
 
+def test_a_machine_of_which_no_disk_is_wanted_is_backed_up_again_and_again(machine: Qemu) -> None:
+    images = chain(machine)
+    for _ in range(2):
+        with provider(machine).snapshot(order(machine, leave_out=("disk0", "disk1"))) as snapshot:
+            assert snapshot.disks == ()
+    images.back_up()
+
+
 def test_a_read_that_begins_where_the_guest_wrote_shows_what_was_there(machine: Qemu) -> None:
     """Some versions of QEMU show the new bytes, where a read ends beyond what was written."""
     machine.write("disk0", 0, SIZE, 1)

@@ -274,6 +274,8 @@ class QmpSnapshot:
         trusted: list[int],
         marked: dict[int, str],
     ) -> None:
+        if not wanted:  # a server that shows nothing would be known to nobody as ours
+            return
         socket = str(self._places.enter_context(private_directory(PREFIX)) / "nbd")
         fleece.listen(self._monitor, socket)
         server = Address(socket)
