@@ -159,8 +159,27 @@ def test_random_names_are_found_by_any_part_of_them(catalog: Catalog) -> None:
     for name in sorted(names):
         text = name.decode()
         begin = rng.randrange(len(text))
-        part = text[begin : begin + rng.randint(1, 6)].swapcase()
+        part = text[begin : begin + rng.randint(1, 8)].swapcase()
         assert asked_versions(catalog.find(part)) == found(images, part, every=False)
+
+
+def test_every_character_of_a_term_counts(catalog: Catalog) -> None:
+    term = b"abcdefghijklmn"
+    others = [term[:at] + b"x" + term[at + 1 :] for at in range(len(term))]
+    fed(catalog, FakePool(batch_rows=1000), tree_of(*(b"/" + one for one in (term, *others))))
+    for length in range(1, len(term) + 1):
+        part = term[:length]
+        wanted = sorted(b"/" + one for one in (term, *others) if part in one)
+        assert sorted(row.path for row in catalog.find(part.decode())) == wanted
+
+
+def test_answers_have_their_own_paths_however_many_there_are(catalog: Catalog) -> None:
+    paths = [b"/thing", b"/top/thing", b"/a/b/c/d/e/f/g/thing"]
+    paths += [b"/top%d/middle%d/low%d/thing" % (n % 2, n % 7, n) for n in range(70)]
+    fed(catalog, FakePool(batch_rows=1000), tree_of(*paths))
+    for _ in range(2):
+        assert sorted(row.path for row in catalog.find("thing")) == sorted(paths)
+    assert len({row.path for row in catalog.find("thing", limit=30)}) == 30
 
 
 def test_names_that_expired_are_no_longer_found(catalog: Catalog) -> None:

@@ -19,7 +19,7 @@ from holdfast.base.errors import (
     StorageError,
 )
 from holdfast.base.ids import ImageId, PoolId, pool_id
-from holdfast.control.catalog import registry
+from holdfast.control.catalog import registry, whereabouts
 from holdfast.control.catalog.cleaning import replace_by_nothing
 from holdfast.control.catalog.ingest import ingest, is_of_image, shifted
 from holdfast.control.catalog.rows import CatalogState, RebuildResult, is_catalog, is_index
@@ -72,8 +72,7 @@ class Indexer:
     ) -> int:
         """Feed an image; see `Catalog.ingest`."""
         holder = pool_id(pool.id)
-        with self._database.read() as connection:
-            source = registry.source_of(connection, image)
+        source = whereabouts.source_of(self._database, image)
         with self._files.exclusive(source.id) as stored:
             with self._database.read() as connection:
                 source = registry.source_of(connection, image)
@@ -104,7 +103,8 @@ class Indexer:
         with place as writer:
             rows = ingest(writer, pool, point, progress, self._elsewhere)
         with self._database.write() as connection:
-            registry.set_generation(connection, source.id, generation or 1)
+            if not generation:
+                registry.set_generation(connection, source.id, 1)
             registry.set_state(connection, point.image, CatalogState.INDEXED)
         return rows
 

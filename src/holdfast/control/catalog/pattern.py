@@ -25,9 +25,9 @@ class Pattern:
 
     Attributes:
         part: What a name must contain, for patterns that are no globs; else None.
-        required: Trigrams that a name must contain, no more than have every character of the
-            pattern in them: the lists of all would take longer to compare than the few names that
-            they rule out. Empty if the pattern is too short to have any.
+        required: Trigrams that a name must contain, no more than have nearly every character of
+            the pattern in them: the lists of all would take longer to compare than the few names
+            that they rule out. Empty if the pattern is too short to have any.
         like: What SQL's LIKE with a backslash lets every name through that matches, and others.
     """
 
@@ -97,7 +97,11 @@ def parse(text: str) -> Pattern:
 
 def _covering(text: str) -> frozenset[str]:
     last = len(text) - 3
-    return frozenset(text[at : at + 3] for at in (*range(0, last, 3), last) if at >= 0)
+    begins = [at for at in (*range(0, last, 3), last) if at >= 0]
+    if len(begins) > 2 and begins[-2] == last - 1:
+        # all that it adds to those beside it is one character
+        del begins[-2]
+    return frozenset(text[at : at + 3] for at in begins)
 
 
 def _verbatim(text: str) -> str:

@@ -15,7 +15,7 @@ from holdfast.control.catalog.rows import DIRECTORY, KINDS, TreeBatch
 from holdfast.control.catalog.timeline import file_row
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Iterable, Iterator, Mapping, Sequence
 
     from holdfast.base.ids import ImageId, SourceName
     from holdfast.control.catalog.file_rows import RestorePoint
@@ -60,6 +60,14 @@ WHERE f.first <= ? AND f.last > ?
 _DIRECTORIES = """
 SELECT d.id, d.parent, n.name FROM directories d CROSS JOIN names n ON n.id = d.name ORDER BY d.id
 """
+
+_ASKED_AT_ONCE = 16
+_NO_DIRECTORY = 0
+
+_SOME_DIRECTORIES = f"""
+SELECT d.id, d.parent, n.name FROM directories d CROSS JOIN names n ON n.id = d.name
+WHERE d.id IN ({", ".join("?" * _ASKED_AT_ONCE)})
+"""  # noqa: S608
 
 _LIST = f"""
 SELECT n.name, {STATE} FROM files f CROSS JOIN names n ON n.id = f.name
@@ -166,7 +174,7 @@ class FileReader:
 
 
 class DirectoryPaths:
-    """Paths of directories by id, looked up once."""
+    """Paths of directories by id, looked up once, and those of many answers together."""
 
     def __init__(self, connection: FileConnection, known: dict[int, bytes]) -> None:
         """Prepare.
@@ -178,22 +186,42 @@ class DirectoryPaths:
         self._connection = connection
         self._paths = known
 
-    def path(self, directory: int) -> bytes:
-        """Path of a directory without the slash at its end: empty for the root."""
-        if len(self._paths) > _DIRECTORY_CACHE:
-            self._paths.clear()
-        missing = []
-        at = directory
-        while at != ROOT and at not in self._paths:
-            parent, name = self._connection.execute(
-                "SELECT d.parent, n.name FROM directories d JOIN names n ON n.id = d.name "
-                "WHERE d.id = ?",
-                (at,),
-            ).fetchone()
-            missing.append((at, name))
-            at = parent
-        path = b"" if at == ROOT else self._paths[at]
-        for one, name in reversed(missing):
-            path = path + b"/" + name
-            self._paths[one] = path
-        return path
+    def of(self, directories: Iterable[int]) -> Mapping[int, bytes]:
+        """Paths of these directories, and of others, by id.
+
+        Each is without the slash at its end: empty for the root.
+        """
+        paths = self._paths
+        if len(paths) > _DIRECTORY_CACHE:
+            paths.clear()
+        paths[ROOT] = b""
+        wanted = {one for one in directories if one not in paths}
+        above: dict[int, tuple[int, bytes]] = {}
+        missing = wanted
+        while missing:
+            found = {one: (parent, name) for one, parent, name in self._some(sorted(missing))}
+            above |= found
+            missing = {parent for parent, _ in found.values()}.difference(paths, above)
+        for one in wanted:
+            self._spell(one, above)
+        return paths
+
+    def _some(self, directories: Sequence[int]) -> Iterator[tuple[int, int, bytes]]:
+        """(id, parent, name) of some directories."""
+        for at in range(0, len(directories), _ASKED_AT_ONCE):
+            some = directories[at : at + _ASKED_AT_ONCE]
+            # the same words each time, or SQLite would have to understand them again
+            yield from self._connection.execute(
+                _SOME_DIRECTORIES, (*some, *[_NO_DIRECTORY] * (_ASKED_AT_ONCE - len(some)))
+            )
+
+    def _spell(self, directory: int, above: Mapping[int, tuple[int, bytes]]) -> None:
+        paths = self._paths
+        unspelt = []
+        while directory not in paths:
+            unspelt.append(directory)
+            directory = above[directory][0]
+        path = paths[directory]
+        for one in reversed(unspelt):
+            path = path + b"/" + above[one][1]
+            paths[one] = path

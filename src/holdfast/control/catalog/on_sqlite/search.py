@@ -6,6 +6,7 @@ transaction. Terms too short for trigrams, and files without a search index, rea
 
 from __future__ import annotations
 
+import sys
 from typing import TYPE_CHECKING
 
 from holdfast.control.catalog.file_rows import ROOT
@@ -27,6 +28,10 @@ _TRIGRAMS_ASKED = 24
 
 # SQLite's own limit is 50,000 bytes; no name is as long.
 _LONGEST_LIKE = 10_000
+
+# Directories are looked up for so many answers at once; the first ones are not to wait for many.
+_FIRST_ANSWERS = 16
+_MOST_ANSWERS = 512
 
 # What matches is seldom in one directory, but its directories often are: the last step above it
 # is in the answer, and the steps above that are looked up once.
@@ -55,14 +60,16 @@ LEFT JOIN names dn ON dn.id = d.name
 class Search:
     """One question, asked of one file after the other: it is put into words once."""
 
-    def __init__(self, pattern: Pattern, *, versions: bool) -> None:
+    def __init__(self, pattern: Pattern, *, versions: bool, limit: int | None) -> None:
         """Prepare.
 
         Args:
             pattern: What to find.
             versions: Every version of a path, oldest first, instead of the newest only.
+            limit: The caller takes no more than so many of all files together.
         """
         self._pattern = pattern
+        self._left = sys.maxsize if limit is None else limit
         # in the file
         self._compared = pattern.is_plain and len(pattern.like) < _LONGEST_LIKE
         self._indexed = _query(pattern, versions=versions, indexed=True)
@@ -74,18 +81,22 @@ class Search:
         query, arguments = self._indexed if known.has_search_index else self._unindexed
         pattern = self._pattern
         compares_names, compares_paths = not self._compared, pattern.needs_path
-        path_of = DirectoryPaths(connection, known.paths).path
+        paths_of = DirectoryPaths(connection, known.paths).of
         version = known.timeline(source).version
+        rows = connection.execute(query, arguments)
+        at_once = _FIRST_ANSWERS
         try:
-            for name, directory, parent, directory_name, first, last, *state in connection.execute(
-                query, arguments
-            ):
-                if compares_names and not pattern.matches_name(fold_name(name)):
-                    continue
-                above = b"" if directory == ROOT else path_of(parent) + b"/" + directory_name
-                if compares_paths and not pattern.matches_above(fold_name(above)):
-                    continue
-                yield version(above + b"/" + name, first, last, state)
+            while batch := rows.fetchmany(max(1, min(at_once, self._left))):
+                at_once = min(at_once * 2, _MOST_ANSWERS)
+                paths = paths_of({row[2] for row in batch if row[1] != ROOT})
+                for name, directory, parent, directory_name, first, last, *state in batch:
+                    if compares_names and not pattern.matches_name(fold_name(name)):
+                        continue
+                    above = b"" if directory == ROOT else paths[parent] + b"/" + directory_name
+                    if compares_paths and not pattern.matches_above(fold_name(above)):
+                        continue
+                    self._left -= 1
+                    yield version(above + b"/" + name, first, last, state)
         finally:
             known.trim()
 

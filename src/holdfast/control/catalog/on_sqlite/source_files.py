@@ -91,10 +91,10 @@ class SourceFiles:
         pattern: Pattern,
         *,
         versions: bool,
-        limit: int | None,  # noqa: ARG002 - what nobody takes is not looked for here
+        limit: int | None,
     ) -> Iterator[FoundRow]:
         """Find names, source by source."""
-        search = Search(pattern, versions=versions)
+        search = Search(pattern, versions=versions, limit=limit)
         for source in sources:
             if source.generation:
                 with self._reading(source) as connection:

@@ -6,14 +6,14 @@ Must not decide what to compare, nor give out ids: see `ingest` and `feed`.
 from __future__ import annotations
 
 import contextlib
-import itertools
 from operator import itemgetter
-from typing import TYPE_CHECKING, TypeVar
+from typing import TYPE_CHECKING
 
 from holdfast.base.ids import ImageId
 from holdfast.control.catalog.feed import Feed
 from holdfast.control.catalog.file_rows import OPEN_END, Mode, RestorePoint
 from holdfast.control.catalog.joining import heirs
+from holdfast.control.catalog.on_sqlite import resolving
 from holdfast.control.catalog.on_sqlite.shrink import shrink
 from holdfast.control.catalog.on_sqlite.source_file import SEARCH_TEXT, has_search_index
 from holdfast.control.catalog.rows import ADDED, CHANGED, REMOVED
@@ -111,9 +111,6 @@ END
 """,  # noqa: S608
 )
 
-# Asked one by one, most of the time would go into asking.
-_ASKED_AT_ONCE = 250
-
 _DIRECTORIES_KEPT = 50_000
 """From one feed to the next."""
 
@@ -122,17 +119,11 @@ _ATTRIBUTES_KNOWN = 100_000
 _alike = itemgetter(3, 6, 7, 8)
 """Kind, mode, owner and group of a change row."""
 
+_key = itemgetter(0, 1)
 _inode = itemgetter(-1)
 """Of a row to be stored."""
 
 _LARGEST = (1 << 63) - 1
-
-_T = TypeVar("_T")
-
-
-def _chunks(things: Sequence[_T]) -> Iterator[Sequence[_T]]:
-    for at in range(0, len(things), _ASKED_AT_ONCE):
-        yield things[at : at + _ASKED_AT_ONCE]
 
 
 def _insertion(sequence: int) -> str:
@@ -297,35 +288,13 @@ class _Target:
         return highest[0], highest[1]
 
     def find_names(self, names: Sequence[bytes]) -> dict[bytes, int]:
-        found: dict[bytes, int] = {}
-        # neighbours in the index one after the other
-        for some in _chunks(sorted(names)):
-            wanted = ", ".join(["(?)"] * len(some))
-            statement = (
-                f"WITH wanted (name) AS (VALUES {wanted}) SELECT n.name, n.id "  # noqa: S608
-                "FROM wanted CROSS JOIN names n ON n.name = wanted.name"
-            )
-            found.update(self._connection.execute(statement, some))
-        return found
+        return resolving.find_names(self._connection, names)
 
     def add_names(self, names: Sequence[NewName]) -> None:
         self._connection.executemany("INSERT INTO names VALUES (?, ?, ?)", names)
 
     def find_directories(self, places: Sequence[tuple[int, bytes]]) -> dict[tuple[int, bytes], int]:
-        found: dict[tuple[int, bytes], int] = {}
-        for some in _chunks(places):
-            wanted = ", ".join(["(?, ?)"] * len(some))
-            statement = (
-                f"WITH wanted (parent, name) AS (VALUES {wanted}) "  # noqa: S608
-                "SELECT d.parent, n.name, d.id FROM wanted "
-                "CROSS JOIN names n ON n.name = wanted.name "
-                "CROSS JOIN directories d ON d.parent = wanted.parent AND d.name = n.id"
-            )
-            for parent, name, directory in self._connection.execute(
-                statement, list(itertools.chain.from_iterable(some))
-            ):
-                found[parent, name] = directory
-        return found
+        return resolving.find_directories(self._connection, places)
 
     def add_directories(self, directories: Sequence[NewDirectory]) -> None:
         self._connection.executemany("INSERT INTO directories VALUES (?, ?, ?)", directories)
@@ -420,24 +389,19 @@ class _NextFeed(_Target):
     def load(
         self, directories: Sequence[int], names: Sequence[int], rows: Sequence[ChangeRow]
     ) -> None:
-        # neighbours on disk one after the other
-        changes = sorted(
-            (directories[row[0]], name, row[2], alike, row[4], row[5], row[9])
-            for row, name, alike in zip(rows, names, self._attributes.ids(rows), strict=True)
-        )
+        changes: dict[int, list[tuple[int, ...]]] = {ADDED: [], REMOVED: [], CHANGED: []}
+        for row, name, alike in zip(rows, names, self._attributes.ids(rows), strict=True):
+            changes[row[2]].append((directories[row[0]], name, alike, row[4], row[5], row[9]))
+        for one in changes.values():
+            # neighbours on disk one after the other
+            one.sort()
+        added = changes[ADDED]
         execute_many = self._connection.executemany
-        self._executemany(
-            self._change, [(*row[:2], *row[3:]) for row in changes if row[2] == CHANGED]
-        )
-        execute_many(self._close, [row[:2] for row in changes if row[2] == REMOVED])
+        self._executemany(self._change, changes[CHANGED])
+        execute_many(self._close, map(_key, changes[REMOVED]))
         # what was added since the newest image has no open row, and what changed has its place
-        self._executemany(
-            self._insert, [(*row[:2], *row[3:]) for row in changes if row[2] == ADDED]
-        )
-        execute_many(
-            "INSERT OR IGNORE INTO places VALUES (?, ?)",
-            [(row[1], row[0]) for row in changes if row[2] == ADDED],
-        )
+        self._executemany(self._insert, added)
+        execute_many("INSERT OR IGNORE INTO places VALUES (?, ?)", [one[1::-1] for one in added])
 
     def finish(self, base: int | None) -> None:  # noqa: ARG002 - every change named what changed
         self._index_for_search()
