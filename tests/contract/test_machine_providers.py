@@ -14,7 +14,7 @@ from typing import TYPE_CHECKING
 
 import pytest
 
-from holdfast.base.errors import AlreadyExists, HoldfastError, NotFound
+from holdfast.base.errors import AlreadyExists, HoldfastError, Invalid, NotFound
 from holdfast.sources.machines.machine import Machine
 from holdfast.sources.machines.provider import Kind, NewMachine
 from tests.kit.disk_images import MIB, needs_qemu
@@ -298,6 +298,21 @@ def test_what_is_restored_is_what_was_backed_up(bench: Bench, tmp_path: Path) ->
         assert not {one.mac for one in made.networks} & {one.mac for one in machine.networks}
         with bench.open().snapshot(order(made.uuid, tmp_path)) as frozen:
             assert [read(one) for one in frozen.disks] == list(disks.values())
+
+
+def test_a_format_that_can_not_be_had_is_refused_before_anything_is_made(
+    bench: Bench, tmp_path: Path
+) -> None:
+    known = bench.make("web", 8 * MIB)
+    with bench.open().snapshot(order(known, tmp_path)) as frozen:
+        machine, definitions = frozen.machine, frozen.definitions
+    for image_format in {"qcow2", "raw", "vmdk", "vhdx", "vdi", "qed"} - {*bench.formats}:
+        writer = Writer({})
+        with pytest.raises(Invalid, match=f"'{image_format}'") as caught:
+            bench.open().restore(new(machine, definitions, "again", format=image_format), writer)
+        assert all(one in str(caught.value.hint) for one in bench.formats)
+        assert not writer.asked
+    assert [one.uuid for one in bench.open().machines()] == [known]
 
 
 def test_a_disk_that_was_left_out_is_not_made(bench: Bench, tmp_path: Path) -> None:

@@ -16,8 +16,8 @@ from typing import TYPE_CHECKING
 
 from holdfast.base.errors import HoldfastError
 from holdfast.sources.machines.provider import Kind, SnapshotOrder
-from holdfast.sources.machines.providers import Credentials, open_provider
-from holdfast.sources.machines.qmp.monitor import Monitor
+from holdfast.sources.machines.providers import KINDS, Credentials, open_provider
+from holdfast.sources.machines.qmp.monitor import MONITORS, Monitor
 from holdfast.sources.nbd import client
 from holdfast.sources.nbd.wire import Address
 from tests.kit.disk_images import MIB, content, create, fill, run, write
@@ -38,7 +38,6 @@ class Bench(ABC):
         kind: As `open_provider` knows it.
         url: As `open_provider` takes it.
         tells_changes: Whether incrementals read less.
-        formats: That a machine can be restored in.
         sector: Bytes that the size of each disk is a multiple of.
         credentials: What opens it.
     """
@@ -46,9 +45,13 @@ class Bench(ABC):
     kind: str
     url: str
     tells_changes = False
-    formats: tuple[str, ...] = ("qcow2", "raw")
     sector = 512
     credentials = Credentials()
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        """That a machine can be restored in."""
+        return KINDS[self.kind].disk_formats
 
     def open(self) -> Provider:
         """The provider, opened anew."""
@@ -78,13 +81,16 @@ class DiskFilesBench(Bench):
     """A directory of qcow2 files with definitions of libvirt."""
 
     kind = "diskfiles"
-    formats = ("qcow2", "raw", "vmdk", "vhdx", "vdi", "vpc")
 
     def __init__(self, directory: Path) -> None:
         self._root = directory / "store"
         self._root.mkdir()
         self._scratch = directory
         self.url = str(self._root)
+
+    @property
+    def formats(self) -> tuple[str, ...]:
+        return (*super().formats, "vpc")
 
     def make(self, name: str, *sizes: int) -> str:
         disks = []
@@ -324,7 +330,11 @@ class QmpBench(Bench):
     def _io(self, known: str, disk: str, command: str) -> str:
         line = f'qemu-io -d /machine/peripheral/{disk}/virtio-backend "{command}"'
         asked = {"command-line": line}
-        return str(self._monitors[known].execute("human-monitor-command", asked))
+        if known in self._monitors:
+            return str(self._monitors[known].execute("human-monitor-command", asked))
+        name = self.open().machine(known).name  # restored: it has the one for backups alone
+        with MONITORS.use(str(self._run / f"{name}.qmp")) as monitor:
+            return str(monitor.execute("human-monitor-command", asked))
 
 
 class VmwareBench(Bench):
@@ -332,7 +342,6 @@ class VmwareBench(Bench):
 
     kind = "vmware"
     tells_changes = True
-    formats = ("vmdk",)
     sector = 1024
 
     def __init__(self, directory: Path) -> None:

@@ -81,5 +81,12 @@ def test_the_format_of_new_disks_is_one_that_the_kind_has(kind: providers.Provid
     assert all(one in str(caught.value.hint) for one in kind.disk_formats)
 
 
+def test_why_a_format_can_not_be_had_is_said() -> None:
+    with pytest.raises(Invalid, match="the format 'vhdx': libvirt itself knows no such disks"):
+        KINDS["libvirt"].format_of("vhdx")
+    with pytest.raises(Invalid, match="ESXi runs machines from VMDK disks alone"):
+        KINDS["vmware"].format_of("raw")
+
+
 def test_a_password_is_in_no_description() -> None:
     assert "hidden" not in repr(Credentials("me", "hidden", "hidden"))

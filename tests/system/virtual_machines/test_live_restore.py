@@ -1,6 +1,7 @@
 """A real Debian is backed up while it writes, made again beside it, and boots to its login prompt.
 
-By the real site and its commands, at rest by its guest agent, under libvirt and with QEMU alone.
+By the real site and its commands, at rest by its guest agent, under libvirt and with QEMU alone,
+from a disk of another format than it had.
 """
 
 from __future__ import annotations
@@ -86,10 +87,11 @@ def back_up_under_load(site: Command, machine: DebianMachine, policy: Path) -> l
     return counted
 
 
-def make_again(site: Command, image: str, storage: Path) -> str:
+def make_again(site: Command, image: str, storage: Path, image_format: str) -> str:
     """Make a machine of an image, beside the original, and start it; its uuid."""
-    words = ("restore-machine", image, "--to", "host", "--new-identity", "--name", "again")
-    (done,) = run_and_wait(site, *words, "--storage", str(storage), "--start", patience_s=LONG_S)
+    words = ["restore-machine", image, "--to", "host", "--new-identity", "--name", "again"]
+    words += ["--format", image_format, "--storage", str(storage), "--start"]
+    (done,) = run_and_wait(site, *words, patience_s=LONG_S)
     assert done["outcome"] == "completed", site("events", str(done["id"])).text
     known = site("machines", "--refresh", "--json").assert_ok().json_lines()
     return str(next(one["uuid"] for one in known if one["name"] == "again"))
@@ -125,6 +127,7 @@ def live(
     again: Callable[[str], DebianMachine],
     kill: Callable[[DebianMachine], None],
     storage: Path,
+    image_format: str,
 ) -> None:
     policy = directory / "policy.toml"
     policy.write_text(POLICY.format(scratch=scratch))
@@ -133,7 +136,7 @@ def live(
     with served(site) as running:
         site("hypervisor", "add", "host", *add).assert_ok()
         counted = back_up_under_load(site, machine, policy)
-        known = make_again(site, images(site)["debian"][0], storage)
+        known = make_again(site, images(site)["debian"][0], storage, image_format)
         assert known != machine.uuid
         made = again(known)
         try:
@@ -161,7 +164,7 @@ def test_a_debian_under_libvirt_comes_back_to_its_prompt(site: Command, tmp_path
 
         add = ("--kind", "libvirt", "--at", daemon.url)
         storage = daemon.directory / "disks"
-        live(site, tmp_path, machine, daemon.scratch, add, again, kill, storage)
+        live(site, tmp_path, machine, daemon.scratch, add, again, kill, storage, "vmdk")
 
 
 def test_a_debian_with_qemu_alone_comes_back_to_its_prompt(site: Command, tmp_path: Path) -> None:
@@ -178,4 +181,4 @@ def test_a_debian_with_qemu_alone_comes_back_to_its_prompt(site: Command, tmp_pa
             made.kill()
 
         add = ("--kind", "qmp", "--at", str(run))
-        live(site, tmp_path, machine, tmp_path, add, again, kill, storage)
+        live(site, tmp_path, machine, tmp_path, add, again, kill, storage, "vhdx")

@@ -39,7 +39,7 @@ FORMATS = ("qcow2", "raw", "vmdk", "vhdx", "vdi")
     "format_",
     type=click.Choice(FORMATS),
     help="Of its disks, if not said: qcow2; vmdk on VMware, which takes no other; raw with "
-    "--to-dir. libvirt and QEMU take qcow2 and raw.",
+    "--to-dir. libvirt takes all but vhdx.",
 )
 @click.option("--storage", metavar="PLACE", help="Where the hypervisor is to put its disks.")
 @click.option("--disk", "disks", metavar="NAME", multiple=True, help="Only these disks.")

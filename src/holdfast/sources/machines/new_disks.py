@@ -11,7 +11,7 @@ import secrets
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
-from holdfast.base.errors import AlreadyExists, Invalid
+from holdfast.base.errors import AlreadyExists
 from holdfast.sources.machines.provider import DiskTarget, WholePart
 from holdfast.sources.machines.unfinished import is_sound, write_part
 from holdfast.sources.nbd.qemu_nbd import image_node, run_img, serving
@@ -25,9 +25,18 @@ if TYPE_CHECKING:
     from holdfast.sources.machines.unfinished import Journal
     from holdfast.sources.nbd.qemu_nbd import Served
 
-FORMATS = ("qcow2", "raw")
+OPTIONS = {
+    "qcow2": ("lazy_refcounts=off",),
+    "vmdk": ("subformat=monolithicSparse",),
+    "vhdx": ("subformat=dynamic",),
+    # Without force_size a disk is rounded to cylinders, and is larger than it was.
+    "vpc": ("subformat=dynamic", "force_size=on"),
+}
+"""What `qemu-img` is told of a new file of a format; of others nothing."""
 BLANK = ".holdfast-new"
 """How the name of a file ends that no journal knows yet."""
+
+_SECTOR = 512
 
 _CHECK_S = 3600.0
 
@@ -54,12 +63,11 @@ def write_disk(new: NewDisk, write: DiskWriter) -> None:
         AlreadyExists: There is such a file.
         HoldfastError: It can't be made or written.
     """
-    require_format(new)
     if new.path.exists():
         raise AlreadyExists(f"there is a file '{new.path}'", "give the machine another name")
     what = _what(new)
     try:
-        _create(new, new.path)
+        make_empty(new.path, new.format, new.disk.size, what)
         write(new.disk, target_of(new.path, new.format, what), WholePart())
     except BaseException:
         with contextlib.suppress(OSError):
@@ -80,7 +88,6 @@ def write_rest(new: NewDisk, write: DiskWriter, journal: Journal, *, is_ours: bo
         AlreadyExists: There is a file that no restore made.
         HoldfastError: It can't be made or written.
     """
-    require_format(new)
     what = _what(new)
     part = journal.part(new.disk, str(new.path), is_ours=is_ours)
     if not part.is_new and not mended(new.path, new.format, what):
@@ -89,7 +96,7 @@ def write_rest(new: NewDisk, write: DiskWriter, journal: Journal, *, is_ours: bo
         blank = new.path.with_name(f".{new.path.name}{BLANK}")
         blank.unlink(missing_ok=True)
         try:
-            _create(new, blank)
+            make_empty(blank, new.format, new.disk.size, what)
             part.made(str(blank))
             blank.replace(new.path)
         except BaseException:
@@ -115,24 +122,25 @@ def mended(path: Path, image_format: str, what: str) -> bool:
     return is_sound(lambda: run_img(words, what, timeout_s=_CHECK_S))
 
 
-def require_format(new: NewDisk) -> None:
-    """Refuse what a disk can't be.
+def make_empty(path: Path, image_format: str, size: int, what: str) -> None:
+    """Make the file of a disk that is all zero.
+
+    Args:
+        path: Of the file.
+        image_format: Of it.
+        size: Of the disk, in bytes; a file of any format but raw has whole sectors.
+        what: The disk, in messages.
 
     Raises:
-        Invalid: Its format is none for disks here.
+        HoldfastError: It can't be made.
     """
-    if new.format not in FORMATS:
-        raise Invalid(f"'{new.format}' is no format for disks here", f"use {', '.join(FORMATS)}")
+    given = [word for option in OPTIONS.get(image_format, ()) for word in ("-o", option)]
+    size = size if image_format == "raw" else -(-size // _SECTOR) * _SECTOR
+    run_img(["create", "-q", "-f", image_format, *given, str(path), str(size)], what)
 
 
 def _what(new: NewDisk) -> str:
     return f"disk '{new.disk.name}' at '{new.path}'"
-
-
-def _create(new: NewDisk, path: Path) -> None:
-    arguments = ["create", "-q", "-f", new.format]
-    arguments += ["-o", "lazy_refcounts=off"] if new.format == "qcow2" else []
-    run_img([*arguments, str(path), str(new.disk.size)], _what(new))
 
 
 def new_mac() -> str:

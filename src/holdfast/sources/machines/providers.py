@@ -47,6 +47,7 @@ class ProviderKind:
         package: What is installed to have that.
         needs: What Debian packages that takes, for the hint.
         disk_formats: What disks of new machines can be, the usual one first.
+        no_others: Why they can't be anything else, in words.
         runs_images: Whether it can run a machine from its image.
     """
 
@@ -56,7 +57,8 @@ class ProviderKind:
     library: str = ""
     package: str = ""
     needs: str = ""
-    disk_formats: tuple[str, ...] = ("qcow2", "raw")
+    disk_formats: tuple[str, ...] = ("qcow2", "raw", "vmdk", "vhdx", "vdi")
+    no_others: str = "Holdfast writes no such disks"
     runs_images: bool = False
 
     def format_of(self, wanted: str | None) -> str:
@@ -70,8 +72,9 @@ class ProviderKind:
         """
         if wanted is not None and wanted not in self.disk_formats:
             raise Invalid(
-                f"{self.title} can't have disks of the format '{wanted}'",
-                f"use {' or '.join(self.disk_formats)}, or say none",
+                f"{self.title} can't have disks of the format '{wanted}': {self.no_others}",
+                f"use {' or '.join(self.disk_formats)}, or say none; a directory (--to-dir) takes "
+                "every format",
             )
         return wanted or self.disk_formats[0]
 
@@ -86,6 +89,8 @@ KINDS: dict[str, ProviderKind] = {
             "libvirt",
             "libvirt-python",
             "libvirt-dev, pkg-config, python3-dev and gcc, as it is built here",
+            disk_formats=("qcow2", "raw", "vmdk", "vdi"),
+            no_others="libvirt itself knows no such disks",
             runs_images=True,
         ),
         ProviderKind(
@@ -98,14 +103,10 @@ KINDS: dict[str, ProviderKind] = {
             "pyVmomi",
             "pyvmomi",
             disk_formats=("vmdk",),
+            no_others="ESXi runs machines from VMDK disks alone",
         ),
         ProviderKind(
-            "diskfiles",
-            "files of disks",
-            "holdfast.sources.machines.diskfiles",
-            "lxml",
-            "lxml",
-            disk_formats=("qcow2", "raw", "vmdk", "vhdx", "vdi"),
+            "diskfiles", "files of disks", "holdfast.sources.machines.diskfiles", "lxml", "lxml"
         ),
     )
 }

@@ -20,9 +20,8 @@ from typing import TYPE_CHECKING
 from holdfast.base.errors import AlreadyExists, Invalid, NotFound, storage_error
 from holdfast.sources import places
 from holdfast.sources.machines import domain_xml
-from holdfast.sources.machines.new_disks import mended, new_mac, target_of
+from holdfast.sources.machines.new_disks import make_empty, mended, new_mac, target_of
 from holdfast.sources.machines.unfinished import PREFIX, Journal, NearShelf, write_part
-from holdfast.sources.nbd.qemu_nbd import run_img
 
 if TYPE_CHECKING:
     from collections.abc import Iterator, Sequence
@@ -31,16 +30,15 @@ if TYPE_CHECKING:
     from holdfast.sources.machines.machine import Disk
     from holdfast.sources.machines.provider import DiskWriter, NewMachine
 
-FORMATS = {
-    "qcow2": (".qcow2", ()),
-    "raw": (".raw", ()),
-    "vmdk": (".vmdk", ("subformat=monolithicSparse",)),
-    "vhdx": (".vhdx", ("subformat=dynamic",)),
-    "vdi": (".vdi", ()),
-    # Without force_size a disk is rounded to cylinders, and is larger than it was.
-    "vpc": (".vhd", ("subformat=dynamic", "force_size=on")),
+SUFFIXES = {
+    "qcow2": ".qcow2",
+    "raw": ".raw",
+    "vmdk": ".vmdk",
+    "vhdx": ".vhdx",
+    "vdi": ".vdi",
+    "vpc": ".vhd",
 }
-"""What a disk can be restored as: suffix of its file, options of qemu-img."""
+"""What a disk can be restored as, and how the name of its file ends."""
 
 UNFINISHED = PREFIX
 JOURNAL = ".journal"
@@ -64,7 +62,7 @@ def restore(store: Store, order: NewMachine, write: DiskWriter) -> Path:
     if final.exists() or final.is_symlink():
         raise AlreadyExists(f"there is something at '{final}'", "give the machine another name")
     known = order.machine.uuid if order.keep_identity else str(uuid.uuid4())
-    suffix, _ = FORMATS[order.format]
+    suffix = SUFFIXES[order.format]
     with _unfinished(parent, order) as (directory, journal):
         made: dict[str, tuple[str, str]] = {}
         for disk in order.machine.disks:
@@ -109,10 +107,10 @@ def unfinished(store: Store) -> Iterator[Path]:
 
 
 def _check(store: Store, order: NewMachine) -> None:
-    if order.format not in FORMATS:
+    if order.format not in SUFFIXES:
         raise Invalid(
             f"'{order.format}' is not a format that a disk is restored as",
-            f"use one of: {', '.join(FORMATS)}",
+            f"use one of: {', '.join(SUFFIXES)}",
         )
     if not re.fullmatch(r"[^/\0.][^/\0]{0,200}", order.name):
         raise Invalid(f"'{order.name}' can't be the name of a machine's directory")
@@ -174,11 +172,7 @@ def _write_disk(
     if not part.is_new and not mended(path, image_format, what):
         journal.disbelieve(part)
     if part.is_new:
-        _, options = FORMATS[image_format]
-        given = [word for option in options for word in ("-o", option)]
-        # A file of any other format has whole sectors.
-        size = disk.size if image_format == "raw" else -(-disk.size // 512) * 512
-        run_img(["create", "-q", "-f", image_format, *given, str(path), str(size)], what)
+        make_empty(path, image_format, disk.size, what)
         part.made()
 
     write_part(part, target_of(path, image_format, what), write)

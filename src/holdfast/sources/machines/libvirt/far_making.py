@@ -19,13 +19,13 @@ from holdfast.base.errors import (
     CommandFailed,
     HoldfastError,
     IntegrityError,
+    Invalid,
     Unreachable,
     Unsupported,
 )
 from holdfast.sources import places
 from holdfast.sources.machines import staged
 from holdfast.sources.machines.libvirt import there, volumes
-from holdfast.sources.machines.new_disks import require_format
 from holdfast.sources.machines.provider import DiskTarget
 from holdfast.sources.machines.unfinished import PREFIX as UNFINISHED
 from holdfast.sources.machines.unfinished import Journal, thrown_away, write_part
@@ -44,6 +44,9 @@ _COPY = "holdfast-copy-"
 
 BOOT = "/proc/sys/kernel/random/boot_id"
 """Nothing of what libvirt was sent is flushed: it lasts as long as that host's kernel runs."""
+
+_MOST_VMDK_BYTES = (2 << 40) - (1 << 30)
+"""Places in a VMDK are 32 bits of sectors, and qemu goes on past what they can tell."""
 
 HEAD_BYTES = 64
 _MARK = b"holdfast-restore"
@@ -67,8 +70,12 @@ class FarMaking:
 
     def disk(self, new: NewDisk, write: DiskWriter) -> None:
         """See `Making.disk`."""
-        require_format(new)
         what = f"disk '{new.disk.name}' at '{new.path}'"
+        if new.format == "vmdk" and new.disk.size > _MOST_VMDK_BYTES:
+            raise Invalid(
+                f"{what} has {new.disk.size} bytes, and a VMDK file holds less than 2 TiB",
+                "use another format",
+            )
         journal = self._opened()
         part = journal.part(new.disk, str(new.path))
         if not part.is_new and not there.mended(self._host.tunnel, new, what):
@@ -161,7 +168,6 @@ class CopiedMaking(FarMaking):
 
     def disk(self, new: NewDisk, write: DiskWriter) -> None:
         """See `Making.disk`."""
-        require_format(new)
         name, place = new.disk.name, str(new.path)
         journal = self._opened()
         if not self._order.verify and journal.has(name, place):

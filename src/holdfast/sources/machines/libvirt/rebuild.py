@@ -19,6 +19,7 @@ from holdfast.sources.machines import domain_xml
 from holdfast.sources.machines.libvirt import looking
 from holdfast.sources.machines.libvirt.connection import asked
 from holdfast.sources.machines.new_disks import NewDisk, new_mac
+from holdfast.sources.machines.providers import KINDS
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Sequence
@@ -49,10 +50,12 @@ def restore(
 
     Raises:
         AlreadyExists: There is one of its name, or of the uuid that is to be kept.
+        Invalid: Disks can't be of that format here, or that is no name.
         HoldfastError: It can't be made; see `Provider.restore`.
     """
     if not re.fullmatch(r"[^/\s][^/\n]*", order.name):
         raise Invalid(f"'{order.name}' can't be the name of a machine", "use letters and digits")
+    KINDS["libvirt"].format_of(order.format)
     _refuse_conflicts(connection, order)
     if DOMAIN not in order.definitions:
         raise Unsupported(
@@ -154,6 +157,9 @@ def _point(disk: Any, new: NewDisk) -> None:
     if driver is None:
         driver = etree.SubElement(disk, "driver", {"name": "qemu"})
     driver.set("type", new.format)
+    if new.format != "qcow2":  # what libvirt refuses of any other
+        driver.attrib.pop("discard_no_unref", None)
+        _drop(driver, "metadata_cache")
 
 
 def _drop(element: Any, child: str) -> None:

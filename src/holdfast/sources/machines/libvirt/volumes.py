@@ -21,7 +21,7 @@ from holdfast.sources import places
 from holdfast.sources.machines import domain_xml
 from holdfast.sources.machines.labels import PREFIX
 from holdfast.sources.machines.libvirt.connection import asked
-from holdfast.sources.nbd.qemu_nbd import run_img
+from holdfast.sources.machines.new_disks import make_empty
 
 if TYPE_CHECKING:
     from collections.abc import Callable, Iterator, Sequence
@@ -146,9 +146,8 @@ def create(connection: Any, pool: Any, name: str, size: int, image_format: str) 
     # libvirt rounds the sizes of what it makes to KiB, and comes to harm itself when QEMU then
     # finds that a scratch file is not as large as its disk: an empty image is uploaded instead.
     with places.private_directory(f"{PREFIX}-empty-") as directory:
-        empty = directory / "disk"
-        what = f"volume '{name}'"
-        run_img(["create", "-q", "-f", image_format, str(empty), str(size)], what)
+        empty = directory / name  # which is written into a VMDK file
+        make_empty(empty, image_format, size, f"volume '{name}'")
         return create_of(connection, pool, name, empty)
 
 

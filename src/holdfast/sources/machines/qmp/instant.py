@@ -27,6 +27,7 @@ from holdfast.sources.machines.new_disks import NewDisk
 from holdfast.sources.machines.overlays import Moved, Over, Standing
 from holdfast.sources.machines.qmp import rebuild
 from holdfast.sources.machines.qmp.devices import Device, devices
+from holdfast.sources.machines.qmp.disk_words import with_disk
 from holdfast.sources.nbd.qemu_nbd import run_img
 
 if TYPE_CHECKING:
@@ -201,7 +202,7 @@ def settle(monitor: Monitor, found: Startable) -> None:
         before = path.with_suffix(".qcow2")
         if one.driver == "raw" and path.suffix == ".raw" and path.parent == found.directory:
             if any(str(before) in word for word in words):
-                words = rebuild.with_disk(words, _new(one.disk, path), str(before), "qcow2")
+                words = with_disk(words, _new(one.disk, path), str(before), "qcow2")
             stale.append(before)
     found.write(words)
     for path in stale:

@@ -27,7 +27,9 @@ from holdfast.base.errors import (
 )
 from holdfast.sources.machines.machine import State
 from holdfast.sources.machines.new_disks import BLANK, NewDisk, new_mac, write_rest
+from holdfast.sources.machines.providers import KINDS
 from holdfast.sources.machines.qmp.devices import networks
+from holdfast.sources.machines.qmp.disk_words import with_disk
 from holdfast.sources.machines.unfinished import Journal, NearShelf, thrown_away
 from holdfast.sources.nbd.qemu_nbd import program
 
@@ -84,11 +86,13 @@ def restore(
 
     Raises:
         AlreadyExists: A machine of that name was made here before.
+        Invalid: Disks can't be of that format here, or that is no name.
         Unsupported: Its command line can't be carried over.
     """
     directory = directory_of(order.storage, order.name, monitors)
     if not re.fullmatch(r"[A-Za-z0-9][A-Za-z0-9._-]*", order.name):
         raise Invalid(f"'{order.name}' can't be the name of a machine", "use letters and digits")
+    KINDS["qmp"].format_of(order.format)
     startable = monitors / f"{order.name}{ENDING}"
     if startable.exists() or (monitors / f"{order.name}.qmp").exists():
         raise AlreadyExists(f"there is a machine '{order.name}' under '{monitors}'")
@@ -262,34 +266,6 @@ def _without_disk(words: list[str], place: str) -> list[str]:
         if len(kept) == len(words):
             return words
         words = kept
-
-
-def with_disk(words: list[str], disk: NewDisk, place: str, old_format: str) -> list[str]:
-    """A command line with a disk at another place, or of another format.
-
-    Raises:
-        Unsupported: It does not name the old one, or its format in a way that is known.
-    """
-    pattern = re.compile(r"(?<=[=:\"])" + re.escape(place) + r"(?=[,\"]|$)")
-    if not any(pattern.search(one) for one in words):
-        raise Unsupported(
-            f"the command line of QEMU does not name the file of disk '{disk.disk.name}'",
-            "restore the disks to a directory",
-        )
-    found = []
-    for word in words:
-        new = pattern.sub(lambda _: str(disk.path), word)
-        if new != word and old_format != disk.format:
-            other = new.replace(f"format={old_format}", f"format={disk.format}")
-            if other == new:
-                raise Unsupported(
-                    f"disk '{disk.disk.name}' can't be changed from {old_format} to {disk.format}"
-                    " on this command line",
-                    f"restore with the format {old_format}",
-                )
-            new = other
-        found.append(new)
-    return found
 
 
 def _connected(words: list[str], wanted: tuple[str, ...]) -> list[str]:

@@ -18,6 +18,7 @@ from holdfast.base.errors import (
     NotFound,
     Unsupported,
 )
+from holdfast.sources.machines.providers import KINDS
 from holdfast.sources.machines.vmware import disks, inventory, new_files, settings
 from holdfast.sources.machines.vmware.connection import asked
 from holdfast.sources.machines.vmware.new_files import Target
@@ -31,7 +32,6 @@ if TYPE_CHECKING:
     from holdfast.sources.machines.vmware.connection import Session
     from holdfast.sources.machines.vmware.new_files import NewFiles
 
-FORMAT = "vmdk"
 _FILE_STORES = ("VMFS", "NFS", "NFS41", "OTHER")
 """Kinds of datastores where a disk's bytes are a file; the last is a simulator's."""
 
@@ -41,12 +41,12 @@ def restore(session: Session, order: NewMachine, write: DiskWriter) -> Machine:
 
     Raises:
         AlreadyExists: There is one of its name, or of the uuid that is to be kept.
+        Invalid: Disks can't be of that format here, or that is no name.
         HoldfastError: It can't be made; see `Provider.restore`.
     """
     if not re.fullmatch(r"[^/\\%\s\[\]][^/\\%\[\]\n]{0,78}", order.name):
         raise Invalid(f"'{order.name}' can't be the name of a machine", "use letters and digits")
-    if order.format != FORMAT:
-        raise Invalid(f"disks of VMware are '{FORMAT}', not '{order.format}'")
+    KINDS["vmware"].format_of(order.format)
     config = settings.from_bytes(order.definitions.get(settings.NAME), order.machine.name)
     _refuse_conflicts(session, order)
     target = find_target(session, order)
