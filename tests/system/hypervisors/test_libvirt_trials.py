@@ -118,20 +118,31 @@ def test_a_path_that_is_too_long_for_a_backup_s_socket_is_told(machine: LibvirtM
     assert len(owner_of(TRIAL)) == 32, "as the name of a site"
 
 
-def test_a_disk_that_takes_no_bitmap_is_told(make: Make) -> None:
-    machine = make(formats=("qcow2",))
+def test_a_disk_that_takes_no_bitmap_is_told_and_backed_up(make: Make) -> None:
+    machine = make(formats=("qcow2", "qcow2"))
     words = ["qemu-img", "create", "-q", "-f", "qcow2", "-o", "compat=0.10"]
     subprocess.run([*words, str(machine.files[0]), str(SIZE)], check=True)
     machine.start()
     provider = open_provider("libvirt", machine.daemon.url)
-    told = [
-        one
-        for one in provider.try_out(machine.uuid, machine.daemon.scratch)
-        if one.code in ("bitmap-refused", "not-readable")
-    ]
-    assert len(told) == 1
-    assert "itmap" in told[0].message
-    assert machine.leftovers() == []
+    found = provider.try_out(machine.uuid, machine.daemon.scratch)
+    (told,) = [one for one in found if one.code == "bitmap-refused"]
+    assert (told.severity, "qemu-img amend" in told.message) == ("warning", True)
+    assert [one for one in found if one.severity == "error"] == []
+    images = ImageChain(machine, "libvirt", machine.daemon.url, machine.daemon.scratch)
+    for step in range(2):
+        machine.some_writes(Random(step), 4)
+        assert told in images.back_up().remarks
+        assert images.checkpoint is None
+        assert machine.checkpoints() == set()
+    # As it says, it is followed from then on.
+    machine.shut_down()
+    words = ["qemu-img", "amend", "-f", "qcow2", "-o", "compat=1.1", str(machine.files[0])]
+    subprocess.run(words, check=True)
+    machine.start()
+    images.back_up()
+    machine.some_writes(Random(3), 2)
+    assert lost(images.back_up()) == []
+    assert images.checkpoint is not None
 
 
 def test_a_backup_under_way_is_in_nobody_s_way(images: ImageChain) -> None:

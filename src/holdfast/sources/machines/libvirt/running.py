@@ -57,6 +57,12 @@ _BITMAP_LOST = {
     libvirt.VIR_ERR_NO_DOMAIN_CHECKPOINT,
     libvirt.VIR_ERR_CHECKPOINT_INCONSISTENT,
 }
+_OLD_QCOW2 = "Cannot store dirty bitmaps in qcow2 v2 files"
+"""QEMU's words; libvirt has no code for it."""
+_AMEND = (
+    "a disk of it is a qcow2 file of the old version 2, which can't hold a list of changes (while "
+    "the machine is off: qemu-img amend -f qcow2 -o compat=1.1 FILE)"
+)
 _LET_QEMU_IN = (
     "QEMU runs as a user of its own: name a scratch directory that it gets to, with directories of "
     "mode 711 above it, and allow it to AppArmor or SELinux where they confine QEMU"
@@ -245,9 +251,10 @@ class RunningSnapshot:
         try:
             domain.checkpointCreateXML(_checkpoint_xml(name, wanted, tracked, self.machine), 0)
         except libvirt.libvirtError as error:
-            if error.get_error_code() not in _UNABLE:
+            said, old = error.get_error_message(), _OLD_QCOW2 in str(error)
+            if error.get_error_code() not in _UNABLE and not old:
                 raise _refused(error, self.machine.name) from error
-            text = f"the next backup reads everything: {error.get_error_message()}"
+            text = f"the next backup reads everything: {_AMEND if old else said}"
             self.noted.append(Remark("warning", "bitmap-refused", text))
             return None
         self.checkpoint = name
