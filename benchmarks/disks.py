@@ -1,23 +1,23 @@
 """Virtual disks: read, backed up with few changes, restored; beside qemu-img and zstd.
 
-    python benchmarks/disks.py [--gib 2] [--rounds 3] [--work DIRECTORY]
-        [--growth | --formats | --restores]
+    python benchmarks/disks.py [--gib 2] [--rounds 3] [--work DIRECTORY] [--json FILE]
+        [--growth | --incremental | --formats | --running | --restores]
 
 The disk is made from a seed: a third holes, a third what compresses to about half, a third noise.
 All of it lies in the page cache: what is measured is the work on the bytes. Prints one line a
 measurement, the best of the rounds (of processors: without those of qemu-nbd, which still runs),
-and the load of the machine before.
+and the load of the machine before; the file has all rounds.
 """
 
 from __future__ import annotations
 
 import argparse
-import contextlib
+import json
 import os
 import random
 import shutil
-import statistics
 import subprocess
+import sys
 import tempfile
 import time
 from dataclasses import replace
@@ -25,129 +25,32 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from holdfast.engine import DiskInput, DiskSink, DiskSource, Image, Pool, PoolConfig
-from holdfast.movers.machines.work import WRITTEN_HERE, connected
-from holdfast.sources.machines.machine import Disk
-from holdfast.sources.machines.new_disks import target_of
-from holdfast.sources.machines.provider import SnapshotOrder, WholePart
-from holdfast.sources.machines.providers import open_provider
-from holdfast.sources.nbd import client, qemu_nbd
+ROOT = Path(__file__).resolve().parents[1]
+if __package__ in (None, ""):
+    sys.path.insert(0, os.fspath(ROOT))
+
+from benchmarks.disk_bench import (  # noqa: E402 - the path comes first
+    DATA,
+    GRAIN,
+    MIB,
+    Bench,
+    change,
+    make_disk,
+    middle_and_spread,
+)
+from benchmarks.disk_changes import measure_growth, measure_incrementals  # noqa: E402
+from benchmarks.running_disk import measure_running  # noqa: E402
+from holdfast.engine import DiskSink, DiskSource, Image, Pool  # noqa: E402
+from holdfast.movers.machines.work import WRITTEN_HERE, connected  # noqa: E402
+from holdfast.sources.machines.machine import Disk  # noqa: E402
+from holdfast.sources.machines.new_disks import target_of  # noqa: E402
+from holdfast.sources.machines.provider import WholePart  # noqa: E402
+from holdfast.sources.nbd import client, qemu_nbd  # noqa: E402
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator
+    from collections.abc import Callable
 
     from holdfast.sources.machines.provider import DiskTarget
-
-KEY = bytes(range(32))
-MIB = 1 << 20
-GRAIN = 1 << 16
-HOLE, DATA, SAME = 0, 1, 2
-
-
-def make_disk(path: Path, size: int) -> None:
-    """Write the disk, a stretch of each sort after the other."""
-    made = random.Random(1)
-    words = [made.randbytes(made.randrange(3, 12)) for _ in range(4000)]
-    text = b" ".join(made.choices(words, k=3 * MIB // 8))
-    with path.open("wb") as file:
-        file.truncate(size)
-        for at in range(0, size, 6 * MIB):
-            shift = made.randrange(len(text) - 2 * MIB)
-            file.seek(at)
-            file.write(text[shift : shift + 2 * MIB][: size - at])
-            file.seek(at + 2 * MIB)
-            file.write(made.randbytes(max(0, min(2 * MIB, size - at - 2 * MIB))))
-
-
-def change(path: Path, size: int, share: float, seed: int) -> list[tuple[int, int, int]]:
-    """Change that share of the disk in stretches of 64 KiB; the ranges of it."""
-    made = random.Random(seed)
-    grains = sorted(made.sample(range(size // GRAIN), int(size // GRAIN * share)))
-    ranges, at = [], 0
-    with path.open("r+b") as file:
-        for grain in grains:
-            file.seek(grain * GRAIN)
-            file.write(made.randbytes(GRAIN))
-            if grain * GRAIN > at:
-                ranges.append((at, grain * GRAIN - at, SAME))
-            ranges.append((grain * GRAIN, GRAIN, DATA))
-            at = (grain + 1) * GRAIN
-    if at < size:
-        ranges.append((at, size - at, SAME))
-    return ranges
-
-
-def processor_s() -> float:
-    """What this process and programs that it ran have used."""
-    return sum(os.times()[:4])
-
-
-class Bench:
-    """One disk, and the pools it goes into."""
-
-    def __init__(self, work: Path, size: int, rounds: int) -> None:
-        self.work, self.size, self.rounds = work, size, rounds
-        self.disk = work / "disk.raw"
-
-    def best(self, name: str, act: Callable[[], object], prepare: Callable[[], object]) -> float:
-        """The shortest time of `act`, told."""
-        times = []
-        for _ in range(self.rounds):
-            prepare()
-            started, before = time.perf_counter(), processor_s()
-            act()
-            times.append((time.perf_counter() - started, processor_s() - before))
-        took, worked = min(times)
-        speed = f"{self.size / took / 1e6:6.0f} MB/s"
-        print(f"{name:<44} {took:6.2f} s {worked:6.2f} s of processors {speed}", flush=True)
-        return took
-
-    def new_pool(self) -> Pool:
-        """An empty pool."""
-        shutil.rmtree(self.work / "pool", ignore_errors=True)
-        (self.work / "pool").mkdir()
-        return Pool.create(str(self.work / "pool"), KEY, PoolConfig(), 0)
-
-    def back_up(
-        self,
-        pool: Pool,
-        source: DiskSource,
-        ranges: list[tuple[int, int, int]] | None = None,
-        parent: Image | None = None,
-    ) -> Image:
-        """An image of the disk."""
-        whole = [(0, self.size, DATA)]
-        return pool.backup_machine(
-            files={"machine.json": b"{}"},
-            disks=[DiskInput("vda", self.size, ranges or whole, source, 0)],
-            source="machine:bench",
-            host="bench",
-            started_ns=1,
-            parent=parent.id if parent else None,
-        ).result()
-
-    def run(self, *command: object) -> None:
-        """Run a program."""
-        subprocess.run([str(one) for one in command], check=True, stdout=subprocess.DEVNULL)
-
-    def back_up_file(self, pool: Pool, path: Path) -> None:
-        """An image of a disk file, as a directory of them is backed up: opened, looked at, read."""
-        provider = open_provider("diskfiles", str(path.parent))
-        (machine,) = provider.machines()
-        order = SnapshotOrder(machine.uuid, None, False, False, self.work, "bench")
-        with provider.snapshot(order) as frozen:
-            ranges = [(one.offset, one.length, int(one.kind)) for one in frozen.disks[0].ranges()]
-            self.back_up(pool, frozen.disks[0].source(), ranges)
-
-    @contextlib.contextmanager
-    def served(self, path: Path, image_format: str = "raw") -> Iterator[DiskSource]:
-        """The disk as qemu-nbd has it."""
-        with (
-            qemu_nbd.serving(qemu_nbd.image_node(path, image_format), "bench") as served,
-            client.sockets(served.address, count=4) as sockets,
-        ):
-            export = sockets.export
-            yield DiskSource.nbd(sockets.fds, size=export.size, structured=export.structured)
 
 
 def measure(bench: Bench) -> None:
@@ -210,15 +113,15 @@ def measure(bench: Bench) -> None:
         "qemu-img convert -O raw -t writeback, sync", convert_and_sync, gone("copy")
     )
     copy.unlink()
-    ranges = change(disk, size, 0.01, 1)
+    ranges = change(disk, size, size // GRAIN // 100, 1)
     started = time.perf_counter()
     second = bench.back_up(pool, DiskSource.file(str(disk)), ranges, first)
     took = time.perf_counter() - started
     changed = sum(length for _, length, kind in ranges if kind == DATA)
     factor = second.stats["bytes_read"] / changed
-    print(
-        f"incremental of 1 % in pieces of 64 KiB: {took:.2f} s, {factor:.2f} of what changed read"
-    )
+    name = "incremental of 1 % in pieces of 64 KiB"
+    print(f"{name}: {took:.2f} s, {factor:.2f} of what changed read")
+    bench.note(name, seconds=took, read_of_changed=factor)
     print(f"all data new: {zstd / unknown:.0%} of the speed of zstd -1 -T0")
     print(f"all data known: {convert / known:.0%} of the speed of qemu-img convert")
     print(f"restore: {convert / restore:.0%} of the speed of qemu-img convert", end="")
@@ -272,7 +175,7 @@ def measure_format(bench: Bench, pool: Pool, path: Path, name: str) -> None:
     image_format, copy = path.suffix[1:], bench.work / "copy"
     command = ("qemu-img", "convert", "-f", image_format, "-O", "raw", path, copy)
     shares, by_server = [], []
-    one = Bench(bench.work, bench.size, 1)
+    one = bench.one_round()
     for _ in range(bench.rounds):
         convert = one.best(
             f"{name}: qemu-img convert -O raw",
@@ -288,8 +191,8 @@ def measure_format(bench: Bench, pool: Pool, path: Path, name: str) -> None:
             )
         shares.append(convert / backup)
         by_server.append(convert / served)
-    middle, alone = statistics.median(shares), statistics.median(by_server)
-    print(f"{name}: {middle:.0%} of the speed of qemu-img convert; {alone:.0%} by qemu-nbd alone")
+    own, alone = middle_and_spread(shares), middle_and_spread(by_server)
+    print(f"{name}: {own} of the speed of qemu-img convert; {alone} by qemu-nbd alone")
 
 
 RESTORED = {
@@ -320,7 +223,7 @@ def measure_restore(
 ) -> None:
     """One format: `qemu-img convert`, the same with a sync, and restores, in turns."""
     disk, copy = bench.disk, bench.work / "copy"
-    one = Bench(bench.work, bench.size, 1)
+    one = bench.one_round()
     target = target_of(copy, image_format, "bench")
     ways = {"restore": target}
     if image_format in WRITTEN_HERE:
@@ -356,42 +259,17 @@ def measure_restore(
             shares.setdefault(f"{name} beside convert", []).append(plain / took)
             shares.setdefault(f"{name} beside convert with a sync", []).append(flushed / took)
     for name, found in shares.items():
-        middle, least, most = statistics.median(found), min(found), max(found)
-        print(f"{image_format}: {name}: {middle:.0%} of its speed ({least:.0%} to {most:.0%})")
+        print(f"{image_format}: {name}: {middle_and_spread(found)} of its speed")
 
 
-def measure_growth(bench: Bench) -> None:
-    """The same few changes on a disk and on one eight times as large."""
-    for times in (1, 8):
-        size = bench.size * times
-        make_disk(bench.disk, bench.size)
-        os.truncate(bench.disk, size)
-        # The same data again, as disks have it that were cloned: chunks are known, lists are not.
-        with bench.disk.open("r+b") as file:
-            for at in range(bench.size, size, 16 * MIB):
-                file.seek(at % bench.size)
-                piece = file.read(16 * MIB)
-                file.seek(at)
-                file.write(piece)
-        large = Bench(bench.work, size, bench.rounds)
-        pool = large.new_pool()
-        image = large.back_up(pool, DiskSource.file(str(bench.disk)))
-        took, read = [], 0
-        for number in range(max(5, bench.rounds)):
-            few = change(bench.disk, bench.size // 16, 0.05, number)
-            ranges = [*few, (bench.size // 16, size - bench.size // 16, SAME)]
-            source = DiskSource.file(str(bench.disk))
-            before = processor_s()
-            started = time.perf_counter()
-            image = large.back_up(pool, source, ranges, image)
-            took.append((time.perf_counter() - started, processor_s() - before))
-            read = image.stats["bytes_read"]
-        middle = sorted(took)[len(took) // 2]
-        print(
-            f"incremental of a disk of {size >> 20} MiB: {middle[0] * 1e3:.0f} ms,"
-            f" {middle[1] * 1e3:.0f} ms of processors, {read >> 10} KiB read",
-            flush=True,
-        )
+ONLY = {
+    "growth": (measure_growth, "few changes of a disk, and of a larger one"),
+    "incremental": (measure_incrementals, "more and more changes of a disk, and of a larger one"),
+    "formats": (measure_formats, "disk files of several formats, read whole"),
+    "running": (measure_running, "a qcow2 that a machine has, read whole while that runs"),
+    "restores": (measure_restores, "restores to files of several formats"),
+}
+"""What is measured instead of `measure`, by the word that asks for it."""
 
 
 def main() -> None:
@@ -400,24 +278,27 @@ def main() -> None:
     parser.add_argument("--gib", type=float, default=2.0)
     parser.add_argument("--rounds", type=int, default=3)
     parser.add_argument("--work", type=Path, default=None)
-    parser.add_argument(
-        "--growth", action="store_true", help="only few changes of a disk, and of a larger one"
-    )
-    parser.add_argument(
-        "--formats", action="store_true", help="only disk files of several formats, read whole"
-    )
-    parser.add_argument(
-        "--restores", action="store_true", help="only restores to files of several formats"
-    )
+    parser.add_argument("--json", type=Path, help="where to write the figures, too")
+    one_of = parser.add_mutually_exclusive_group()
+    for name, (_, what) in ONLY.items():
+        one_of.add_argument(
+            f"--{name}", dest="only", action="store_const", const=name, help=f"only {what}"
+        )
     given = parser.parse_args()
+    before = os.getloadavg()[0]
     with tempfile.TemporaryDirectory(dir=given.work) as work:
         bench = Bench(Path(work), int(given.gib * (1 << 30)) // GRAIN * GRAIN, given.rounds)
-        if given.formats:
-            measure_formats(bench)
-        elif given.restores:
-            measure_restores(bench)
-        else:
-            (measure_growth if given.growth else measure)(bench)
+        (ONLY[given.only][0] if given.only else measure)(bench)
+    if given.json is not None:
+        result = {
+            "processors": os.cpu_count(),
+            "load": [round(before, 1), round(os.getloadavg()[0], 1)],
+            "measured": given.only or "all",
+            "mib": bench.size // MIB,
+            "rounds": bench.rounds,
+            "figures": bench.figures,
+        }
+        given.json.write_text(json.dumps(result, indent=1) + "\n")
 
 
 if __name__ == "__main__":

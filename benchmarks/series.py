@@ -132,9 +132,18 @@ MACHINES = (
         "--gib 0.03 --rounds 1 --growth",
     ),
     Benchmark(
+        "disks", "--gib 1 --rounds 9 --incremental --work /dev/shm",
+        "--gib 0.125 --rounds 1 --incremental", "--gib 0.03 --rounds 1 --incremental",
+    ),
+    Benchmark(
         "disks", "--gib 1 --rounds 4 --formats --work /dev/shm",
         "--gib 0.125 --rounds 1 --formats", "--gib 0.03 --rounds 1 --formats",
         (programs("qemu-img", "qemu-nbd"),),
+    ),
+    Benchmark(
+        "disks", "--gib 1 --rounds 9 --running --work /dev/shm",
+        "--gib 0.125 --rounds 1 --running", "--gib 0.03 --rounds 1 --running",
+        (programs("qemu-img", "qemu-system-x86_64"), library("lxml")),
     ),
     Benchmark(
         "disks", "--gib 0.5 --rounds 3 --restores --work /dev/shm",

@@ -13,6 +13,7 @@ import pytest
 
 from benchmarks import (
     catalog_files,
+    disks,
     goals,
     page,
     plots,
@@ -203,6 +204,28 @@ def test_the_catalog_is_measured_against_its_goals(
     assert [path.name for path in tmp_path.iterdir()] == ["json"]
     told = capsys.readouterr().out
     assert all(one in told for one in ("median", "goal", "170,000", "load after"))
+
+
+def test_incrementals_of_a_disk_are_told_by_how_much_changed(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    words = ["--gib", "0.03125", "--rounds", "2", "--incremental", "--work", str(tmp_path)]
+    monkeypatch.setattr(sys, "argv", ["disks.py", *words, "--json", str(tmp_path / "json")])
+    disks.main()
+    assert [path.name for path in tmp_path.iterdir()] == ["json"]
+    made = json.loads((tmp_path / "json").read_text())
+    assert (made["measured"], made["mib"], made["rounds"]) == ("incremental", 32, 2)
+    changed = {"0.5 % of 32": 2, "1 % of 32": 5, "2 % of 32": 10, "4 % of 32": 20}
+    changed["0.25 % of 128"] = 5
+    assert made["figures"].keys() == {f"incremental, {name} MiB" for name in changed}
+    for name, pieces in changed.items():
+        taken = made["figures"][f"incremental, {name} MiB"]
+        assert taken["changed_bytes"] == [pieces << 16] * 2
+        assert all(pieces << 16 <= read <= 1.3 * (pieces << 16) for read in taken["read_bytes"])
+        assert len(taken["seconds"]) == len(taken["processors_s"]) == 2
+    told = capsys.readouterr().out
+    assert "0.25 % of 128 MiB" in told
+    assert "100% (100% to 100%)" in told
 
 
 def test_peers_over_the_network_are_told_beside_ours(
