@@ -18,7 +18,7 @@ from holdfast.sources.machines.overlays import RunsNoImages
 from holdfast.sources.machines.provider import Kind, Range, Remark
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from pathlib import Path
 
     from holdfast.sources.machines.provider import DiskWriter, NewMachine, SnapshotOrder
@@ -122,7 +122,9 @@ class RawProvider(RunsNoImages):
             raise NotFound(f"there is no machine {uuid}")
         return self.of[uuid].seen()
 
-    def try_out(self, uuid: str, scratch: Path, *, trim: bool = False) -> list[Remark]:
+    def try_out(
+        self, uuid: str, scratch: Path, *, trim: bool = False, leave_out: Collection[str] = ()
+    ) -> list[Remark]:
         raise NotImplementedError
 
     @contextlib.contextmanager

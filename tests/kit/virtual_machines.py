@@ -13,7 +13,7 @@ from holdfast.sources.machines.machine import Disk, Machine, Network, State
 from holdfast.sources.machines.provider import Remark
 
 if TYPE_CHECKING:
-    from collections.abc import Callable
+    from collections.abc import Callable, Collection
     from pathlib import Path
 
     from holdfast.sources.machines.provider import Provider
@@ -74,14 +74,18 @@ class FakeHypervisor:
     error: Exception | None = None
     opened: list[tuple[str, str, Credentials]] = field(default_factory=list)
     trims: list[bool] = field(default_factory=list)
+    unwanted: list[tuple[str, ...]] = field(default_factory=list)
 
     def machines(self) -> list[Machine]:
         if self.error is not None:
             raise self.error
         return list(self.has)
 
-    def try_out(self, uuid: str, scratch: Path, *, trim: bool = False) -> list[Remark]:
+    def try_out(
+        self, uuid: str, scratch: Path, *, trim: bool = False, leave_out: Collection[str] = ()
+    ) -> list[Remark]:
         self.trims.append(trim)
+        self.unwanted.append(tuple(leave_out))
         assert scratch.is_dir()
         if self.error is not None:
             raise self.error

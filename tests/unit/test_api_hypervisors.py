@@ -206,9 +206,10 @@ def test_a_trial_has_the_scratch_that_a_backup_would(fake: FakeHypervisor, tmp_p
     fake.has = [machine()]
     reached, own = Reached("esx", "libvirt", "qemu:///system", {}), tmp_path / "home" / "scratch"
     for named in (None, str(tmp_path / "named" / "below")):
-        order = wire.TryOrder(reached, fake.has[0].uuid, named)
+        order = wire.TryOrder(reached, fake.has[0].uuid, named, leave_out=("vdb",))
         assert asking.try_machine(order, own).remarks == ()
         assert list(tmp_path.iterdir()) == [], "it is gone"
+        assert fake.unwanted[-1] == ("vdb",)
     (tmp_path / "file").touch()
     with pytest.raises(HoldfastError, match=f"can't make scratch files in '{tmp_path}/file'"):
         asking.try_machine(wire.TryOrder(reached, fake.has[0].uuid), tmp_path / "file")
@@ -222,7 +223,7 @@ def test_what_travels_between_master_and_proxy_is_what_it_was() -> None:
     for made, kind in (
         (wire.ListOrder(reached, "a"), wire.ListOrder),
         (wire.TryOrder(reached, uuid(1), "/scratch"), wire.TryOrder),
-        (wire.TryOrder(reached, uuid(1), trim=True), wire.TryOrder),
+        (wire.TryOrder(reached, uuid(1), trim=True, leave_out=("vdb",)), wire.TryOrder),
         (wire.ListReport((machine(), machine("b", 2, disks=())), is_whole=False), wire.ListReport),
         (wire.TryReport((Remark("error", "no", "it can't", "vda"),)), wire.TryReport),
     ):

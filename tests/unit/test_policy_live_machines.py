@@ -54,6 +54,7 @@ class FakeProbe:
     emulator: HoldfastError | None = None
     tried: list[str] = field(default_factory=list)
     trimmed: list[bool] = field(default_factory=list)
+    unwanted: list[tuple[str, ...]] = field(default_factory=list)
 
     def room(self, _unit: str) -> Room:
         if self.full is not None:
@@ -70,9 +71,10 @@ class FakeProbe:
             raise self.emulator
 
     def try_machine(
-        self, one: VirtualMachine, _scratch: str | None, *, trim: bool
+        self, one: VirtualMachine, _scratch: str | None, *, trim: bool, leave_out: tuple[str, ...]
     ) -> Sequence[Remark]:
         self.trimmed.append(trim)
+        self.unwanted.append(leave_out)
         self.tried.append(one.machine.name)
         found = self.remarks.get(one.machine.name, ())
         if isinstance(found, HoldfastError):
@@ -137,6 +139,7 @@ def test_what_is_in_the_way_of_machines_is_told_once_for_all_alike() -> None:
     # What is said of a disk that is not wanted is in nobody's way.
     told = {one.message: one.severity for one in look(probe, vms(leave_out=("vdb",)))[1:]}
     assert len(told) == 2
+    assert probe.unwanted[-3:] == [("vdb",)] * 3
     (told_of_all,) = look(FakeProbe(estate(machine())), vms(leave_out=("*",)))[1:]
     assert told_of_all.place == "machines.leave_out"
 

@@ -132,7 +132,12 @@ def reached(master: Master, hypervisor: Hypervisor) -> Reached:
 
 
 def try_out(
-    master: Master, one: VirtualMachine, scratch: str | None = None, *, trim: bool = False
+    master: Master,
+    one: VirtualMachine,
+    scratch: str | None = None,
+    *,
+    trim: bool = False,
+    leave_out: tuple[str, ...] = (),
 ) -> TryReport:
     """Have it looked whether a backup of a machine would come to pass.
 
@@ -141,12 +146,13 @@ def try_out(
         one: Which.
         scratch: Where the policy has what guests overwrite; None for the worker's own.
         trim: Whether its guest is to trim.
+        leave_out: Names of disks that are not wanted.
 
     Raises:
         HoldfastError: Nobody could look; the true cause.
     """
     hypervisor = master.hypervisors.hypervisor(one.hypervisor)
-    order = TryOrder(reached(master, hypervisor), one.machine.uuid, scratch, trim)
+    order = TryOrder(reached(master, hypervisor), one.machine.uuid, scratch, trim, leave_out)
     if hypervisor.proxy is None:
         from holdfast.movers.machines.asking import try_machine
         from holdfast.site.near_machines import SCRATCH

@@ -53,14 +53,14 @@ class HypervisorProbe:
         return self._master.hypervisors.estate()
 
     def try_machine(
-        self, one: VirtualMachine, scratch: str | None, *, trim: bool
+        self, one: VirtualMachine, scratch: str | None, *, trim: bool, leave_out: tuple[str, ...]
     ) -> Sequence[Remark]:
         """Look whether a backup of a machine would come to pass.
 
         Raises:
             HoldfastError: It can't be looked at, and why.
         """
-        return try_out(self._master, one, scratch, trim=trim).remarks
+        return try_out(self._master, one, scratch, trim=trim, leave_out=leave_out).remarks
 
     def require_emulator(self) -> None:
         """Make sure that images can be booted here, as boot checks are done by the master.

@@ -99,12 +99,14 @@ class TryOrder:
         machine: Its uuid.
         scratch: As in `machine_work.MachineWork`.
         trim: Whether its guest is to trim; who does not know of that passes it over.
+        leave_out: Names of disks that are not wanted; who does not know of that tries all.
     """
 
     reached: Reached
     machine: str
     scratch: str | None = None
     trim: bool = False
+    leave_out: tuple[str, ...] = ()
 
     def to_json(self) -> dict[str, Any]:
         """As plain data, with its version."""
@@ -120,7 +122,8 @@ class TryOrder:
         _require_known(data, "ask", TRY)
         given = Reader(data, f"the order '{TRY}'")
         scratch, trim = given.maybe_text("scratch"), given.flag("trim")
-        return cls(_reached(given), given.text("machine"), scratch, trim)
+        left_out = given.texts("leave_out")
+        return cls(_reached(given), given.text("machine"), scratch, trim, left_out)
 
 
 @dataclass(frozen=True, slots=True)

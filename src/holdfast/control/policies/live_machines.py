@@ -58,7 +58,7 @@ class MachineProbe(Protocol):
         ...
 
     def try_machine(
-        self, one: VirtualMachine, scratch: str | None, *, trim: bool
+        self, one: VirtualMachine, scratch: str | None, *, trim: bool, leave_out: tuple[str, ...]
     ) -> Sequence[Remark]:
         """Look whether a backup of a machine would come to pass.
 
@@ -66,6 +66,7 @@ class MachineProbe(Protocol):
             one: Which.
             scratch: As its policy says.
             trim: Whether its guest is to trim.
+            leave_out: Names of its disks that are not wanted.
 
         Raises:
             HoldfastError: It can't be looked at, and why.
@@ -156,7 +157,7 @@ def _try(policy: Policy, one: VirtualMachine, probe: MachineProbe) -> Iterator[F
     if one.machine.disks and len(left_out) == len(one.machine.disks):
         yield warning("machines.leave_out", "every disk of it is left out", "leave some in")
     try:
-        remarks = probe.try_machine(one, wanted.scratch, trim=wanted.trim)
+        remarks = probe.try_machine(one, wanted.scratch, trim=wanted.trim, leave_out=left_out)
     except HoldfastError as failure:
         yield error("machines", f"it can't be tried: {failure.message}", failure.hint)
         return

@@ -83,7 +83,10 @@ def try_machine(order: TryOrder, scratch: Path) -> TryReport:
     missing = [one for one in (wanted, *wanted.parents) if not os.path.exists(one)]
     try:
         with scratch_directory(wanted) as directory:
-            return TryReport(tuple(provider.try_out(order.machine, directory, trim=order.trim)))
+            found = provider.try_out(
+                order.machine, directory, trim=order.trim, leave_out=order.leave_out
+            )
+            return TryReport(tuple(found))
     finally:
         with contextlib.suppress(OSError):  # a backup has begun to use it
             for one in missing:

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from typing import TYPE_CHECKING, Final, Protocol
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterable, Sequence
+    from collections.abc import Callable, Collection, Iterable, Sequence
     from contextlib import AbstractContextManager
     from pathlib import Path
 
@@ -290,13 +290,16 @@ class Provider(Protocol):
         """
         ...
 
-    def try_out(self, uuid: str, scratch: Path, *, trim: bool = False) -> Iterable[Remark]:
+    def try_out(
+        self, uuid: str, scratch: Path, *, trim: bool = False, leave_out: Collection[str] = ()
+    ) -> Iterable[Remark]:
         """Look whether a backup of the machine would come to pass; changes nothing for good.
 
         Args:
             uuid: Which.
             scratch: As in `SnapshotOrder`.
             trim: Look, too, whether it would have the guest trim, and get anything of it.
+            leave_out: As in `SnapshotOrder`.
         """
         ...
 

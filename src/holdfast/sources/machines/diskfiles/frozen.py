@@ -27,7 +27,7 @@ from holdfast.sources.machines.provider import Remark
 from holdfast.sources.nbd.qemu_nbd import serving
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from pathlib import Path
 
     from holdfast.sources.machines.diskfiles.definitions import Definition
@@ -203,14 +203,16 @@ def _changed(path: Path, known: Print) -> bool:
         return True
 
 
-def look(store: Store, known: Definition) -> Sequence[Remark]:
-    """What would keep a backup of a machine from its end."""
+def look(store: Store, known: Definition, leave_out: Collection[str]) -> Sequence[Remark]:
+    """What would keep a backup of a machine from its end, without these disks."""
     found = []
     try:
         refuse_running(known)
     except HoldfastError as error:
         found.append(_as_remark(error, None))
     for disk in known.disks:
+        if disk.name in leave_out:
+            continue
         if disk.left_out is not None:
             message = f"disk '{disk.name}' ({disk.said}) would not be in it: {disk.left_out}"
             found.append(Remark("warning", "disk-left-out", message, disk.name))

@@ -17,7 +17,7 @@ from holdfast.sources.machines.provider import Remark
 from holdfast.sources.nbd import qemu_nbd
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from pathlib import Path
 
     from holdfast.sources.machines.diskfiles.frozen import FileSnapshot
@@ -49,9 +49,10 @@ class DiskFiles(RunsNoImages):
         scratch: Path,  # noqa: ARG002 - nothing is overwritten meanwhile
         *,
         trim: bool = False,
+        leave_out: Collection[str] = (),
     ) -> Sequence[Remark]:
         """Open every disk, and let go of it at once."""
-        found = frozen.look(self._store, self._store.find(uuid))
+        found = frozen.look(self._store, self._store.find(uuid), leave_out)
         return [*found, trimming.of_nothing()] if trim else found
 
     @contextlib.contextmanager

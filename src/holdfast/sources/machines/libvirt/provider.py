@@ -42,7 +42,7 @@ from holdfast.sources.machines.machine import NOT_WANTED, State
 from holdfast.sources.machines.provider import Remark, SnapshotOrder
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
     from pathlib import Path
 
     from holdfast.sources.machines.domain_xml import DomainDisk
@@ -89,12 +89,15 @@ class LibvirtProvider:
         """See `Provider.machine`."""
         return looking.machine(self._host.get(), self._host.domain(uuid))
 
-    def try_out(self, uuid: str, scratch: Path, *, trim: bool = False) -> Sequence[Remark]:
+    def try_out(
+        self, uuid: str, scratch: Path, *, trim: bool = False, leave_out: Collection[str] = ()
+    ) -> Sequence[Remark]:
         """See `Provider.try_out`."""
         connection = self._host.get()
         domain = self._host.domain(uuid)
         _, unread = rebuild.definitions(domain, self._side)
         machine, known, sources = self._look(domain)
+        machine = machine.without(leave_out)
         found = _left_out(machine)
         if unread is not None:
             found.append(_no_firmware(unread))
@@ -116,7 +119,7 @@ class LibvirtProvider:
             text = "no guest agent answers in the machine"
             found.append(Remark("warning", "not-quiesced", text))
         if wanted and not any(one.severity == "error" for one in found):
-            found += self._trial(uuid, scratch)
+            found += self._trial(uuid, scratch, tuple(leave_out))
         return found
 
     @contextlib.contextmanager
@@ -232,7 +235,7 @@ class LibvirtProvider:
         wanted = _wanted(machine.without(order.leave_out), sources)
         return guest.trim(domain, order, wanted, known, alive)
 
-    def _trial(self, uuid: str, scratch: Path) -> list[Remark]:
+    def _trial(self, uuid: str, scratch: Path, leave_out: tuple[str, ...]) -> list[Remark]:
         """Make a snapshot of a machine that runs, and read of it: nothing else shows it all.
 
         Rights at libvirt, whether each disk takes a bitmap, and whether QEMU, which is a user of
@@ -241,7 +244,7 @@ class LibvirtProvider:
         made is released in every outcome, and where this process is killed the next backup of
         whatever site takes it away. A backup of the machine waits for its trial.
         """
-        order = SnapshotOrder(uuid, None, False, False, scratch, TRIAL)
+        order = SnapshotOrder(uuid, None, False, False, scratch, TRIAL, leave_out=leave_out)
         found: list[Remark] = []
         try:
             with self.snapshot(order) as made:

@@ -42,7 +42,7 @@ from holdfast.sources.machines.qmp.snapshot import PREFIX, QmpSnapshot, remove_s
 from holdfast.sources.machines.scratch_room import short_of_room
 
 if TYPE_CHECKING:
-    from collections.abc import Callable, Iterator, Sequence
+    from collections.abc import Callable, Collection, Iterator, Sequence
 
     from holdfast.sources.machines.overlays import Moved, Over, Standing
     from holdfast.sources.machines.provider import DiskWriter, NewMachine, SnapshotOrder
@@ -97,12 +97,15 @@ class QmpProvider:
         """See `Provider.machine`."""
         return self._look(self._find(uuid))
 
-    def try_out(self, uuid: str, scratch: Path, *, trim: bool = False) -> Sequence[Remark]:
+    def try_out(
+        self, uuid: str, scratch: Path, *, trim: bool = False, leave_out: Collection[str] = ()
+    ) -> Sequence[Remark]:
         """See `Provider.try_out`."""
         path = self._find(uuid)
         found = []
         with MONITORS.use(str(path)) as monitor:
-            for device in devices(monitor):
+            known = [one for one in devices(monitor) if one.disk.name not in leave_out]
+            for device in known:
                 if device.disk.left_out:
                     text = f"disk '{device.disk.name}' is left out: {device.disk.left_out}"
                     found.append(Remark("warning", "disk-left-out", text, device.disk.name))
@@ -113,16 +116,16 @@ class QmpProvider:
                     )
                     found.append(Remark("info", "bitmap-in-memory", text, device.disk.name))
                 os.close(fleece.scratch_file(scratch, device.disk.size))
-            found += left_out_past_qemu(monitor)
+            found += left_out_past_qemu(monitor, leave_out)
             found += short_of_room(scratch)
             if trim:
-                kept = discards.keeping(devices(monitor), command_line(monitor))
+                kept = discards.keeping(known, command_line(monitor))
                 found += trimming.keeping(kept, discards.HOW)
             if monitor.version < (7, 1):
                 text = f"QEMU {monitor.version[0]}.{monitor.version[1]} is too old: 7.1 is needed"
                 found.append(Remark("error", "too-old", text))
             if not any(one.severity == "error" for one in found):
-                found += _tried(path, monitor, scratch)
+                found += _tried(path, monitor, scratch, leave_out)
         agent = _agent_socket(path)
         try:
             if agent is None:
@@ -336,11 +339,11 @@ def _agent_socket(path: Path) -> str | None:
     return str(beside) if beside.exists() else None
 
 
-def _tried(path: Path, monitor: Monitor, scratch: Path) -> list[Remark]:
+def _tried(path: Path, monitor: Monitor, scratch: Path, leave_out: Collection[str]) -> list[Remark]:
     """Whether the disks can be read as a backup reads them, which only doing that shows."""
     try:
         with _alone(path, is_trial=True):
-            return trial.tried(monitor, scratch)
+            return trial.tried(monitor, scratch, leave_out)
     except Busy as error:
         text = f"whether it can be read was not tried: {error.message}"
         return [Remark("info", "busy", text)]

@@ -29,7 +29,7 @@ from holdfast.sources.nbd.wire import Address
 from holdfast.sources.places import private_directory
 
 if TYPE_CHECKING:
-    from collections.abc import Iterator
+    from collections.abc import Collection, Iterator
     from pathlib import Path
 
     from holdfast.sources.machines.qmp.devices import Device
@@ -41,7 +41,7 @@ _READ_S: Final = 15.0
 _GONE_S: Final = 15.0
 
 
-def tried(monitor: Monitor, scratch: Path) -> list[Remark]:
+def tried(monitor: Monitor, scratch: Path, leave_out: Collection[str] = ()) -> list[Remark]:
     """Read a little of each disk as a backup would, one after the other.
 
     What a backup that died left in QEMU is taken out first: it would be in the way. Nobody else may
@@ -50,6 +50,7 @@ def tried(monitor: Monitor, scratch: Path) -> list[Remark]:
     Args:
         monitor: Of the machine.
         scratch: Where what the guest overwrites meanwhile is kept.
+        leave_out: Names of disks that are not wanted.
 
     Returns:
         What is to be told; nothing where all is well.
@@ -63,7 +64,7 @@ def tried(monitor: Monitor, scratch: Path) -> list[Remark]:
         text = f"of an earlier backup that died was taken away: {', '.join(left)}"
         found.append(Remark("info", "leftover", text))
     for device in devices(monitor):
-        if device.disk.left_out is not None:
+        if device.disk.left_out is not None or device.disk.name in leave_out:
             continue
         try:
             _read_as_backed_up(monitor, device, scratch, found)

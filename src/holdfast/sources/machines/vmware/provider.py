@@ -72,10 +72,12 @@ class VmwareProvider(RunsNoImages):
         scratch: Path,  # noqa: ARG002 - snapshots lie in the datastore
         *,
         trim: bool = False,
+        leave_out: Collection[str] = (),
     ) -> Sequence[Remark]:
         """See `Provider.try_out`."""
         with self._vcenter.session() as session:
-            return list(_tried(session, inventory.find(session, uuid), trim=trim))
+            one = inventory.find(session, uuid)
+            return list(_tried(session, one, trim=trim, leave_out=leave_out))
 
     @contextlib.contextmanager
     def snapshot(
@@ -186,8 +188,10 @@ def _mark_changes(
     return []
 
 
-def _tried(session: Session, one: Any, *, trim: bool) -> Iterator[Remark]:
-    machine = inventory.machine(session, one)
+def _tried(
+    session: Session, one: Any, *, trim: bool, leave_out: Collection[str]
+) -> Iterator[Remark]:
+    machine = inventory.machine(session, one).without(leave_out)
     for right in rights.missing(session, one, rights.OF_BACKUPS):
         text = f"the user may not {rights.OF_BACKUPS[right]}: the right '{right}' is missing"
         yield Remark("error", "not-allowed", text)
@@ -200,7 +204,7 @@ def _tried(session: Session, one: Any, *, trim: bool) -> Iterator[Remark]:
             for right in rights.missing(session, stores[name], rights.OF_READING):
                 text = f"the user may not {rights.OF_READING[right]} in datastore '{name}': "
                 yield Remark("error", "not-allowed", f"{text}the right '{right}' is missing")
-    yield from _left_out(machine) + _past_files(session, one)
+    yield from _left_out(machine) + _past_files(session, one, leave_out)
     try:
         wanted = [each.name for each in machine.disks if each.left_out is None]
         disks.refuse_chain(_held(session, one, wanted), machine.name)
