@@ -5,6 +5,7 @@ from __future__ import annotations
 import os
 import shutil
 import subprocess
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -13,6 +14,7 @@ from typing import Self
 import pytest
 
 MIB = 1 << 20
+_BUSY_S = 60.0
 
 
 class BytesDisk:
@@ -104,6 +106,20 @@ def loop(path: Path, offset: int = 0) -> Iterator[str]:
         run("losetup", "-d", device)
 
 
+def _mount(path: Path, at: Path, options: tuple[str, ...]) -> None:
+    """Mount a file; who was given a mount namespace meanwhile keeps it as it was mounted before."""
+    until = time.monotonic() + _BUSY_S
+    while True:
+        try:
+            run("mount", "-o", ",".join(("loop", *options)), path, at)
+        except AssertionError as failed:
+            if "busy" not in str(failed) or time.monotonic() > until:
+                raise
+        else:
+            return
+        time.sleep(0.5)
+
+
 @contextmanager
 def mounted(path: Path, at: Path, *options: str) -> Iterator[Path]:
     """A file system in a file, mounted by the kernel or by FUSE."""
@@ -113,7 +129,7 @@ def mounted(path: Path, at: Path, *options: str) -> Iterator[Path]:
         run("ntfs-3g", *[one for one in options if one != "ntfs-3g"], path, at)
     else:
         # not every machine knows every file system
-        run("mount", "-o", ",".join(("loop", *options)), path, at)
+        _mount(path, at, options)
     try:
         yield at
     finally:
