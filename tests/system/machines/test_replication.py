@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import shutil
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import pytest
@@ -15,7 +16,6 @@ from tests.system.machines.test_owned_pools import protect
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from pathlib import Path
 
 
 LARGE = 30_000_000
@@ -107,14 +107,16 @@ def test_images_go_from_the_site_to_a_branch_and_back(
     network: MachineSite, branch: Machine, large: Path, tmp_path: Path
 ) -> None:
     network.site("backup", large).assert_ok()
-    (image,) = [one["id"] for one in network.listed("images")]
-    replicate(network, "branch", image)
+    network.site("backup", Path(__file__).parent).assert_ok()
+    images = [one["id"] for one in network.listed("images")]
+    # Two sources go side by side, each part with tokens of its own.
+    assert replicate(network, "branch", *images)["children"] == 2
     assert packs(tmp_path / "branch") > LARGE
     where = {one["name"]: one["images"] for one in network.listed("storage", "list")}
-    assert where["branch"] == 1
-    assert_same(network, image, large, tmp_path / "back")
+    assert where["branch"] == 2
+    assert_same(network, images[0], large, tmp_path / "back")
     # An image that goes, goes from both.
-    network.site("expire", image).assert_ok()
+    network.site("expire", *images).assert_ok()
     network.site("gc", "--unit", "branch").assert_ok()
     network.site("gc").assert_ok()
     assert packs(tmp_path / "branch") < 1_000_000

@@ -10,7 +10,6 @@ from pydantic import Field
 
 from holdfast.base.ids import ClientName
 from holdfast.control.access import Principal, Verb
-from holdfast.control.jobs import JobKind
 from holdfast.control.storage import DEFAULT_SLOTS, MOST_SLOTS
 from holdfast.faces.api import document
 from holdfast.faces.api.door import TheMaster, TheNote, make_router, may
@@ -19,9 +18,8 @@ from holdfast.faces.api.images import seen
 from holdfast.faces.api.models import Model
 from holdfast.faces.api.pool import UNIT, Queued
 from holdfast.site import running, storage_units
-from holdfast.site.replication import REPLICATE
+from holdfast.site.replication_jobs import replication_job
 from holdfast.site.storage_units import UnitFacts
-from holdfast.wire.messages import SiteWork
 
 router = make_router("Pool")
 
@@ -182,12 +180,12 @@ def replicate_images(
 ) -> Queued:
     """Bring images into another storage unit, as a job. What is there already does not travel.
 
-    An image keeps its id, and is read from whichever unit can be reached.
+    An image keeps its id, and is read from whichever unit can be reached. Images of several sources
+    go side by side: the job has parts, as many as the unit has slots at most.
     """
     storage_units.named(master, body.unit)
     images = tuple(seen(who, master, one) for one in dict.fromkeys(body.images))
-    work = SiteWork(REPLICATE, images, unit=body.unit)
-    job = running.enqueue(master, running.site_job(JobKind.REPLICATE, work))
+    job = running.enqueue(master, replication_job(master, images, body.unit))
     note.details["job"] = job
     return Queued(job=job)
 
