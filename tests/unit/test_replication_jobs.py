@@ -54,17 +54,27 @@ def work_of(one: NewJob) -> SiteWork:
 
 
 class Images:
-    """Images in the catalog, of any size; there is a unit ``branch``, which has none of them."""
+    """Images in the catalog, of any size; a unit ``branch`` has an older one of each source."""
 
     def __init__(self, api: Api, slots: int = 4) -> None:
         self.api = api
         self.pool = FakePool()
         self.known: dict[ImageId, FakeImage] = {}
+        self.sources: set[str] = set()
+        self.where = BRANCH
         unit = StorageUnit("branch", BRANCH, "/srv/branch", None, slots, FakeClock().now())
         api.master.units.add(unit, b"k" * 32, api.master.site.pool_key())
 
-    def put(self, source: str, size: int, new: int | None = None) -> ImageId:
-        """A later image, whose id comes before those of all that are there."""
+    def put(
+        self, source: str, size: int, new: int | None = None, *, is_first: bool = False
+    ) -> ImageId:
+        """A later image, whose id comes before those of all that are there.
+
+        With `is_first` the unit has none of its source.
+        """
+        if not is_first and source not in self.sources:
+            self.brought(self.put(source, size, is_first=True))
+        self.sources.add(source)
         named = ImageId(f"{0xFFFF - len(self.known):032x}")
         stats = {"bytes_found": size, "bytes_new": size if new is None else new}
         self.known[named] = replace(self.pool.backup({}, source), id=named, stats=stats)
@@ -72,7 +82,7 @@ class Images:
         return named
 
     def brought(self, image: ImageId) -> None:
-        self.api.master.catalog.record_image(self.known[image], BRANCH)
+        self.api.master.catalog.record_image(self.known[image], self.where)
 
     def job(self, images: Iterable[ImageId]) -> NewJob:
         return replication_job(self.api.master, list(images), "branch")
@@ -111,13 +121,22 @@ def test_sources_of_which_nothing_is_known_are_spread_evenly(api: Api) -> None:
     assert sorted(len(one) for one in parts(images.job(of))) == [3, 3, 3]
 
 
+def test_sources_of_which_nothing_is_there_go_one_after_the_other(api: Api) -> None:
+    """What they have in common travels once."""
+    images = Images(api)
+    first = [images.put(f"web{number}:/a", GIB, new=1, is_first=True) for number in range(3)]
+    assert images.job(first).parts == ()
+    later = [images.put(f"db{number}:/a", GIB) for number in range(2)]
+    assert parts(images.job([later[0], *first, later[1]])) == [first, [later[0]], [later[1]]]
+
+
 def test_what_counts_is_what_is_not_there_yet(api: Api) -> None:
     images = Images(api, slots=2)
     # Nearly all of the largest source is there; and much of another was never new to its pool.
     there = [images.put("web1:/a", 100 * GIB) for _ in range(2)]
     later = images.put("web1:/a", 100 * GIB, new=1)
     images.brought(there[1])
-    alike = images.put("web2:/b", 20 * GIB, new=1)
+    alike = images.put("web2:/b", 20 * GIB, new=1, is_first=True)
     third = images.put("web3:/c", 10 * GIB)
     assert parts(images.job([*there, later, alike, third])) == [[alike], [third, *there, later]]
 
@@ -179,6 +198,7 @@ def stage(api: Api, tmp_path: Path) -> Iterator[Stage]:
 def queued(api: Api, stage: Stage, sources: int) -> JobId:
     images = Images(api)
     master = api.master
+    images.where = master.site.pools.of_unit("default")
     master.settings = settings.load(master.site.home, {"HOLDFAST_JOBS_SLOTS": str(sources)})
     some = [images.put(f"web{number}:/a", 1) for number in range(sources)]
     job = replication_job(master, some, "default")
@@ -268,6 +288,10 @@ class Pools:
     def all(self) -> list[ImageId]:
         return [one for some in self.images.values() for one in some]
 
+    @property
+    def first(self) -> list[ImageId]:
+        return [some[0] for some in self.images.values()]
+
     def unit(self, name: str, slots: int = 4) -> Pool:
         """Make one."""
         made = storage_units.create_shared(self.api.master, name, str(self.place / name), slots)
@@ -345,9 +369,11 @@ def test_parts_bring_what_one_job_brings_from_the_same_bases(
 ) -> None:
     one_by_one, side_by_side = pools.unit("one", slots=1), pools.unit("four")
     carry_out(api, queue(api, pools.all, "one"))
+    carry_out(api, queue(api, pools.first, "four"))
     events = carry_out(api, queue(api, pools.all, "four"))
-    assert len(events) == 3
-    assert [one.cause for some in events for one in some] == ["replicated"] * 9
+    assert [[one.cause for one in some] for some in events] == [
+        ["there", "replicated", "replicated"]
+    ] * 3
     for pool in (one_by_one, side_by_side):
         assert_whole(pools, pool)
     of = [
@@ -364,9 +390,12 @@ def test_two_replications_of_the_same_images_at_once_bring_each_once(
     api: Api, pools: Pools, bases: dict[tuple[str, str], str | None]
 ) -> None:
     pool = pools.unit("branch")
+    carry_out(api, queue(api, pools.first, "branch"))
     jobs = [queue(api, pools.all, "branch") for _ in range(2)]
-    events = [one for some in carry_out(api, *jobs) for one in some]
-    assert sorted(one.cause for one in events) == ["replicated"] * 9 + ["there"] * 9
+    events = carry_out(api, *jobs)
+    assert len(events) == 6
+    told = sorted(one.cause for some in events for one in some)
+    assert told == ["replicated"] * 6 + ["there"] * 12
     assert len(bases) == 9
     assert_whole(pools, pool)
     assert pool.stats().chunk_bytes == pools.pool.stats().chunk_bytes
@@ -376,6 +405,7 @@ def test_a_part_that_failed_is_done_again_where_it_was(
     api: Api, pools: Pools, bases: dict[tuple[str, str], str | None], monkeypatch: Any
 ) -> None:
     pool = pools.unit("branch")
+    carry_out(api, queue(api, pools.first, "branch"))
     parent = queue(api, pools.all, "branch")
     bring, broken = Replication._bring, pools.images["web2"][1]
 

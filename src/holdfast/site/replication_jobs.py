@@ -2,7 +2,9 @@
 
 Must not queue it, nor move data: see `replication`. Invariants: images of one source, with indexes
 of them, are in one part, the oldest first, as each is compared with the newest that both pools
-have; a job has no more parts than its unit has slots, and none without images.
+have; sources of which the unit has nothing are in one part, since what they share would travel for
+each that goes beside another; a job has no more parts than its unit has slots, and none without
+images.
 """
 
 from __future__ import annotations
@@ -18,7 +20,7 @@ from holdfast.site.running import site_job
 from holdfast.wire.messages import SiteWork
 
 if TYPE_CHECKING:
-    from collections.abc import Iterable, Sequence
+    from collections.abc import Iterable, Mapping, Sequence
 
     from holdfast.base.ids import ImageId
     from holdfast.control.catalog import ImageRow
@@ -37,8 +39,8 @@ def replication_job(master: Master, images: Sequence[ImageId], unit: str) -> New
         unit: Its name.
 
     Returns:
-        Of one source, and for a unit with one slot, one job that brings them as they are named;
-        else one that has parts.
+        Of one source, for a unit with one slot, and where the unit has nothing of any of them, one
+        job that brings them as they are named; else one that has parts.
 
     Raises:
         NotFound: There is no such unit.
@@ -46,14 +48,14 @@ def replication_job(master: Master, images: Sequence[ImageId], unit: str) -> New
     target = master.site.pools.of_unit(unit)
     rows = list(master.catalog.each_image(images))
     sources = _by_source(rows)
-    slots = master.unit_slots()[unit]
-    # What is left out above would be in no part, and nobody would hear of it.
-    if min(slots, len(sources)) < 2 or len(rows) < len(images):
-        return site_job(JobKind.REPLICATE, SiteWork(REPLICATE, tuple(images), unit=unit))
     newest = master.catalog.newest_of([_source(some[0]) for some in sources], target)
     there = {one.source: one for one in master.catalog.each_image(list(newest.values()))}
-    weighed = [(_bytes_to_bring(some, there.get(_source(some[0]))), some) for some in sources]
-    return family([_part(some, unit) for some in _shared_out(weighed, slots)])
+    groups = _grouped(sources, there)
+    slots = master.unit_slots()[unit]
+    # What is left out above would be in no part, and nobody would hear of it.
+    if min(slots, len(groups)) < 2 or len(rows) < len(images):
+        return site_job(JobKind.REPLICATE, SiteWork(REPLICATE, tuple(images), unit=unit))
+    return family([_part(some, unit) for some in _shared_out(groups, slots)])
 
 
 def _source(row: ImageRow) -> SourceName:
@@ -74,6 +76,23 @@ def _age(row: ImageRow) -> tuple[object, ...]:
     return row.started_at, row.id
 
 
+def _grouped(
+    sources: Iterable[Rows], there: Mapping[SourceName, ImageRow]
+) -> list[tuple[int, list[Rows]]]:
+    """What is to stay together, with about how many bytes of it are missing."""
+    new: list[Rows] = []
+    groups = []
+    for some in sources:
+        newest = there.get(_source(some[0]))
+        if newest is None:
+            new.append(some)
+        else:
+            groups.append((_bytes_to_bring(some, newest), [some]))
+    if new:
+        groups.append((sum(_bytes_to_bring(some, None) for some in new), new))
+    return groups
+
+
 def _bytes_to_bring(some: Rows, newest: ImageRow | None) -> int:
     """About how much of a source is missing there: enough to tell large ones from small ones.
 
@@ -88,16 +107,16 @@ def _bytes_to_bring(some: Rows, newest: ImageRow | None) -> int:
     return missing[0].size_bytes + sum(one.new_bytes for one in missing[1:])
 
 
-def _shared_out(weighed: Iterable[tuple[int, Rows]], slots: int) -> list[list[Rows]]:
-    """Sources in as many parts as there may be: the largest first, each to the smallest part."""
-    ordered = sorted(weighed, key=lambda one: one[0], reverse=True)
+def _shared_out(groups: Iterable[tuple[int, list[Rows]]], slots: int) -> list[list[Rows]]:
+    """Groups in as many parts as there may be: the largest first, each to the smallest part."""
+    ordered = sorted(groups, key=lambda one: one[0], reverse=True)
     parts: list[list[Rows]] = [[] for _ in range(min(slots, len(ordered)))]
     # So many bytes, so many sources: of parts with as many bytes, that with fewest sources is next.
     smallest = [(0, 0, at) for at in range(len(parts))]
-    for size_bytes, some in ordered:
+    for size_bytes, sources in ordered:
         total, count, at = smallest[0]
-        parts[at].append(some)
-        heapq.heapreplace(smallest, (total + size_bytes, count + 1, at))
+        parts[at] += sources
+        heapq.heapreplace(smallest, (total + size_bytes, count + len(sources), at))
     return parts
 
 

@@ -109,14 +109,18 @@ def test_images_go_from_the_site_to_a_branch_and_back(
     network.site("backup", large).assert_ok()
     network.site("backup", Path(__file__).parent).assert_ok()
     images = [one["id"] for one in network.listed("images")]
-    # Two sources go side by side, each part with tokens of its own.
-    assert replicate(network, "branch", *images)["children"] == 2
+    assert replicate(network, "branch", *images)["children"] == 0
+    # Sources that are known there go side by side, each part with tokens of its own.
+    for source in (large, Path(__file__).parent):
+        network.site("backup", source).assert_ok()
+    later = {one["id"] for one in network.listed("images")} - set(images)
+    assert replicate(network, "branch", *later)["children"] == 2
     assert packs(tmp_path / "branch") > LARGE
     where = {one["name"]: one["images"] for one in network.listed("storage", "list")}
-    assert where["branch"] == 2
+    assert where["branch"] == 4
     assert_same(network, images[0], large, tmp_path / "back")
     # An image that goes, goes from both.
-    network.site("expire", *images).assert_ok()
+    network.site("expire", *images, *later).assert_ok()
     network.site("gc", "--unit", "branch").assert_ok()
     network.site("gc").assert_ok()
     assert packs(tmp_path / "branch") < 1_000_000

@@ -21,9 +21,9 @@ LARGE = 40_000_000
 
 
 def back_up(site: Command, tree: Path, name: str, size: int) -> str:
-    """A source of its own, with data that no other one has."""
+    """A source of its own, with data that no other one has, nor itself before."""
     own = tree / name
-    own.mkdir(parents=True)
+    own.mkdir(parents=True, exist_ok=True)
     for number in range(-(-size // LARGE)):
         (own / f"file {number}").write_bytes(os.urandom(min(size, LARGE)))
     return str(site("backup", own, "--json").assert_ok().json()["id"])
@@ -64,6 +64,14 @@ def packed(place: Path) -> int:
     return sum(one.stat().st_size for one in (place / "packs").rglob("*") if one.is_file())
 
 
+def bring_first(site: Command, tree: Path, *names: str) -> None:
+    """An image of each of these sources, so that the unit has something of it."""
+    job = replicate(site, *[back_up(site, tree, name, 1000) for name in names])
+    with served(site), api_of(site) as api:
+        done = ended(api, job)
+    assert (done["outcome"], done["children"]) == ("completed", 0), done
+
+
 @pytest.fixture
 def place(site: Command, tmp_path: Path) -> Path:
     made = tmp_path / "second"
@@ -74,6 +82,7 @@ def place(site: Command, tmp_path: Path) -> Path:
 def test_parts_run_side_by_side_and_never_more_than_the_unit_has_slots(
     site: Command, place: Path, tmp_path: Path
 ) -> None:
+    bring_first(site, tmp_path / "trees", *"abcd")
     images = [back_up(site, tmp_path / "trees", name, 1_000_000) for name in "abcd"]
     job = replicate(site, *images)
     site("storage", "set", "second", "--slots", "2").assert_ok()
@@ -82,6 +91,7 @@ def test_parts_run_side_by_side_and_never_more_than_the_unit_has_slots(
         rows = parts(api, job)
         shown = site("jobs", "show", str(job)).assert_ok().text
         log = site("activity", "--kind", "replicate", "--json").assert_ok().json_lines()
+    log = [one for one in log if one["job"] > job]
     assert (done["outcome"], done["children"], len(rows)) == ("completed", 4, 4)
     assert most_at_once(rows) == 2
     assert {one["job"] for one in log} == {one["id"] for one in rows}
@@ -89,11 +99,12 @@ def test_parts_run_side_by_side_and_never_more_than_the_unit_has_slots(
         assert row["source"].endswith(f"/{name}")
         assert f"/{name}" in shown
     listed = site("storage", "list", "--json").assert_ok().json_lines()
-    assert {one["name"]: one["images"] for one in listed} == {"default": 4, "second": 4}
+    assert {one["name"]: one["images"] for one in listed} == {"default": 8, "second": 8}
     site("verify", "--unit", "second", "--read-data").assert_ok()
 
 
 def test_a_kill_costs_the_part_that_was_at_work(site: Command, place: Path, tmp_path: Path) -> None:
+    bring_first(site, tmp_path / "trees", "a", "b", "large")
     small = [back_up(site, tmp_path / "trees", name, 1000) for name in "ab"]
     large = back_up(site, tmp_path / "trees", "large", 6 * LARGE)
     job = replicate(site, *small, large)

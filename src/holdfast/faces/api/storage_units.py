@@ -181,7 +181,7 @@ def replicate_images(
     """Bring images into another storage unit, as a job. What is there already does not travel.
 
     An image keeps its id, and is read from whichever unit can be reached. Images of several sources
-    go side by side: the job has parts, as many as the unit has slots at most.
+    that the unit knows go side by side: the job has parts, as many as the unit has slots at most.
     """
     storage_units.named(master, body.unit)
     images = tuple(seen(who, master, one) for one in dict.fromkeys(body.images))

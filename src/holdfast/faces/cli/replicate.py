@@ -47,7 +47,7 @@ def replicate(
     is named by its URL, IMAGE is a whole id, and brings nothing but itself.
 
     Of a path that is backed up in several streams, an image stands for all streams of its backup.
-    Images of several sources go side by side, as parts of the job.
+    Images of several sources that the unit knows go side by side, as parts of the job.
     """
     from holdfast.faces.cli.api_client import open_api
 
