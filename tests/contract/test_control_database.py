@@ -156,6 +156,30 @@ def test_migrations_of_two_processes_at_once_end_well(tmp_path: Path, postgres_u
             database.close()
 
 
+def test_a_new_file_is_opened_by_many_at_once(tmp_path: Path) -> None:
+    for number in range(60):
+        databases = [Database(tmp_path / f"{number}.db") for _ in range(6)]
+        together = threading.Barrier(len(databases))
+        failed: list[object] = []
+
+        def work(database: Database, together: threading.Barrier, failed: list[object]) -> None:
+            together.wait()
+            try:
+                with database.write():
+                    pass
+            except Exception as error:  # noqa: BLE001 - looked at below
+                failed.append(error)
+
+        threads = [threading.Thread(target=work, args=(one, together, failed)) for one in databases]
+        for one in threads:
+            one.start()
+        for one in threads:
+            one.join()
+        for database in databases:
+            database.close()
+        assert failed == []
+
+
 def test_a_transaction_that_fails_leaves_nothing(database: Database) -> None:
     def fail() -> None:
         with database.write() as connection:

@@ -10,6 +10,7 @@ import base64
 import contextlib
 import json
 import os
+import re
 import select
 import socket
 import subprocess
@@ -34,6 +35,7 @@ if TYPE_CHECKING:
 
 PATIENCE_S = 300.0
 MEMORY_MIB = 384
+_STUCK = re.compile(r"soft lockup - CPU#\d+ stuck for ([6-9]\d|\d{3,})s")
 
 
 @contextlib.contextmanager
@@ -57,12 +59,17 @@ def reaching(address: str, port: int) -> str:
     return f"{first}; timeout 20 bash -c 'exec 3<>/dev/tcp/{address}/{port}'"
 
 
+class StuckError(Exception):
+    """The emulated processors of a guest wait for each other, as its kernel says itself."""
+
+
 class Console:
     """A serial console at a pseudo terminal, from the moment when it is looked at."""
 
     def __init__(self, terminal: str) -> None:
         self._fd = os.open(terminal, os.O_RDWR | os.O_NOCTTY | os.O_NONBLOCK)
         self._said = b""
+        self.was_stuck = False
         self._over = threading.Event()
         self._thread = threading.Thread(target=self._read, daemon=True)
         self._thread.start()
@@ -83,10 +90,17 @@ class Console:
 
     def wait_for(self, text: str, patience_s: float = PATIENCE_S) -> float:
         """Until it says so, and how long that took. A key is pressed now and then: whoever comes
-        late sees a prompt again."""
+        late sees a prompt again.
+
+        Raises:
+            StuckError: It says that its processors are stuck, the first time.
+        """
         began = pressed = time.monotonic()
         while text not in self.said:
             now = time.monotonic()
+            if not self.was_stuck and _STUCK.search(self.said):
+                self.was_stuck = True
+                raise StuckError(self.said[-2000:])
             assert now - began < patience_s, f"no '{text}': {self.said[-2000:]}"
             if now - pressed > 20:
                 with contextlib.suppress(OSError):
@@ -117,10 +131,22 @@ class DebianMachine(ABC):
             HoldfastError, libvirt.libvirtError: It does not answer.
         """
 
+    @abstractmethod
+    def reset(self) -> None:
+        """As its button does."""
+
     def wait_for_login(self) -> float:
-        """Until it shows its prompt and its agent answers."""
+        """Until it shows its prompt and its agent answers.
+
+        One that is stuck is reset, once: emulation on a busy machine may come to that, and its disk
+        has no part in it.
+        """
         began = time.monotonic()
-        self.console.wait_for(debian_guest.LOGIN)
+        try:
+            self.console.wait_for(debian_guest.LOGIN)
+        except StuckError:
+            self.reset()
+            self.console.wait_for(debian_guest.LOGIN)
         until(self._answers, "the guest agent", PATIENCE_S)
         return time.monotonic() - began
 
@@ -206,6 +232,9 @@ class DebianAlone(DebianMachine):
     def ask(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
         return ask_agent(self.agent, command, arguments)
 
+    def reset(self) -> None:
+        reset_by(self._own)
+
     def kill(self) -> None:
         """As if its power went."""
         if self.process is not None:
@@ -229,6 +258,15 @@ def ask_agent(socket: Path, command: str, arguments: dict[str, Any] | None = Non
         return agent.ask(command, 30, arguments)
     finally:
         agent.close()
+
+
+def reset_by(monitor: Path) -> None:
+    """Reset a machine by a monitor of its QEMU."""
+    held = Monitor(str(monitor), greeting_timeout_s=30)
+    try:
+        held.execute("system_reset")
+    finally:
+        held.close()
 
 
 def terminal_of(monitor: Path) -> str:
@@ -278,6 +316,9 @@ class DebianUnderLibvirt(DebianMachine):
         asked = {"execute": command} | ({"arguments": arguments} if arguments else {})
         said = libvirt_qemu.qemuAgentCommand(self.domain, json.dumps(asked), 30, 0)
         return json.loads(said)["return"]
+
+    def reset(self) -> None:
+        self.domain.reset()
 
     def kill(self) -> None:
         """As if its power went."""

@@ -22,6 +22,7 @@ from tests.kit.debian_machine import (
     DebianMachine,
     DebianUnderLibvirt,
     ask_agent,
+    reset_by,
     terminal_of,
 )
 from tests.kit.libvirtd import libvirtd_kit, needs_libvirt
@@ -59,11 +60,15 @@ class Again(DebianMachine):
         self.name = name
         self.uuid = uuid
         self._agent = run / f"{name}.qga"
+        self._monitor = run / f"{name}.qmp"
         self._pid = storage / name / "pid"
-        self.console = Console(until(lambda: terminal_of(run / f"{name}.qmp"), "its monitor"))
+        self.console = Console(until(lambda: terminal_of(self._monitor), "its monitor"))
 
     def ask(self, command: str, arguments: dict[str, Any] | None = None) -> Any:
         return ask_agent(self._agent, command, arguments)
+
+    def reset(self) -> None:
+        reset_by(self._monitor)
 
     def kill(self) -> None:
         self.console.close()

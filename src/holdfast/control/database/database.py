@@ -9,7 +9,9 @@ refused before anything is read from it.
 from __future__ import annotations
 
 import contextlib
+import sqlite3
 import threading
+import time
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -23,7 +25,6 @@ from holdfast.control.database.revision import HEAD
 
 if TYPE_CHECKING:
     from collections.abc import Iterator
-    from sqlite3 import Connection as SqliteConnection
 
     import psycopg
 
@@ -31,6 +32,7 @@ if TYPE_CHECKING:
 
 BUSY_TIMEOUT_S = 30.0
 CONNECT_TIMEOUT_S = 10
+_LOOK_AGAIN_S = 0.01
 
 WRITER_LOCK = 0x486F6C64
 """PostgreSQL's advisory lock that a write transaction holds; `leadership` has the next number."""
@@ -104,7 +106,7 @@ class Database:
         with translated(self.name):
             borrowed = self._engine.raw_connection()
             try:
-                driver: SqliteConnection = borrowed.driver_connection  # type: ignore[assignment]
+                driver: sqlite3.Connection = borrowed.driver_connection  # type: ignore[assignment]
                 return driver.execute(question.words, question.arguments(values)).fetchall()
             finally:
                 borrowed.close()
@@ -228,11 +230,29 @@ def _postgresql(text: str) -> sa.URL:
     return url.set(drivername="postgresql+psycopg")
 
 
-def _configure(connection: SqliteConnection, _record: object) -> None:
+def _configure(connection: sqlite3.Connection, _record: object) -> None:
     connection.isolation_level = None
-    connection.execute("PRAGMA journal_mode=WAL")
+    _begin_log(connection)
     connection.execute("PRAGMA synchronous=FULL")
     connection.execute("PRAGMA foreign_keys=ON")
+
+
+def _begin_log(connection: sqlite3.Connection) -> None:
+    """Have a file use a write-ahead log; most do.
+
+    Of some that open a new file at once, SQLite tells all but one right away that it is locked,
+    whatever they would wait for anything else.
+    """
+    until = time.monotonic() + BUSY_TIMEOUT_S
+    while True:
+        try:
+            connection.execute("PRAGMA journal_mode=WAL")
+        except sqlite3.OperationalError as error:
+            if error.sqlite_errorcode & 0xFF != sqlite3.SQLITE_BUSY or time.monotonic() > until:
+                raise
+        else:
+            return
+        time.sleep(_LOOK_AGAIN_S)
 
 
 _NO_COMPILING = "SET jit = off"
